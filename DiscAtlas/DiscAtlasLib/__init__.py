@@ -1,0 +1,1 @@
+"""Algorithms of DiscAtlas: disc frames, shape registration, disc coordinates, templates and warping."""

@@ -1,0 +1,47 @@
+"""Exceptions of the project: one sentence that a radiographer can act on."""
+
+from __future__ import annotations
+
+
+class DiscRelaxometryError(ValueError):
+    """Bad input or settings.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, where, and what to do about it.
+    anchor : str, optional
+        Heading in ``Docs/troubleshooting.md`` that explains the problem further.
+    """
+
+    def __init__(self, message: str, anchor: str | None = None):
+        super().__init__(message)
+        self.anchor = anchor
+
+
+class GeometryError(DiscRelaxometryError):
+    """Images do not share a grid, or a grid is unusable."""
+
+
+class EchoSeriesError(DiscRelaxometryError):
+    """An echo series is incomplete, mixed, or has no usable times."""
+
+
+class SegmentationError(DiscRelaxometryError):
+    """A segmentation is empty, mislabelled, or was not found in the image."""
+
+
+class RegistrationError(DiscRelaxometryError):
+    """A registration could not be computed or failed its checks."""
+
+
+class DesignError(DiscRelaxometryError):
+    """A statistical design, contrast or participants table can not be used."""
+
+
+class StudyError(DiscRelaxometryError):
+    """A study folder can not be processed."""
+
+
+class Cancelled(Exception):
+    """Raised by a progress callback to stop long work between two units."""

@@ -1,0 +1,174 @@
+"""Arrays with their geometry. World coordinates are LPS (SimpleITK); MRML's RAS is met in ``mrml.py`` only."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from .atomic import atomic_path
+from .errors import GeometryError
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Grid of an image in LPS world coordinates.
+
+    Attributes
+    ----------
+    size : tuple of int
+        Voxels along i, j, k (SimpleITK order; the array's shape reversed).
+    spacing : tuple of float
+        mm along i, j, k.
+    origin : tuple of float
+        LPS position in mm of the center of voxel (0, 0, 0).
+    direction : tuple of float
+        Row-major 3 x 3 matrix whose columns are the LPS directions of i, j, k. Oblique and left-handed are ordinary.
+    """
+
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+    def __post_init__(self):
+        for name, kind in (("size", int), ("spacing", float), ("origin", float), ("direction", float)):
+            object.__setattr__(self, name, tuple(kind(v) for v in getattr(self, name)))
+        values = np.array(self.spacing + self.origin + self.direction)
+        if not np.all(np.isfinite(values)) or min(self.spacing) <= 0 or abs(np.linalg.det(self.matrix3)) < 1e-6:
+            raise GeometryError(
+                f"The image has no usable geometry (spacing {self.spacing}, direction {self.direction}): "
+                "check the header, or load the original DICOM.", anchor="unusable-geometry")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Array shape (k, j, i)."""
+        return self.size[::-1]
+
+    @property
+    def matrix3(self) -> np.ndarray:
+        """3 x 3 matrix from index steps (i, j, k) to LPS mm."""
+        return np.array(self.direction).reshape(3, 3) * np.array(self.spacing)
+
+    @property
+    def voxel_volume(self) -> float:
+        """Volume of one voxel in mm3."""
+        return float(abs(np.linalg.det(self.matrix3)))
+
+    def index_to_world(self, ijk) -> np.ndarray:
+        """Map (..., 3) continuous indices i, j, k to LPS mm."""
+        return np.asarray(ijk, float) @ self.matrix3.T + np.array(self.origin)
+
+    def world_to_index(self, lps) -> np.ndarray:
+        """Map (..., 3) LPS mm to continuous indices i, j, k."""
+        return (np.asarray(lps, float) - np.array(self.origin)) @ np.linalg.inv(self.matrix3).T
+
+    def difference(self, other: Geometry, tolerance: float = 1e-3) -> str:
+        """Say how `other` differs, or return an empty string; positions are compared at the grid's corners, in mm."""
+        if self.size != other.size:
+            return f"size {self.size} versus {other.size}"
+        corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.size])).reshape(3, -1).T
+        gap = np.abs(self.index_to_world(corners) - other.index_to_world(corners)).max()
+        if gap > tolerance:
+            return f"positions differ by up to {gap:.3f} mm"
+        return ""
+
+    def to_sitk(self) -> sitk.Image:
+        """Return an empty uint8 image on this grid, as a resampling reference."""
+        image = sitk.Image(list(self.size), sitk.sitkUInt8)
+        self.stamp(image)
+        return image
+
+    def stamp(self, image: sitk.Image) -> None:
+        """Set spacing, origin and direction of a SimpleITK image."""
+        image.SetSpacing(self.spacing)
+        image.SetOrigin(self.origin)
+        image.SetDirection(self.direction)
+
+    @classmethod
+    def of(cls, image: sitk.Image) -> Geometry:
+        """Return the geometry of a 3-D SimpleITK image."""
+        if image.GetDimension() != 3:
+            raise GeometryError(f"A 3-D image is needed; this one has {image.GetDimension()} dimensions.")
+        return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+
+@dataclass(frozen=True)
+class Image:
+    """A scalar volume: `array` in (k, j, i) order on `geometry`, with free metadata in `meta`."""
+
+    array: np.ndarray
+    geometry: Geometry
+    meta: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.array.shape != self.geometry.shape:
+            raise GeometryError(f"Array shape {self.array.shape} does not fit the grid {self.geometry.shape}.")
+
+    def like(self, array: np.ndarray, **meta) -> Image:
+        """Return an image on the same grid with another array; `meta` replaces the metadata."""
+        return Image(np.asarray(array), self.geometry, meta)
+
+    def to_sitk(self) -> sitk.Image:
+        """Return a SimpleITK copy."""
+        array = self.array.astype(np.uint8) if self.array.dtype == bool else self.array
+        image = sitk.GetImageFromArray(array)
+        self.geometry.stamp(image)
+        return image
+
+    @classmethod
+    def from_sitk(cls, image: sitk.Image, **meta) -> Image:
+        """Return a copy of a 3-D scalar SimpleITK image."""
+        return cls(sitk.GetArrayFromImage(image), Geometry.of(image), meta)
+
+
+def read_image(path: str | os.PathLike) -> Image:
+    """Read a 3-D NIfTI, NRRD or MetaImage volume.
+
+    Raises
+    ------
+    GeometryError
+        If the file is missing, unreadable, or not 3-D.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise GeometryError(f"'{path}' does not exist.")
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise GeometryError(f"'{path.name}' can not be read: the file is damaged or not an image.",
+                            anchor="unreadable-image") from error
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        image = image[..., 0]
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise GeometryError(f"'{path.name}' is not a 3-D scalar volume (size {image.GetSize()}): "
+                            "load it as an echo series instead.", anchor="not-a-3d-volume")
+    return Image.from_sitk(image, path=str(path))
+
+
+def write_image(image: Image, path: str | os.PathLike) -> Path:
+    """Write an image atomically (compressed); booleans become uint8, float64 becomes float32."""
+    if image.array.dtype == np.float64:
+        image = replace(image, array=image.array.astype(np.float32))
+    with atomic_path(path) as temporary:
+        sitk.WriteImage(image.to_sitk(), str(temporary), useCompression=True)
+    return Path(path)
+
+
+def require_same_geometry(first: Image, second: Image, what: str) -> None:
+    """Raise GeometryError, naming `what`, if two images do not share a grid."""
+    difference = first.geometry.difference(second.geometry)
+    if difference:
+        raise GeometryError(f"{what} are on different grids ({difference}): resample one of them first.",
+                            anchor="different-grids")
+
+
+def resample(image: Image, geometry: Geometry, interpolator: int = sitk.sitkLinear, default: float = 0.0,
+             transform: sitk.Transform | None = None) -> Image:
+    """Resample onto `geometry`; `transform` maps points of `geometry` to points of `image` (LPS mm)."""
+    result = sitk.Resample(image.to_sitk(), geometry.to_sitk(), transform or sitk.Transform(3, sitk.sitkIdentity),
+                           interpolator, default)
+    return Image.from_sitk(result, **image.meta)

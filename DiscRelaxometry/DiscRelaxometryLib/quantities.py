@@ -1,0 +1,69 @@
+"""What a map's numbers mean: name, unit, code, window and color table, the same on every panel and file.
+
+T1rho has no DICOM quantity code; a private one is used and documented in ``Docs/method.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A physical or statistical quantity.
+
+    Attributes
+    ----------
+    key : str
+        Short name used in file names and parameters.
+    name : str
+        Name shown to the user.
+    unit : str
+        UCUM code of the unit (``1`` for none, ``[arb'U]`` for arbitrary units).
+    code : tuple of str
+        Quantity code value, coding scheme, meaning.
+    window : tuple of float
+        Fixed display range (low, high), in the unit.
+    colors : str
+        Slicer color node name.
+    description : str
+        What the number is, in one sentence.
+    """
+
+    key: str
+    name: str
+    unit: str
+    code: tuple[str, str, str]
+    window: tuple[float, float]
+    colors: str
+    description: str
+
+
+PRIVATE_SCHEME = "99DISCRELAX"
+
+
+def _private(value: str, meaning: str) -> tuple[str, str, str]:
+    return (value, PRIVATE_SCHEME, meaning)
+
+
+QUANTITIES = {q.key: q for q in (
+    Quantity("T1rho", "T1rho", "ms", _private("T1RHO", "T1rho"), (0, 160), "Viridis",
+             "Spin-lattice relaxation time in the rotating frame"),
+    Quantity("T2", "T2", "ms", ("113065", "DCM", "T2"), (0, 160), "Viridis", "Transverse relaxation time"),
+    Quantity("M0", "M0", "[arb'U]", _private("M0", "Signal at time zero"), (0, 1000), "Grey",
+             "Fitted signal at time zero"),
+    Quantity("offset", "Offset", "[arb'U]", _private("OFFSET", "Signal offset"), (0, 100), "Grey",
+             "Fitted signal that does not decay"),
+    Quantity("SE", "Standard error", "ms", _private("SE", "Standard error"), (0, 20), "Plasma",
+             "Standard error of the relaxation time from the Fisher information"),
+    Quantity("R2", "R squared", "1", _private("RSQ", "Coefficient of determination"), (0, 1), "Viridis",
+             "Share of the signal's variance explained by the fit"),
+    Quantity("B1", "B1", "%", _private("B1", "Relative transmit field"), (60, 140), "Viridis",
+             "Refocusing angle relative to nominal"),
+    Quantity("status", "Fit status", "1", _private("STATUS", "Fit status code"), (0, 10), "GenericColors",
+             "Reason code of each voxel's fit; 0 is a good fit"),
+    Quantity("nT2w", "Normalized T2w signal", "1", _private("NT2W", "T2-weighted signal over CSF median"), (0, 1),
+             "Viridis", "T2-weighted signal divided by the median signal of cerebrospinal fluid; this is not T2"),
+    Quantity("confidence", "Segmentation confidence", "1", _private("CONF", "Label probability"), (0.5, 1),
+             "Viridis", "Calibrated probability of the label"),
+)}

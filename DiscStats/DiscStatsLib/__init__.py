@@ -1,0 +1,1 @@
+"""Algorithms of DiscStats: design, voxel-wise inference, agreement, and the study runner."""
