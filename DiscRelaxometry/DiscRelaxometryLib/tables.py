@@ -102,7 +102,8 @@ def read_tsv(path: str | os.PathLike, required: Sequence[str] = (), numeric: Ite
     names = list(rows[0]) if rows else path.read_text(encoding="utf-8-sig").splitlines()[:1]
     missing = [n for n in required if n not in names]
     if missing:
-        raise DiscRelaxometryError(f"'{path.name}' lacks the column(s) {', '.join(missing)}; it has {', '.join(names)}.",
+        listed = ", ".join(names)
+        raise DiscRelaxometryError(f"'{path.name}' lacks the column(s) {', '.join(missing)}; it has {listed}.",
                                    anchor="participants-table")
     wanted = set(numeric)
     for line, row in enumerate(rows, start=2):
