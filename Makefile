@@ -1,0 +1,57 @@
+# Two commands do everything on a fresh machine with Python 3.11-3.13: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+OUT    ?= demo-output
+TORCH  ?= 1
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+
+.PHONY: demo test lint train evaluate benchmark docs cmake-lists clean
+
+demo: $(VENV)/.cohort ## real people, from pixels to the report
+	$(BIN)/python -m DiscStatsLib.demo --output $(OUT)
+
+test: $(VENV)/.test lint ## everything CI runs; SLOW=1 adds the slow tests, TORCH=0 leaves torch (and its tests) out
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 QT_QPA_PLATFORM=offscreen \
+	  $(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+
+train: $(VENV)/.training ## FOLD=0..3, or FOLD=all for the shipped network
+	$(BIN)/python -m Training.train $(ARGS)
+
+evaluate: $(VENV)/.training
+	$(BIN)/python -m Training.evaluate $(ARGS)
+
+docs: $(VENV)/.docs ## API reference and guides as HTML
+	$(BIN)/sphinx-build -q -b html Docs Docs/_build/html
+
+cmake-lists: ## after a file was added or removed
+	$(PYTHON) Testing/structure/update_cmake_lists.py
+
+$(BIN)/python:
+	$(PYTHON) -c "import sys; sys.exit('DiscRelaxometry needs Python 3.11 or newer: make PYTHON=python3.12' if sys.version_info < (3, 11) else 0)"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.cohort: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) -e ".[cohort,headless]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.cohort
+	$(PIP) -e ".[test$(if $(filter 1,$(TORCH)),$(comma)torch)]"
+	touch $@
+
+$(VENV)/.training: $(VENV)/.cohort
+	$(PIP) -e ".[training]"
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.cohort
+	$(PIP) -e ".[docs]"
+	touch $@
+
+comma := ,
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist Docs/_build
