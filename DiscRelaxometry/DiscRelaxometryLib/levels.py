@@ -1,0 +1,377 @@
+"""Names for discs and vertebrae: counted upward from L5-S1, with the evidence and the doubts said in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import SimpleITK as sitk
+
+from .errors import SegmentationError
+from .image import Geometry, Image
+from .instances import Piece, SpineCurve, column_core, find_discs, world
+from .labels import BY_VALUE, CANAL, DISC, DISCS, SACRUM, VERTEBRA, VERTEBRAE
+
+LOWEST, HIGHEST = DISCS[0].value, DISCS[-1].value
+_VERTEBRA_OFFSET = VERTEBRAE[1].value - LOWEST
+GAP = 1.55  # times the expected distance between discs
+CROWDED = 0.55
+ROOM_BELOW = 20.0  # mm of image below the lowest disc, enough to see the sacrum or L5
+
+
+@dataclass
+class Disc:
+    """A disc found in an image.
+
+    Attributes
+    ----------
+    value : int
+        Label value; 11 is L5-S1, counted upward; 3 has no level.
+    name : str
+    centroid : tuple of float
+        LPS mm.
+    volume : float
+        mm3.
+    position : float
+        mm along the spine, cranial positive.
+    height : float
+        Extent across the disc's plane, mm (2nd to 98th percentile of its voxels).
+    l5s1_probability : float
+        Mean probability of being L5-S1 by the network; NaN if it was not given.
+    flags : list of str
+    """
+
+    value: int
+    name: str
+    centroid: tuple[float, float, float]
+    volume: float
+    position: float
+    height: float
+    l5s1_probability: float = float("nan")
+    flags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class LevelResult:
+    """Labelled discs and vertebrae.
+
+    Attributes
+    ----------
+    labels : Image of uint8
+        Project label values on the input's grid.
+    discs : list of Disc
+        Caudal first.
+    vertebrae : list of int
+        Label values of the vertebrae present, caudal first.
+    flags : list of str
+        Sentences for the user; empty for a regular spine with the sacrum in view.
+    certain : bool
+        False where the level names rest on an assumption that a flag states.
+    evidence : str
+        Why the lowest disc has its name.
+    """
+
+    labels: Image
+    discs: list[Disc]
+    vertebrae: list[int]
+    flags: list[str]
+    certain: bool
+    evidence: str
+
+
+def label_instances(classes: np.ndarray, geometry: Geometry, l5s1_probability: np.ndarray | None = None
+                    ) -> LevelResult:
+    """Separate, order and name the discs, and name the vertebrae from them.
+
+    Parameters
+    ----------
+    classes : ndarray of int (k, j, i)
+        0 background, 1 vertebra, 2 canal, 3 disc.
+    geometry : Geometry
+        Grid of `classes`; any orientation.
+    l5s1_probability : ndarray (k, j, i), optional
+        A network's probability that a voxel belongs to the L5-S1 disc.
+
+    Returns
+    -------
+    LevelResult
+
+    Raises
+    ------
+    SegmentationError
+        If there is no disc, or the arrays do not fit each other.
+    """
+    classes = np.asarray(classes)
+    if classes.shape != geometry.shape:
+        raise SegmentationError(f"The classes {classes.shape} do not fit the grid {geometry.shape}.")
+    if not np.any(classes == 3):
+        raise SegmentationError("No disc was found: check that the image is a sagittal view of the lumbar spine.",
+                                anchor="no-spine-found")
+    pieces, islands, curve = find_discs(classes, geometry)
+    if not pieces:
+        raise SegmentationError("The disc voxels found lie off the spine or are too few to be a disc.",
+                                anchor="no-spine-found")
+    flags: list[str] = []
+    pieces, extra = _drop_crowded(pieces, flags)
+    steps = _level_steps(pieces, flags)
+    probabilities = [_mean_probability(p, l5s1_probability) for p in pieces]
+    start, certain, evidence = _lowest_level(pieces, steps, probabilities, classes, geometry, curve, flags)
+    discs = _named(pieces, steps, start, probabilities, flags)
+    _flag_islands(islands + extra, flags)
+    labels = np.zeros(classes.shape, np.uint8)
+    labels[classes == 2] = CANAL.value
+    for disc, piece in zip(discs, pieces):
+        labels[tuple(piece.indices.T)] = disc.value
+    for piece in extra:
+        labels[tuple(piece.indices.T)] = DISC.value
+    sacrum = discs[0].value == LOWEST and vertebra_below(pieces[0], classes, geometry, curve)[0]
+    vertebrae = name_vertebrae(labels, classes == 1, discs, pieces, geometry, curve, sacrum)
+    image = Image(labels, geometry, {"flags": list(flags), "evidence": evidence})
+    return LevelResult(image, discs, vertebrae, flags, certain, evidence)
+
+
+def _mean_probability(piece: Piece, probability: np.ndarray | None) -> float:
+    return float("nan") if probability is None else float(np.mean(probability[tuple(piece.indices.T)]))
+
+
+def _spacings(pieces: list[Piece]) -> np.ndarray:
+    """Return the distances between the centroids of neighboring discs, mm."""
+    return np.array([np.linalg.norm(b.centroid - a.centroid) for a, b in zip(pieces, pieces[1:])])
+
+
+def _expected_spacing(spacings: np.ndarray, n: int) -> float:
+    """Return the spacing expected at gap `n` from the others: their median, corrected for the cranial decrease.
+
+    The distance between discs shrinks by about 4 % a level from L4 to the thorax.
+    """
+    others = [s * 0.96 ** (n - m) for m, s in enumerate(spacings) if m != n]
+    return float(np.median(others)) if others else 34.0
+
+
+def _drop_crowded(pieces: list[Piece], flags: list[str]) -> tuple[list[Piece], list[Piece]]:
+    """Take out pieces that lie between two discs too near to each other to be separate levels."""
+    pieces, extra = list(pieces), []
+    while len(pieces) > 2:
+        spacings = _spacings(pieces)
+        typical = float(np.median(np.sort(spacings)[len(spacings) // 3:]))
+        n = int(np.argmin(spacings))
+        if spacings[n] >= CROWDED * typical:
+            break
+        low, high = pieces[n], pieces[n + 1]
+        smaller = low if low.volume < high.volume else high
+        if smaller.volume > 0.35 * max(low.volume, high.volume):
+            flags.append(f"Two discs lie only {spacings[n]:.0f} mm apart: check the levels near the disc at "
+                         f"{_place(smaller)}.")
+            break
+        flags.append(f"A disc-like piece of {smaller.volume:.0f} mm3 at {_place(smaller)} lies between two levels; "
+                     "it has no level.")
+        pieces = [p for p in pieces if p is not smaller]
+        extra.append(smaller)
+    return pieces, extra
+
+
+def _place(piece: Piece) -> str:
+    right, anterior, superior = -piece.centroid[0], -piece.centroid[1], piece.centroid[2]
+    return f"(R {right:.0f}, A {anterior:.0f}, S {superior:.0f}) mm"
+
+
+def _level_steps(pieces: list[Piece], flags: list[str]) -> list[int]:
+    """Return each disc's level counted from the lowest; a gap counts the discs that should be in it."""
+    spacings = _spacings(pieces)
+    steps = [0]
+    for n, spacing in enumerate(spacings):
+        expected = _expected_spacing(spacings, n)
+        missing = 0
+        if spacing > GAP * expected:
+            missing = max(1, int(round(spacing / expected)) - 1)
+            flags.append(f"GAP{n}:{missing}")
+        steps.append(steps[-1] + 1 + missing)
+    return steps
+
+
+def _lowest_level(pieces, steps, probabilities, classes, geometry, curve, flags) -> tuple[int, bool, str]:
+    """Return the level step of L5-S1 (relative to the lowest disc), whether it is sure, and why."""
+    best = int(np.nanargmax(probabilities)) if not np.all(np.isnan(probabilities)) else None
+    below, whole = vertebra_below(pieces[0], classes, geometry, curve)
+    room = room_below(pieces[0], geometry, curve)
+    if best is not None and probabilities[best] >= 0.5:
+        return _from_network(best, pieces, steps, probabilities, flags)
+    if below and whole:
+        flags.append("A whole vertebra lies below the lowest disc found: the disc L5-S1 is missing, fused or outside "
+                     "the image. The lowest disc is taken as L4-L5; check the levels.")
+        return -1, False, "a vertebra without a disc below it was taken as L5"
+    if below:
+        flags.append("The image ends in a vertebra below the lowest disc, and the sacrum is not seen: the level names "
+                     "are an assumption (lowest disc = L4-L5). Check them and shift the labels if needed.")
+        return -1, False, "assumed; the sacrum is not in view"
+    if room < ROOM_BELOW:
+        flags.append(f"The image ends {room:.0f} mm below the lowest disc, and the sacrum is not seen: the level names "
+                     "are an assumption (lowest disc = L5-S1). Check them and shift the labels if needed.")
+        return 0, False, "assumed; the sacrum is not in view"
+    if best is not None and probabilities[best] < 0.25:
+        flags.append("The network does not recognize L5-S1 in any disc; the lowest disc is taken as L5-S1 because no "
+                     "vertebra lies below it. Check the levels.")
+        return 0, False, "no vertebra lies below the lowest disc, against the network"
+    _flag_transitional(pieces, flags)
+    return 0, True, "no vertebra lies below the lowest disc and the image continues below it"
+
+
+def _from_network(best, pieces, steps, probabilities, flags) -> tuple[int, bool, str]:
+    evidence = f"the network sees L5-S1 in it with probability {probabilities[best]:.2f}"
+    if best == 0:
+        _flag_transitional(pieces, flags)
+        return 0, True, evidence
+    if best == len(pieces) - 1 and best >= 2:
+        flags.append("The network sees L5-S1 in the uppermost disc: the image's header may state superior and inferior "
+                     "the wrong way round. The lowest disc is taken as L5-S1; check the orientation.")
+        return 0, False, "assumed; the network contradicts the header's orientation"
+    flags.append(f"{best} disc(s) lie below the one that the network names L5-S1: transitional anatomy (lumbarized S1) "
+                 "is possible. They have no level; check, and shift the labels if needed.")
+    return steps[best], False, evidence
+
+
+def _flag_transitional(pieces: list[Piece], flags: list[str]) -> None:
+    """Flag a lowest disc much smaller than the next: a sign of transitional anatomy or collapse."""
+    if len(pieces) < 2 or pieces[0].at_edge:
+        return
+    ratio = pieces[0].volume / pieces[1].volume
+    if ratio < 0.3:
+        flags.append(f"The lowest disc has {100 * ratio:.0f} % of the next one's volume: collapsed, cut, or "
+                     "transitional anatomy (sacralized L5 or lumbarized S1). Check the levels.")
+
+
+def vertebra_below(piece: Piece, classes: np.ndarray, geometry: Geometry, curve: SpineCurve) -> tuple[bool, bool]:
+    """Return whether a vertebral body lies below a disc, and whether the image shows it whole.
+
+    The network labels no sacrum, so a body below the lowest disc is L5 or higher.
+    """
+    points, kinds = column_core(classes, geometry)
+    points = points[kinds == 1]
+    if not len(points):
+        return False, False
+    depth = -(points - piece.centroid) @ piece.normal
+    _, distance = curve.locate(points)
+    body = points[(depth > 6) & (distance < 25) & (depth < 60)]
+    if len(body) < 20:
+        return False, False
+    extent = np.percentile(-(body - piece.centroid) @ piece.normal, 98)
+    if extent < 10:
+        return False, False
+    lowest = body[np.argmax(-(body - piece.centroid) @ piece.normal)]
+    index = geometry.world_to_index(lowest - 10 * piece.normal)
+    inside = bool(np.all(index > 0) and np.all(index < np.array(geometry.size) - 1))
+    return True, inside and extent > 16
+
+
+def room_below(piece: Piece, geometry: Geometry, curve: SpineCurve) -> float:
+    """Return how far the image continues below a disc along the spine, mm (at most 60)."""
+    depth = np.arange(0.0, 61.0)
+    points = piece.centroid - depth[:, None] * curve.tangent(piece.centroid)
+    index = geometry.world_to_index(points)
+    outside = np.any((index < -0.5) | (index > np.array(geometry.size) - 0.5), axis=1)
+    return float(depth[np.argmax(outside)]) if np.any(outside) else 60.0
+
+
+def _named(pieces, steps, start, probabilities, flags) -> list[Disc]:
+    """Return the discs with their names, and turn the gap marks in `flags` into sentences."""
+    discs = []
+    for piece, step, probability in zip(pieces, steps, probabilities):
+        value = LOWEST + step - start
+        notes = list(piece.notes)
+        if piece.at_edge:
+            notes.append("cut by the edge of the image")
+        if not LOWEST <= value <= HIGHEST:
+            value = DISC.value
+        discs.append(Disc(value, BY_VALUE[value].name, tuple(float(c) for c in piece.centroid), piece.volume,
+                          piece.position, float(piece.extents[0]), probability, notes))
+    for n, flag in enumerate(flags):
+        if flag.startswith("GAP"):
+            index, missing = (int(v) for v in flag[3:].split(":"))
+            flags[n] = (f"No disc was found in the gap between {discs[index].name} and {discs[index + 1].name} "
+                        f"({missing} level(s) left out): fused, collapsed or missed. Check the levels.")
+    for disc in discs:
+        for note in disc.flags:
+            if note != "cut by the edge of the image":
+                flags.append(f"{disc.name}: {note}.")
+    return discs
+
+
+def _flag_islands(islands: list[Piece], flags: list[str]) -> None:
+    large = [p for p in islands if p.volume >= 30]
+    if large:
+        flags.append(f"{len(large)} disc-like island(s) off the spine, {sum(p.volume for p in large):.0f} mm3 in all, "
+                     "were left out.")
+
+
+def name_vertebrae(labels: np.ndarray, mask: np.ndarray, discs: list[Disc], pieces: list[Piece], geometry: Geometry,
+                   curve: SpineCurve, sacrum: bool = False) -> list[int]:
+    """Write vertebra values into `labels`, in place, and return them, caudal first.
+
+    Bodies are cut by the planes of the discs; the processes follow the body that they are nearest to inside the
+    vertebra mask (watershed from the bodies).
+    """
+    named = [(d, p) for d, p in zip(discs, pieces) if d.value >= LOWEST]
+    if not named or not mask.any():
+        labels[mask] = VERTEBRA.value
+        return []
+    indices = np.argwhere(mask)
+    points = world(indices, geometry)
+    _, distance = curve.locate(points)
+    level = np.zeros(len(points), np.uint8)
+    if sacrum:
+        level[:] = SACRUM.value
+    elif named[0][0].value > LOWEST:
+        level[:] = named[0][0].value + _VERTEBRA_OFFSET - 1
+    for disc, piece in named:
+        above = (points - piece.centroid) @ piece.normal > 0
+        level[above] = disc.value + _VERTEBRA_OFFSET
+    for (disc, _), (after, _) in zip(named, named[1:]):
+        if after.value - disc.value > 1:  # fused or missed disc: the block between has no single level
+            level[level == disc.value + _VERTEBRA_OFFSET] = VERTEBRA.value
+    seeds = np.zeros(labels.shape, np.uint8)
+    body = distance < 14
+    seeds[tuple(indices[body].T)] = level[body]
+    flooded = _flood(seeds, mask, geometry)
+    labels[mask] = np.where(flooded[mask] > 0, flooded[mask], VERTEBRA.value)
+    return sorted(int(v) for v in np.unique(flooded[mask]) if v >= SACRUM.value)
+
+
+def _flood(seeds: np.ndarray, mask: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Grow seeds inside a mask, nearest first."""
+    where = np.argwhere(mask)
+    box = tuple(slice(a, b) for a, b in zip(where.min(0), where.max(0) + 1))
+    spacing = geometry.spacing
+    flat = sitk.GetImageFromArray(np.where(mask[box], 0, 255).astype(np.uint8))
+    marks = sitk.GetImageFromArray(np.ascontiguousarray(seeds[box]))
+    for image in (flat, marks):
+        image.SetSpacing(spacing)
+    grown = sitk.GetArrayFromImage(sitk.MorphologicalWatershedFromMarkers(flat, marks, False, False))
+    result = np.zeros(seeds.shape, np.uint8)
+    result[box] = np.where(mask[box], grown, 0)
+    return result
+
+
+def shift_levels(labels: Image, n: int) -> Image:
+    """Move all disc and vertebra labels `n` levels up (cranial, positive) or down.
+
+    Raises
+    ------
+    SegmentationError
+        If a disc would move below L5-S1 or above T1-T2.
+    """
+    values = [int(v) for v in np.unique(labels.array)]
+    table = {}
+    for value in values:
+        structure = BY_VALUE.get(value)
+        if structure is None or structure.kind not in ("disc", "vertebra"):
+            continue
+        table[value] = value + n
+        if structure.kind == "disc" and not LOWEST <= value + n <= HIGHEST:
+            raise SegmentationError(f"{structure.name} can not be moved by {n} level(s): there is no disc label there.")
+        if structure.kind == "vertebra" and not SACRUM.value <= value + n <= VERTEBRAE[-1].value:
+            table[value] = VERTEBRA.value
+    array = labels.array.copy()
+    for value, new in table.items():
+        array[labels.array == value] = new
+    meta = dict(labels.meta, levels_shifted=labels.meta.get("levels_shifted", 0) + n)
+    return Image(array, labels.geometry, meta)
