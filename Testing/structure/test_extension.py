@@ -11,8 +11,9 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from structure.update_cmake_lists import MODULES, cmake_list
 from support import ROOT, shared_data
+
+from structure.update_cmake_lists import MODULES, cmake_list
 
 CMAKE = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
 LIBS = [f"{m}/{m}Lib" for m in MODULES]

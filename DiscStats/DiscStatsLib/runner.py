@@ -1,0 +1,266 @@
+"""Run a study: validate, work on people (in parallel), then on the group; resume where a run was interrupted."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from DiscRelaxometryLib.errors import Cancelled, StudyError
+from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
+from DiscRelaxometryLib.tables import Column, Table
+
+from . import provenance
+from .steps import Outcome, Step, record_path, run_steps
+from .study import Study
+from .study_settings import Settings, make_settings
+from .study_validate import Finding, validate
+
+PIPELINE = "DiscStatsLib.steps_pipeline:stages"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps that are run for each person (``person``) or once (``group``)."""
+
+    kind: str
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What a worker needs to know to work on a person; plain and picklable."""
+
+    root: str
+    output: str
+    settings: Settings
+    pipeline: str = PIPELINE
+    dry_run: bool = False
+    verify: bool = False
+
+    def study(self, *people: str) -> Study:
+        """Return the study, restricted to some people."""
+        return Study(Path(self.root), self.settings.session, Path(self.output), people)
+
+    def stages(self) -> list[Stage]:
+        """Return the stages of the pipeline for these settings."""
+        module, name = self.pipeline.split(":")
+        return getattr(importlib.import_module(module), name)(self.settings)
+
+
+@dataclass
+class StudyRun:
+    """Result of a run.
+
+    Attributes
+    ----------
+    outcomes : list of Outcome
+        One a person and step, in the order of people, group last.
+    findings : list of Finding
+        What validation found.
+    report : Path, optional
+        The HTML report, where it was made.
+    missing : dict
+        Person -> why the person's results are incomplete.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    report: Path | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """Outcomes that failed."""
+        return [o for o in self.outcomes if o.state == "failed"]
+
+    def timings(self) -> Table:
+        """Return seconds and peak memory per step over people."""
+        table = Table("timings", [Column("step"), Column("n", "", "Times the step was run"),
+                                  Column("mean_s", "s", "Mean duration"), Column("max_s", "s", "Longest duration"),
+                                  Column("peak_memory", "MB", "Highest resident memory of a process so far")])
+        for step in dict.fromkeys(o.step for o in self.outcomes if o.state == "done"):
+            some = [o for o in self.outcomes if o.step == step and o.state == "done"]
+            seconds = [o.seconds for o in some]
+            table.rows.append({"step": step, "n": len(some), "mean_s": sum(seconds) / len(seconds),
+                               "max_s": max(seconds), "peak_memory": max(o.peak_memory_mb for o in some)})
+        return table
+
+
+def run_study(path, formula: str = "", *, processes: int = 1, scheduler: str = "", output=None,
+              people: Sequence[str] = (), dry_run: bool = False, verify: bool = False,
+              memory_gb: float | None = None, resources: dict | None = None, pipeline: str = PIPELINE,
+              progressCallback: ProgressCallback | None = None, **settings) -> StudyRun:
+    """Run a whole study: segmentation, maps, atlas, statistics, report. Finished work is not done again.
+
+    Parameters
+    ----------
+    path : path
+        Study folder (BIDS-like; see Docs/method/study.md).
+    formula : str
+        Model of the group analysis, such as ``"pfirrmann + age + C(sex)"``; empty makes maps and tables only.
+    processes : int
+        People worked on at the same time, each in a process of one thread.
+    scheduler : str
+        Address of a Dask scheduler, instead of local processes; its workers must see the study folder.
+    output : path, optional
+        Results folder; by default ``derivatives/disc-relaxometry`` in the study.
+    people : sequence of str
+        Restrict the run to these people.
+    dry_run : bool
+        Only say what would be done.
+    verify : bool
+        Check the content of existing results, not only size and time.
+    memory_gb : float, optional
+        Memory a local worker may use.
+    resources : dict, optional
+        Dask resources a person needs, such as ``{"GPU": 1}``.
+    pipeline : str
+        ``module:function`` that gives the stages.
+    progressCallback : callable, optional
+        ``progressCallback(fraction, text)``; raises Cancelled to stop.
+    **settings
+        See :class:`DiscStatsLib.study_settings.Settings`.
+
+    Returns
+    -------
+    StudyRun
+
+    Raises
+    ------
+    StudyError
+        If nothing can be run, or a person failed and ``on_error`` is ``stop``.
+    """
+    settings = make_settings(formula=formula, **settings)
+    study = Study(Path(path), settings.session, output, tuple(people))
+    progress = progressCallback or silent
+    progress(0.0, "Checking the study")
+    run = StudyRun(findings=validate(study, settings))
+    _stop_on_findings(run, settings)
+    spec = RunSpec(str(study.root), str(study.output), settings, pipeline, dry_run, verify)
+    excluded = {f.person: f.problem for f in run.findings if f.severity == "error" and f.person}
+    ids = [p.id for p in study.people if p.id not in excluded]
+    run.missing.update(excluded)
+    with nullcontext() if dry_run else _exclusive(study):
+        _run_stages(run, spec, ids, progress, processes, scheduler, memory_gb, resources)
+        if not dry_run:
+            _write_tables(run, study)
+    report = study.output / "report.html"
+    run.report = report if report.exists() else None
+    progress(1.0, "Finished")
+    return run
+
+
+def _run_stages(run: StudyRun, spec: RunSpec, ids, progress, processes, scheduler, memory_gb, resources) -> None:
+    stages = spec.stages()
+    parallel = bool(scheduler) or (processes > 1 and len(ids) > 1)
+    with _executor(parallel, scheduler, min(processes, len(ids)), memory_gb, resources) as execute:
+        for number, stage in enumerate(stages):
+            part = subrange(progress, 0.02 + 0.98 * number / len(stages), 0.02 + 0.98 * (number + 1) / len(stages))
+            if stage.kind == "person":
+                _person_stage(run, spec, ids, number, execute, part)
+            else:
+                run.outcomes += run_group(spec, ids, number, part, dict(run.missing))
+    order = {name: n for n, name in enumerate([*ids, ""])}
+    run.outcomes.sort(key=lambda o: order[o.person])
+
+
+def _person_stage(run: StudyRun, spec: RunSpec, ids, number: int, execute, progress) -> None:
+    results = execute(functools.partial(run_person, spec, stage=number), ids, progress)
+    for finished, (person, outcomes, error) in enumerate(results, start=1):
+        outcomes = outcomes if outcomes is not None else [Outcome(person, "worker", "failed", error)]
+        run.outcomes += outcomes
+        failed = [o for o in outcomes if o.state == "failed"]
+        if failed:
+            run.missing.setdefault(person, f"{failed[0].step}: {failed[0].message}")
+            if spec.settings.on_error == "stop" and not spec.dry_run:
+                raise StudyError(f"{person}, step {failed[0].step}: {failed[0].message}", anchor="study-run")
+        progress(finished / max(len(ids), 1), f"{person}: finished ({finished} of {len(ids)})")
+
+
+@contextmanager
+def _executor(parallel: bool, scheduler: str, processes: int, memory_gb, resources) -> Iterator[Callable]:
+    """Yield ``execute(function, ids, progress) -> iterator of (id, outcomes, error)``."""
+    if not parallel:
+        def execute(function, ids, progress):
+            for n, person in enumerate(ids):
+                part = subrange(progress, n / len(ids), (n + 1) / len(ids))
+                yield person, function(person, progressCallback=part), ""
+        yield execute
+        return
+    from . import cluster_dask
+
+    with cluster_dask.connect(scheduler, processes, memory_gb or cluster_dask.PERSON_MEMORY_GB) as client:
+        yield lambda function, ids, progress: cluster_dask.map_people(client, function, ids, resources)
+
+
+def run_person(spec: RunSpec, person: str, stage: int = 0, progressCallback=None) -> list[Outcome]:
+    """Run one stage of one person: the unit of work that is sent to a worker."""
+    # One thread a person: several people run at once, and sums in a fixed order give identical results everywhere.
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    study = spec.study(person)
+    stages = spec.stages()
+    records = read_records(study, person, stages[:stage])
+    records.update(read_records(study, "", stages[:stage], kind="group"))
+    return run_steps(stages[stage].steps, study, spec.settings, study.person(person), spec.dry_run, spec.verify,
+                     progressCallback, records)
+
+
+def run_group(spec: RunSpec, ids: Sequence[str], stage: int, progressCallback=None,
+              missing: dict | None = None) -> list[Outcome]:
+    """Run a group stage in this process, on the people in `ids`."""
+    study = spec.study(*ids) if ids else spec.study()
+    stages = spec.stages()
+    records = read_records(study, "", stages[:stage], kind="group")
+    everyone = {p: read_records(study, p, stages[:stage]) for p in ids}
+    return run_steps(stages[stage].steps, study, spec.settings, None, spec.dry_run, spec.verify, progressCallback,
+                     records, everyone, missing or {})
+
+
+def read_records(study: Study, person: str, stages: Sequence[Stage], kind: str = "person") -> dict:
+    """Return the finished records of a person (or, with kind ``group``, of the group) by step."""
+    found = {}
+    for stage in stages:
+        for step in stage.steps if stage.kind == kind else ():
+            record = provenance.read_record(record_path(study, person, step.name))
+            if record and record.status == "done":
+                found[step.name] = record
+    return found
+
+
+def _stop_on_findings(run: StudyRun, settings: Settings) -> None:
+    errors = [f for f in run.findings if f.severity == "error"]
+    fatal = [f for f in errors if not f.person or settings.on_error == "stop"]
+    if fatal:
+        listed = "\n".join(f"- {f}" for f in fatal)
+        raise StudyError(f"The study can not be run; {len(fatal)} problem(s):\n{listed}", anchor="study-validate")
+
+
+def _write_tables(run: StudyRun, study: Study) -> None:
+    run.timings().write(study.output / "group" / "timings.tsv")
+
+
+@contextmanager
+def _exclusive(study: Study) -> Iterator[None]:
+    """Hold the study's lock: two runs in one folder would overwrite each other. A killed run holds no lock."""
+    study.output.mkdir(parents=True, exist_ok=True)
+    with open(study.output / ".lock", "w") as stream:
+        try:
+            import fcntl
+
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows: no lock; the atomic writes still leave no half file
+            pass
+        except BlockingIOError as error:
+            raise StudyError("Another run is working on this study: wait for it, or stop it.",
+                             anchor="study-run") from error
+        provenance.remove_partials(study.output)
+        yield
+
+
+__all__ = ["Cancelled", "RunSpec", "Stage", "StudyRun", "run_group", "run_person", "run_study"]

@@ -1,0 +1,234 @@
+"""A study on disk: who takes part, which files they have, and where results go (BIDS-like)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from DiscRelaxometryLib.errors import StudyError
+from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
+from DiscRelaxometryLib.tables import Table, read_tsv
+
+#: Results go here, below the study folder, as a BIDS derivative.
+DERIVATIVES = "derivatives/disc-relaxometry"
+IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+PERSON_ID = re.compile(r"^sub-[A-Za-z0-9]+$")
+# One file an echo (BIDS): these entities count echoes and are not part of the series' name.
+_ECHO_ENTITY = re.compile(r"_(echo|tsl|te)-[A-Za-z0-9]+")
+_SUFFIXES = {"anatomical": ("T2w",), "T1rho": ("T1rho", "T1rhow"), "T2": ("MESE", "T2series"), "labels": ("dseg",)}
+
+
+@dataclass(frozen=True)
+class Series:
+    """An echo series as files.
+
+    Attributes
+    ----------
+    name : str
+        File name without echo entities and suffix.
+    files : tuple of Path
+        One 4-D file, or one file an echo in the order of their names.
+    kind : str
+        ``T1rho``, ``T2`` or ``mapss`` (both in one acquisition).
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    kind: str
+
+
+@dataclass(frozen=True)
+class Person:
+    """The files of one person; several candidates for one role are kept, and reported by ``validate``.
+
+    Attributes
+    ----------
+    id : str
+        ``sub-XX``.
+    anatomical, labels, reference : tuple of Path
+        T2-weighted volumes; segmentations that came with the study; reference masks used only for scoring.
+    series : tuple of Series
+    """
+
+    id: str
+    anatomical: tuple[Path, ...] = ()
+    labels: tuple[Path, ...] = ()
+    reference: tuple[Path, ...] = ()
+    series: tuple[Series, ...] = ()
+
+    def of_kind(self, kind: str) -> Series | None:
+        """Return the series that gives maps of `kind` (``T1rho`` or ``T2``); a dedicated one before MAPSS."""
+        found = [s for s in self.series if s.kind == kind] or [s for s in self.series if s.kind == "mapss"]
+        return found[0] if found else None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of relaxation maps the person's series give."""
+        return tuple(k for k in ("T1rho", "T2") if self.of_kind(k))
+
+
+def image_stem(path: Path) -> str:
+    """Return a file's name without its image suffix."""
+    for suffix in IMAGE_SUFFIXES:
+        if path.name.endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.stem
+
+
+def sidecar(path: Path) -> Path:
+    """Return where the JSON sidecar of an image is expected."""
+    return path.with_name(image_stem(path) + ".json")
+
+
+@dataclass
+class Study:
+    """A study folder.
+
+    Attributes
+    ----------
+    root : Path
+        Folder with ``participants.tsv`` and ``sub-XX`` folders.
+    session : str
+        BIDS session (``ses-XX``) to use where people have several; empty for none.
+    output : Path, optional
+        Where results go; by default ``derivatives/disc-relaxometry`` below `root`.
+    only : sequence of str
+        Restrict the study to these people; empty means everyone.
+    """
+
+    root: Path
+    session: str = ""
+    output: Path | None = None
+    only: Sequence[str] = field(default_factory=tuple)
+
+    def __post_init__(self):
+        self.root = Path(os.path.abspath(self.root))
+        self.output = Path(os.path.abspath(self.output)) if self.output else self.root / DERIVATIVES
+        if not self.root.is_dir():
+            raise StudyError(f"The study folder '{self.root.name}' does not exist: check the path.",
+                             anchor="study-folder")
+
+    @cached_property
+    def people(self) -> list[Person]:
+        """People with a folder, in the order of their ids."""
+        wanted = {p if p.startswith("sub-") else f"sub-{p}" for p in self.only}
+        folders = sorted(f for f in self.root.glob("sub-*") if f.is_dir())
+        missing = wanted - {f.name for f in folders}
+        if missing:
+            raise StudyError(f"No folder for {', '.join(sorted(missing))} in the study: check the ids.",
+                             anchor="study-folder")
+        return [self._read_person(f) for f in folders if not wanted or f.name in wanted]
+
+    def person(self, id: str) -> Person:
+        """Return one person by id."""
+        for person in self.people:
+            if person.id == id:
+                return person
+        raise StudyError(f"'{id}' is not in the study.", anchor="study-folder")
+
+    @cached_property
+    def participants(self) -> Table:
+        """The participants table, all cells as text."""
+        return read_tsv(self.root / "participants.tsv", required=("participant_id",))
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the study's description says that its data are simulated."""
+        return bool(self.description.get("Simulated", False))
+
+    @cached_property
+    def description(self) -> dict:
+        """``dataset_description.json``, or an empty dict."""
+        import json
+
+        path = self.root / "dataset_description.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8-sig")) if path.exists() else {}
+        except ValueError as error:
+            raise StudyError("'dataset_description.json' is not valid JSON: correct or remove it.") from error
+
+    def relative(self, path: Path) -> str:
+        """Return `path` relative to the study (or its output), with forward slashes; never an absolute path."""
+        path = Path(path)
+        for base, prefix in ((self.output, "output/"), (self.root, "")):
+            if path.is_relative_to(base):
+                inside = self.output.is_relative_to(self.root) and base == self.output
+                return path.relative_to(self.root if inside else base).as_posix() if inside else (
+                    prefix + path.relative_to(base).as_posix())
+        return "external/" + path.name
+
+    def absolute(self, name: str) -> Path:
+        """Return the path that :meth:`relative` named."""
+        if name.startswith("output/"):
+            return self.output / name[len("output/"):]
+        return self.root / name
+
+    def _read_person(self, folder: Path) -> Person:
+        base = folder / self.session if self.session else folder
+        images = [f for f in sorted(base.glob("anat/*")) if f.name.endswith(IMAGE_SUFFIXES)]
+        reference = sorted(
+            f for f in self.root.glob(f"derivatives/*/{folder.name}/**/*_dseg*")
+            if f.name.endswith(IMAGE_SUFFIXES) and not f.is_relative_to(self.output)
+            and DERIVATIVES not in f.as_posix())
+        return Person(
+            folder.name,
+            anatomical=tuple(f for f in images if _role(f) == "anatomical"),
+            labels=tuple(f for f in images if _role(f) == "labels"),
+            reference=tuple(reference), series=_series(images))
+
+
+def _role(path: Path) -> str:
+    stem = image_stem(path)
+    if "_acq-mapss" in stem:
+        return "mapss"
+    suffix = stem.rsplit("_", 1)[-1]
+    return next((role for role, names in _SUFFIXES.items() if suffix in names), "")
+
+
+def _series(images: Sequence[Path]) -> tuple[Series, ...]:
+    """Group image files into echo series: files that differ only in their echo entity belong together."""
+    groups: dict[tuple[str, str], list[Path]] = {}
+    for path in images:
+        role = _role(path)
+        if role in ("T1rho", "T2", "mapss"):
+            groups.setdefault((role, _ECHO_ENTITY.sub("", image_stem(path))), []).append(path)
+    return tuple(Series(name, tuple(sorted(files, key=_natural)), role)
+                 for (role, name), files in sorted(groups.items()))
+
+
+def _natural(path: Path) -> list:
+    """Sort key under which echo-2 comes before echo-10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+
+
+def level_columns(names: Sequence[str], levels: Sequence[str] = LUMBAR_LEVELS) -> dict[str, dict[str, str]]:
+    """Find variables given per level, as columns such as ``pfirrmann_L4L5``.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Column names of the participants table.
+    levels : sequence of str
+        Level names such as ``L4-L5``.
+
+    Returns
+    -------
+    dict
+        Variable -> {level name: column name}.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for level in levels:
+        key = level.replace("-", "")
+        for name in names:
+            if name.endswith("_" + key) and len(name) > len(key) + 1:
+                found.setdefault(name[: -len(key) - 1], {})[level] = name
+    return found
+
+
+def level_values(levels: Sequence[str] = LUMBAR_LEVELS) -> list[int]:
+    """Return the label values of levels."""
+    return [disc_value(level) for level in levels]
