@@ -1,0 +1,131 @@
+"""The people of a training folder, held in memory as sagittal slices in one orientation, and their folds."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from DiscRelaxometryLib.network import BACKGROUND, CANAL, DISC, DISC_L5S1, VERTEBRA
+
+FOLDS_FILE = Path(__file__).with_name("folds.json")
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person's volume and reference labels.
+
+    Attributes
+    ----------
+    name : str
+        ``sub-XXX``.
+    image : ndarray, float32, (slices, rows, columns)
+        Normalized signal; slices along left-right, rows superior to inferior, columns anterior to posterior.
+    labels : ndarray, uint8
+        Class of each voxel, see ``network.CLASSES``.
+    spacing : tuple of float
+        mm along slices, rows, columns.
+    column : ndarray, float32, (slices, rows, 2)
+        Center and half length, in columns, of bodies and discs in each row; used to synthesize lateral slices.
+    """
+
+    name: str
+    image: np.ndarray
+    labels: np.ndarray
+    spacing: tuple[float, float, float]
+    column: np.ndarray
+
+
+def class_labels(dseg: np.ndarray) -> np.ndarray:
+    """Turn the data set's label values (1 vertebra, 2 canal, 3 disc fragment, 11 L5-S1, 12.. discs) into classes."""
+    classes = np.full(dseg.shape, BACKGROUND, np.uint8)
+    classes[dseg == 1] = VERTEBRA
+    classes[dseg == 2] = CANAL
+    classes[(dseg == 3) | (dseg >= 12)] = DISC
+    classes[dseg == 11] = DISC_L5S1
+    return classes
+
+
+def load_person(folder: Path, name: str) -> Person:
+    """Read ``NAME_T2w.nii.gz`` and ``NAME_dseg.nii.gz``, stored as x = left-right, y = to anterior, z = to superior."""
+    from DiscRelaxometryLib.inference import normalize_signal
+
+    image = sitk.ReadImage(str(folder / f"{name}_T2w.nii.gz"))
+    dseg = sitk.ReadImage(str(folder / f"{name}_dseg.nii.gz"))
+    # (z, y, x) -> (x, z downward, y backward)
+    turn = [np.ascontiguousarray(sitk.GetArrayFromImage(v).transpose(2, 0, 1)[:, ::-1, ::-1]) for v in (image, dseg)]
+    x, y, z = image.GetSpacing()
+    labels = class_labels(turn[1])
+    return Person(name, normalize_signal(turn[0]), labels, (x, z, y), spine_column(labels))
+
+
+def spine_column(labels: np.ndarray) -> np.ndarray:
+    """Return center and half length (in columns) of bodies and discs in each row of each slice.
+
+    Posterior elements carry the label of the bodies, so that only voxels in front of the canal count; rows
+    without any take the values of the nearest row that has some.
+    """
+    result = np.zeros(labels.shape[:2] + (2,), np.float32)
+    columns = np.arange(labels.shape[2])
+    # Lateral slices cut the canal at the pedicles; the canal of the whole volume bounds the bodies there.
+    canal_front = np.where((labels == CANAL).any(0), columns, 10**6).min(1)
+    rows_with_canal = np.flatnonzero(canal_front < 10**6)
+    front = np.interp(np.arange(labels.shape[1]), rows_with_canal, canal_front[rows_with_canal])
+    for k, plane in enumerate(labels):
+        mask = ((plane == VERTEBRA) | (plane >= DISC)) & (columns < front[:, None])
+        rows = np.flatnonzero(mask.sum(1) > 8)
+        if not len(rows):
+            result[k] = labels.shape[2] / 2, 30
+            continue
+        first, last = mask.argmax(1)[rows], labels.shape[2] - 1 - mask[:, ::-1].argmax(1)[rows]
+        every = np.arange(labels.shape[1])
+        smooth = np.hanning(31) / np.hanning(31).sum()
+        for axis, values in enumerate(((first + last) / 2, (last - first) / 2)):
+            line = np.interp(every, rows, values)
+            result[k, :, axis] = np.convolve(np.pad(line, 15, mode="edge"), smooth, "valid")
+    return result
+
+
+def people(folder: Path) -> list[str]:
+    """Return the names of the people in a folder."""
+    return sorted(p.name.split("_")[0] for p in folder.glob("sub-*_T2w.nii.gz"))
+
+
+def make_folds(folder: Path, count: int = 4, seed: int = 20261123) -> dict:
+    """Split people in folds, alike in degeneration: people sorted by mean Pfirrmann grade, dealt out at random.
+
+    In each fold, two of the people used for training are kept from the gradient ("inner"): temperature and the
+    threshold of the review flag are chosen on them.
+    """
+    with open(folder / "participants.tsv", encoding="utf-8") as file:
+        grade = {row["participant_id"]: np.mean([float(v) for k, v in row.items() if k.startswith("pfirrmann")])
+                 for row in csv.DictReader(file, delimiter="\t")}
+    names = sorted(people(folder), key=lambda n: (grade.get(n, 3.0), n))
+    random = np.random.default_rng(seed)
+    folds: list[list[str]] = [[] for _ in range(count)]
+    for start in range(0, len(names), count):
+        block = names[start:start + count]
+        for fold, index in zip(random.permutation(count), range(len(block))):
+            folds[fold].append(block[index])
+    inner = []
+    for fold in folds:
+        rest = [n for n in names if n not in fold]
+        inner.append(sorted(random.choice(rest, 2, replace=False).tolist()))
+    return {"seed": seed, "rule": make_folds.__doc__.split("\n")[0],
+            "folds": [{"test": sorted(f), "inner": i} for f, i in zip(folds, inner)]}
+
+
+def read_folds() -> dict:
+    """Return the folds kept in the repository."""
+    return json.loads(FOLDS_FILE.read_text(encoding="utf-8"))
+
+
+def split(folder: Path, fold: int) -> tuple[list[str], list[str], list[str]]:
+    """Return names of the people for training, for calibration ("inner") and for testing."""
+    entry = read_folds()["folds"][fold]
+    held = set(entry["test"]) | set(entry["inner"])
+    return [n for n in people(folder) if n not in held], entry["inner"], entry["test"]
