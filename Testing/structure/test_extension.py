@@ -110,7 +110,7 @@ def test_no_heavy_import_at_file_scope():
                            "DiscRelaxometryWidgets", "DiscAtlasWidgets", "DiscStatsWidgets"}
     for path in tracked("DiscRelaxometry/*.py", "DiscAtlas/*.py", "DiscStats/*.py"):
         lib = path.parent.name.endswith("Lib")
-        free = lib and path.name not in ("mrml.py", "headless.py") and not path.name.startswith("headless")
+        free = lib and not path.name.startswith(("mrml", "headless"))
         extra = file_scope_imports(path) - (light if free else slicer_side)
         assert not extra, f"{path.relative_to(ROOT)} imports {sorted(extra)} at file scope"
 
