@@ -197,7 +197,7 @@ def _count_levels(labels: Image, report: ImportReport) -> Image:
 
 def _check_levels(labels: Image, report: ImportReport) -> None:
     """Flag level names that contradict the anatomy in the image."""
-    values = set(int(v) for v in np.unique(labels.array))
+    values = {int(v) for v in np.unique(labels.array)}
     discs = sorted(v for v in values if BY_VALUE.get(v, DISC).kind == "disc")
     if not discs:
         report.flags.append("The segmentation holds no disc with a level.")
@@ -235,10 +235,10 @@ def _detect(image: Image, values: list[int], known: dict[str, Convention]) -> tu
             "; no other known convention has them all"
         return ordered[0], why
     if not ordered:
-        raise SegmentationError(f"The label values {_listed(values)} fit no known convention: say which tool made the "
-                                f"segmentation ({', '.join(known)}).", anchor="label-conventions")
-    raise SegmentationError(f"The label values {_listed(values)} fit {' and '.join(c.name for c in ordered)}: say which "
-                            f"one it is ({', '.join(c.key for c in ordered)}).", anchor="label-conventions")
+        raise SegmentationError(f"The label values {_listed(values)} fit no known convention: say which tool made "
+                                f"the segmentation ({', '.join(known)}).", anchor="label-conventions")
+    raise SegmentationError(f"The label values {_listed(values)} fit {' and '.join(c.name for c in ordered)}: say "
+                            f"which one it is ({', '.join(c.key for c in ordered)}).", anchor="label-conventions")
 
 
 def _knows(convention: Convention, values: list[int]) -> bool:

@@ -105,7 +105,7 @@ def test_automatic_choice(key, values):
 
 @pytest.mark.parametrize("key, values", [
     ("spider", [201, 1, 202, 2, 203, 3]),
-    ("spineps-instances", [105, 4, 104, 3, 103, 2, 102, 1]),
+    ("spineps-instances", [104, 4, 103, 3, 102, 2, 101, 1]),
     ("classes", [3, 1, 3, 1, 3, 1]),
 ])
 def test_automatic_choice_without_sacrum(key, values):
