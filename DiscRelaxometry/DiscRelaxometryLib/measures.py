@@ -23,7 +23,7 @@ from .tables import Column, Table
 #: AP bands of the heights as shares of the AP diameter from the anterior border.
 HEIGHT_BANDS = {"anterior": (1 / 12, 3 / 12), "middle": (5 / 12, 7 / 12), "posterior": (9 / 12, 11 / 12)}
 #: A disc whose outermost sagittal section has this share of its largest section is cut there.
-CUT_SECTION_SHARE = 0.6
+CUT_SECTION_SHARE = 0.85
 QUANTILES = (0.05, 0.25, 0.75, 0.95)
 
 _SIZES = [
