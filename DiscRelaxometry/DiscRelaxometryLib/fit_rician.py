@@ -1,0 +1,125 @@
+"""Maximum likelihood for Rician noise: no bias from the noise floor of magnitude images.
+
+The likelihood is that of Sijbers et al. (IEEE Trans Med Imaging 1998;17:357). Newton steps on (log M0, R) with the
+observed information, replaced by Gauss-Newton steps (those of the expectation-maximization view) where it is not
+positive definite, and damped until the likelihood does not fall. Equations in ``Docs/method/fitting.md``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import i0e, i1e
+
+_MAX_STEPS = 100
+_TOLERANCE = 1e-7
+
+
+def rician_log_likelihood(y: np.ndarray, amplitude: np.ndarray, sigma: float | np.ndarray = 1.0) -> np.ndarray:
+    """Return the log-likelihood of a voxel's echoes without the terms that do not depend on `amplitude`.
+
+    Parameters
+    ----------
+    y, amplitude : numpy.ndarray, shape (n, v)
+    sigma : float or numpy.ndarray, shape (v,)
+    """
+    y, amplitude = y / sigma, amplitude / sigma
+    return (np.log(i0e(y * amplitude)) - 0.5 * (y - amplitude) ** 2).sum(axis=0)
+
+
+def solve_rician(times: np.ndarray, y: np.ndarray, sigma: np.ndarray, rate: np.ndarray, m0: np.ndarray,
+                 limits: tuple[float, float]) -> dict[str, np.ndarray]:
+    """Return the most likely rate and amplitude of each voxel.
+
+    Parameters
+    ----------
+    times : numpy.ndarray, shape (n,)
+        ms.
+    y : numpy.ndarray, shape (n, v)
+        Signals.
+    sigma : numpy.ndarray, shape (v,)
+        Noise level of one of the two channels.
+    rate, m0 : numpy.ndarray, shape (v,)
+        Start, from least squares.
+    limits : tuple of float
+        Lowest and highest rate in 1/ms.
+
+    Returns
+    -------
+    dict
+        ``rate``, ``m0``, ``variance`` (of the rate, from the observed Fisher information), ``edge`` (-1, 0, 1 as in
+        ``fit_mono.solve_rate``) and ``converged``.
+    """
+    z = y / sigma
+    theta = np.stack([np.log(np.maximum(m0 / sigma, 1e-3)), np.clip(rate, *limits)])
+    damping = np.full(rate.size, 1e-3)
+    result, variance = theta.copy(), np.full(rate.size, np.nan)
+    converged = np.zeros(rate.size, bool)
+    active = np.arange(rate.size)
+    value = _log_likelihood(times, z, theta)
+    for _ in range(_MAX_STEPS):
+        gradient, matrix = _gradient_and_information(times, z, theta)
+        step = _damped_step(gradient, matrix, damping)
+        trial = theta + step
+        trial[1] = np.clip(trial[1], *limits)
+        # A step past a factor e in amplitude leaves the region where the quadratic model means anything.
+        trial[0] = np.clip(trial[0], theta[0] - 1, theta[0] + 1)
+        trial_value = _log_likelihood(times, z, trial)
+        # A last step below the rounding of the likelihood still counts as no fall.
+        better = trial_value >= value - 1e-12 * np.abs(value)
+        moved = np.abs(trial - theta)
+        small = (moved[1] <= _TOLERANCE * theta[1]) & (moved[0] <= _TOLERANCE)
+        theta = np.where(better, trial, theta)
+        value = np.where(better, trial_value, value)
+        damping = np.where(better, damping * 0.1, damping * 10)
+        done = small
+        if done.any():
+            result[:, active] = theta
+            converged[active[done]] = True
+            keep = ~done
+            active, z, theta, value, damping = active[keep], z[:, keep], theta[:, keep], value[keep], damping[keep]
+            if not active.size:
+                break
+    result[:, active] = theta
+    _, matrix = _gradient_and_information(times, y / sigma, result)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = matrix[0] / (matrix[0] * matrix[2] - matrix[1] ** 2)
+    edge = np.where(result[1] <= limits[0], -1, np.where(result[1] >= limits[1], 1, 0)).astype(np.int8)
+    return {"rate": result[1], "m0": np.exp(result[0]) * sigma, "variance": variance, "edge": edge,
+            "converged": converged}
+
+
+def _log_likelihood(times, z, theta):
+    return rician_log_likelihood(z, np.exp(theta[0] - np.multiply.outer(times, theta[1])))
+
+
+def _gradient_and_information(times, z, theta):
+    """Return the gradient (2, v) and the information (3, v: aa, aR, RR) in units of sigma = 1."""
+    t = times[:, None]
+    amplitude = np.exp(theta[0] - t * theta[1])
+    x = z * amplitude
+    ratio = i1e(x) / i0e(x)
+    score = (z * ratio - amplitude) * amplitude
+    # d/dx I1/I0 = 1 - ratio/x - ratio^2, whose limit at x = 0 is 1/2.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = np.where(x > 1e-6, 1 - ratio / x - ratio * ratio, 0.5)
+    square = amplitude * amplitude
+    weight = (1 - z * z * slope) * square - score
+    gradient = np.stack([score.sum(axis=0), -(t * score).sum(axis=0)])
+    observed = _moments(t, weight)
+    indefinite = (observed[0] <= 0) | (observed[0] * observed[2] <= observed[1] ** 2)
+    if indefinite.any():
+        observed[:, indefinite] = _moments(t, square[:, indefinite])
+    return gradient, observed
+
+
+def _moments(t, weight):
+    return np.stack([weight.sum(axis=0), -(t * weight).sum(axis=0), (t * t * weight).sum(axis=0)])
+
+
+def _damped_step(gradient, matrix, damping):
+    """Solve the 2 x 2 systems with Levenberg-Marquardt damping of the diagonal."""
+    a, b, c = matrix[0] * (1 + damping), matrix[1], matrix[2] * (1 + damping)
+    determinant = a * c - b * b
+    with np.errstate(divide="ignore", invalid="ignore"):
+        step = np.stack([c * gradient[0] - b * gradient[1], a * gradient[1] - b * gradient[0]]) / determinant
+    return np.nan_to_num(step, nan=0.0, posinf=0.0, neginf=0.0)
