@@ -14,7 +14,7 @@ import numpy as np
 
 from .errors import EchoSeriesError
 from .fit_epg import EpgModel, solve_epg
-from .fit_mono import MonoModel, linear_part, log_linear_rate, solve_rate
+from .fit_mono import MonoModel, fit_least_squares, linear_part, log_linear_rate
 from .fit_rician import solve_rician
 from .fit_status import FitStatus
 from .noise import residual_sigma
@@ -66,6 +66,7 @@ class FitOptions:
     noise_floor: float | None = None
     min_r2: float | None = None
     saturation: float | None = None
+    negative_offset: bool = False
     t1: float = 1000.0
     refocusing: float = 180.0
     b1_range: tuple[float, float] | None = None
@@ -81,8 +82,8 @@ class FitOptions:
                                   f"'nlls', or the model 'mono2' for '{self.estimator}'.")
         lower, upper = self.bounds
         if not (np.isfinite([lower, upper]).all() and 0 < lower < upper):
-            raise EchoSeriesError(f"The bounds ({lower}, {upper}) ms can not be used: give a lower above 0 and an upper "
-                                  "above the lower.")
+            raise EchoSeriesError(f"The bounds ({lower}, {upper}) ms can not be used: give a lower one above 0 and a "
+                                  "larger upper one.")
         if self.noise is not None and not np.all(np.asarray(self.noise) > 0):
             raise EchoSeriesError("The noise level (sigma) has to be above 0 everywhere.")
 
@@ -118,8 +119,8 @@ def fit_arrays(signals: np.ndarray, times_ms: Sequence[float], *, mask: np.ndarr
         ``rician``), ``bounds`` (ms), ``noise`` (sigma, a number or one a voxel; for ``rician`` estimated from the
         residuals if absent; also used for the standard error), ``noise_floor`` (echoes from the first one below it
         are left out, voxel by voxel), ``min_r2``, ``saturation`` (signal at or above which an echo is clipped; by
-        default the largest integer of an integer type), and for ``epg``: ``t1`` (ms), ``refocusing`` (degrees),
-        ``b1_range`` and ``echo_spacing`` (ms).
+        default the largest integer of an integer type), ``negative_offset`` (allow it in ``mono3``), and for ``epg``:
+        ``t1`` (ms), ``refocusing`` (degrees), ``b1_range`` and ``echo_spacing`` (ms).
 
     Returns
     -------
@@ -234,7 +235,8 @@ def _prepare(times, settings) -> dict[int, tuple]:
             models[count] = EpgModel.prepare(kept, settings.bounds, settings.t1, settings.refocusing,
                                              settings.b1_range, settings.echo_spacing)
         else:
-            models[count] = MonoModel.prepare(kept, settings.bounds, settings.model == "mono3")
+            models[count] = MonoModel.prepare(kept, settings.bounds, settings.model == "mono3",
+                                              settings.negative_offset)
     return models
 
 
@@ -272,10 +274,13 @@ def _triage(y, settings):
         if settings.saturation is not None:
             code[peak >= settings.saturation] = FitStatus.SATURATED
         if (low <= 0).any() or not np.isfinite(peak + low).all():
-            # The largest echo after each one tells a lost echo from a signal that has decayed to zero.
-            later = np.maximum.accumulate(y[::-1], axis=0)[::-1]
-            lost = ((y[:-1] == 0) & (later[1:] > 0.1 * peak)).any(axis=0)
-            code[lost] = FitStatus.DEAD_ECHO
+            # A zero between strong neighbors is a lost echo; one among weak neighbors is a signal that has decayed.
+            strong = y > 0.25 * peak
+            lost = y == 0
+            lost[:-1] &= strong[1:]
+            lost[1:] &= strong[:-1]
+            lost[-1] = False
+            code[lost.any(axis=0)] = FitStatus.DEAD_ECHO
             code[low < 0] = FitStatus.NEGATIVE
             code[(peak == 0) & (low == 0)] = FitStatus.NO_SIGNAL
             code[~np.isfinite(y).all(axis=0)] = FitStatus.NOT_FINITE
@@ -294,7 +299,8 @@ def _fit_voxels(y, sigma, model, settings) -> dict[str, np.ndarray]:
         fitted = {"value": 1 / out["rate"], "m0": out["m0"]}
         if settings.model == "mono3":
             fitted["offset"] = out["offset"]
-        unit_variance = fitted["value"] ** 4 / out["information"]
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            unit_variance = fitted["value"] ** 4 / out["information"]
     with np.errstate(divide="ignore", invalid="ignore"):
         if sigma is not None:
             variance = sigma**2
@@ -320,10 +326,9 @@ def _fit_mono(model, y, sigma, settings) -> dict[str, np.ndarray]:
         out["ssr"] = ((y - out["m0"] * np.exp(-np.multiply.outer(model.times + model.start, rate))) ** 2).sum(axis=0)
         return {**out, "rate": np.where(edge == 0, rate, np.clip(rate, low, high)), "edge": edge,
                 "converged": np.isfinite(rate)}
-    rate, edge, converged = solve_rate(model, y)
-    out = {**linear_part(model, y, rate), "rate": rate, "edge": edge, "converged": converged}
+    out = fit_least_squares(model, y)
     if settings.estimator == "rician":
-        likely = solve_rician(model.times + model.start, y, sigma, rate, out["m0"], tuple(model.rates[[0, -1]]))
+        likely = solve_rician(model.times + model.start, y, sigma, out["rate"], out["m0"], tuple(model.rates[[0, -1]]))
         out.update(rate=likely["rate"], m0=likely["m0"], edge=likely["edge"], converged=likely["converged"],
                    rate_variance=likely["variance"])
         fitted = likely["m0"] * np.exp(-np.multiply.outer(model.times + model.start, likely["rate"]))

@@ -1,7 +1,8 @@
 """T2 and B1 from a multi-echo spin echo train: dictionary of extended phase graphs, then Gauss-Newton.
 
 The dictionary start follows Ben-Eliezer et al. (Magn Reson Med 2015;73:809) with the echoes of Lebel and Wilman's
-stimulated-echo-compensated fit (Magn Reson Med 2010;64:1005). M0 is eliminated by variable projection.
+stimulated-echo-compensated fit (Magn Reson Med 2010;64:1005). M0 is eliminated by variable projection. The refocusing
+angle a enters as w = cos^2(a / 2): echoes are linear in w near 180 degrees, where their derivative by a (or B1) is zero.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class EpgModel:
     atoms : numpy.ndarray, shape (n, a), float32
         Unit decays of the dictionary.
     parameters : numpy.ndarray, shape (2, a)
-        log T2 and B1 of each atom.
+        log T2 and w of each atom.
     """
 
     echoes: np.ndarray
@@ -70,17 +71,33 @@ class EpgModel:
         low, high = b1_range
         fields = np.array([low]) if high == low else np.linspace(low, high, max(int((high - low) / 0.03) + 1, 3))
         log_t2 = np.linspace(np.log(bounds[0]), np.log(bounds[1]), max(int(np.log(bounds[1] / bounds[0]) / 0.1), 8))
-        parameters = np.stack(np.meshgrid(log_t2, fields, indexing="ij")).reshape(2, -1)
+        w = np.cos(np.deg2rad(refocusing) * fields / 2) ** 2
+        parameters = np.stack(np.meshgrid(log_t2, w, indexing="ij")).reshape(2, -1)
         model = cls(np.round(number).astype(int) - 1, spacing, t1, refocusing, tuple(bounds), (low, high),
                     np.empty(0), parameters)
         atoms = model.decay(parameters)
         object.__setattr__(model, "atoms", (atoms / np.linalg.norm(atoms, axis=0)).astype(np.float32))
         return model
 
+    @property
+    def limits(self) -> np.ndarray:
+        """Lowest and highest log T2 and w, shape (2, 2)."""
+        w = np.cos(np.deg2rad(self.refocusing) * np.array(self.b1_range[::-1]) / 2) ** 2
+        return np.array([np.log(self.bounds), w])
+
+    @property
+    def fixed_b1(self) -> bool:
+        """Whether B1 is given, not fitted."""
+        return self.b1_range[0] == self.b1_range[1]
+
+    def b1(self, theta: np.ndarray) -> np.ndarray:
+        """Return the relative transmit field of parameters `theta`."""
+        return 2 * np.arccos(np.sqrt(theta[1])) / np.deg2rad(self.refocusing)
+
     def decay(self, theta: np.ndarray) -> np.ndarray:
-        """Return the given echoes, shape (n, v), for log T2 and B1 in `theta`, shape (2, v)."""
+        """Return the given echoes, shape (n, v), for log T2 and w in `theta`, shape (2, v)."""
         count = int(self.echoes.max()) + 1
-        train = epg_echoes(np.exp(theta[0]), theta[1], count, self.spacing, self.t1, self.refocusing)
+        train = epg_echoes(np.exp(theta[0]), self.b1(theta), count, self.spacing, self.t1, self.refocusing)
         return train[self.echoes]
 
 
@@ -101,15 +118,14 @@ def solve_epg(model: EpgModel, y: np.ndarray) -> dict[str, np.ndarray]:
         and ``converged``.
     """
     theta = _match(model, y)
-    limits = np.array([np.log(model.bounds), model.b1_range])
-    fixed_b1 = model.b1_range[0] == model.b1_range[1]
+    limits = model.limits
     damping = np.full(theta.shape[1], 1e-3)
     result = theta.copy()
     converged = np.zeros(theta.shape[1], bool)
     active, z = np.arange(theta.shape[1]), y
     ssr = _residual(z, model.decay(theta))[1]
     for _ in range(_MAX_STEPS):
-        gradient, matrix = _normal_equations(model, z, theta, fixed_b1)
+        gradient, matrix = _normal_equations(model, z, theta)
         # A parameter held at its bound leaves the system, or the other one could not move freely.
         for row in range(2):
             held = ((theta[row] <= limits[row, 0]) & (gradient[row] < 0)
@@ -128,7 +144,7 @@ def solve_epg(model: EpgModel, y: np.ndarray) -> dict[str, np.ndarray]:
             active, z, theta, ssr, damping = active[keep], z[:, keep], theta[:, keep], ssr[keep], damping[keep]
             if not active.size:
                 break
-    return _summary(model, y, result, converged, fixed_b1)
+    return _summary(model, y, result, converged)
 
 
 def _match(model: EpgModel, y: np.ndarray) -> np.ndarray:
@@ -148,27 +164,27 @@ def _residual(y, decay):
     return amplitude, (residual * residual).sum(axis=0), residual
 
 
-def _jacobian(model, theta, decay, fixed_b1):
-    """Return the derivatives by log T2 and B1, orthogonal to the decay itself; shape (2, n, v)."""
+def _jacobian(model, theta, decay):
+    """Return the derivatives by log T2 and w, orthogonal to the decay itself; shape (2, n, v)."""
     norm = (decay * decay).sum(axis=0)
     out = np.zeros((2, *decay.shape))
-    for row in range(1 if fixed_b1 else 2):
+    upper = model.limits[:, 1]
+    for row in range(1 if model.fixed_b1 else 2):
+        sign = np.where(theta[row] + _DIFFERENCE > upper[row], -1.0, 1.0)
         moved = theta.copy()
-        # Inward at the upper end, where the derivative by B1 passes through zero.
-        sign = np.where(theta[row] + _DIFFERENCE > (np.log(model.bounds), model.b1_range)[row][1], -1.0, 1.0)
         moved[row] += sign * _DIFFERENCE
         column = (model.decay(moved) - decay) * (sign / _DIFFERENCE)
         out[row] = column - (column * decay).sum(axis=0) / norm * decay
     return out
 
 
-def _normal_equations(model, y, theta, fixed_b1):
+def _normal_equations(model, y, theta):
     decay = model.decay(theta)
     amplitude, _, residual = _residual(y, decay)
-    columns = _jacobian(model, theta, decay, fixed_b1) * amplitude
+    columns = _jacobian(model, theta, decay) * amplitude
     gradient = np.einsum("pnv,nv->pv", columns, residual)
     matrix = np.einsum("pnv,qnv->pqv", columns, columns)
-    if fixed_b1:
+    if model.fixed_b1:
         _hold(gradient, matrix, 1, np.ones(theta.shape[1], bool))
     return gradient, matrix
 
@@ -188,18 +204,18 @@ def _step(gradient, matrix, damping):
     return np.clip(np.nan_to_num(step, nan=0.0, posinf=0.0, neginf=0.0), -0.5, 0.5)
 
 
-def _summary(model, y, theta, converged, fixed_b1):
+def _summary(model, y, theta, converged):
     decay = model.decay(theta)
     amplitude, ssr, _ = _residual(y, decay)
-    columns = _jacobian(model, theta, decay, fixed_b1) * amplitude
+    columns = _jacobian(model, theta, decay) * amplitude
     matrix = np.einsum("pnv,qnv->pqv", columns, columns)
-    # At 180 degrees the echoes do not depend on B1 to first order: it takes no information from T2.
-    flat = (theta[1] >= model.b1_range[1] - 1e-6) | (theta[1] <= model.b1_range[0])
+    # B1 at an end of its range is not estimated, so it takes no information from T2.
+    (low, high), ends = model.limits
+    held = (theta[1] <= ends[0]) | (theta[1] >= ends[1])
     with np.errstate(divide="ignore", invalid="ignore"):
-        shared = np.where(flat | fixed_b1, 0.0, matrix[0, 1] ** 2 / matrix[1, 1])
+        shared = np.where(held, 0.0, matrix[0, 1] ** 2 / matrix[1, 1])
         variance = np.exp(2 * theta[0]) / (matrix[0, 0] - shared)
     total = y - y.mean(axis=0)
-    low, high = np.log(model.bounds)
     edge = np.where(theta[0] >= high, -1, np.where(theta[0] <= low, 1, 0)).astype(np.int8)
-    return {"value": np.exp(theta[0]), "b1": theta[1], "m0": amplitude, "ssr": ssr,
+    return {"value": np.exp(theta[0]), "b1": model.b1(theta), "m0": amplitude, "ssr": ssr,
             "sst": (total * total).sum(axis=0), "unit_variance": variance, "edge": edge, "converged": converged}

@@ -32,6 +32,8 @@ class MonoModel:
         Candidate rates in 1/ms, ascending from 1/upper to 1/lower bound, equidistant in logarithm.
     table : numpy.ndarray, shape (n, k), float32
         Unit decays at `rates` (centered where the model has an offset).
+    nested : MonoModel or None
+        The model without the offset, for voxels whose offset would be negative; None allows negative offsets.
     """
 
     times: np.ndarray
@@ -39,9 +41,11 @@ class MonoModel:
     offset: bool
     rates: np.ndarray
     table: np.ndarray
+    nested: MonoModel | None = None
 
     @classmethod
-    def prepare(cls, times: np.ndarray, bounds: tuple[float, float], offset: bool) -> MonoModel:
+    def prepare(cls, times: np.ndarray, bounds: tuple[float, float], offset: bool,
+                negative_offset: bool = False) -> MonoModel:
         """Tabulate decays between the `bounds` (ms) at `times` (ms, ascending), about 16 % apart."""
         start = float(times[0])
         shifted = np.asarray(times, float) - start
@@ -52,7 +56,24 @@ class MonoModel:
         if offset:
             decays = decays - decays.mean(axis=0)
         table = decays / np.linalg.norm(decays, axis=0)
-        return cls(shifted, start, offset, rates, table.astype(np.float32))
+        nested = cls.prepare(times, bounds, False) if offset and not negative_offset else None
+        return cls(shifted, start, offset, rates, table.astype(np.float32), nested)
+
+
+def fit_least_squares(model: MonoModel, y: np.ndarray) -> dict[str, np.ndarray]:
+    """Return rate, edge flag, convergence and the linear part of the least-squares fit of each voxel.
+
+    Where the best offset would be negative and the model forbids that, the constraint is active: the best fit is the
+    one without an offset.
+    """
+    rate, edge, converged = solve_rate(model, y)
+    out = {**linear_part(model, y, rate), "rate": rate, "edge": edge, "converged": converged}
+    if model.nested is not None:
+        active = np.flatnonzero((out["offset"] < 0) | (out["m0"] <= 0) | (edge < 0))
+        if active.size:
+            for name, value in fit_least_squares(model.nested, y[:, active]).items():
+                out[name][active] = value
+    return out
 
 
 def solve_rate(model: MonoModel, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -122,6 +143,9 @@ def _bracket(model: MonoModel, y: np.ndarray) -> tuple[np.ndarray, ...]:
         rows = slice(start, start + _ROWS)
         score = signals[rows] @ model.table
         top = score.argmax(axis=1)
+        # So fast a decay that only the first echo is left looks the same, in float32, at all the highest rates.
+        flat = score[:, last] >= (1 - 1e-6) * score[np.arange(top.size), top]
+        top[flat] = last
         inner = np.clip(top, 1, last - 1)
         at = np.arange(top.size)
         before, here, after = score[at, inner - 1], score[at, inner], score[at, inner + 1]
@@ -134,7 +158,8 @@ def _bracket(model: MonoModel, y: np.ndarray) -> tuple[np.ndarray, ...]:
     edge[best == last] = 1
     ratio = model.rates[1] / model.rates[0]
     rate = model.rates[best] * ratio**shift
-    return rate, model.rates[np.maximum(best - 1, 0)], model.rates[np.minimum(best + 1, last)], edge
+    below = np.maximum(np.where(best == last, last - 15, best - 1), 0)
+    return rate, model.rates[below], model.rates[np.minimum(best + 1, last)], edge
 
 
 def _derivatives(model: MonoModel, y: np.ndarray, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -178,7 +203,6 @@ def linear_part(model: MonoModel, y: np.ndarray, rate: np.ndarray) -> dict[str, 
         and ``information`` = |d model / dR, orthogonal to the linear parameters|^2, each of shape (v,).
     """
     t = model.times
-    n = t.size
     e = np.exp(np.multiply.outer(-t, rate))
     mean_y = y.mean(axis=0)
     offset = np.zeros_like(rate)

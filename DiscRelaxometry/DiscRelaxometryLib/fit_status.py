@@ -32,7 +32,7 @@ STATUS_TEXT = {
     FitStatus.NOT_FINITE: "An echo holds NaN or infinity.",
     FitStatus.NO_SIGNAL: "All echoes are zero.",
     FitStatus.NEGATIVE: "An echo is negative: not a magnitude image, or an integer overflow.",
-    FitStatus.DEAD_ECHO: "An echo is zero although a later one is not: it was lost.",
+    FitStatus.DEAD_ECHO: "An echo is zero between echoes with signal: it was lost.",
     FitStatus.SATURATED: "An echo reached the largest value that the image can hold.",
     FitStatus.TOO_FEW_ECHOES: "Too few echoes lie above the noise floor.",
     FitStatus.NO_DECAY: "The signal is constant or rises with time.",

@@ -109,7 +109,7 @@ def fit_relaxation(series: EchoSeries, model: str = "mono2", estimator: str = "n
                    echoes: Sequence[int] | None = None, noise: float | np.ndarray | None = None,
                    noise_floor: float | None = None, min_r2: float | None = None, saturation: float | None = None,
                    workers: int | None = None, progressCallback: ProgressCallback | None = None,
-                   **epg: float) -> RelaxationFit:
+                   **more) -> RelaxationFit:
     """Fit a relaxation time to every voxel of an echo series.
 
     Parameters
@@ -142,8 +142,9 @@ def fit_relaxation(series: EchoSeries, model: str = "mono2", estimator: str = "n
         Threads; by default all available cores. The result does not depend on it.
     progressCallback : callable, optional
         Called with (fraction, text); raising ``Cancelled`` stops the fit.
-    **epg
-        For the model ``epg``: ``t1`` (ms, 1000), ``refocusing`` (degrees, 180), ``b1_range`` (relative, a pair; equal
+    **more
+        For the model ``mono3``: ``negative_offset`` (False: an offset is a noise floor, so it is not negative). For the
+        model ``epg``: ``t1`` (ms, 1000), ``refocusing`` (degrees, 180), ``b1_range`` (relative, a pair; equal
         ends fix B1), ``echo_spacing`` (ms, the gap of the times).
 
     Returns
@@ -159,7 +160,7 @@ def fit_relaxation(series: EchoSeries, model: str = "mono2", estimator: str = "n
     signals = series.echoes.reshape(shape[0], -1)
     flat_mask = _flat_mask(mask, series)
     settings = FitOptions(model=model, estimator=estimator, bounds=bounds, noise=noise, noise_floor=noise_floor,
-                          min_r2=min_r2, **epg)
+                          min_r2=min_r2, **more)
     rows, times = select_echoes(signals, series.times_ms, echoes, settings)
     _refuse_empty_echoes(signals, rows, times)
     if saturation is None:
@@ -170,7 +171,7 @@ def fit_relaxation(series: EchoSeries, model: str = "mono2", estimator: str = "n
         source = "residuals" if noise is None else "background of the last echo"
     fit = fit_arrays(signals, series.times_ms, mask=flat_mask, echoes=echoes, workers=workers,
                      progressCallback=progressCallback, model=model, estimator=estimator, bounds=bounds, noise=noise,
-                     noise_floor=noise_floor, min_r2=min_r2, saturation=saturation, **epg)
+                     noise_floor=noise_floor, min_r2=min_r2, saturation=saturation, **more)
     counts = status_counts(fit.status)
     report = {"times_ms": times.tolist(), "echoes": rows.tolist(), "bounds_ms": [float(b) for b in bounds],
               "sigma": fit.sigma, "sigma_source": source, "saturation": saturation, "counts": counts,

@@ -44,7 +44,7 @@ def background_sigma(image: np.ndarray, smallest_share: float = 0.05) -> float |
             break
         sigma = update
     below = values[values < 3 * sigma]
-    quantiles = np.array([0.1, 0.25, 0.5, 0.75, 0.9])
+    quantiles = np.array([0.02, 0.1, 0.25, 0.5, 0.75, 0.9])
     expected = sigma * stats.rayleigh.ppf(quantiles * stats.rayleigh.cdf(3.0))
     like_noise = np.all(np.abs(np.quantile(below, quantiles) / expected - 1) < 0.15)
     return float(sigma) if like_noise and below.size >= smallest_share * values.size else None

@@ -60,7 +60,7 @@ QUANTITIES = {q.key: q for q in (
              "Share of the signal's variance explained by the fit"),
     Quantity("B1", "B1", "%", _private("B1", "Relative transmit field"), (60, 140), "Viridis",
              "Refocusing angle relative to nominal"),
-    Quantity("status", "Fit status", "1", _private("STATUS", "Fit status code"), (0, 10), "GenericColors",
+    Quantity("status", "Fit status", "1", _private("STATUS", "Fit status code"), (0, 12), "GenericColors",
              "Reason code of each voxel's fit; 0 is a good fit"),
     Quantity("nT2w", "Normalized T2w signal", "1", _private("NT2W", "T2-weighted signal over CSF median"), (0, 1),
              "Viridis", "T2-weighted signal divided by the median signal of cerebrospinal fluid; this is not T2"),
