@@ -133,7 +133,7 @@ def place_grid(person: Person, dice: Dice) -> torch.Tensor:
         center = torch.tensor([near[row, 0] + dice.uniform(-40, 60), float(row)])
     else:
         center = torch.tensor([dice.uniform(0, width), dice.uniform(0, height)])
-    half = torch.tensor([zoom * columns * SPACING / 2 / person.spacing[2], zoom * rows * SPACING / 2 / person.spacing[1]])
+    half = zoom * SPACING / 2 * torch.tensor([columns / person.spacing[2], rows / person.spacing[1]])
     # A crop may hang over the edge by a quarter of its size.
     limit = torch.tensor([float(width), float(height)])
     center = torch.maximum(torch.minimum(center, limit - half / 2), half / 2)
@@ -162,7 +162,7 @@ def narrow_column(person: Person, grid: torch.Tensor, step_mm: float, dice: Dice
 
 
 def clear_canal(image: torch.Tensor, soft: torch.Tensor, keep: torch.Tensor, dice: Dice):
-    """Replace the canal by tissue in lateral slices (pedicles and foramina): patchy signal of the whole stack's range."""
+    """Replace the canal by patchy tissue in lateral slices, where pedicles and foramina lie."""
     low, high = torch.quantile(image[SLICES // 2], torch.tensor([0.15, 0.75])).tolist()
     patch = dice.uniform(low, high) + 0.5 * (high - low) * dice.smooth(24, 16, CROP)
     canal = soft[:, CANAL - 1]

@@ -1,0 +1,162 @@
+"""One call from a sagittal volume to labelled discs, vertebrae and canal, with confidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .confidence import DiscQuality, disc_quality, quality_table
+from .engine import Model, load_engine, load_model
+from .errors import SegmentationError
+from .image import Image
+from .inference import Prediction, predict
+from .levels import Disc, LevelResult, label_instances
+from .progress import ProgressCallback, subrange
+from .tables import Table
+
+_MODEL_CLASS = {"vertebra": 1, "canal": 2, "disc": 3}
+
+
+@dataclass
+class Segmentation:
+    """Labelled structures of one volume, on its grid.
+
+    Attributes
+    ----------
+    labels : Image of uint8
+        Project label values; all zero if no spine was found.
+    confidence : Image of float32
+        Calibrated probability of each voxel's class (background too).
+    discs : list of Disc
+        Caudal first; empty if no spine was found.
+    quality : list of DiscQuality
+        One entry a disc.
+    flags : list of str
+        Sentences for the user.
+    vertebrae : list of int
+        Label values of the vertebrae present.
+    certain : bool
+        False where level names rest on an assumption that a flag states, or where no spine was found.
+    evidence : str
+        Why the lowest disc has its name.
+    reason : str
+        Why the segmentation is empty; empty otherwise.
+    disc_probability : Image of float32
+        Calibrated probability of any disc.
+    model, engine : str
+        Name and version of the weights; engine and device used.
+    """
+
+    labels: Image
+    confidence: Image
+    discs: list[Disc]
+    quality: list[DiscQuality]
+    flags: list[str]
+    vertebrae: list[int]
+    certain: bool
+    evidence: str
+    reason: str
+    disc_probability: Image
+    model: str
+    engine: str
+    meta: dict = field(default_factory=dict)
+
+    @property
+    def found(self) -> bool:
+        """Whether a spine was found."""
+        return not self.reason
+
+    @property
+    def review(self) -> list[str]:
+        """Names of the discs that a person should look at."""
+        return [q.name for q in self.quality if q.review]
+
+    def quality_table(self) -> Table:
+        """Return confidence, entropy, expected Dice and review flag of each disc."""
+        return quality_table(self.quality)
+
+
+def segment(image: Image, engine: str = "auto", device: str | None = None, flip: bool = True,
+            threads: int | None = None, model: Model | None = None,
+            progressCallback: ProgressCallback | None = None) -> Segmentation:
+    """Segment and name the discs of a sagittal lumbar volume.
+
+    Parameters
+    ----------
+    image : Image
+        Sagittal or nearly sagittal volume of any anisotropy, axis order, handedness and signal scale.
+    engine : str
+        ``auto``, ``onnx`` or ``torch``; see ``engine.load_engine``.
+    device : str, optional
+        torch device.
+    flip : bool
+        Average with the left-right mirror image; doubles the time.
+    threads : int, optional
+        CPU threads.
+    model : Model, optional
+        Other weights than the shipped ones.
+    progressCallback : callable, optional
+        Called with (fraction, text); cancels by raising ``Cancelled``.
+
+    Returns
+    -------
+    Segmentation
+        Empty, with a reason, if the volume does not show a spine.
+
+    Raises
+    ------
+    SegmentationError
+        If the volume can not be a sagittal volume: axial, coronal, empty, not numbers.
+    DiscRelaxometryError
+        If weights are missing or damaged.
+    """
+    report = subrange(progressCallback, 0.0, 1.0)
+    report(0.0, "Loading the network")
+    model = model or load_model()
+    runner = load_engine(model, engine, device, threads)
+    prediction, flags = predict(image, model, runner, flip, subrange(progressCallback, 0.02, 0.85))
+    report(0.87, "Separating and naming discs")
+    return assemble(image, prediction, flags, model, f"{runner.name} ({runner.device})")
+
+
+def assemble(image: Image, prediction: Prediction, flags: list[str], model: Model, engine: str) -> Segmentation:
+    """Name the discs of a prediction, score them, and refuse what does not look like a spine."""
+    classes = prediction.classes
+    reason, levels, quality = "", None, []
+    try:
+        levels = label_instances(classes, image.geometry, prediction.l5s1)
+    except SegmentationError as error:
+        reason = str(error)
+    if levels is not None:
+        quality = disc_quality(levels.labels, prediction, float(model.manifest.get("review_threshold", 0.9)))
+        reason = doubt(levels, quality, classes, image)
+    if reason:
+        levels = LevelResult(image.like(np.zeros(classes.shape, np.uint8)), [], [], [reason], False, "")
+        quality = []
+    flags = flags + levels.flags
+    review = [q.name for q in quality if q.review]
+    if review:
+        flags.append(f"The network is unsure of {', '.join(review)}: look at the outlines before using the numbers.")
+    return Segmentation(
+        levels.labels, image.like(prediction.confidence), levels.discs, quality, flags, levels.vertebrae,
+        levels.certain, levels.evidence, reason, image.like(prediction.disc.astype(np.float32)), model.name, engine)
+
+
+def doubt(levels: LevelResult, quality: list[DiscQuality], classes: np.ndarray, image: Image) -> str:
+    """Return why a labelled volume is not believed to show a spine, or an empty string.
+
+    The limits are choices of this project, set on the people kept for calibration and on images without a spine;
+    see Docs/method/segmentation-network.md.
+    """
+    voxel = image.geometry.voxel_volume
+    volume = {name: np.count_nonzero(classes == value) * voxel / 1000 for name, value in _MODEL_CLASS.items()}
+    advice = "check that the image is a sagittal view of the lumbar spine and that its orientation is right."
+    if volume["vertebra"] < 0.5 * volume["disc"] or volume["vertebra"] < 2:
+        return f"No spine was found: there are too few voxels of vertebrae beside the discs; {advice}"
+    if volume["canal"] < 0.05 * volume["disc"]:
+        return f"No spine was found: no spinal canal was seen behind the discs; {advice}"
+    best = max(q.expected_dice for q in quality) if quality else 0.0
+    if best < 0.7:
+        return f"No spine was found: the network is not sure of any disc; {advice}"
+    return ""

@@ -1,0 +1,87 @@
+"""Write weights, ONNX and manifest of a trained fold: ``python -m Training.export --fold 0``.
+
+Weights are rounded to half precision first, and both files hold exactly the rounded values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from DiscRelaxometryLib.atomic import atomic_path, write_json
+from DiscRelaxometryLib.network import CLASSES, NetworkConfig, build_network
+from Training.train import RUNS
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "DiscRelaxometry/Resources/Weights"
+NAME = "lumbar-discs"
+VERSION = "1.0.0"
+
+
+def averaged_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Return the moving average of a checkpoint, floating values rounded to half precision."""
+    values = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
+    return {k: v.long() if k.endswith("num_batches_tracked") else v.half() for k, v in values.items()}
+
+
+def export_onnx(network: torch.nn.Module, config: NetworkConfig, path: Path) -> None:
+    """Write the network as ONNX with a free batch size, number of rows and number of columns."""
+    example = torch.zeros(2, config.slices, 2 * config.multiple, 3 * config.multiple)
+    dimension = torch.export.Dim
+    sizes = {0: dimension("n", min=1), 2: config.multiple * dimension("rows", min=1),
+             3: config.multiple * dimension("columns", min=1)}
+    program = torch.onnx.export(network, (example,), input_names=["stack"], output_names=["logits"], dynamo=True,
+                                opset_version=18, dynamic_shapes=(sizes,), external_data=False, verbose=False)
+    program.save(str(path), external_data=False)
+
+
+def export(run: Path, folder: Path, temperature: float = 1.0, extra: dict | None = None) -> Path:
+    """Write ``lumbar-discs.safetensors``, ``.onnx`` and ``.json`` from a run's checkpoint; return the manifest."""
+    from safetensors.torch import save_file
+
+    description = json.loads((run / "run.json").read_text())
+    config = NetworkConfig.of(description["config"])
+    weights = averaged_weights(run / "checkpoint.pt")
+    network = build_network(config).eval()
+    network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for kind in ("safetensors", "onnx"):
+        path = folder / f"{NAME}.{kind}"
+        with atomic_path(path) as temporary:
+            if kind == "onnx":
+                export_onnx(network, config, temporary)
+            else:
+                save_file({k: v.contiguous() for k, v in weights.items()}, str(temporary), {"name": NAME})
+        content = path.read_bytes()
+        files[kind] = {"name": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    progress = (run / "done").read_text().strip() if (run / "done").exists() else "training not finished"
+    manifest = {
+        "name": NAME, "version": VERSION, "license": "Apache-2.0",
+        "data": "SPIDER (van der Graaf et al., Sci Data 2024;11:264), CC BY 4.0, and synthesis from it",
+        "architecture": config.to_dict(), "classes": list(CLASSES), "temperature": temperature,
+        "normalization": "clip to the 0.5 and 99.5 percentile of the volume, then mean 0 and standard deviation 1",
+        "input": "stack: n x slices x rows (superior to inferior) x columns (anterior to posterior)",
+        "parameters": int(sum(np.prod(p.shape) for p in network.parameters())),
+        "training": {"fold": description["fold"], "seed": description["seed"], "batch": description["batch"],
+                     "length": progress, "people": {k: description[k] for k in ("train", "inner", "test")}},
+        "files": files, **(extra or {})}
+    return write_json(folder / f"{NAME}.json", manifest)
+
+
+def main() -> None:
+    """Parse arguments and export."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--runs", type=Path, default=RUNS)
+    parser.add_argument("--output", type=Path, default=WEIGHTS)
+    options = parser.parse_args()
+    print(export(options.runs / f"fold{options.fold}", options.output))
+
+
+if __name__ == "__main__":
+    main()
