@@ -1,0 +1,183 @@
+"""Disc coordinates: smooth normalized positions inside a disc, and the correspondence they give between two discs.
+
+Two steps, both invertible (``Docs/method/atlas.md``):
+
+1. *Slab coordinates*, analytic: ``(x / a, y / b, (z - m) / h)`` in the disc's frame, with the mid-surface m and the
+   half height h quadratic in the outline's coordinates. They take away pose, size, wedge and bulge.
+2. *Outline refinement*: a cubic B-spline displacement between the two discs' slab coordinates, fitted to both surfaces
+   under a bending penalty (Gauss-Newton), whose Lipschitz constant is kept below 1: one-to-one by construction.
+
+No intensity enters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from DiscRelaxometryLib.errors import RegistrationError
+
+from .levelset import LevelSet, fit_refinement
+from .shape import DiscShape, quadratic
+
+#: Half height (mm) of every disc in slab coordinates: CC is stretched, so that both endplates can move on their own.
+SLAB_HALF_HEIGHT = 12.0
+#: Control point spacing in slab coordinates, mm.
+LATTICE = 12.0
+#: Weight of the bending energy against mean squared surface distance.
+BENDING = 0.02
+#: Widths (mm, slab) of the smoothing of the remaining displacement, coarse to fine.
+FLOW_SIGMAS = (8.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.5, 2.0, 2.0)
+#: Largest Lipschitz constant of the coarse fit; below 1 a displacement is one-to-one and can be inverted by iteration.
+INJECTIVE = 0.9
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Slab coordinates of one disc: LPS mm to normalized (LR, AP, CC), each in [-1, 1] inside the disc."""
+
+    center: np.ndarray
+    axes: np.ndarray
+    half: np.ndarray
+    mid: np.ndarray
+    logheight: np.ndarray
+
+    @classmethod
+    def of(cls, shape: DiscShape, width: float | None = None) -> Slab:
+        """Return the slab coordinates of a shape; `width` (mm) replaces a half width that the image does not show."""
+        half = shape.half.copy()
+        mid, logheight = shape.mid, shape.logheight
+        if width is not None:
+            ratio = width / half[0]
+            scale = np.array([1, ratio, 1, ratio**2, ratio, 1])
+            mid, logheight, half[0] = mid * scale, logheight * scale, width
+        return cls(shape.center, shape.axes, half, mid, logheight)
+
+    def normalize(self, lps: np.ndarray) -> np.ndarray:
+        """Map (..., 3) LPS mm to slab coordinates."""
+        xyz = (np.asarray(lps, float) - self.center) @ self.axes.T
+        u, v = xyz[..., 0] / self.half[0], xyz[..., 1] / self.half[1]
+        terms = quadratic(u, v)
+        return np.stack([u, v, (xyz[..., 2] - terms @ self.mid) * np.exp(-(terms @ self.logheight))], axis=-1)
+
+    def place(self, uvw: np.ndarray) -> np.ndarray:
+        """Map (..., 3) slab coordinates to LPS mm, the inverse of :meth:`normalize`."""
+        uvw = np.asarray(uvw, float)
+        terms = quadratic(uvw[..., 0], uvw[..., 1])
+        xyz = np.stack([uvw[..., 0] * self.half[0], uvw[..., 1] * self.half[1],
+                        uvw[..., 2] * np.exp(terms @ self.logheight) + terms @ self.mid], axis=-1)
+        return xyz @ self.axes + self.center
+
+
+@dataclass(frozen=True)
+class Field:
+    """A displacement on a regular grid of scaled slab coordinates: `values` (3, nx, ny, nz) in mm."""
+
+    low: np.ndarray
+    step: float
+    values: np.ndarray
+
+    def at(self, points: np.ndarray) -> np.ndarray:
+        """Return the displacement at (..., 3) points; beyond the grid, that of its border."""
+        return _sample(self.values, self._index(points))
+
+    def inverse_at(self, points: np.ndarray, iterations: int = 8) -> np.ndarray:
+        """Return the (..., 3) points that the field takes to `points`, by Newton's method with the field's Jacobian."""
+        jacobian = np.stack([np.stack(np.gradient(v, self.step), 0) for v in self.values])
+        jacobian = np.moveaxis(jacobian, (0, 1), (-2, -1)) + np.eye(3)
+        inverse = np.moveaxis(np.linalg.inv(jacobian).reshape(*jacobian.shape[:-2], 9), -1, 0)
+        x = points - self.at(points)
+        for _ in range(iterations):
+            error = x + self.at(x) - points
+            if np.abs(error).max(initial=0) < 1e-3:
+                break
+            local = _sample(inverse, self._index(x)).reshape(*x.shape[:-1], 3, 3)
+            # A step longer than a grid step would leave the linear neighborhood.
+            x = x - np.clip(np.einsum("...ab,...b->...a", local, error), -2 * self.step, 2 * self.step)
+        return x
+
+    def _index(self, points):
+        return np.moveaxis((points - self.low) / self.step, -1, 0)
+
+
+def _sample(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return linear interpolations of (c, nx, ny, nz) values at (3, ...) indices, as (..., c)."""
+    return np.stack([ndimage.map_coordinates(v, index, order=1, mode="nearest") for v in values], axis=-1)
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """Dense correspondence from the points of one disc (fixed) to those of another (moving), both LPS mm."""
+
+    fixed: Slab
+    moving: Slab
+    scale: np.ndarray
+    field: Field
+
+    def forward(self, lps: np.ndarray) -> np.ndarray:
+        """Map (..., 3) fixed points to moving points."""
+        points = self.fixed.normalize(lps) * self.scale
+        return self.moving.place((points + self.field.at(points)) / self.scale)
+
+    def inverse(self, lps: np.ndarray) -> np.ndarray:
+        """Map (..., 3) moving points to fixed points."""
+        return self.fixed.place(self.field.inverse_at(self.moving.normalize(lps) * self.scale) / self.scale)
+
+
+def match(fixed: DiscShape, moving: DiscShape) -> Correspondence:
+    """Return the correspondence between two discs by their coordinates.
+
+    Parameters
+    ----------
+    fixed, moving : DiscShape
+        The disc of the atlas, and the person's.
+
+    Raises
+    ------
+    RegistrationError
+        If a disc has no surface, or the surfaces can not be brought together without folding.
+    """
+    ratio = fixed.half[0] / fixed.half[1]
+    slab_f, slab_m = Slab.of(fixed), Slab.of(moving, ratio * moving.half[1] if any(moving.cut) else None)
+    scale = np.array([slab_f.half[0], slab_f.half[1], SLAB_HALF_HEIGHT])
+    level_f, level_m = LevelSet(fixed, slab_f, scale), LevelSet(moving, slab_m, scale)
+    for attempt in range(4):
+        refinement = fit_refinement(level_f, level_m, LATTICE, BENDING * 4**attempt)
+        if refinement.lipschitz() < INJECTIVE:
+            break
+    else:
+        raise RegistrationError(f"{moving.name}: the disc's shape is too far from the atlas to match without folding. "
+                                "Check the segmentation, or leave the level out.", anchor="folding")
+    values = np.moveaxis(refinement.displacement(level_f.grid), -1, 0)
+    field = _flow(level_f, level_m, Field(level_f.low, level_f.step, values))
+    return Correspondence(slab_f, slab_m, scale, field)
+
+
+def _flow(fixed: LevelSet, moving: LevelSet, field: Field) -> Field:
+    """Close what is left between the surfaces by composing small smooth displacements, coarse to fine.
+
+    Each is a normalized convolution of the surface points' remaining normal distances, steep by one half at most, so
+    that the composition stays one-to-one.
+    """
+    for sigma in FLOW_SIGMAS:
+        points = fixed.surface + field.at(fixed.surface)
+        d, g = moving.at(points)
+        g /= np.maximum(np.linalg.norm(g, axis=1, keepdims=True), 0.3)
+        ok = moving.seen(points) & (np.abs(d) < 4)
+        push = np.clip(-d[ok], -2, 2)[:, None] * g[ok]
+        sums = np.zeros((4, *field.values.shape[1:]))
+        index = np.rint((points[ok] - field.low) / field.step).astype(int)
+        index = tuple(np.clip(index, 0, np.array(sums.shape[1:]) - 1).T)
+        for axis in range(3):
+            np.add.at(sums[axis], index, push[:, axis])
+        np.add.at(sums[3], index, 1.0)
+        sums = np.stack([ndimage.gaussian_filter(s, sigma / field.step, mode="constant", truncate=3) for s in sums])
+        step = sums[:3] / (sums[3] + 0.05 * np.percentile(sums[3][index], 50))
+        steepness = max(np.abs(np.stack(np.gradient(v, field.step))).sum(0).max() for v in step)
+        step *= min(1.0, 0.5 / max(steepness, 1e-9))
+        moved = np.moveaxis(fixed.grid, -1, 0) + field.values
+        update = _sample(step, (moved - field.low[:, None, None, None]) / field.step)
+        field = Field(field.low, field.step, field.values + np.moveaxis(update, -1, 0))
+    return field

@@ -1,0 +1,190 @@
+"""Coarse part of the disc-coordinate match: a cubic B-spline displacement between two level sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg, ndimage, sparse
+
+from DiscRelaxometryLib.errors import RegistrationError
+
+from .shape import DiscShape
+
+#: The grid reaches this far beyond the disc, in half widths.
+REACH = 1.35
+#: Grid step in scaled slab coordinates, mm.
+STEP = 1.25
+#: Surface points used by the fit; more do not change it.
+FIT_POINTS = 1000
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """A cubic B-spline displacement on a regular lattice; coefficients (3, nx, ny, nz) in mm."""
+
+    origin: np.ndarray
+    spacing: float
+    coefficients: np.ndarray
+
+    def displacement(self, points: np.ndarray) -> np.ndarray:
+        """Return the displacement (mm) at (..., 3) points."""
+        index = np.moveaxis((points - self.origin) / self.spacing, -1, 0)
+        return np.stack([ndimage.map_coordinates(c, index, order=3, prefilter=False, mode="nearest")
+                         for c in self.coefficients], axis=-1)
+
+    def lipschitz(self) -> float:
+        """Return an upper bound of the displacement's Lipschitz constant (maximum norm).
+
+        Each derivative of a B-spline is a convex combination of neighboring coefficients' differences.
+        """
+        rows = []
+        for c in self.coefficients:
+            total = np.zeros(c.shape)
+            for axis in range(3):
+                difference = np.abs(np.diff(c, axis=axis, append=np.take(c, [-1], axis))) / self.spacing
+                total += ndimage.maximum_filter(difference, 4)
+            rows.append(total)
+        return float(np.max(rows))
+
+
+class LevelSet:
+    """A disc's signed distance on a grid of scaled slab coordinates, with surface points and what is seen."""
+
+    def __init__(self, shape: DiscShape, slab, scale: np.ndarray):
+        self.low = -REACH * scale
+        self.step = STEP
+        axes = [np.arange(lo, -lo + STEP, STEP) for lo in self.low]
+        self.grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+        self.shape, self.slab, self.scale = shape, slab, scale
+        value = shape.distance_at(slab.place(self.grid / scale))
+        norm = np.linalg.norm(np.stack(np.gradient(value, STEP), axis=-1), axis=-1)
+        # Divided by its gradient, the value is the distance in slab millimeters near the surface.
+        self.value = np.clip(value / np.maximum(norm, 0.05), -6, 6)
+        self.surface = self._surface()
+
+    def _surface(self) -> np.ndarray:
+        """Return points on the zero level, projected from the grid points beside it."""
+        points = self.grid[np.abs(self.value) < 0.75 * STEP]
+        for _ in range(3):
+            d, g = self.at(points)
+            points = points - (d / np.maximum((g * g).sum(-1), 0.1))[:, None] * g
+        points = points[np.abs(self.at(points)[0]) < 0.3]
+        points = points[self.seen(points)]
+        if len(points) < 50:
+            raise RegistrationError(f"{self.shape.name}: the disc is too thin or too small to have a surface to match. "
+                                    "Check the segmentation.", anchor="tiny-disc")
+        return points
+
+    def seen(self, points):
+        """Return which (n, 3) points the image shows."""
+        return self.shape.seen_at(self.slab.place(points / self.scale))
+
+    def at(self, points):
+        """Return value and gradient (n, 3) at (n, 3) points."""
+        index = ((points - self.low) / STEP).T
+        gradient = np.empty(points.shape)
+        for axis in range(3):
+            offset = np.zeros((3, 1))
+            offset[axis] = 0.5
+            gradient[:, axis] = (self._sample(index + offset) - self._sample(index - offset)) / STEP
+        return self._sample(index), gradient
+
+    def _sample(self, index):
+        return ndimage.map_coordinates(self.value, index, order=1, mode="nearest")
+
+
+def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: float,
+                   iterations: int = 6) -> Refinement:
+    """Fit a displacement of fixed slab points so that both surfaces meet (Gauss-Newton, bending penalty).
+
+    Parameters
+    ----------
+    fixed, moving : LevelSet
+    spacing : float
+        Control spacing, mm.
+    bending : float
+        Weight of the bending energy against the mean squared distance.
+    """
+    count = np.ceil(2 * REACH * fixed.scale / spacing).astype(int) + 4
+    origin, n = -(count - 1) / 2 * spacing, int(np.prod(count))
+    penalty = bending * _bending(count).toarray()
+    penalty[np.diag_indices(n)] += 1e-6
+    surface_f, surface_m = _thin(fixed.surface), _thin(moving.surface)
+    basis_f = _design(surface_f, origin, spacing, count)
+    c = np.zeros((3, *count))
+    for _ in range(iterations):
+        refinement = Refinement(origin, spacing, c)
+        # Fixed surface points, pushed, should lie on the moving surface ...
+        pushed = surface_f + refinement.displacement(surface_f)
+        d1, g1 = moving.at(pushed)
+        w1 = moving.seen(pushed) / len(pushed)
+        # ... and moving surface points, pulled, on the fixed one.
+        pulled = surface_m
+        for _ in range(4):
+            pulled = surface_m - refinement.displacement(pulled)
+        d2, g2 = fixed.at(pulled)
+        w2 = fixed.seen(pulled) / len(pulled)
+        rows = np.vstack([_rows(basis_f, g1, w1), _rows(_design(pulled, origin, spacing, count), -g2, w2)])
+        residual = np.concatenate([d1 * np.sqrt(w1), d2 * np.sqrt(w2)])
+        # Single precision halves the time of the one large product and costs no accuracy that a distance has.
+        normal = (rows.T @ rows).astype(float)
+        gradient = rows.T @ residual
+        for axis in range(3):
+            block = slice(axis * n, (axis + 1) * n)
+            normal[block, block] += penalty
+            gradient[block] += penalty @ c[axis].ravel()
+        step = linalg.solve(normal, -gradient, assume_a="pos", check_finite=False)
+        c = c + step.reshape(c.shape)
+        if np.abs(step).max() < 0.05:
+            break
+    return Refinement(origin, spacing, c)
+
+
+def _thin(points: np.ndarray) -> np.ndarray:
+    """Return an even subset of the surface points."""
+    return points[np.linspace(0, len(points) - 1, min(len(points), FIT_POINTS)).astype(int)]
+
+
+def _rows(basis, gradient, weight) -> np.ndarray:
+    """Return the Jacobian rows of weighted distances: per-axis basis times the distance's gradient."""
+    dense = basis.astype(np.float32).toarray()
+    return np.hstack([dense * (gradient[:, a] * np.sqrt(weight))[:, None].astype(np.float32) for a in range(3)])
+
+
+def _design(points: np.ndarray, origin: np.ndarray, spacing: float, counts) -> sparse.csr_matrix:
+    """Return the (n, controls) matrix of tensor-product cubic B-spline weights."""
+    weights, index = [], []
+    for axis in range(3):
+        t = np.clip((points[:, axis] - origin[axis]) / spacing, 1, counts[axis] - 2.001)
+        base = np.floor(t).astype(int)
+        f = t - base
+        weights.append(np.stack([(1 - f)**3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3], 1) / 6)
+        index.append(base[:, None] + np.arange(-1, 3))
+    w = np.einsum("ni,nj,nk->nijk", *weights).reshape(len(points), 64)
+    columns = ((index[0][:, :, None, None] * counts[1] + index[1][:, None, :, None]) * counts[2]
+               + index[2][:, None, None, :]).reshape(len(points), 64)
+    start = np.arange(0, 64 * len(points) + 1, 64)
+    return sparse.csr_matrix((w.ravel(), columns.ravel(), start), shape=(len(points), int(np.prod(counts))))
+
+
+def _bending(counts) -> sparse.csr_matrix:
+    """Return the bending energy of a lattice: squared second differences, mixed ones twice, per control point."""
+    def second(n):
+        return sparse.diags([1.0, -2.0, 1.0], [0, 1, 2], shape=(n - 2, n))
+
+    def first(n):
+        return sparse.diags([-1.0, 1.0], [0, 1], shape=(n - 1, n))
+
+    eye = [sparse.eye(n) for n in counts]
+    total = sparse.csr_matrix((int(np.prod(counts)),) * 2)
+    for a in range(3):
+        for b in range(a, 3):
+            parts = list(eye)
+            if a == b:
+                parts[a] = second(counts[a])
+            else:
+                parts[a], parts[b] = first(counts[a]), first(counts[b])
+            d = sparse.kron(sparse.kron(parts[0], parts[1]), parts[2])
+            total = total + (1 if a == b else 2) * d.T @ d
+    return (total / np.prod(counts)).tocsr()

@@ -1,0 +1,116 @@
+"""Registration by disc coordinates: known deformations, round trips, bad input."""
+
+import numpy as np
+import pytest
+
+from DiscAtlasLib.atlas import load_atlas, make_atlas, save_atlas
+from DiscAtlasLib.parametric import LITERATURE, disc_level, literature_labels
+from DiscAtlasLib.registration import load_registration, register_people, register_person, save_registration
+from DiscAtlasLib.transforms import grid_points, read_transform
+from DiscAtlasLib.warping import warp_from_atlas, warp_to_atlas
+from DiscRelaxometryLib.errors import RegistrationError
+from DiscRelaxometryLib.image import Geometry, Image
+from DiscRelaxometryLib.labels import disc_value
+
+L45 = disc_value("L4-L5")
+
+
+def disc_image(point_map=lambda p: p, spacing=(1.5, 0.9, 0.9), value=L45, size=LITERATURE["L4-L5"], width=60.0):
+    """Return a label image of one disc whose points are taken back to the undeformed disc by `point_map`."""
+    extent = np.array([width, 52.0, 34.0])
+    geometry = Geometry(np.round(extent / spacing).astype(int), spacing, -extent / 2 + np.array(spacing) / 2)
+    xyz = point_map(grid_points(geometry)) * [1, -1, 1]
+    return Image(((disc_level(xyz, size) < 0) * value).astype(np.uint8), geometry)
+
+
+@pytest.fixture(scope="module")
+def atlas():
+    return make_atlas(disc_image(spacing=(1.0, 1.0, 1.0)), {"name": "one disc"})
+
+
+@pytest.fixture(scope="module")
+def smooth(atlas):
+    """A person whose disc is the atlas's, displaced by a known smooth map (atlas to person)."""
+    def inverse(p):
+        return p - forward_displacement(p - forward_displacement(p))
+
+    def forward_displacement(p):
+        u = np.stack([2.0 + 1.0 * np.sin(p[..., 1] / 14), -3.0 + 0.8 * np.cos(p[..., 0] / 15),
+                      2.0 + 0.8 * np.sin(p[..., 0] / 16 + 0.5) + 0.06 * p[..., 1]], axis=-1)
+        return u
+
+    return disc_image(inverse), lambda p: p + forward_displacement(p)
+
+
+def test_known_smooth_deformation_is_found(atlas, smooth):
+    labels, truth = smooth
+    result = register_person(labels, atlas, person="sub-01")
+    row = result.quality.rows[0]
+    inside = atlas.geometry.index_to_world(np.argwhere(atlas.labels.array == L45)[:, ::-1])
+    error = np.linalg.norm(result.levels[L45].to_person(inside) - truth(inside), axis=1)
+    assert error.mean() < 1.5
+    assert row["dice"] > 0.95 and row["folding"] == 0 and row["surface_mean"] < 0.4
+    assert row["flags"] == ""
+
+
+def test_round_trip_is_below_a_fifth_of_a_voxel(atlas, smooth):
+    result = register_person(smooth[0], atlas)
+    inside = atlas.geometry.index_to_world(np.argwhere(atlas.labels.array == L45)[:, ::-1])
+    there = result.levels[L45].to_person(inside)
+    back = result.levels[L45].to_atlas(there)
+    assert np.linalg.norm(back - inside, axis=1).mean() < 0.2 * 0.9
+
+
+def test_map_is_warped_once_and_nan_stays_nan(atlas, smooth):
+    labels, _ = smooth
+    result = register_person(labels, atlas)
+    points = grid_points(labels.geometry)
+    values = (points[..., 0] + 2 * points[..., 1]).astype(np.float32)
+    values[points[..., 0] > 15] = np.nan
+    warped = warp_to_atlas(Image(values, labels.geometry), result)
+    disc = atlas.labels.array == L45
+    assert np.isnan(warped.array[~disc]).all()
+    there = result.levels[L45].to_person(grid_points(atlas.geometry)[disc])
+    expected = there[:, 0] + 2 * there[:, 1]
+    found = warped.array[disc]
+    assert np.isnan(found[there[:, 0] > 16.5]).all()
+    good = there[:, 0] < 12
+    np.testing.assert_allclose(found[good], expected[good], atol=0.02)
+
+
+def test_labels_come_back_onto_the_person(atlas, smooth):
+    labels, _ = smooth
+    result = register_person(labels, atlas)
+    back = warp_from_atlas(atlas.labels, result, labels.geometry)
+    both = ((back.array == L45) & (labels.array == L45)).sum()
+    assert 2 * both / ((back.array == L45).sum() + (labels.array == L45).sum()) > 0.95
+
+
+def test_saved_registration_reads_back(atlas, smooth, tmp_path):
+    result = register_person(smooth[0], atlas, person="sub-01")
+    save_registration(result, tmp_path / "sub-01")
+    again = load_registration(tmp_path / "sub-01", atlas)
+    np.testing.assert_allclose(again.levels[L45].to_person.vectors, result.levels[L45].to_person.vectors, atol=1e-6)
+    field = read_transform(tmp_path / "sub-01" / "L4L5_to_person.h5")
+    point = atlas.shape(L45).center
+    np.testing.assert_allclose(field.to_sitk().TransformPoint(point), result.levels[L45].to_person(point), atol=1e-3)
+
+
+def test_atlas_folder_reads_back(atlas, tmp_path):
+    save_atlas(atlas, tmp_path / "atlas")
+    again = load_atlas(tmp_path / "atlas")
+    assert (again.labels.array == atlas.labels.array).all() and again.levels == ("L4-L5",)
+    with pytest.raises(RegistrationError, match="no atlas folder"):
+        load_atlas(tmp_path)
+
+
+def test_missing_level_is_named_and_others_go_on():
+    atlas = make_atlas(literature_labels(1.5), {})
+    labels = literature_labels(1.5)
+    gone = np.where(labels.array == L45, 0, labels.array).astype(np.uint8)
+    done, quality = register_people([("sub-01", labels.like(gone)), ("sub-02", labels.like(0 * gone))], atlas,
+                                    levels=["L3-L4", "L4-L5"])
+    assert list(done) == ["sub-01"] and list(done["sub-01"].levels) == [disc_value("L3-L4")]
+    row = quality.select(participant_id="sub-01", level="L4-L5").rows[0]
+    assert "sub-01, L4-L5" in row["flags"] and "no such disc" in row["flags"]
+    assert len(quality.select(participant_id="sub-02")) == 2
