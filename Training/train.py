@@ -72,17 +72,43 @@ def save(path: Path, **state) -> None:
         torch.save(state, temporary)
 
 
-def train(data: Path, fold: int, minutes: float, batch: int, seed: int, workers: int, device: str,
-          iterations: int | None, folder: Path) -> Path:
-    """Train a fold until `iterations`, or until `minutes` of training time have passed, and return its checkpoint.
+def average_gradients(network: torch.nn.Module, processes: int) -> None:
+    """Replace each process's gradients by their mean over processes."""
+    gradients = [p.grad for p in network.parameters()]
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    torch.distributed.all_reduce(flat)
+    for gradient, mean in zip(gradients, (flat / processes).split([g.numel() for g in gradients])):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def shared(value: float, processes: int) -> float:
+    """Return the first process's value in every process."""
+    if processes == 1:
+        return value
+    box = torch.tensor([value], dtype=torch.float64)
+    torch.distributed.broadcast(box, 0)
+    return box.item()
+
+
+def train(rank: int, options: argparse.Namespace) -> None:
+    """Train a fold until `iterations`, or until `minutes` of training time have passed.
 
     The learning rate follows the share of the budget spent, so that a run on a busy machine still ends its cycle.
+    With several processes each works on its share of the batch, on one core, and gradients are averaged once a
+    step: on a shared machine two processes of one thread are faster than one process of two threads, whose every
+    operation waits for the slower core.
     """
+    device, processes = options.device, options.processes
+    folder = options.runs / f"fold{options.fold}"
     folder.mkdir(parents=True, exist_ok=True)
+    if processes > 1:
+        torch.set_num_threads(1)
+        torch.distributed.init_process_group("gloo", init_method=f"file://{(folder / 'rendezvous').resolve()}",
+                                             rank=rank, world_size=processes)
     checkpoint = folder / "checkpoint.pt"
-    names, inner, test = split(data, fold)
+    names, inner, test = split(options.data, options.fold)
     config = NetworkConfig()
-    torch.manual_seed(seed)
+    torch.manual_seed(options.seed)
     network = build_network(config).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=PEAK_RATE, weight_decay=1e-2)
     average, step, spent, resumed = Average(network), 0, 0.0, 0
@@ -91,19 +117,20 @@ def train(data: Path, fold: int, minutes: float, batch: int, seed: int, workers:
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         average.values, step, spent, resumed = state["average"], state["step"], state["spent"], state["resumed"] + 1
-    description = {"fold": fold, "seed": seed, "batch": batch, "minutes": minutes, "iterations": iterations,
-                   "train": names, "inner": inner, "test": test, "config": config.to_dict(), "torch": torch.__version__,
-                   "threads": torch.get_num_threads(), "device": device}
-    (folder / "run.json").write_text(json.dumps(description, indent=1))
-    persons = [load_person(data, name) for name in names]
-    loader = torch.utils.data.DataLoader(Samples(persons, seed + 7919 * resumed), batch, num_workers=workers,
-                                         prefetch_factor=4 if workers else None)
-    log = open(folder / "log.tsv", "a", encoding="utf-8")  # noqa: SIM115
-    total, started, last_saved, running = minutes * 60, time.time() - spent, time.time(), None
+    description = {"fold": options.fold, "seed": options.seed, "batch": options.batch, "minutes": options.minutes,
+                   "iterations": options.iterations, "processes": processes, "train": names, "inner": inner,
+                   "test": test, "config": config.to_dict(), "torch": torch.__version__, "device": device}
+    if rank == 0:
+        (folder / "run.json").write_text(json.dumps(description, indent=1))
+    persons = [load_person(options.data, name) for name in names]
+    samples = Samples(persons, options.seed + 7919 * resumed + 104729 * rank)
+    loader = torch.utils.data.DataLoader(samples, options.batch // processes, num_workers=options.workers,
+                                         prefetch_factor=4 if options.workers else None)
+    total, started, last_saved, running = options.minutes * 60, time.time() - spent, time.time(), None
     network.train()
     for image, target in loader:
         spent = time.time() - started
-        progress = step / iterations if iterations else spent / total
+        progress = step / options.iterations if options.iterations else shared(spent / total, processes)
         if progress >= 1:
             break
         for group in optimizer.param_groups:
@@ -114,22 +141,29 @@ def train(data: Path, fold: int, minutes: float, batch: int, seed: int, workers:
         loss = loss_of(logits, target.to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if processes > 1:
+            average_gradients(network, processes)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
-        average.update(network, step)
         step += 1
+        if rank:
+            continue
+        average.update(network, step - 1)
         running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
         if step % 50 == 0:
-            log.write(f"{step}\t{spent:.0f}\t{progress:.4f}\t{running:.4f}\n")
-            log.flush()
+            with open(folder / "log.tsv", "a", encoding="utf-8") as log:
+                log.write(f"{step}\t{spent:.0f}\t{progress:.4f}\t{running:.4f}\n")
         if time.time() - last_saved > 180:
             save(checkpoint, network=network.state_dict(), optimizer=optimizer.state_dict(), average=average.values,
                  step=step, spent=spent, resumed=resumed)
             last_saved = time.time()
-    save(checkpoint, network=network.state_dict(), optimizer=optimizer.state_dict(), average=average.values,
-         step=step, spent=spent, resumed=resumed)
-    (folder / "done").write_text(f"{step} steps, {spent:.0f} s\n")
-    return checkpoint
+    if rank == 0:
+        save(checkpoint, network=network.state_dict(), optimizer=optimizer.state_dict(), average=average.values,
+             step=step, spent=spent, resumed=resumed)
+        (folder / "done").write_text(f"{step} steps, {spent:.0f} s\n")
+    if processes > 1:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def main() -> None:
@@ -141,12 +175,16 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, help="number of steps instead of a time (reproducible)")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seed", type=int, default=20261123)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0, help="processes a training process that prepare samples")
+    parser.add_argument("--processes", type=int, default=1, help="processes that share each batch (CPU)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--runs", type=Path, default=RUNS)
     options = parser.parse_args()
-    train(options.data, options.fold, options.minutes, options.batch, options.seed, options.workers, options.device,
-          options.iterations, options.runs / f"fold{options.fold}")
+    if options.processes == 1:
+        train(0, options)
+        return
+    (options.runs / f"fold{options.fold}" / "rendezvous").unlink(missing_ok=True)
+    torch.multiprocessing.spawn(train, (options,), options.processes)
 
 
 if __name__ == "__main__":
