@@ -1,0 +1,432 @@
+"""Lumbar discs and their relaxation times: segmentation, T1rho and T2 maps, measures.
+
+``DiscRelaxometryLogic`` is the batch interface, the same in Slicer's Python console and headless::
+
+    from DiscRelaxometryLib.headless import start_headless
+    slicer = start_headless()                    # not needed inside Slicer
+    from DiscRelaxometry import DiscRelaxometryLogic
+    logic = DiscRelaxometryLogic()
+    volume = slicer.util.loadVolume("sub-01_T2w.nii.gz")
+    discs = logic.segmentDiscs(volume)
+    series = logic.loadEchoSeries("sub-01_MESE.nii.gz")
+    maps = logic.computeMaps(series)
+    labels = logic.carrySegmentation(discs.segmentation, volume, series)
+    tables = logic.measure(labels, maps)
+    logic.exportTables(tables, "results")
+"""
+
+import enum
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import slicer
+from DiscRelaxometryLib import mrml, pipeline
+from DiscRelaxometryLib.errors import DiscRelaxometryError, SegmentationError
+from DiscRelaxometryLib.jobs import Job
+from DiscRelaxometryLib.progress import silent
+from DiscRelaxometryWidgets.relaxometry_panel import RelaxometryPanel
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLSequenceNode
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+)
+
+
+class DiscRelaxometry(ScriptedLoadableModule):
+    """Describe the module to Slicer."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("Disc Relaxometry")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Quantification")]
+        parent.dependencies = []
+        parent.contributors = ["DiscRelaxometry contributors"]
+        parent.helpText = _("Segments and names the lumbar discs of a sagittal MRI, computes T1rho and T2 maps from "
+                            "echo series, and measures each disc and its regions.")
+        parent.acknowledgementText = _("For research; not a medical device. Data and methods are cited in the "
+                                       "extension's documentation.")
+        if hasattr(slicer.app, "connect"):
+            slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+def registerSampleData():
+    """Offer the embedded real person in Slicer's Sample Data module."""
+    from DiscRelaxometryWidgets.sample_data import register
+
+    register()
+
+
+class Engine(enum.Enum):
+    """What runs the network."""
+
+    auto = "auto"
+    torch = "torch"
+    onnx = "onnx"
+
+    def label(self):
+        """Return the text shown in the panel."""
+        return {"auto": _("Automatic"), "torch": "PyTorch", "onnx": "ONNX Runtime (CPU)"}[self.value]
+
+
+class Alignment(enum.Enum):
+    """Whether echoes are aligned to the first one."""
+
+    auto = "auto"
+    on = "on"
+    off = "off"
+
+    def label(self):
+        """Return the text shown in the panel."""
+        return {"auto": _("If motion is detected"), "on": _("Always"), "off": _("Never")}[self.value]
+
+
+class Model(enum.Enum):
+    """Model and estimator of the fit."""
+
+    mono2 = "mono2/nlls"
+    rician = "mono2/rician"
+    loglinear = "mono2/loglinear"
+    mono3 = "mono3/nlls"
+    epg = "epg/nlls"
+
+    def label(self):
+        """Return the text shown in the panel."""
+        return {"mono2": _("Exponential, least squares"), "rician": _("Exponential, Rician noise"),
+                "loglinear": _("Exponential, log-linear (fast)"), "mono3": _("Exponential with offset"),
+                "epg": _("Stimulated echoes (EPG), multi-echo spin echo")}[self.name]
+
+
+class Kind(enum.Enum):
+    """What an echo series measures."""
+
+    auto = "auto"
+    T1rho = "T1rho"
+    T2 = "T2"
+
+    def label(self):
+        """Return the text shown in the panel."""
+        return _("As recorded") if self is Kind.auto else self.value
+
+
+@parameterNodeWrapper
+class DiscRelaxometryParameterNode:
+    """Settings of the panel, saved with the scene."""
+
+    inputVolume: vtkMRMLScalarVolumeNode
+    segmentation: vtkMRMLSegmentationNode
+    engine: Engine = Engine.auto
+    useGpu: bool = True
+    series: vtkMRMLSequenceNode
+    times: list[float]
+    kind: Kind = Kind.auto
+    alignment: Alignment = Alignment.auto
+    model: Model = Model.mono2
+    lowerBound: Annotated[float, WithinRange(0.1, 5000)] = 1.0
+    upperBound: Annotated[float, WithinRange(1, 5000)] = 1000.0
+    onlyDiscs: bool = False
+    inspect: bool = False
+    relaxationMap: vtkMRMLScalarVolumeNode
+    m0Map: vtkMRMLScalarVolumeNode
+    offsetMap: vtkMRMLScalarVolumeNode
+    exportFolder: Path
+
+
+class DiscRelaxometryWidget(RelaxometryPanel):
+    """The panel; its parts are in ``DiscRelaxometryWidgets``."""
+
+
+@dataclass
+class DiscResult:
+    """What ``segmentDiscs`` made: nodes, and sentences for the user."""
+
+    segmentation: object
+    confidence: object = None
+    discs: list = field(default_factory=list)
+    flags: list = field(default_factory=list)
+
+
+class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
+    """Discs, relaxation maps and measures on MRML nodes; every method is synchronous and needs no window.
+
+    Methods raise ``DiscRelaxometryError`` (a ``ValueError``) with a sentence that says what to do; they then leave the
+    scene as it was. ``progressCallback(fraction, text)`` is called between units of work and may raise ``Cancelled``.
+    """
+
+    def getParameterNode(self):
+        """Return the panel's settings."""
+        return DiscRelaxometryParameterNode(super().getParameterNode())
+
+    # ------------------------------------------------------------ segmentation
+
+    def segmentJob(self, volumeNode, engine="auto", device="auto"):
+        """Return the segmentation of `volumeNode` as a job that needs no scene."""
+        arguments = {"image": mrml.image_from_volume(volumeNode), "engine": engine, "device": device}
+        return Job("DiscRelaxometryLib.pipeline:segment_image", arguments, _("Segmenting discs"))
+
+    def showSegmentation(self, result, volumeNode, outputNode=None):
+        """Put a segmentation job's result into the scene and return a DiscResult."""
+        with mrml.all_or_nothing():
+            name = f"{volumeNode.GetName()} discs"
+            confidence = mrml.volume_from_image(result.confidence, f"{volumeNode.GetName()} confidence", "confidence")
+            means = {disc.value: float(result.confidence.array[result.labels.array == disc.value].mean())
+                     for disc in result.discs}
+            node = mrml.segmentation_from_labels(result.labels, name, volumeNode, means, outputNode)
+            node.SetDescription(" ".join(result.flags))
+            mrml.put_in_folder(mrml.create_folder(name), node, confidence)
+        return DiscResult(node, confidence, result.discs, list(result.flags))
+
+    def segmentDiscs(self, volumeNode, engine="auto", device="auto", outputNode=None, progressCallback=None):
+        """Segment and name the lumbar discs of an anatomical volume.
+
+        Parameters
+        ----------
+        volumeNode : vtkMRMLScalarVolumeNode
+            Sagittal T2- or T1-weighted volume of any spacing and orientation.
+        engine : str, optional
+            ``auto``, ``torch`` or ``onnx``.
+        device : str, optional
+            ``auto``, ``cpu`` or ``cuda``; without enough GPU memory the CPU is used.
+        outputNode : vtkMRMLSegmentationNode, optional
+            Node to refill. One that was edited since is kept, and a new node is made.
+        progressCallback : callable, optional
+
+        Returns
+        -------
+        DiscResult
+            ``segmentation`` (segments L1-L2 ... L5-S1, canal, vertebrae; terminology, status "in progress"),
+            ``confidence`` (volume), ``discs`` (list, caudal first) and ``flags`` (sentences to read).
+        """
+        result = self.segmentJob(volumeNode, engine, device).run(progressCallback)
+        return self.showSegmentation(result, volumeNode, outputNode)
+
+    def shiftLevels(self, segmentationNode, n):
+        """Rename the discs and vertebrae `n` levels up (cranial, positive) or down; voxels stay as they are.
+
+        Use it when the naming counted from the wrong disc, as with a transitional vertebra.
+        """
+        mrml.shift_segment_levels(segmentationNode, n)
+
+    def importSegmentation(self, source, convention="auto", referenceNode=None):
+        """Import discs that another tool labelled (TotalSpineSeg, TotalSegmentator, SPINEPS, SPIDER, ...).
+
+        Parameters
+        ----------
+        source : str, path or vtkMRMLVolumeNode
+            Label image.
+        convention : str, optional
+            Key of the tool's table (``labelmaps.conventions()``), or ``auto`` where the values tell.
+        referenceNode : vtkMRMLScalarVolumeNode, optional
+            The volume that was segmented.
+
+        Returns
+        -------
+        DiscResult
+        """
+        from DiscRelaxometryLib.image import read_image
+        from DiscRelaxometryLib.labelmaps import import_labels
+
+        is_node = hasattr(source, "GetImageData")
+        image = mrml.image_from_volume(source) if is_node else read_image(source)
+        labels, report = import_labels(image, convention)
+        name = source.GetName() if is_node else Path(source).name.split(".")[0]
+        with mrml.all_or_nothing():
+            node = mrml.segmentation_from_labels(labels, f"{name} discs", referenceNode)
+        return DiscResult(node, flags=list(report.flags))
+
+    def carrySegmentation(self, segmentationNode, anatomicalNode, target, progressCallback=None):
+        """Carry discs from the anatomical volume to an echo series by rigid registration.
+
+        Parameters
+        ----------
+        segmentationNode : vtkMRMLSegmentationNode
+        anatomicalNode : vtkMRMLScalarVolumeNode
+            The volume that was segmented.
+        target : vtkMRMLSequenceNode or vtkMRMLScalarVolumeNode
+            Echo series (its first echo is used), or one echo.
+
+        Returns
+        -------
+        vtkMRMLSegmentationNode
+            On the grid of the target; the report is its description.
+        """
+        from DiscRelaxometryLib.carry import carry_labels
+
+        sequence = mrml.sequence_of(target)
+        echo = sequence.GetNthDataNode(0) if sequence else target
+        labels = mrml.labels_from_segmentation(segmentationNode, anatomicalNode)
+        result = carry_labels(labels, mrml.image_from_volume(anatomicalNode), mrml.image_from_volume(echo),
+                              progressCallback=progressCallback or silent)
+        with mrml.all_or_nothing():
+            node = mrml.segmentation_from_labels(result.labels, f"{segmentationNode.GetName()} on {target.GetName()}",
+                                                 echo if sequence is None else None)
+            node.SetDescription(str(result.report))
+        return node
+
+    # ------------------------------------------------------------ maps
+
+    def loadEchoSeries(self, path, kind=None, timesMs=None):
+        """Load an echo series with its times.
+
+        Parameters
+        ----------
+        path : str, path or list of paths
+            DICOM folder, NIfTI with sidecars (a file an echo, or 4-D), or NRRD.
+        kind : str, optional
+            ``T1rho`` or ``T2``, where the files do not say.
+        timesMs : sequence of float, optional
+            Times in ms, where the files do not say; they are never guessed.
+
+        Returns
+        -------
+        vtkMRMLSequenceNode
+        """
+        from DiscRelaxometryLib.echo import read_echo_series
+
+        series = read_echo_series(path, kind=kind, times_ms=timesMs)
+        first = path if isinstance(path, (str, os.PathLike)) else list(path)[0]
+        with mrml.all_or_nothing():
+            return mrml.sequence_from_series(series, Path(first).name.split(".")[0] or series.kind)
+
+    def mapsJob(self, series, timesMs=None, kind=None, align="auto", model="mono2", estimator="nlls",
+                bounds=(1.0, 1000.0), segmentationNode=None, **fit):
+        """Return the computation of maps as a job that needs no scene; see :meth:`computeMaps`."""
+        echoes = mrml.series_from_nodes(series, timesMs, kind)
+        mask = mrml.labels_from_segmentation(segmentationNode, echoes.geometry) if segmentationNode else None
+        arguments = {"series": echoes, "align": align, "mask": mask, "model": model, "estimator": estimator,
+                     "bounds": tuple(bounds), **fit}
+        return Job("DiscRelaxometryLib.pipeline:map_series", arguments, _("Computing maps"))
+
+    def showMaps(self, result, series):
+        """Put a map job's result into the scene, in a folder of its own, and return the nodes by quantity."""
+        name = (series[0] if isinstance(series, (list, tuple)) else series).GetName()
+        with mrml.all_or_nothing():
+            nodes = {key: mrml.volume_from_image(image, f"{name} {key}", key)
+                     for key, image in result.images.items()}
+            tables = [mrml.table_node(t, f"{name} {t.name}") for t in (result.status, result.motion) if t is not None]
+            next(iter(nodes.values())).SetAttribute(mrml.ATTRIBUTE + "Notes", "\n".join(result.notes))
+            mrml.put_in_folder(mrml.create_folder(f"{name} maps"), *nodes.values(), *tables)
+        return nodes
+
+    def computeMaps(self, series, timesMs=None, kind=None, align="auto", model="mono2", estimator="nlls",
+                    bounds=(1.0, 1000.0), segmentationNode=None, progressCallback=None, **fit):
+        """Compute a T1rho or T2 map with M0, standard error, R squared and status.
+
+        Parameters
+        ----------
+        series : vtkMRMLSequenceNode, vtkMRMLScalarVolumeNode or list of vtkMRMLScalarVolumeNode
+            Echo series, the volume that a sequence browser shows, or one volume an echo.
+        timesMs : sequence of float, optional
+            ms, one an echo; by default those recorded in the sequence.
+        kind : str, optional
+            ``T1rho`` or ``T2``; by default what the sequence says.
+        align : str, optional
+            ``auto``, ``on`` or ``off``.
+        model, estimator, bounds
+            See ``DiscRelaxometryLib.fitting.fit_relaxation``; further settings of it may follow by name.
+        segmentationNode : vtkMRMLSegmentationNode, optional
+            Fit these voxels only.
+
+        Returns
+        -------
+        dict of vtkMRMLScalarVolumeNode
+            By quantity: ``T1rho`` or ``T2``, ``M0``, ``SE``, ``R2``, ``status``, ... A voxel without a good fit is NaN.
+        """
+        job = self.mapsJob(series, timesMs, kind, align, model, estimator, bounds, segmentationNode, **fit)
+        return self.showMaps(job.run(progressCallback), series)
+
+    def alignEchoes(self, series, mode="on", progressCallback=None):
+        """Align the echoes to the first one; return the aligned sequence and the table of estimated motion."""
+        from DiscRelaxometryLib.align import align_echoes
+
+        aligned, report = align_echoes(mrml.series_from_nodes(series), mode=mode,
+                                       progressCallback=progressCallback or silent)
+        with mrml.all_or_nothing():
+            return (mrml.sequence_from_series(aligned, f"{series.GetName()} aligned"),
+                    mrml.table_node(report.table(), f"{series.GetName()} motion"))
+
+    def normalizeSignal(self, volumeNode, segmentationNode):
+        """Return the T2-weighted signal divided by the median of the cerebrospinal fluid; this is not T2."""
+        from DiscRelaxometryLib.normalize import normalized_t2w
+
+        labels = mrml.labels_from_segmentation(segmentationNode, volumeNode)
+        with mrml.all_or_nothing():
+            image = normalized_t2w(mrml.image_from_volume(volumeNode), labels)
+            return mrml.volume_from_image(image, f"{volumeNode.GetName()} nT2w", "nT2w")
+
+    # ------------------------------------------------------------ measures
+
+    def measure(self, segmentationNode, maps=None, referenceNode=None, progressCallback=None):
+        """Measure discs and regions.
+
+        Parameters
+        ----------
+        segmentationNode : vtkMRMLSegmentationNode
+        maps : dict or list of vtkMRMLScalarVolumeNode, optional
+            Maps on one grid; a list takes the quantity from each node.
+        referenceNode : vtkMRMLVolumeNode, optional
+            Grid to measure on; by default that of the maps, or the segmentation's own.
+
+        Returns
+        -------
+        dict of vtkMRMLTableNode
+            ``discs`` (size; each map over the whole disc) and, with maps, ``regions``.
+        """
+        if maps is not None and not isinstance(maps, dict):
+            maps = {node.GetAttribute(mrml.ATTRIBUTE + "Quantity") or node.GetName(): node for node in maps}
+        maps = {key: node for key, node in (maps or {}).items() if key != "status"}
+        reference = referenceNode or next(iter(maps.values()), None)
+        labels = mrml.labels_from_segmentation(segmentationNode, reference)
+        images = {key: mrml.image_from_volume(node) for key, node in maps.items()}
+        tables = pipeline.measure_all(labels, images, progressCallback or silent)
+        with mrml.all_or_nothing():
+            nodes = {key: mrml.table_node(table, f"{segmentationNode.GetName()} {key}")
+                     for key, table in zip(("discs", "regions"), tables) if table is not None}
+            mrml.put_in_folder(mrml.create_folder(f"{segmentationNode.GetName()} measures"), *nodes.values())
+        return nodes
+
+    def exportTables(self, tables, folder):
+        """Write tables as TSV with a JSON sidecar (units, descriptions) and return the paths."""
+        nodes = tables.values() if isinstance(tables, dict) else tables
+        if not str(folder):
+            raise DiscRelaxometryError(_("Choose a folder for the tables."))
+        return [mrml.table_from_node(node).write(Path(folder) / f"{node.GetName().replace(' ', '_')}.tsv")
+                for node in nodes]
+
+    def discPositions(self, segmentationNode):
+        """Return the center of each disc in RAS mm, by segment ID."""
+        centers = {}
+        segmentation = segmentationNode.GetSegmentation()
+        for index in range(segmentation.GetNumberOfSegments()):
+            segmentId = segmentation.GetNthSegmentID(index)
+            center = segmentationNode.GetSegmentCenterRAS(segmentId)
+            if center is not None:
+                centers[segmentId] = tuple(center)
+        if not centers:
+            raise SegmentationError(_("The segmentation is empty."), anchor="unknown-labels")
+        return centers
+
+
+class DiscRelaxometryTest(ScriptedLoadableModuleTest):
+    """Self test on the embedded real person; runs in Slicer and headless."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear(0)
+
+    def test_measures_of_the_sample_person(self):
+        """Import the reference labels, measure, and find five lumbar discs of plausible size."""
+        from DiscRelaxometryLib.resources import resource_path
+
+        logic = DiscRelaxometryLogic()
+        volume = slicer.util.loadVolume(str(resource_path("SampleData/spider-sub-078_T2w.nii.gz")))
+        result = logic.importSegmentation(resource_path("SampleData/spider-sub-078_dseg.nii.gz"), referenceNode=volume)
+        tables = logic.measure(result.segmentation)
+        table = mrml.table_from_node(tables["discs"])
+        self.assertTrue({"L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S1"} <= set(table["level"]))
+        for row in table.rows:
+            self.assertTrue(2 < row["volume"] < 40, row)
