@@ -15,17 +15,13 @@
     logic.exportTables(tables, "results")
 """
 
-import enum
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import slicer
-from DiscRelaxometryLib import mrml, pipeline
-from DiscRelaxometryLib.errors import DiscRelaxometryError, SegmentationError
-from DiscRelaxometryLib.jobs import Job
-from DiscRelaxometryLib.progress import silent
+from DiscRelaxometryWidgets.choices import Alignment, Engine, Kind, Model
 from DiscRelaxometryWidgets.relaxometry_panel import RelaxometryPanel
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLSequenceNode
 from slicer.i18n import tr as _
@@ -36,6 +32,11 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleLogic,
     ScriptedLoadableModuleTest,
 )
+
+from DiscRelaxometryLib import mrml, pipeline
+from DiscRelaxometryLib.errors import DiscRelaxometryError, SegmentationError
+from DiscRelaxometryLib.jobs import Job
+from DiscRelaxometryLib.progress import silent
 
 
 class DiscRelaxometry(ScriptedLoadableModule):
@@ -60,58 +61,6 @@ def registerSampleData():
     from DiscRelaxometryWidgets.sample_data import register
 
     register()
-
-
-class Engine(enum.Enum):
-    """What runs the network."""
-
-    auto = "auto"
-    torch = "torch"
-    onnx = "onnx"
-
-    def label(self):
-        """Return the text shown in the panel."""
-        return {"auto": _("Automatic"), "torch": "PyTorch", "onnx": "ONNX Runtime (CPU)"}[self.value]
-
-
-class Alignment(enum.Enum):
-    """Whether echoes are aligned to the first one."""
-
-    auto = "auto"
-    on = "on"
-    off = "off"
-
-    def label(self):
-        """Return the text shown in the panel."""
-        return {"auto": _("If motion is detected"), "on": _("Always"), "off": _("Never")}[self.value]
-
-
-class Model(enum.Enum):
-    """Model and estimator of the fit."""
-
-    mono2 = "mono2/nlls"
-    rician = "mono2/rician"
-    loglinear = "mono2/loglinear"
-    mono3 = "mono3/nlls"
-    epg = "epg/nlls"
-
-    def label(self):
-        """Return the text shown in the panel."""
-        return {"mono2": _("Exponential, least squares"), "rician": _("Exponential, Rician noise"),
-                "loglinear": _("Exponential, log-linear (fast)"), "mono3": _("Exponential with offset"),
-                "epg": _("Stimulated echoes (EPG), multi-echo spin echo")}[self.name]
-
-
-class Kind(enum.Enum):
-    """What an echo series measures."""
-
-    auto = "auto"
-    T1rho = "T1rho"
-    T2 = "T2"
-
-    def label(self):
-        """Return the text shown in the panel."""
-        return _("As recorded") if self is Kind.auto else self.value
 
 
 @parameterNodeWrapper
@@ -309,7 +258,11 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
             nodes = {key: mrml.volume_from_image(image, f"{name} {key}", key)
                      for key, image in result.images.items()}
             tables = [mrml.table_node(t, f"{name} {t.name}") for t in (result.status, result.motion) if t is not None]
-            next(iter(nodes.values())).SetAttribute(mrml.ATTRIBUTE + "Notes", "\n".join(result.notes))
+            relaxation = next(iter(nodes.values()))
+            relaxation.SetAttribute(mrml.ATTRIBUTE + "Notes", "\n".join(result.notes))
+            if result.aligned is not None:
+                fitted = mrml.sequence_from_series(result.aligned, f"{name} aligned", browser=False)
+                relaxation.SetNodeReferenceID(mrml.FITTED_SERIES, fitted.GetID())
             mrml.put_in_folder(mrml.create_folder(f"{name} maps"), *nodes.values(), *tables)
         return nodes
 

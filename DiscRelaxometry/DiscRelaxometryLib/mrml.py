@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from .mrml_segmentations import (
     labels_from_segmentation,
+    own_geometry,
     segment_tag,
     segment_value,
     segmentation_from_labels,
+    shift_segment_levels,
     terminology_entry,
     was_edited,
 )
@@ -20,6 +22,7 @@ from .mrml_tables import (
 )
 from .mrml_volumes import (
     ATTRIBUTE,
+    FITTED_SERIES,
     add_node,
     all_or_nothing,
     color_node,
@@ -34,8 +37,9 @@ from .mrml_volumes import (
 )
 
 __all__ = [
-    "ATTRIBUTE", "add_node", "all_or_nothing", "color_node", "create_folder", "geometry_from_ras", "image_from_volume",
-    "labels_from_segmentation", "position_from_ras", "put_in_folder", "ras_matrix", "segment_tag", "segment_value",
+    "ATTRIBUTE", "FITTED_SERIES", "add_node", "all_or_nothing", "color_node", "create_folder", "geometry_from_ras", "image_from_volume",
+    "labels_from_segmentation", "own_geometry", "position_from_ras", "put_in_folder", "ras_matrix", "segment_tag", "segment_value",
     "segmentation_from_labels", "sequence_from_series", "sequence_of", "sequence_times", "series_from_nodes",
+    "shift_segment_levels",
     "table_from_node", "table_node", "terminology_entry", "volume_from_image", "volume_geometry", "was_edited",
 ]

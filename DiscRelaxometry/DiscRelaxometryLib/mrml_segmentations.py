@@ -11,7 +11,7 @@ from . import labels as structures
 from .errors import SegmentationError
 from .headless import start_headless
 from .image import Geometry, Image
-from .mrml_volumes import ATTRIBUTE, add_node, ras_matrix, volume_geometry
+from .mrml_volumes import ATTRIBUTE, add_node, oriented_geometry, ras_matrix, volume_geometry
 
 _CATEGORY = "Segmentation category and type - Lumbar discs"
 
@@ -64,6 +64,11 @@ def segmentation_from_labels(labels: Image, name: str, reference=None, confidenc
         node.SetReferenceImageGeometryParameterFromVolumeNode(reference)
         role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
         node.SetNodeReferenceID(role, reference.GetID())
+    else:
+        converter = start_headless().vtkSegmentationConverter
+        node.GetSegmentation().SetConversionParameter(
+            converter.GetReferenceImageGeometryParameterName(),
+            converter.SerializeImageGeometry(_oriented_image(labels.array.astype(np.uint8), labels.geometry)))
     _add_segments(node, labels, values, confidence or {})
     node.SetAttribute(ATTRIBUTE + "Checksum", _checksum(node))
     return node
@@ -124,6 +129,53 @@ def was_edited(node) -> bool:
         node.GetAttribute(ATTRIBUTE + "Checksum") != _checksum(node)
 
 
+def own_geometry(node) -> Geometry | None:
+    """Return the grid that a segmentation remembers having been made on, or None.
+
+    Slicer keeps it as a conversion parameter, in the scene and in .seg.nrrd files, also when the volume is gone.
+    """
+    slicer = start_headless()
+    converter = slicer.vtkSegmentationConverter
+    text = node.GetSegmentation().GetConversionParameter(converter.GetReferenceImageGeometryParameterName())
+    image = slicer.vtkOrientedImageData()
+    if not text or not converter.DeserializeImageGeometry(text, image, False):
+        return None
+    return oriented_geometry(image)
+
+
+def shift_segment_levels(node, n: int) -> None:
+    """Rename disc and vertebra segments `n` levels up (cranial, positive) or down; voxels stay as they are.
+
+    Raises
+    ------
+    SegmentationError
+        If a disc or vertebra would move beyond the named levels, or nothing has a level; nothing is renamed then.
+    """
+    segmentation = node.GetSegmentation()
+    moves = []
+    for index in range(segmentation.GetNumberOfSegments()):
+        segment_id = segmentation.GetNthSegmentID(index)
+        segment = segmentation.GetSegment(segment_id)
+        old = structures.BY_VALUE.get(segment_value(segment, segment_id))
+        if old is None or old.kind not in ("disc", "vertebra"):
+            continue
+        new = structures.BY_VALUE.get(old.value + n)
+        if new is None or new.kind != old.kind:
+            raise SegmentationError(f"'{old.name}' can not be moved by {n:+d} level(s): there is no name there.")
+        moves.append((segment, new))
+    if not moves:
+        raise SegmentationError(f"'{node.GetName()}' has no named disc to move.", anchor="unknown-labels")
+    untouched = not was_edited(node)
+    was = node.StartModify()
+    for segment, new in moves:
+        segment.SetName(new.name)
+        segment.SetColor(*(c / 255 for c in new.color))
+        segment.SetTag(segment.GetTerminologyEntryTagName(), terminology_entry(new))
+    node.EndModify(was)
+    if untouched:
+        node.SetAttribute(ATTRIBUTE + "Checksum", _checksum(node))
+
+
 def segment_value(segment, segment_id: str = "") -> int | None:
     """Return the label value that a segment's terminology, name or ID stands for, or None."""
     by_code = {s.snomed[0]: s.value for s in structures.STRUCTURES
@@ -153,7 +205,8 @@ def labels_from_segmentation(node, reference=None) -> Image:
     ----------
     node : vtkMRMLSegmentationNode
     reference : vtkMRMLVolumeNode or Geometry, optional
-        Grid to sample on (nearest neighbor); the segmentation's reference volume by default.
+        Grid to sample on (nearest neighbor); by default the segmentation's reference volume, or the grid that it
+        remembers.
 
     Returns
     -------
@@ -168,7 +221,7 @@ def labels_from_segmentation(node, reference=None) -> Image:
     """
     slicer = start_headless()
     if reference is None:
-        reference = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+        reference = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) or own_geometry(node)
     if reference is None:
         raise SegmentationError(f"The segmentation '{node.GetName()}' has no reference volume: choose the volume on "
                                 "whose grid it is to be read.", anchor="no-reference-volume")

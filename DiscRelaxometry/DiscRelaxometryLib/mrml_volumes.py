@@ -13,6 +13,8 @@ from .image import Geometry, Image
 from .quantities import QUANTITIES, Quantity
 
 ATTRIBUTE = "DiscRelaxometry."
+#: Node reference from a relaxation map to the sequence that was fitted.
+FITTED_SERIES = ATTRIBUTE + "FittedSeries"
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _UNIT_MEANINGS = {"ms": "millisecond", "1": "no units", "%": "percent", "[arb'U]": "arbitrary unit", "mm": "millimeter"}
 
@@ -92,6 +94,18 @@ def geometry_from_ras(matrix: np.ndarray, size: Sequence[int]) -> Geometry:
         raise GeometryError("The volume's axes are not at right angles (a transform with shear, or a tilted gantry): "
                             "resample it to a regular grid first.", anchor="unusable-geometry")
     return Geometry(size, spacing, lps[:3, 3], direction.ravel())
+
+
+def oriented_geometry(image) -> Geometry:
+    """Return the grid of a vtkOrientedImageData; its extent may start anywhere."""
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    matrix = start_headless().util.arrayFromVTKMatrix(matrix)
+    extent = image.GetExtent()
+    matrix[:3, 3] += matrix[:3, :3] @ np.array(extent[::2], float)
+    return geometry_from_ras(matrix, image.GetDimensions())
 
 
 def position_from_ras(point: Sequence[float]) -> np.ndarray:

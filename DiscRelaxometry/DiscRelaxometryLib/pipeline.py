@@ -28,6 +28,8 @@ class MapResult:
         Number of voxels of each status code.
     motion : Table or None
         Estimated motion of each echo, where alignment was asked for.
+    aligned : EchoSeries or None
+        The series that was fitted, where alignment changed it.
     notes : list of str
         What the user should read: warnings of the fit, notes of the series.
     """
@@ -35,6 +37,7 @@ class MapResult:
     images: dict[str, Image]
     status: Table
     motion: Table | None = None
+    aligned: EchoSeries | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -66,18 +69,21 @@ def map_series(series: EchoSeries, align: str = "auto", mask: Image | None = Non
     """
     from .fitting import fit_relaxation
 
-    motion = None
+    motion = aligned = None
     if align != "off":
         from .align import align_echoes
 
-        series, report = align_echoes(series, mode=align, progressCallback=subrange(progressCallback, 0.0, 0.5))
+        original = series
+        series, report = align_echoes(original, mode=align, progressCallback=subrange(progressCallback, 0.0, 0.5))
         motion = report.table()
+        aligned = None if series.echoes is original.echoes else series
     if mask is not None:
         require_same_geometry(mask, series.echo(0), "The mask and the echo series")
     start = 0.0 if align == "off" else 0.5
     result = fit_relaxation(series, mask=mask, progressCallback=subrange(progressCallback, start, 1.0), **fit)
     progressCallback(1.0, "Maps are ready")
-    return MapResult(result.images(), result.status_table(), motion, [*series.notes, *result.warnings])
+    return MapResult(result.images(), result.status_table(), motion, aligned,
+                     [*series.notes, *result.warnings])
 
 
 def measure_all(labels: Image, maps: dict[str, Image], progressCallback: ProgressCallback = silent

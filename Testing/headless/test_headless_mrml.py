@@ -125,6 +125,10 @@ def test_segmentation_file_keeps_codes_and_label_values(slicer, tmp_path):
     assert slicer.util.saveNode(node, str(path))
     back = slicer.util.loadSegmentation(str(path))
     np.testing.assert_array_equal(mrml.labels_from_segmentation(back, labels.geometry).array, labels.array)
+    # The file remembers the grid, though there is no reference volume.
+    remembered = mrml.labels_from_segmentation(back)
+    assert remembered.geometry.difference(labels.geometry, 1e-3) == ""
+    np.testing.assert_array_equal(remembered.array, labels.array)
     entry = mrml.segment_tag(back.GetSegmentation().GetSegment("L4L5"), "TerminologyEntry")
     assert "84020006" in entry
 
@@ -244,3 +248,18 @@ def test_folders_are_unique_and_hold_their_nodes(slicer):
     hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == first
     assert hierarchy.GetItemName(first) != hierarchy.GetItemName(second)
+
+
+def test_levels_shift_by_name_and_keep_voxels(slicer):
+    labels = label_image()
+    node = mrml.segmentation_from_labels(labels, "Discs")
+    mrml.shift_segment_levels(node, 1)
+    back = mrml.labels_from_segmentation(node)
+    np.testing.assert_array_equal(back.array == 13, labels.array == 12)
+    np.testing.assert_array_equal(back.array == 12, labels.array == 11)
+    np.testing.assert_array_equal(back.array == 2, labels.array == 2)
+    assert not mrml.was_edited(node)
+    mrml.shift_segment_levels(node, -1)
+    with pytest.raises(SegmentationError, match="'L5-S1' can not be moved"):
+        mrml.shift_segment_levels(node, -1)
+    np.testing.assert_array_equal(mrml.labels_from_segmentation(node).array, labels.array)

@@ -1,0 +1,54 @@
+"""The table of discs: level with its color, volume, height, confidence and flags."""
+
+from slicer.i18n import tr as _
+
+from DiscRelaxometryLib import labels as structures
+from DiscRelaxometryLib import mrml
+from DiscRelaxometryLib.errors import DiscRelaxometryError
+
+from .qt_helpers import fill_table, number
+
+
+def fill_disc_table(widget, segmentationNode):
+    """Show the discs of a segmentation, cranial first, and return their segment IDs in the order of the rows."""
+    headers = [_("Disc"), _("Volume (cm3)"), _("Height (mm)"), _("Confidence"), _("Flags")]
+    found = _discs(segmentationNode) if segmentationNode is not None else []
+    sizes = _sizes(segmentationNode) if found else {}
+    rows, colors = [], []
+    for value, _segmentId, segment in found:
+        size = sizes.get(structures.BY_VALUE[value].name, {})
+        rows.append([segment.GetName(), number(size.get("volume"), 2), number(size.get("height_middle")),
+                     mrml.segment_tag(segment, mrml.ATTRIBUTE + "Confidence"), size.get("flags") or ""])
+        colors.append([round(255 * c) for c in segment.GetColor()])
+    fill_table(widget, headers, rows, colors=colors)
+    return [segmentId for _value, segmentId, _segment in found]
+
+
+def _discs(node):
+    """Return (label value, segment ID, segment) of the discs, cranial first."""
+    segmentation = node.GetSegmentation()
+    found = []
+    for index in range(segmentation.GetNumberOfSegments()):
+        segmentId = segmentation.GetNthSegmentID(index)
+        segment = segmentation.GetSegment(segmentId)
+        value = mrml.segment_value(segment, segmentId)
+        if value is not None and structures.BY_VALUE[value].kind == "disc":
+            found.append((value, segmentId, segment))
+    return sorted(found, key=lambda entry: -entry[0])
+
+
+def _sizes(node):
+    """Return the measured sizes by level; kept until the segmentation changes, because measuring takes a second."""
+    stamp = (node.GetID(), node.GetMTime(), node.GetSegmentation().GetMTime())
+    if _cache.get("stamp") != stamp:
+        from DiscRelaxometryLib.measures import measure_discs
+
+        try:
+            table = measure_discs(mrml.labels_from_segmentation(node))
+            _cache.update(stamp=stamp, sizes={row["level"]: row for row in table.rows})
+        except DiscRelaxometryError:
+            _cache.update(stamp=stamp, sizes={})
+    return _cache["sizes"]
+
+
+_cache = {}

@@ -1,0 +1,130 @@
+"""Signal and fitted curve of the voxel under the crosshair, live, as a Slicer plot."""
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from DiscRelaxometryLib import mrml
+from DiscRelaxometryLib.errors import DiscRelaxometryError
+from DiscRelaxometryLib.pipeline import sample_signal
+
+
+class FitInspector:
+    """Follows the crosshair of the slice views; holds the echo series while it is on.
+
+    :param container: widget whose layout receives the plot.
+    :param label: QLabel for the numbers of the voxel.
+    """
+
+    def __init__(self, container, label):
+        self.label = label
+        self.series = None
+        self.maps = {}
+        self.table = self.chart = self.view = None
+        self._observation = None
+        self.plot = slicer.qMRMLPlotView()
+        self.plot.setMRMLScene(slicer.mrmlScene)
+        self.plot.setMinimumHeight(220)
+        self.plot.setAccessibleName(_("Signal against time at the crosshair"))
+        container.layout().addWidget(self.plot)
+
+    def start(self, sequence, maps, times=None, kind=None):
+        """Follow the crosshair on a sequence and its maps (dict of nodes by quantity)."""
+        self.stop()
+        self.series = mrml.series_from_nodes(sequence, times, kind)
+        self.maps = {key: (mrml.volume_geometry(node), node) for key, node in maps.items() if node is not None}
+        self._createNodes()
+        crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        if crosshair is None:
+            raise DiscRelaxometryError(_("There is no crosshair in this scene: open a slice view first."))
+        tag = crosshair.AddObserver(slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent, self._onCursor)
+        self._observation = (crosshair, tag)
+        self.label.setText(_("Move the mouse over the maps in a slice view."))
+
+    def stop(self):
+        """Stop following, and let go of the arrays."""
+        if self._observation is not None:
+            crosshair, tag = self._observation
+            crosshair.RemoveObserver(tag)
+        self._observation = None
+        self.series, self.maps = None, {}
+
+    def close(self):
+        """Stop, and remove the nodes."""
+        self.stop()
+        self.plot.setMRMLPlotViewNode(None)
+        nodes, self.table, self.chart, self.view = (self.chart, self.table, self.view), None, None, None
+        for node in nodes:
+            if node is not None and slicer.mrmlScene.IsNodePresent(node):
+                slicer.mrmlScene.RemoveNode(node)
+
+    def _createNodes(self):
+        """Add table, series, chart and view; hidden, and not saved with the scene."""
+        if self.chart is not None and slicer.mrmlScene.IsNodePresent(self.chart):
+            return
+        add = slicer.mrmlScene.AddNewNodeByClass
+        self.table, self.chart = (add(c, "FitInspector") for c in ("vtkMRMLTableNode", "vtkMRMLPlotChartNode"))
+        seriesNode = slicer.vtkMRMLPlotSeriesNode
+        for name, x, y, line, marker in (
+                (_("Signal"), "time", "signal", seriesNode.LineStyleNone, seriesNode.MarkerStyleCircle),
+                (_("Fit"), "time", "fit", seriesNode.LineStyleSolid, seriesNode.MarkerStyleNone)):
+            node = add("vtkMRMLPlotSeriesNode", name)
+            node.SetPlotType(seriesNode.PlotTypeScatter)
+            node.SetAndObserveTableNodeID(self.table.GetID())
+            node.SetXColumnName(x)
+            node.SetYColumnName(y)
+            node.SetLineStyle(line)
+            node.SetMarkerStyle(marker)
+            # Mid-gray blue and orange read on light and dark backgrounds.
+            node.SetColor(*((0.0, 0.45, 0.70) if y == "signal" else (0.90, 0.40, 0.0)))
+            self.chart.AddAndObservePlotSeriesNodeID(node.GetID())
+            node.SetHideFromEditors(True)
+            node.SetSaveWithScene(False)
+        self.chart.SetXAxisTitle(_("Time (ms)"))
+        self.chart.SetYAxisTitle(_("Signal"))
+        self.view = add("vtkMRMLPlotViewNode", "FitInspector")
+        self.view.SetPlotChartNodeID(self.chart.GetID())
+        for node in (self.table, self.chart, self.view):
+            node.SetHideFromEditors(True)
+            node.SetSaveWithScene(False)
+        self.plot.setMRMLPlotViewNode(self.view)
+
+    def _onCursor(self, crosshair, event):
+        ras = [0.0, 0.0, 0.0]
+        if crosshair.GetCursorPositionRAS(ras):
+            self.show(ras)
+
+    def show(self, ras):
+        """Show the voxel at a RAS position."""
+        lps = mrml.position_from_ras(ras)
+        values = {key: self._valueAt(key, lps) for key in self.maps}
+        relaxation = next((values[k] for k in ("T1rho", "T2") if k in values), None)
+        sampled = sample_signal(self.series, lps, relaxation, values.get("M0"), values.get("offset", 0.0))
+        if sampled is None:
+            self.label.setText(_("Outside the echo series."))
+            return
+        signal, times, curve = sampled
+        self._fill(signal, times, curve)
+        name = next((k for k in ("T1rho", "T2") if k in values), "")
+        if relaxation is None or not np.isfinite(relaxation):
+            self.label.setText(_("No good fit in this voxel."))
+        else:
+            self.label.setText(_("{name} {value} ms").format(name=name, value=f"{relaxation:.1f}"))
+
+    def _valueAt(self, key, lps):
+        """Return a map's value in the voxel at an LPS position; NaN outside."""
+        geometry, node = self.maps[key]
+        i, j, k = np.floor(geometry.world_to_index(lps) + 0.5).astype(int)
+        if not all(0 <= v < n for v, n in zip((i, j, k), geometry.size)):
+            return float("nan")
+        return float(slicer.util.arrayFromVolume(node)[k, j, i])
+
+    def _fill(self, signal, times, curve):
+        """Write time, signal and fit to the table: echoes first, then the curve, NaN where there is none."""
+        n = len(signal)
+        blank = np.full(n, np.nan)
+        columns = {"time": np.concatenate([self.series.times_ms, times]),
+                   "signal": np.concatenate([signal, np.full(len(times), np.nan)]),
+                   "fit": np.concatenate([blank, curve])}
+        slicer.util.updateTableFromArray(self.table, list(columns.values()), list(columns))
+        self.chart.Modified()

@@ -1,0 +1,65 @@
+"""Small helpers that hide how PythonQt (Slicer) and PySide6 (the tests' host) differ."""
+
+from slicer.i18n import tr as _
+
+
+def value(widget, name):
+    """Return a property: an attribute in PythonQt, a method in PySide6."""
+    member = getattr(widget, name)
+    return member() if callable(member) else member
+
+
+def chosen(answer):
+    """Return the path of a file dialog's answer, which is a text or a tuple that starts with it."""
+    return str(answer[0] if isinstance(answer, (tuple, list)) and answer else answer or "")
+
+
+def allow(button, missing, ready):
+    """Enable a button where nothing is missing; the tooltip says what it does, or what is missing."""
+    button.setEnabled(not missing)
+    button.setToolTip(" ".join(missing) if missing else ready)
+
+
+def fill_table(widget, headers, rows, editable=(), colors=None):
+    """Fill a QTableWidget.
+
+    :param headers: list of column titles.
+    :param rows: list of lists of texts.
+    :param editable: columns that the user may change.
+    :param colors: one (r, g, b) a row, shown before the first column; None leaves it out.
+    """
+    import qt
+
+    blocked = widget.blockSignals(True)
+    widget.setRowCount(len(rows))
+    widget.setColumnCount(len(headers))
+    widget.setHorizontalHeaderLabels(headers)
+    for r, row in enumerate(rows):
+        for c, text in enumerate(row):
+            item = qt.QTableWidgetItem(str(text))
+            if c not in editable:
+                item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
+            if c == 0 and colors:
+                item.setData(qt.Qt.DecorationRole, qt.QColor(*colors[r]))
+            item.setToolTip(str(text))
+            widget.setItem(r, c, item)
+    widget.resizeColumnsToContents()
+    widget.blockSignals(blocked)
+
+
+def cell(widget, row, column):
+    """Return the text of a QTableWidget's cell."""
+    item = widget.item(row, column)
+    return "" if item is None else value(item, "text")
+
+
+def number(x, digits=1, none=""):
+    """Return a number as text; an empty cell for None and NaN."""
+    return none if x is None or x != x else f"{x:.{digits}f}"
+
+
+def duration(seconds):
+    """Return seconds as a short text."""
+    if seconds < 90:
+        return _("{n} s").format(n=round(seconds))
+    return _("{n} min").format(n=round(seconds / 60))

@@ -1,0 +1,269 @@
+"""Panel of DiscRelaxometry: discs, maps, fit inspector, measures."""
+
+import math
+
+import slicer
+from slicer.i18n import tr as _
+
+from DiscRelaxometryLib import mrml
+
+from .disc_table import fill_disc_table
+from .fit_inspector import FitInspector
+from .panel import DiscPanel
+from .qt_helpers import cell, fill_table, number, value
+
+TORCH = ["torch>=2.6"]
+ONNX = ["onnxruntime>=1.20"]
+
+
+class RelaxometryPanel(DiscPanel):
+    """Widgets to Logic calls; holds no computation."""
+
+    uiName = "DiscRelaxometry"
+
+    def createLogic(self):
+        """Return the module's Logic."""
+        from DiscRelaxometry import DiscRelaxometryLogic
+
+        return DiscRelaxometryLogic()
+
+    def connectWidgets(self):
+        """Connect buttons and tables."""
+        ui = self.ui
+        self._discIds, self._shownSeries, self._tables = [], None, {}
+        self._inspector = FitInspector(ui.plotContainer, ui.inspectorLabel)
+        for button, slot in (
+                (ui.segmentButton, self.onSegment), (ui.shiftUpButton, lambda: self.onShift(1)),
+                (ui.shiftDownButton, lambda: self.onShift(-1)), (ui.editButton, self.onEdit),
+                (ui.loadSeriesButton, self.onLoadSeries), (ui.computeButton, self.onCompute),
+                (ui.measureButton, self.onMeasure), (ui.exportButton, self.onExport),
+                (ui.importButton, self.onImport), (ui.carryButton, self.onCarry)):
+            button.clicked.connect(slot)
+        ui.discTable.cellClicked.connect(self.onDiscClicked)
+        ui.timesTable.itemChanged.connect(self.onTimeChanged)
+        ui.seriesPath.currentPathChanged.connect(lambda path: self._checkCanApply())
+        ui.importSelector.currentNodeChanged.connect(lambda node: self._checkCanApply())
+        from DiscRelaxometryLib.labelmaps import conventions
+
+        ui.conventionCombo.addItem(_("Find out from the values"), "auto")
+        for convention in conventions().values():
+            ui.conventionCombo.addItem(convention.name, convention.key)
+
+    def cleanup(self):
+        """Let go of the crosshair and the plot's nodes."""
+        if self.logic is not None:
+            self._inspector.close()
+        super().cleanup()
+
+    def onSceneStartClose(self, caller, event):
+        """Let go of the scene's nodes."""
+        self._inspector.close()
+        self._shownSeries, self._tables = None, {}
+        self.ui.measuresView.setMRMLTableNode(None)
+        super().onSceneStartClose(caller, event)
+
+    # ------------------------------------------------------------ state
+
+    def onParametersChanged(self):
+        """Show discs and times of the chosen nodes, and start or stop the inspector."""
+        self._showDiscs()
+        self._showTimes()
+        self._updateInspector()
+
+    def _checkCanApply(self, caller=None, event=None):
+        p, ui = self._parameterNode, self.ui
+        if p is None:
+            return
+        volume = [] if p.inputVolume else [_("Choose the volume.")]
+        discs = [] if self._discIds else [_("Segment the discs, or choose a segmentation.")]
+        series = [] if p.series else [_("Choose or load an echo series.")]
+        times = [] if not p.series or all(math.isfinite(t) for t in p.times) else [
+            _("Type the missing times into the table.")]
+        kind = [_("Choose whether the series is T1rho or T2.")] if self._kindMissing() else []
+        bounds = [] if p.lowerBound < p.upperBound else [_("The longest time must exceed the shortest.")]
+        if p.onlyDiscs:
+            bounds += discs
+        self.allow(ui.segmentButton, volume, _("Segment and name the discs of the volume"))
+        for button, tip in ((ui.shiftUpButton, _("Rename all discs one level up (cranial)")),
+                            (ui.shiftDownButton, _("Rename all discs one level down (caudal)")),
+                            (ui.editButton, _("Correct the discs by hand"))):
+            self.allow(button, discs, tip)
+        folder = [] if value(ui.seriesPath, "currentPath") else [_("Choose the folder of an echo series.")]
+        self.allow(ui.loadSeriesButton, folder, _("Load the echo series of this folder"))
+        self.allow(ui.computeButton, series + times + kind + bounds, _("Compute the relaxation map and its quality"))
+        self.allow(ui.measureButton, discs, _("Measure the discs, and the map in their regions"))
+        tables = [] if self._tables else [_("Measure first.")]
+        target = [] if str(p.exportFolder) not in ("", ".") else [_("Choose a folder.")]
+        self.allow(ui.exportButton, tables + target, _("Write the tables to this folder"))
+        labels = [] if ui.importSelector.currentNode() else [_("Choose the label volume of the other tool.")]
+        self.allow(ui.importButton, labels, _("Make a disc segmentation of the label volume"))
+        self.allow(ui.carryButton, volume + discs + series,
+                   _("Register the volume to the first echo, and make a segmentation on its grid"))
+
+    def _kindMissing(self):
+        p = self._parameterNode
+        if p.series is None or p.kind.value != "auto":
+            return False
+        return not p.series.GetAttribute(mrml.ATTRIBUTE + "Kind") and \
+            p.series.GetIndexName() not in ("SpinLockTime", "EchoTime")
+
+    # ------------------------------------------------------------ discs
+
+    def _showDiscs(self):
+        node = self._parameterNode.segmentation
+        self._discIds = fill_disc_table(self.ui.discTable, node)
+        self.ui.flagsLabel.setText((node.GetDescription() or "") if node else "")
+
+    def onDiscClicked(self, row, column):
+        """Show the clicked disc in all slice views."""
+        center = self._parameterNode.segmentation.GetSegmentCenterRAS(self._discIds[row])
+        if center is not None:
+            slicer.modules.markups.logic().JumpSlicesToLocation(*center, True)
+
+    def onSegment(self):
+        """Segment the volume in a child process."""
+        p = self._parameterNode
+        engine, device = p.engine.value, "auto" if p.useGpu else "cpu"
+        if engine == "torch":
+            purpose = _("Segmentation with PyTorch needs the package torch (about 1 to 3 GB). Install Slicer's PyTorch "
+                        "extension, which chooses the right version for your GPU; or choose ONNX Runtime (18 MB).")
+            if not self.ensurePackages(TORCH, purpose):
+                return
+        elif not self.ensurePackages(ONNX, _("Segmentation needs the package onnxruntime (about 18 MB). Install it "
+                                             "into Slicer's Python?")):
+            return
+        volume, node = p.inputVolume, p.segmentation
+
+        def show(result):
+            discs = self.logic.showSegmentation(result, volume, node)
+            p.segmentation = discs.segmentation
+            slicer.util.setSliceViewerLayers(background=volume)
+
+        job = self.attempt(_("The discs could not be segmented."),
+                           lambda: self.logic.segmentJob(volume, engine, device))
+        if job is not None:
+            self.runJob(job, show)
+
+    def onShift(self, n):
+        """Rename the levels."""
+        node = self._parameterNode.segmentation
+        self.attempt(_("The levels could not be renamed."), lambda: self.logic.shiftLevels(node, n))
+        self._showDiscs()
+
+    def onEdit(self):
+        """Open the segmentation in the Segment Editor."""
+        slicer.util.selectModule("SegmentEditor")
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        editor.setSegmentationNode(self._parameterNode.segmentation)
+        if self._parameterNode.inputVolume:
+            editor.setSourceVolumeNode(self._parameterNode.inputVolume)
+
+    def onImport(self):
+        """Import another tool's labels."""
+        ui, p = self.ui, self._parameterNode
+        index = value(ui.conventionCombo, "currentIndex")
+        result = self.attempt(_("The labels could not be imported."), lambda: self.logic.importSegmentation(
+            ui.importSelector.currentNode(), ui.conventionCombo.itemData(index), p.inputVolume))
+        if result is not None:
+            result.segmentation.SetDescription(" ".join(result.flags))
+            p.segmentation = result.segmentation
+
+    def onCarry(self):
+        """Carry the discs to the grid of the echo series."""
+        p = self._parameterNode
+        node = self.attempt(_("The discs could not be carried to the echo series."),
+                            lambda: self.logic.carrySegmentation(p.segmentation, p.inputVolume, p.series))
+        if node is not None:
+            p.segmentation = node
+
+    # ------------------------------------------------------------ echo series and maps
+
+    def _showTimes(self):
+        """Fill the table of times when another series was chosen."""
+        p = self._parameterNode
+        if p.series is self._shownSeries:
+            return
+        previous, self._shownSeries = self._shownSeries, p.series
+        recorded = mrml.sequence_times(p.series) if p.series else []
+        # A scene that was loaded brings the times that the user had typed.
+        if previous is not None or len(p.times) != len(recorded):
+            p.times = recorded
+        fill_table(self.ui.timesTable, [_("Echo"), _("Time (ms)")],
+                   [[str(n + 1), number(t, 3)] for n, t in enumerate(p.times)], editable=(1,))
+
+    def onTimeChanged(self, item):
+        """Take over a time that the user typed; anything but a number counts as missing."""
+        times = []
+        for row in range(value(self.ui.timesTable, "rowCount")):
+            try:
+                times.append(float(cell(self.ui.timesTable, row, 1).replace(",", ".")))
+            except ValueError:
+                times.append(math.nan)
+        self._parameterNode.times = times
+
+    def onLoadSeries(self):
+        """Load an echo series from its folder; the kind chosen in the panel helps where the files do not say."""
+        p, path = self._parameterNode, value(self.ui.seriesPath, "currentPath")
+        kind = None if p.kind.value == "auto" else p.kind.value
+        node = self.attempt(_("The echo series could not be loaded."), lambda: self.logic.loadEchoSeries(path, kind))
+        if node is not None:
+            p.series = node
+
+    def onCompute(self):
+        """Compute the maps in a child process."""
+        p, series = self._parameterNode, self._parameterNode.series
+        model, estimator = p.model.value.split("/")
+        job = self.attempt(_("The maps could not be computed."), lambda: self.logic.mapsJob(
+            series, p.times, None if p.kind.value == "auto" else p.kind.value, p.alignment.value, model, estimator,
+            (p.lowerBound, p.upperBound), p.segmentation if p.onlyDiscs else None))
+
+        def show(result):
+            nodes = self.logic.showMaps(result, series)
+            relaxation = nodes.get("T1rho") or nodes["T2"]
+            with slicer.util.NodeModify(p):
+                p.relaxationMap, p.m0Map, p.offsetMap = relaxation, nodes["M0"], nodes.get("offset")
+            slicer.util.setSliceViewerLayers(foreground=relaxation, foregroundOpacity=0.6)
+            self.ui.statusLabel.setText(" ".join(result.notes) or _("Done."))
+
+        if job is not None:
+            self.runJob(job, show)
+
+    def _updateInspector(self):
+        """Follow the crosshair while the box is checked and series and map are there."""
+        p = self._parameterNode
+        wanted = (p.inspect and p.series is not None and p.relaxationMap is not None
+                  and all(math.isfinite(t) for t in p.times))
+        state = (p.series, p.relaxationMap, p.m0Map, tuple(p.times)) if wanted else None
+        if state == getattr(self, "_inspected", None):
+            return
+        self._inspected = state
+        if not wanted:
+            self._inspector.stop()
+            self.ui.inspectorLabel.setText(_("Choose an echo series and its map.") if p.inspect else "")
+            return
+        kind = p.relaxationMap.GetAttribute(mrml.ATTRIBUTE + "Quantity") or "T2"
+        series = p.relaxationMap.GetNodeReference(mrml.FITTED_SERIES) or p.series
+        maps = {kind: p.relaxationMap, "M0": p.m0Map, "offset": p.offsetMap}
+        self.attempt(_("The fit can not be shown."), lambda: self._inspector.start(
+            series, maps, p.times if series is p.series else None, kind))
+
+    # ------------------------------------------------------------ measures
+
+    def onMeasure(self):
+        """Measure discs, and the map if there is one."""
+        p = self._parameterNode
+        maps = [p.relaxationMap] if p.relaxationMap else None
+        tables = self.attempt(_("The discs could not be measured."), lambda: self.logic.measure(p.segmentation, maps))
+        if tables:
+            self._tables = tables
+            self.ui.measuresView.setMRMLTableNode(tables.get("regions") or tables["discs"])
+            self._showDiscs()
+            self._checkCanApply()
+
+    def onExport(self):
+        """Write the tables."""
+        folder = self._parameterNode.exportFolder
+        paths = self.attempt(_("The tables could not be written."),
+                             lambda: self.logic.exportTables(self._tables, folder))
+        if paths:
+            self.ui.statusLabel.setText(_("Wrote {n} tables to {folder}.").format(n=len(paths), folder=folder))
