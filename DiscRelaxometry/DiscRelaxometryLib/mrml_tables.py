@@ -36,10 +36,12 @@ def table_node(table: Table, name: str | None = None, node=None):
     node.RemoveAllColumns()
     for column in table.columns:
         values = table[column.name]
-        array = vtk.vtkDoubleArray() if _numeric(values) else vtk.vtkStringArray()
+        numeric = _numeric(values)
+        whole = numeric and all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in values)
+        array = vtk.vtkIntArray() if whole else vtk.vtkDoubleArray() if numeric else vtk.vtkStringArray()
         array.SetName(column.name)
         for value in values:
-            array.InsertNextValue(_cell(value, isinstance(array, vtk.vtkDoubleArray)))
+            array.InsertNextValue(int(value) if whole else _cell(value, numeric))
         node.AddColumn(array)
         if column.unit:
             node.SetColumnUnitLabel(column.name, column.unit)

@@ -1,0 +1,142 @@
+"""DiscRelaxometryLogic, headless: series to maps to tables, on a phantom with known values and on the real person."""
+
+import numpy as np
+import pytest
+
+from DiscRelaxometryLib.headless import start_headless
+
+start_headless()
+
+import DiscRelaxometry as module  # noqa: E402
+from DiscRelaxometry import DiscRelaxometryLogic  # noqa: E402
+from DiscRelaxometryLib import mrml  # noqa: E402
+from DiscRelaxometryLib.echo import EchoSeries  # noqa: E402
+from DiscRelaxometryLib.errors import Cancelled, DiscRelaxometryError, EchoSeriesError  # noqa: E402
+from DiscRelaxometryLib.image import Geometry, Image  # noqa: E402
+
+TIMES = np.array([0.0, 20.0, 40.0, 80.0])
+
+
+def geometry() -> Geometry:
+    """A sagittal grid: i runs posterior, j caudal, k to the patient's left; oblique by 10 degrees."""
+    a = np.deg2rad(10)
+    tilt = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
+    axes = np.array([[0, 0, 1.0], [1.0, 0, 0], [0, -1.0, 0]])
+    return Geometry((48, 40, 9), (1.0, 1.0, 4.0), (-16, -20, 20), (tilt @ axes).ravel())
+
+
+def phantom():
+    """Return labels of two discs and a noise-free series with T1rho 80 ms (L4-L5), 120 ms (L5-S1), 30 ms elsewhere."""
+    grid = geometry()
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[1:8, 8:16, 8:40] = 12
+    labels[1:8, 26:34, 8:40] = 11
+    value = np.select([labels == 12, labels == 11], [80.0, 120.0], 30.0)
+    m0 = 1000 + 5.0 * np.arange(grid.size[0])
+    echoes = m0 * np.exp(-TIMES[:, None, None, None] / value)
+    return Image(labels, grid), EchoSeries(echoes.astype(np.float32), TIMES, "T1rho", grid), value
+
+
+def test_series_to_maps_to_tables(slicer, tmp_path):
+    labels, series, truth = phantom()
+    logic = DiscRelaxometryLogic()
+    sequence = mrml.sequence_from_series(series, "spin lock")
+    segmentation = mrml.segmentation_from_labels(labels, "Discs")
+    seen = []
+    maps = logic.computeMaps(sequence, align="off", progressCallback=lambda f, t: seen.append(f))
+    assert {"T1rho", "M0", "SE", "R2", "status"} <= set(maps) and max(seen) == 1.0
+    np.testing.assert_allclose(slicer.util.arrayFromVolume(maps["T1rho"]), truth, rtol=1e-5)
+    assert maps["T1rho"].GetVoxelValueUnits().GetCodeValue() == "ms"
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    folders = {hierarchy.GetItemParent(hierarchy.GetItemByDataNode(n)) for n in maps.values()}
+    assert len(folders) == 1 and hierarchy.GetItemName(folders.pop()) == "spin lock maps"
+    tables = logic.measure(segmentation, maps)
+    discs = mrml.table_from_node(tables["discs"])
+    assert discs["level"] == ["L4-L5", "L5-S1"]
+    assert discs["T1rho_mean"] == pytest.approx([80, 120], rel=1e-5)
+    assert discs["volume"] == pytest.approx([7 * 8 * 32 * 4 / 1000] * 2)
+    regions = mrml.table_from_node(tables["regions"])
+    assert {"nucleus"} <= set(regions["region"])
+    paths = logic.exportTables(tables, tmp_path / "out")
+    assert [p.suffix for p in paths] == [".tsv", ".tsv"] and paths[0].with_suffix(".json").exists()
+    assert "80" in paths[0].read_text()
+
+
+def test_maps_only_inside_the_discs(slicer):
+    labels, series, truth = phantom()
+    maps = DiscRelaxometryLogic().computeMaps(mrml.sequence_from_series(series, "s"), align="off",
+                                              segmentationNode=mrml.segmentation_from_labels(labels, "Discs"))
+    values = slicer.util.arrayFromVolume(maps["T1rho"])
+    np.testing.assert_array_equal(np.isfinite(values), labels.array > 0)
+
+
+def test_volumes_with_typed_times_give_the_same_map(slicer):
+    _, series, truth = phantom()
+    volumes = [mrml.volume_from_image(series.echo(n), f"echo {n}") for n in range(4)]
+    logic = DiscRelaxometryLogic()
+    with pytest.raises(EchoSeriesError, match="type them"):
+        logic.computeMaps(volumes, kind="T1rho", align="off")
+    with pytest.raises(EchoSeriesError, match="T1rho or a T2"):
+        logic.computeMaps(volumes, timesMs=TIMES, align="off")
+    maps = logic.computeMaps(volumes, timesMs=TIMES, kind="T2", align="off")
+    np.testing.assert_allclose(slicer.util.arrayFromVolume(maps["T2"]), truth, rtol=1e-5)
+
+
+def test_cancel_leaves_the_scene_as_it_was(slicer):
+    _, series, _ = phantom()
+    sequence = mrml.sequence_from_series(series, "s")
+    before = slicer.mrmlScene.GetNumberOfNodes()
+
+    def cancel(fraction, text):
+        raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        DiscRelaxometryLogic().computeMaps(sequence, align="off", progressCallback=cancel)
+    assert slicer.mrmlScene.GetNumberOfNodes() == before
+
+
+def test_load_echo_series_from_files(slicer, tmp_path):
+    from DiscRelaxometryLib.echo import write_echo_series
+
+    _, series, _ = phantom()
+    written = write_echo_series(series, tmp_path / "sub-01_T1rho.nii.gz")
+    logic = DiscRelaxometryLogic()
+    sequence = logic.loadEchoSeries(written)
+    back = mrml.series_from_nodes(sequence)
+    np.testing.assert_allclose(back.times_ms, TIMES)
+    np.testing.assert_allclose(back.echoes, series.echoes)
+    assert back.kind == "T1rho" and back.geometry.difference(series.geometry, 1e-3) == ""
+    with pytest.raises(DiscRelaxometryError):
+        logic.loadEchoSeries(tmp_path / "nothing")
+
+
+def test_levels_and_positions(slicer):
+    labels, _, _ = phantom()
+    logic = DiscRelaxometryLogic()
+    node = mrml.segmentation_from_labels(labels, "Discs")
+    centers = logic.discPositions(node)
+    expected = labels.geometry.index_to_world(np.argwhere(labels.array == 12)[:, ::-1].mean(axis=0))
+    # Slicer returns the center of a voxel near the middle.
+    assert np.abs(np.array(centers["L4L5"]) * [-1, -1, 1] - expected).max() < 4.1
+    logic.shiftLevels(node, 1)
+    assert node.GetSegmentation().GetSegment("L5S1").GetName() == "L4-L5"
+
+
+def test_measure_without_a_segmentation_in_the_volume_says_so(slicer):
+    node = mrml.add_node("vtkMRMLSegmentationNode", "empty")
+    with pytest.raises(DiscRelaxometryError, match="no reference volume"):
+        DiscRelaxometryLogic().measure(node)
+
+
+def test_export_needs_a_folder(slicer):
+    with pytest.raises(DiscRelaxometryError, match="folder"):
+        DiscRelaxometryLogic().exportTables({}, "")
+
+
+def test_parameter_node_defaults(slicer):
+    parameters = DiscRelaxometryLogic().getParameterNode()
+    assert parameters.inputVolume is None and parameters.times == [] and parameters.model.value == "mono2/nlls"
+
+
+def test_the_modules_self_test_passes(slicer):
+    module.DiscRelaxometryTest().runTest()
