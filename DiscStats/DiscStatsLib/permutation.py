@@ -1,0 +1,262 @@
+"""Freedman-Lane permutation of the linear model, reduced to matrix products.
+
+The data are residualized by the reduced model once (E, columns of unit length). A permutation P needs only Q'PE with Q
+an orthonormal basis of the design: rho = |Qx'PE|^2 / (1 - |Qz'PE|^2) is the partial R squared of the exact refit, and
+F = (df / r) rho / (1 - rho). P moves to the small side: Q'P times E is one GEMM for many permutations. All is float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from DiscRelaxometryLib.progress import ProgressCallback, silent
+
+from .glm import Partition, residuals, stat_to_z
+from .permutation_schemes import Scheme
+
+#: Statistics closer than this (relative) are the same relabeling computed in another order of summation.
+TIE = 1e-9
+VOXEL_BLOCK = 2048
+BATCH = 64
+#: Up to this many observations the residuals are stored in the basis of their space, which shortens the products.
+BASIS_LIMIT = 64
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Voxels that share a design and a set of observations.
+
+    Attributes
+    ----------
+    group : int
+        Family member (quantity and level) whose maximum is recorded.
+    columns : ndarray, shape (v,), int
+        Where the voxels stand in the flat result.
+    rows : ndarray, shape (m,), int
+        Observations.
+    basis : ndarray, shape (m, k), or None
+        Orthonormal basis of the residual space.
+    data : ndarray, shape (k or m, v), float64
+        Unit-length residuals of the reduced model, in the basis if there is one.
+    q : ndarray, shape (m, c) or (v, m, c)
+        Directions of the contrast, then those of the reduced model that permutation can move.
+    r, df : int
+        Rank of the contrast and residual degrees of freedom.
+    kind : {"t", "F"}
+    """
+
+    group: int
+    columns: np.ndarray
+    rows: np.ndarray
+    basis: np.ndarray | None
+    data: np.ndarray
+    q: np.ndarray
+    r: int
+    df: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class MaxResult:
+    """Null maxima, shape (groups, m), and for each voxel the count of permutations that reach its statistic."""
+
+    maxima: np.ndarray
+    counts: np.ndarray
+
+
+def make_stratum(part: Partition, y: np.ndarray, kind: str, *, columns: np.ndarray, rows: np.ndarray, group: int = 0,
+                 flip: bool = False) -> Stratum:
+    """Return the stratum of complete data y, shape (m, v), none of it constant given the reduced model."""
+    e = residuals(part.qz, np.asarray(y, float))
+    e /= np.linalg.norm(e, axis=0)
+    m = len(e)
+    if part.voxelwise:
+        return Stratum(group, columns, rows, None, e, np.concatenate([part.qx, part.qz], axis=2), part.r, part.df, kind)
+    movable = part.qz if flip else _without_constant(part.qz)
+    basis = None
+    if m <= BASIS_LIMIT:
+        basis = np.linalg.qr(part.qz, mode="complete")[0][:, part.qz.shape[1]:]
+        e = basis.T @ e
+    return Stratum(group, columns, rows, basis, np.ascontiguousarray(e), np.hstack([part.qx, movable]), part.r, part.df,
+                   kind)
+
+
+def _without_constant(qz: np.ndarray) -> np.ndarray:
+    """Drop the constant from a basis that holds it: residuals sum to 0 in any order."""
+    one = np.full(len(qz), len(qz) ** -0.5)
+    share = qz.T @ one
+    if qz.shape[1] == 0 or share @ share < 1 - 1e-12:
+        return qz
+    # Rotate the basis so that its first vector is the constant.
+    turned = np.linalg.qr(np.column_stack([share, np.eye(len(share))]))[0]
+    return qz @ turned[:, 1:]
+
+
+def has_constant(qz: np.ndarray) -> bool:
+    """Tell whether the reduced model holds the constant; if not, the test is of a mean and needs sign flipping."""
+    if qz.shape[-1] == 0:
+        return False
+    one = np.full(qz.shape[-2], qz.shape[-2] ** -0.5)
+    share = np.swapaxes(qz, -1, -2) @ one
+    return bool(np.all(np.sum(share ** 2, axis=-1) > 1 - 1e-10))
+
+
+def _moved(stratum: Stratum, order: np.ndarray, sign: np.ndarray | None) -> np.ndarray:
+    """Return Q'P for a batch, shape (c, batch, k): the small factor of the product."""
+    q = stratum.q.T[:, None, :] if sign is None else stratum.q.T[:, None, :] * sign[None]
+    q = np.broadcast_to(q, (stratum.q.shape[1], *order.shape))
+    if stratum.basis is None:
+        moved = np.empty(q.shape)
+        np.put_along_axis(moved, np.broadcast_to(order[None].astype(np.intp), q.shape), q, axis=2)
+        return moved
+    moved = np.empty((q.shape[0], order.shape[0], stratum.basis.shape[1]))
+    for c in range(q.shape[0]):
+        scattered = np.empty(order.shape)
+        np.put_along_axis(scattered, order.astype(np.intp), q[c], axis=1)
+        np.matmul(scattered, stratum.basis, out=moved[c])
+    return moved
+
+
+def _products(stratum: Stratum, block: slice, order, sign) -> np.ndarray:
+    """Return Q'PE, shape (c, batch, voxels of the block)."""
+    data = stratum.data[:, block]
+    if stratum.q.ndim == 2:
+        moved = _moved(stratum, order, sign)
+        return (moved.reshape(-1, moved.shape[2]) @ data).reshape(*moved.shape[:2], -1)
+    q = np.ascontiguousarray(np.moveaxis(stratum.q[block], 0, 2))  # (m, c, v)
+    out = np.empty((q.shape[1], len(order), q.shape[2]))
+    for b in range(len(order)):
+        moved = data[order[b]] if sign is None else data[order[b]] * sign[b][:, None]
+        np.einsum("mcv,mv->cv", q, moved, out=out[:, b])
+    return out
+
+
+def partial_r2(stratum: Stratum, block: slice, order, sign, signed: bool = False) -> np.ndarray:
+    """Return rho, shape (batch, voxels); with `signed` (r = 1) it carries the sign of the effect."""
+    g = _products(stratum, block, order, sign)
+    first = g[0].copy() if signed else None
+    np.multiply(g, g, out=g)
+    rho, r = g[0], stratum.r
+    for c in range(1, r):
+        rho += g[c]
+    if len(g) > r:
+        rest = g[r]
+        for c in range(r + 1, len(g)):
+            rest += g[c]
+        np.subtract(1.0, rest, out=rest)
+        rho /= rest
+    return np.copysign(rho, first) if signed else rho
+
+
+def to_statistic(rho, df: int, r: int, kind: str, as_z: bool = False) -> np.ndarray:
+    """Return t (with rho's sign) or F from partial R squared, or the normal deviate of the same p."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size = np.abs(rho)
+        stat = df / r * size / np.maximum(1 - size, 1e-300)
+        if kind == "t":
+            stat = np.copysign(np.sqrt(stat), rho)
+        return stat_to_z(stat, df, kind, r) if as_z else stat
+
+
+def batches(total: int, size: int = BATCH) -> Iterator[slice]:
+    """Yield slices that cover ``range(total)``."""
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))
+
+
+def max_statistics(strata: list[Stratum], scheme: Scheme, n_columns: int, *, alternative: str = "two-sided",
+                   as_z: bool = False, workers: int = 1, device: str = "cpu",
+                   progressCallback: ProgressCallback | None = None) -> MaxResult:
+    """Return the null distribution of the maximum statistic and each voxel's own count.
+
+    Parameters
+    ----------
+    strata : list of Stratum
+    scheme : Scheme
+    n_columns : int
+        Length of the flat result.
+    alternative : {"two-sided", "greater", "less"}
+        For t contrasts; two-sided counts both signs.
+    as_z : bool
+        Record maxima as normal deviates, for strata that differ in degrees of freedom.
+    workers : int
+        Threads; results do not depend on it.
+    device : str
+        ``cpu``, or a torch device such as ``cuda``.
+    progressCallback : callable, optional
+        Called between blocks of voxels; raises ``Cancelled`` to stop.
+
+    Notes
+    -----
+    Winkler et al. 2014 (Freedman-Lane), Nichols & Holmes 2002 (maximum statistic).
+    """
+    report = progressCallback or silent
+    groups = max((s.group for s in strata), default=0) + 1
+    maxima = np.full((groups, len(scheme)), -np.inf)
+    counts = np.zeros(n_columns, np.int64)
+    tasks = [(s, slice(a, min(a + VOXEL_BLOCK, len(s.columns))))
+             for s in strata for a in range(0, len(s.columns), VOXEL_BLOCK)]
+    if device != "cpu":
+        from .permutation_torch import block_maxima_torch
+
+        def work(task):
+            return block_maxima_torch(*task, scheme, alternative, device)
+    else:
+        def work(task):
+            return _block_maxima(*task, scheme, alternative)
+    with blas_threads(), ThreadPoolExecutor(workers) as pool:
+        try:
+            for done, ((stratum, block), (best, count)) in enumerate(zip(tasks, pool.map(work, tasks)), start=1):
+                stat = to_statistic(best, stratum.df, stratum.r, stratum.kind, as_z)
+                maxima[stratum.group] = np.maximum(maxima[stratum.group], stat)
+                counts[stratum.columns[block]] = count
+                report(done / len(tasks), f"Permutations: {done} of {len(tasks)} blocks of voxels")
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return MaxResult(maxima, counts)
+
+
+def _block_maxima(stratum: Stratum, block: slice, scheme: Scheme, alternative: str):
+    """Return the largest rho of each permutation in one block, and the count of each voxel."""
+    order, sign = scheme.restrict(stratum.rows)
+    signed = stratum.kind == "t" and alternative != "two-sided"
+    turn = -1.0 if alternative == "less" else 1.0
+    identity = np.arange(order.shape[1], dtype=order.dtype)[None]
+    observed = partial_r2(stratum, block, identity, None, signed)[0] * turn
+    # The same tie rule on either side of 0.
+    reach = observed - TIE * np.abs(observed)
+    best, count = np.empty(len(order)), np.zeros(len(observed), np.int64)
+    for batch in batches(len(order)):
+        rho = partial_r2(stratum, block, order[batch], None if sign is None else sign[batch], signed)
+        if signed:
+            rho *= turn
+        rho.max(axis=1, out=best[batch])
+        count += np.add.reduce((rho >= reach).view(np.int8), axis=0, dtype=np.int8)
+    return best, count
+
+
+def blas_threads():
+    """Limit BLAS to one thread, where threadpoolctl is there: the blocks are what runs in parallel.
+
+    BLAS threads inside small products only wait for each other, for minutes on a machine that others use too.
+    """
+    from contextlib import nullcontext
+
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return nullcontext()
+    return threadpool_limits(1, user_api="blas")
+
+
+def fwe_p(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Return (b + 1) / (m + 1), b the number of the m null maxima that reach the observed statistic; NaN stays NaN."""
+    null = np.sort(null)
+    reach = observed - TIE * np.abs(observed)
+    b = len(null) - np.searchsorted(null, reach, side="left")
+    return np.where(np.isnan(observed), np.nan, (b + 1) / (len(null) + 1))

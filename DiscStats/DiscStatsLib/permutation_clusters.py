@@ -1,0 +1,142 @@
+"""Null distributions that need the whole map of every permutation: TFCE, cluster extent and cluster mass."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from DiscRelaxometryLib.progress import ProgressCallback, silent
+
+from .clusters import cluster_sizes, find_clusters
+from .permutation import VOXEL_BLOCK, Stratum, batches, blas_threads, partial_r2, to_statistic
+from .permutation_schemes import Scheme
+from .tfce import TfceSettings, tfce
+
+MAP_BATCH = 16
+
+
+@dataclass(frozen=True)
+class MapNull:
+    """Null maxima, shape (groups, m), of TFCE, cluster extent and cluster mass; None where not asked for."""
+
+    tfce: np.ndarray | None
+    extent: np.ndarray | None
+    mass: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class MapLayout:
+    """How the flat result is made of maps.
+
+    Attributes
+    ----------
+    n_maps : int
+        Maps (quantities) of v voxels each, one after the other.
+    neighbors : ndarray, shape (v, c)
+    members : list of ndarray
+        Voxels of each level; group = map * number of levels + level.
+    """
+
+    n_maps: int
+    neighbors: np.ndarray
+    members: list[np.ndarray]
+
+
+def statistic_maps(strata: list[Stratum], order, sign, n_columns: int, *, as_z: bool = False,
+                   restricted=None) -> np.ndarray:
+    """Return the statistic of each permutation in a batch, shape (batch, n_columns); NaN where there is no stratum."""
+    maps = np.full((len(order), n_columns), np.nan)
+    for index, stratum in enumerate(strata):
+        local, flips = (order, sign) if restricted is None else restricted[index]
+        for a in range(0, len(stratum.columns), VOXEL_BLOCK):
+            block = slice(a, min(a + VOXEL_BLOCK, len(stratum.columns)))
+            rho = partial_r2(stratum, block, local, flips, signed=stratum.kind == "t")
+            maps[:, stratum.columns[block]] = to_statistic(rho, stratum.df, stratum.r, stratum.kind, as_z)
+    return maps
+
+
+def enhance_input(stat: np.ndarray, kind: str, as_z: bool) -> np.ndarray:
+    """Return what TFCE integrates: t or z as they are, the square root of F (|t| for one degree of freedom)."""
+    return np.sqrt(stat) if kind == "F" and not as_z else stat
+
+
+def map_null(strata: list[Stratum], scheme: Scheme, layout: MapLayout, *, settings: TfceSettings | None,
+             height, alternative: str = "two-sided", as_z: bool = False, workers: int = 1,
+             progressCallback: ProgressCallback | None = None) -> MapNull:
+    """Return the null maxima of TFCE (if `settings`) and of clusters (if `height` is not None).
+
+    Parameters
+    ----------
+    strata : list of Stratum
+    scheme : Scheme
+    layout : MapLayout
+    settings : TfceSettings or None
+    height : ndarray, shape (n_columns,), or None
+        Cluster-forming threshold of each voxel.
+    alternative : {"two-sided", "greater", "less"}
+    as_z : bool
+    workers : int
+        Threads; results do not depend on it.
+    progressCallback : callable, optional
+    """
+    report = progressCallback or silent
+    groups = layout.n_maps * len(layout.members)
+    found = np.zeros((3, groups, len(scheme)))
+    induced = [scheme.restrict(s.rows) for s in strata]
+
+    def work(batch: slice):
+        local = [(o[batch], None if s is None else s[batch]) for o, s in induced]
+        v = len(layout.neighbors)
+        maps = statistic_maps(strata, scheme.order[batch], None, layout.n_maps * v, as_z=as_z, restricted=local)
+        best = np.zeros((3, groups, len(maps)))
+        for b, flat in enumerate(maps):
+            for m in range(layout.n_maps):
+                part = slice(m * v, (m + 1) * v)
+                _one_map(flat[part], layout, m, best[:, :, b], settings, None if height is None else height[part],
+                         strata[0].kind, alternative, as_z)
+        return batch, best
+
+    todo = list(batches(len(scheme), MAP_BATCH))
+    with blas_threads(), ThreadPoolExecutor(workers) as pool:
+        waiting: deque = deque()
+        try:
+            done = 0
+            while todo or waiting:
+                while todo and len(waiting) < 2 * workers:
+                    waiting.append(pool.submit(work, todo.pop(0)))
+                batch, best = waiting.popleft().result()
+                found[:, :, batch] = best
+                done += batch.stop - batch.start
+                report(done / len(scheme), f"TFCE and clusters: permutation {done} of {len(scheme)}")
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    has = (settings is not None, height is not None, height is not None)
+    return MapNull(*(found[i] if wanted else None for i, wanted in enumerate(has)))
+
+
+def _one_map(stat, layout: MapLayout, number: int, best: np.ndarray, settings, height, kind, alternative, as_z) -> None:
+    """Put the maxima of one map into `best`, shape (3, groups)."""
+    if alternative == "less":
+        stat = -stat
+    if alternative != "two-sided" and kind == "t":
+        stat = np.where(stat > 0, stat, 0.0)
+    first = number * len(layout.members)
+    if settings is not None:
+        value = np.abs(tfce(enhance_input(stat, kind, as_z), layout.neighbors, settings))
+        for g, members in enumerate(layout.members):
+            best[0, first + g] = value[members].max(initial=0.0)
+    if height is None:
+        return
+    labels = find_clusters(stat, height, layout.neighbors)
+    if not labels.any():
+        return
+    extent, mass = cluster_sizes(stat, labels, height)
+    for g, members in enumerate(layout.members):
+        present = np.unique(labels[members])
+        present = present[present > 0] - 1
+        if len(present):
+            best[1, first + g], best[2, first + g] = extent[present].max(), mass[present].max()

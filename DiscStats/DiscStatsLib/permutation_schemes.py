@@ -1,0 +1,185 @@
+"""Which rearrangements of the observations are exchangeable under the null, and how to draw or list them.
+
+The whole list is drawn up front from one seed, so that no result depends on chunks or on the number of workers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from DiscRelaxometryLib.errors import DesignError
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Rearrangements of n observations, without the observed order.
+
+    Attributes
+    ----------
+    order : ndarray, shape (m, n), int32
+        Row b sends observation ``order[b, i]`` to place i.
+    sign : ndarray, shape (m, n), float64, or None
+        Sign given to each observation (sign flipping).
+    exhaustive : bool
+        Whether these, with the observed order, are all there are.
+    description : str
+        How they were made, for the methods text.
+    places : ndarray, shape (n,), int
+        Places sorted by block, so that leaving out observations keeps blocks together.
+    """
+
+    order: np.ndarray
+    sign: np.ndarray | None
+    exhaustive: bool
+    description: str
+    places: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def restrict(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return (order, sign) induced on a subset of the observations, in local indices 0..len(rows)-1.
+
+        Deleting the absent observations from a uniformly random order leaves the rest in uniformly random order;
+        subsets that overlap thus stay synchronised.
+        """
+        n = self.order.shape[1]
+        if len(rows) == n:
+            return self.order, self.sign
+        keep = np.zeros(n, bool)
+        keep[rows] = True
+        local = np.full(n, -1, np.int32)
+        local[rows] = np.arange(len(rows), dtype=np.int32)
+        sequence = self.order[:, self.places]
+        kept = local[sequence[keep[sequence]].reshape(len(self.order), len(rows))]
+        order = np.empty_like(kept)
+        order[:, local[self.places[keep[self.places]]]] = kept
+        return order, None if self.sign is None else self.sign[:, rows]
+
+
+def make_scheme(n: int, n_permutations: int, seed: int, *, flip: bool = False, blocks=None, exchange: str = "within",
+                row_types=None) -> Scheme:
+    """Return the permutations or sign flips of a test.
+
+    Parameters
+    ----------
+    n : int
+        Observations.
+    n_permutations : int
+        Random rearrangements to draw; if there are no more distinct ones than these, all are listed instead.
+    seed : int
+    flip : bool
+        Flip signs (errors symmetric about 0) instead of permuting.
+    blocks : sequence, optional
+        Block of each observation. With ``exchange="within"`` observations change places inside their block; with
+        ``"whole"`` blocks of equal size change places (or sign) as a whole.
+    exchange : {"within", "whole"}
+    row_types : sequence, optional
+        Equal entries are observations with the same row in every design: exchanging them changes nothing.
+
+    Raises
+    ------
+    DesignError
+        If fewer than one rearrangement other than the observed order exists.
+    """
+    if n_permutations < 1:
+        raise DesignError(f"At least one permutation is needed; {n_permutations} were asked for.")
+    blocks = np.zeros(n, int) if blocks is None else np.unique(np.asarray(blocks).astype(str), return_inverse=True)[1]
+    one = np.ptp(blocks) == 0 if n else True
+    units = [np.flatnonzero(blocks == b) for b in range(blocks.max() + 1)]
+    types = np.arange(n) if row_types is None else np.unique(np.asarray(row_types), return_inverse=True)[1].ravel()
+    places = np.argsort(blocks, kind="stable")
+    rng = np.random.Generator(np.random.PCG64(seed))
+    if flip:
+        groups = [np.array([i]) for i in range(n)] if one or exchange == "within" else units
+        return _flips(n, groups, n_permutations, rng, places)
+    if one or exchange == "within":
+        words = f"within {len(units)} blocks" if not one else "freely"
+        return _permutations(n, [[np.array([i]) for i in u] for u in units], types, n_permutations, rng, words, places)
+    sizes = sorted({len(u) for u in units})
+    sets = [[u for u in units if len(u) == s] for s in sizes]
+    return _permutations(n, sets, types, n_permutations, rng, f"as {len(units)} whole blocks", places)
+
+
+def _flips(n, groups, wanted, rng, places) -> Scheme:
+    g = len(groups)
+    exhaustive = g < 60 and 2 ** g - 1 <= wanted
+    if exhaustive:
+        bits = (np.arange(1, 2 ** g)[:, None] >> np.arange(g)) & 1
+    else:
+        bits = rng.integers(0, 2, size=(wanted, g))
+    sign = np.empty((len(bits), n))
+    for column, group in enumerate(groups):
+        sign[:, group] = (1.0 - 2.0 * bits[:, column])[:, None]
+    order = np.tile(np.arange(n, dtype=np.int32), (len(bits), 1))
+    count = f"all {2 ** g}" if exhaustive else f"{wanted} random"
+    units = "observations" if g == n else "blocks"
+    return Scheme(order, sign, exhaustive, f"{count} sign flips of {g} {units}", places)
+
+
+def _permutations(n, sets, types, wanted, rng, words, places) -> Scheme:
+    """Permute the units of each set among themselves; a unit is an array of observations that stay together."""
+    total = 1
+    for units in sets:
+        total *= _arrangements([tuple(types[u]) for u in units])
+    if total <= 1:
+        raise DesignError("No rearrangement of the observations changes the design within the exchangeability blocks: "
+                          "the effect is constant where exchange is allowed. Choose the other exchange, or another "
+                          "contrast.", anchor="exchangeability")
+    if total - 1 <= wanted:
+        order = _all_orders(n, sets, types)
+        return Scheme(order, None, True, f"all {total} distinct rearrangements, {words}", places)
+    order = np.tile(np.arange(n, dtype=np.int32), (wanted, 1))
+    for units in sets:
+        stacked = np.array(units, dtype=np.int32)  # (number of units, size)
+        shuffled = rng.permuted(np.tile(np.arange(len(units), dtype=np.int32), (wanted, 1)), axis=1)
+        order[:, stacked.ravel()] = stacked[shuffled].reshape(wanted, -1)
+    return Scheme(order, None, False, f"{wanted} random permutations, {words}", places)
+
+
+def _arrangements(kinds: list[tuple]) -> int:
+    """Return the number of distinct orders of items of which some are alike."""
+    total = math.factorial(len(kinds))
+    for kind in set(kinds):
+        total //= math.factorial(kinds.count(kind))
+    return total
+
+
+def _all_orders(n, sets, types) -> np.ndarray:
+    """List one order for each distinct arrangement of the design rows, leaving out the observed one."""
+    orders = [np.arange(n, dtype=np.int32)]
+    for units in sets:
+        kinds = [tuple(types[u]) for u in units]
+        grown = []
+        for arrangement in _distinct(kinds):
+            for base in orders:
+                new = base.copy()
+                for place, unit in enumerate(arrangement):
+                    new[units[place]] = units[unit]
+                grown.append(new)
+        orders = grown
+    listed = np.array(orders)
+    return listed[~(types[listed] == types).all(axis=1)]
+
+
+def _distinct(kinds: list[tuple]):
+    """Yield one arrangement of unit indices for each distinct sequence of kinds."""
+    pools: dict[tuple, list[int]] = {}
+    for index, kind in enumerate(kinds):
+        pools.setdefault(kind, []).append(index)
+    used = dict.fromkeys(pools, 0)
+
+    def extend(prefix):
+        if len(prefix) == len(kinds):
+            yield list(prefix)
+            return
+        for kind, members in pools.items():
+            if used[kind] < len(members):
+                used[kind] += 1
+                yield from extend([*prefix, members[used[kind] - 1]])
+                used[kind] -= 1
+
+    yield from extend([])

@@ -1,0 +1,54 @@
+"""The permutation products on a torch device (a GPU), in float64; optional, with the numbers of the CPU code."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from DiscRelaxometryLib.errors import DesignError
+
+from .permutation import TIE, Stratum, _block_maxima, _moved, batches, partial_r2
+from .permutation_schemes import Scheme
+
+BATCH = 512
+
+
+def require_device(device: str) -> None:
+    """Raise DesignError if torch or the device is not there."""
+    try:
+        import torch
+
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except ImportError:
+        raise DesignError("A GPU was asked for, but torch is not installed: install it, or choose device 'cpu'.",
+                          anchor="gpu") from None
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DesignError(f"The device '{device}' can not be used ({reason}): choose device 'cpu'.",
+                          anchor="gpu") from None
+
+
+def block_maxima_torch(stratum: Stratum, block: slice, scheme: Scheme, alternative: str, device: str):
+    """Return the largest rho of each permutation in one block, and the count of each voxel; see ``permutation``."""
+    import torch
+
+    if stratum.q.ndim == 3:
+        return _block_maxima(stratum, block, scheme, alternative)
+    device = device.removeprefix("torch:")
+    order, sign = scheme.restrict(stratum.rows)
+    signed = stratum.kind == "t" and alternative != "two-sided"
+    turn = -1.0 if alternative == "less" else 1.0
+    identity = np.arange(order.shape[1], dtype=order.dtype)[None]
+    observed = partial_r2(stratum, block, identity, None, signed)[0] * turn
+    reach = torch.as_tensor(observed - TIE * np.abs(observed), device=device)
+    data = torch.as_tensor(np.ascontiguousarray(stratum.data[:, block]), device=device)
+    best, count = np.empty(len(order)), torch.zeros(len(observed), dtype=torch.int64, device=device)
+    for batch in batches(len(order), BATCH):
+        moved = torch.as_tensor(_moved(stratum, order[batch], None if sign is None else sign[batch]), device=device)
+        g = (moved.reshape(-1, moved.shape[2]) @ data).reshape(*moved.shape[:2], -1)
+        square = g * g
+        rho = square[: stratum.r].sum(dim=0) / (1.0 - square[stratum.r:].sum(dim=0))
+        if signed:
+            rho = torch.copysign(rho, g[0]) * turn
+        best[batch] = rho.max(dim=1).values.cpu().numpy()
+        count += (rho >= reach).sum(dim=0)
+    return best, count.cpu().numpy()
