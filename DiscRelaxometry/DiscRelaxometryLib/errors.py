@@ -18,6 +18,15 @@ class DiscRelaxometryError(ValueError):
         super().__init__(message)
         self.anchor = anchor
 
+    @property
+    def message(self) -> str:
+        """The sentence alone."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        """Return the sentence, and where the troubleshooting page explains it."""
+        return f"{self.message} [Help: troubleshooting, '{self.anchor}']" if self.anchor else self.message
+
 
 class GeometryError(DiscRelaxometryError):
     """Images do not share a grid, or a grid is unusable."""

@@ -152,3 +152,11 @@ def test_no_pickled_weights_and_no_large_file():
 def test_python_files_stay_short():
     long = {p.name: n for p in tracked("*.py") if (n := len(p.read_text(encoding="utf-8").splitlines())) > 400}
     assert not long, f"over 400 lines: {long}"
+
+
+def test_every_help_anchor_is_explained():
+    page = (ROOT / "Docs/troubleshooting.md").read_text(encoding="utf-8")
+    known = set(re.findall(r'<a id="([\w-]+)"></a>', page))
+    for path in tracked("DiscRelaxometry/*.py", "DiscAtlas/*.py", "DiscStats/*.py"):
+        used = set(re.findall(r'anchor="([\w-]+)"', path.read_text(encoding="utf-8")))
+        assert used <= known, f"{path.name}: {sorted(used - known)} not in Docs/troubleshooting.md"

@@ -35,7 +35,8 @@ slicerMacroBuildScriptedModule(
 
 #-----------------------------------------------------------------------------
 if(BUILD_TESTING)
-  add_subdirectory(Testing/Python)
+  # Register the unittest subclass in the main script as a ctest; it is also available at runtime.
+  slicer_add_python_unittest(SCRIPT ${{MODULE_NAME}}.py)
 endif()
 """
 
