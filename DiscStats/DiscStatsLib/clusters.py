@@ -117,7 +117,7 @@ def cluster_rows(*, stat, labels, extent_p, mass_p, height, columns: dict[str, n
                "p_mass": None if mass_p is None else float(mass_p[number - 1]), "level": level_name(levels[peak])}
         for name, key in (("peak_p_fwe", "p_fwe"), ("peak_p_tfce", "p_tfce"), ("effect", "effect")):
             row[name] = float(columns[key][peak]) if key in columns else None
-        row["effect_mean"] = float(np.nanmean(columns["effect"][members])) if "effect" in columns else None
+        row["effect_mean"] = float(np.mean(columns["effect"][members])) if "effect" in columns else None
         if regions is not None:
             row["region"] = region_names.get(int(regions[peak]), str(int(regions[peak])))
             values, counts = np.unique(regions[members], return_counts=True)

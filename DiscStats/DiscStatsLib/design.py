@@ -90,6 +90,11 @@ def build_design(formula: str | Formula, participants, *, level: str = "", ranks
     table = level_table(participants, formula.names, level)
     require_columns(formula, table.columns)
     table = _without_missing(table, formula, missing, level)
+    alike = [n for n in formula.names if table[n].nunique() == 1] if checks else []
+    if alike:
+        where = f" at level {level}" if level else ""
+        raise DesignError(f"'{alike[0]}' has the same value ({table[alike[0]].iloc[0]}) for everyone{where}: take it out "
+                          "of the formula.", anchor="design")
     matrix, info = _evaluate(formula, table)
     design = Design(formula, matrix, list(info.column_names),
                     {t: list(range(s.start, s.stop)) for t, s in info.term_name_slices.items()},
@@ -172,8 +177,10 @@ def _evaluate(formula: Formula, table) -> tuple[np.ndarray, object]:
         with np.errstate(all="ignore"):
             result = patsy.dmatrix(formula.terms, frame, eval_env=patsy.EvalEnvironment([allowed]), NA_action="raise")
     except patsy.PatsyError as error:
-        reason = str(error).splitlines()[0]
-        raise DesignError(f"The formula '{formula}' can not be evaluated: {reason}.", anchor="formula") from None
+        reason = str(error).splitlines()[0].removeprefix("Error evaluating factor: ")
+        text = [n for n in formula.names if frame[n].dtype.kind not in "ifub"]
+        hint = f" {', '.join(text)} holds text: use C() for groups." if text else ""
+        raise DesignError(f"The formula '{formula}' can not be evaluated ({reason}).{hint}", anchor="formula") from None
     except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
         raise DesignError(f"The formula '{formula}' can not be evaluated ({error}): is a column text where a number is "
                           "needed? Use C() for groups.", anchor="formula") from None

@@ -85,7 +85,8 @@ def tfce(stat: np.ndarray, neighbors: np.ndarray, settings: TfceSettings | None 
         With the sign of `stat`.
     """
     settings = settings or TfceSettings()
-    stat = np.nan_to_num(np.asarray(stat, float), nan=0.0)
+    stat = np.asarray(stat, float)
+    stat = np.where(np.isnan(stat), 0.0, stat)
     if not np.isfinite(stat).all():
         raise DesignError("The statistic is infinite somewhere: TFCE needs finite values.")
     size = np.abs(stat)
@@ -122,7 +123,11 @@ def _kernel(compiled: bool):
         return _enhance
     import numba
 
-    return numba.njit(nogil=True, cache=True, boundscheck=False)(_enhance)
+    try:
+        return numba.njit(nogil=True, cache=True)(_enhance)
+    except RuntimeError:
+        # No folder to keep compiled code in: compile once a process.
+        return numba.njit(nogil=True)(_enhance)
 
 
 def _enhance(order, weight, positive, neighbors, power):

@@ -8,16 +8,33 @@ from DiscStatsLib.multiple import adjust_bh, adjust_bky, adjust_by, reject_bky
 from DiscStatsLib.permutation import fwe_p, make_stratum, max_statistics
 from DiscStatsLib.permutation_schemes import make_scheme
 
-BH_P = [.0001, .0004, .0019, .0095, .0201, .0278, .0298, .0344, .0459, .3240, .4262, .5719, .6528, .7590, 1.0]
+BH_P = [
+    0.0001,
+    0.0004,
+    0.0019,
+    0.0095,
+    0.0201,
+    0.0278,
+    0.0298,
+    0.0344,
+    0.0459,
+    0.3240,
+    0.4262,
+    0.5719,
+    0.6528,
+    0.7590,
+    1.0,
+]
 
 
 def test_benjamini_hochberg_1995():
     adjusted = adjust_bh(BH_P)
-    np.testing.assert_allclose(adjusted[:10], [.0015, .003, .0095, .035625, .0603, .0638571, .0638571, .0645, .0765,
-                                               .486], rtol=1e-5)
-    assert (adjusted <= .05).sum() == 4
-    assert (np.array(BH_P) * 15 <= .05).sum() == 3
-    assert (adjust_by(BH_P) <= .05).sum() == 3
+    np.testing.assert_allclose(
+        adjusted[:10], [0.0015, 0.003, 0.0095, 0.035625, 0.0603, 0.0638571, 0.0638571, 0.0645, 0.0765, 0.486], rtol=1e-5
+    )
+    assert (adjusted <= 0.05).sum() == 4
+    assert (np.array(BH_P) * 15 <= 0.05).sum() == 3
+    assert (adjust_by(BH_P) <= 0.05).sum() == 3
 
 
 def test_bky_is_the_two_stage_procedure_of_statsmodels():
@@ -39,15 +56,16 @@ def test_fdr_leaves_missing_voxels_missing():
 
 
 def test_partial_correlation_of_ppcor():
-    hl = np.array([7, 15, 19, 15, 21, 22, 57, 15, 20, 18.])
-    disp = np.array([0, .964, 0, 0, .921, 0, 0, 1.006, 0, 1.011])
-    deg = np.array([9, 2, 3, 4, 1, 3, 1, 3, 6, 1.])
+    hl = np.array([7, 15, 19, 15, 21, 22, 57, 15, 20, 18.0])
+    disp = np.array([0, 0.964, 0, 0, 0.921, 0, 0, 1.006, 0, 1.011])
+    deg = np.array([9, 2, 3, 4, 1, 3, 1, 3, 6, 1.0])
     bc = np.array([1.78e-2, 1.05e-6, 1.37e-5, 7.18e-3, 0, 0, 0, 4.48e-3, 2.1e-6, 0])
     design = np.column_stack([np.ones(10), disp, deg, bc])
     result = fit(partition(design, [[0, 1, 0, 0]]), hl[:, None])
     assert result.df == 6
-    np.testing.assert_allclose([result.r[0], result.stat[0], result.p[0]],
-                               [-0.6720863, -2.223267, 0.06789202], rtol=1e-6)
+    np.testing.assert_allclose(
+        [result.r[0], result.stat[0], result.p[0]], [-0.6720863, -2.223267, 0.06789202], rtol=1e-6
+    )
 
 
 def test_longley_of_nist():
@@ -56,16 +74,30 @@ def test_longley_of_nist():
     data = longley.load_pandas()
     design = np.column_stack([np.ones(16), data.exog.to_numpy()])
     y = data.endog.to_numpy()[:, None]
-    b = [-3482258.63459582, 15.0618722713733, -0.0358191792925910, -2.02022980381683, -1.03322686717359,
-         -0.0511041056535807, 1829.15146461355]
-    se = [890420.383607373, 84.9149257747669, 0.0334910077722432, 0.488399681651699, 0.214274163161675,
-          0.226073200069370, 455.478499142212]
+    b = [
+        -3482258.63459582,
+        15.0618722713733,
+        -0.0358191792925910,
+        -2.02022980381683,
+        -1.03322686717359,
+        -0.0511041056535807,
+        1829.15146461355,
+    ]
+    se = [
+        890420.383607373,
+        84.9149257747669,
+        0.0334910077722432,
+        0.488399681651699,
+        0.214274163161675,
+        0.226073200069370,
+        455.478499142212,
+    ]
     np.testing.assert_allclose(estimates(design, y)[:, 0], b, rtol=1e-9)
     for j in range(7):
         result = fit(partition(design, np.eye(7)[[j]]), y)
         np.testing.assert_allclose([result.effect[0], result.se[0]], [b[j], se[j]], rtol=1e-8)
     overall = fit(partition(design, np.eye(7)[1:]), y, "F")
-    np.testing.assert_allclose([overall.stat[0], overall.size[0]], [330.285339234588, .995479004577296], rtol=1e-9)
+    np.testing.assert_allclose([overall.stat[0], overall.size[0]], [330.285339234588, 0.995479004577296], rtol=1e-9)
 
 
 @pytest.mark.parametrize("contrast", [[[0, 1, 0, 0]], [[0, 1, -1, 0]], [[0, 1, 0, 0], [0, 0, 0, 1]]])
@@ -87,7 +119,9 @@ def test_glm_is_that_of_statsmodels(contrast):
         limits = theirs.conf_int()[0]
         np.testing.assert_allclose(
             [ours.effect[v], ours.se[v], ours.stat[v], ours.p[v], ours.ci_low[v], ours.ci_high[v]],
-            [theirs.effect[0], theirs.sd[0, 0], theirs.tvalue[0, 0], theirs.pvalue, *limits], rtol=1e-8)
+            [theirs.effect[0], theirs.sd[0, 0], theirs.tvalue[0, 0], theirs.pvalue, *limits],
+            rtol=1e-8,
+        )
 
 
 def test_exhaustive_two_groups_of_four_have_70_relabelings():
@@ -106,8 +140,9 @@ def test_exhaustive_two_groups_of_four_have_70_relabelings():
 
 def test_critical_r_of_31_people():
     # |r| at which two-sided p = .05 with 0..4 covariates (statistics.md).
-    for covariates, r in enumerate([.355, .361, .367, .374, .381]):
+    for covariates, r in enumerate([0.355, 0.361, 0.367, 0.374, 0.381]):
         df = 31 - 2 - covariates
         from scipy.stats import t
+
         critical = t.isf(0.025, df)
-        assert critical / np.sqrt(critical ** 2 + df) == pytest.approx(r, abs=6e-4)
+        assert critical / np.sqrt(critical**2 + df) == pytest.approx(r, abs=6e-4)
