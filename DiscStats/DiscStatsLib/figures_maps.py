@@ -1,0 +1,181 @@
+"""Pictures of volumes for the report: people's segmentations and maps, and maps on the atlas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from DiscRelaxometryLib.image import Image
+from DiscRelaxometryLib.labels import BY_VALUE, disc_value
+
+from .figures import new_figure
+
+_GREY_BACK = "#0d1218"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a map is shown: color table, range, and the legend's text."""
+
+    colors: str
+    low: float
+    high: float
+    legend: str
+
+
+def oriented(image: Image) -> Image:
+    """Return the image with axes nearest to LPS order (no resampling), so that pictures have head up."""
+    return Image.from_sitk(sitk.DICOMOrient(image.to_sitk(), "LPS"))
+
+
+def sagittal_slice(image: Image, labels: Image) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return the sagittal slice with most disc, its labels, and the aspect (height of a pixel over its width).
+
+    Rows run from head to foot, columns from anterior to posterior.
+    """
+    image, labels = oriented(image), oriented(labels)
+    discs = (labels.array >= 11) & (labels.array <= 28)
+    column = int(np.argmax(discs.sum(axis=(0, 1)))) if discs.any() else labels.array.shape[2] // 2
+    _, sj, sk = image.geometry.spacing
+    return image.array[::-1, :, column], labels.array[::-1, :, column], sk / sj
+
+
+def person_tile(image: Image, labels: Image, width: int = 240) -> np.ndarray:
+    """Return an RGB picture (uint8) of a person's mid-sagittal slice with the labels as colored overlay.
+
+    Parameters
+    ----------
+    image, labels : Image
+        On the same grid.
+    width : int
+        Pixels.
+    """
+    grey, values, aspect = sagittal_slice(image, labels)
+    finite = grey[np.isfinite(grey)]
+    low, high = np.percentile(finite, (1, 99.5)) if finite.size else (0, 1)
+    scaled = np.clip((np.nan_to_num(grey) - low) / max(high - low, 1e-9), 0, 1)
+    rgb = np.repeat((255 * scaled)[..., None], 3, axis=2)
+    for value in np.unique(values):
+        structure = BY_VALUE.get(int(value))
+        if structure is None or structure.kind != "disc":
+            continue
+        inside = values == value
+        rgb[inside] = 0.45 * rgb[inside] + 0.55 * np.array(_bright(structure.value))
+    height = max(1, round(width * aspect * rgb.shape[0] / rgb.shape[1]))
+    rows = np.minimum((np.arange(height) + 0.5) * rgb.shape[0] / height, rgb.shape[0] - 1).astype(int)
+    columns = np.minimum((np.arange(width) + 0.5) * rgb.shape[1] / width, rgb.shape[1] - 1).astype(int)
+    return rgb[rows][:, columns].round().astype(np.uint8)
+
+
+def _bright(value: int) -> tuple[int, int, int]:
+    """Color of a disc on a grey picture: alternating, told apart with every color vision."""
+    return ((0, 158, 255), (255, 176, 0))[value % 2]
+
+
+def montage(tiles: Sequence[tuple[str, np.ndarray, bool]], columns: int = 8):
+    """Return a figure of pictures with titles; flagged ones have an orange frame and title.
+
+    Parameters
+    ----------
+    tiles : sequence of (title, RGB array, flagged)
+    columns : int
+    """
+    columns = min(columns, max(len(tiles), 1))
+    rows = -(-len(tiles) // columns)
+    ratio = max((t[1].shape[0] / t[1].shape[1] for t in tiles), default=1.6)
+    figure, axes = new_figure(1.45 * columns, (1.45 * ratio + 0.24) * rows, rows, columns)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, (title, rgb, flagged) in zip(axes.flat, tiles):
+        axis.imshow(rgb, interpolation="nearest")
+        axis.set_title(title + (" \u2691" if flagged else ""), fontsize=7.5, pad=3,
+                       color="#b35806" if flagged else "#1b2733", weight="bold" if flagged else "normal")
+        if flagged:
+            axis.set_axis_on()
+            axis.set(xticks=[], yticks=[])
+            for spine in axis.spines.values():
+                spine.set(visible=True, color="#d95f02", linewidth=2)
+    return figure
+
+
+def map_row(images: Mapping[str, tuple[Image, Image, Look]]):
+    """Return a figure of one person's maps, cropped to the discs: title -> (map, labels, look)."""
+    figure, axes = new_figure(2.7 * len(images), 3.8, 1, len(images))
+    for axis, (title, (image, labels, look)) in zip(axes[0], images.items()):
+        values, names, aspect = sagittal_slice(image, labels)
+        rows, columns = np.nonzero((names >= 11) & (names <= 28))
+        window = (slice(max(rows.min() - 4, 0), rows.max() + 5), slice(max(columns.min() - 4, 0), columns.max() + 5)
+                  ) if rows.size else (slice(None), slice(None))
+        shown = axis.imshow(values[window], cmap=look.colors, vmin=look.low, vmax=look.high, aspect=aspect)
+        axis.set(xticks=[], yticks=[], title=title, facecolor=_GREY_BACK)
+        figure.colorbar(shown, ax=axis, label=look.legend, shrink=0.8)
+    return figure
+
+
+def level_views(image: Image, labels: Image, value: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return mid-sagittal and mid-transverse slices of one disc of an atlas image, NaN outside the disc.
+
+    The sagittal slice has head up and anterior left; the transverse one has anterior up, the patient's right left.
+    """
+    inside = labels.array == value
+    k, j, i = np.nonzero(inside)
+    box = tuple(slice(v.min(), v.max() + 1) for v in (k, j, i))
+    values = np.where(inside, image.array, np.nan)[box]
+    return values[::-1, :, values.shape[2] // 2], _transverse(values)
+
+
+def _transverse(values: np.ndarray) -> np.ndarray:
+    """Return the surface through the middle of the disc's height: discs are tilted, a plane would leave them."""
+    count = np.isfinite(values).sum(axis=0)
+    order = np.argsort(~np.isfinite(values), axis=0, kind="stable")
+    middle = np.take_along_axis(order, np.maximum(count // 2, 0)[None], axis=0)
+    return np.where(count > 0, np.take_along_axis(values, middle, axis=0)[0], np.nan)
+
+
+def atlas_figure(columns: Mapping[str, tuple[Image, Look]], labels: Image, levels: Sequence[str],
+                 outline: Mapping[str, Image] | None = None):
+    """Return a figure of maps on the atlas: a row a level, and per map a mid-sagittal and a transverse view.
+
+    Parameters
+    ----------
+    columns : mapping
+        Title -> (map, look).
+    labels : Image
+        Atlas labels.
+    levels : sequence of str
+    outline : mapping, optional
+        Title -> image whose nonzero voxels are outlined (significant voxels).
+    """
+    import matplotlib
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    present = [v for v in levels if np.any(labels.array == disc_value(v))]
+    count = len(columns)
+    figure, axes = new_figure(3.9 * count + 0.5, 1.12 * len(present) + 0.8, len(present), 2 * count,
+                              gridspec_kw={"width_ratios": [1.0, 1.15] * count})
+    for n, (title, (image, look)) in enumerate(columns.items()):
+        cmap = matplotlib.colormaps[look.colors].with_extremes(bad=(0, 0, 0, 0))
+        for row, level in enumerate(present):
+            views = level_views(image, labels, disc_value(level))
+            lines = level_views(outline[title], labels, disc_value(level)) if outline and title in outline else None
+            shape = level_views(labels, labels, disc_value(level))
+            for m in range(2):
+                axis = axes[row, 2 * n + m]
+                axis.imshow(np.isfinite(shape[m]), cmap="Greys", vmin=0, vmax=6, interpolation="nearest")
+                axis.imshow(views[m], cmap=cmap, vmin=look.low, vmax=look.high, interpolation="nearest")
+                if lines is not None and np.nansum(lines[m]) > 0:
+                    axis.contour(np.nan_to_num(lines[m]) > 0, levels=[0.5], colors="black", linewidths=1.1)
+                axis.set(xticks=[], yticks=[])
+                for spine in axis.spines.values():
+                    spine.set_visible(False)
+            if n == 0:
+                axes[row, 0].set_ylabel(level, rotation=0, ha="right", va="center", weight="bold")
+        axes[0, 2 * n].set_title("sagittal", fontsize=8, weight="normal", color="#5b6b7a")
+        axes[0, 2 * n + 1].set_title("transverse", fontsize=8, weight="normal", color="#5b6b7a")
+        bar = figure.colorbar(ScalarMappable(Normalize(look.low, look.high), cmap), ax=axes[:, 2 * n: 2 * n + 2],
+                              orientation="horizontal", shrink=0.75, aspect=32, pad=0.02)
+        bar.set_label(f"{title}: {look.legend}" if look.legend else title)
+    return figure

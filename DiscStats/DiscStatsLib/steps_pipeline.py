@@ -1,0 +1,23 @@
+"""The study's pipeline: stages of person steps and group steps."""
+
+from __future__ import annotations
+
+from .runner import Stage
+from .steps_analysis import analysis_step, template_step
+from .steps_group import means_step, score_step, tables_step
+from .steps_person import atlas_step, person_steps
+from .steps_report import report_step, tile_step
+from .study_settings import Settings
+
+
+def stages(settings: Settings) -> list[Stage]:
+    """Return the stages; building a template waits for everyone's shapes, the shipped atlas does not."""
+    first = (*person_steps(), score_step(), tile_step())
+    group = [tables_step(), means_step()]
+    if settings.formula:
+        group.append(analysis_step(settings.analysis))
+    group.append(report_step(settings.analysis if settings.formula else ""))
+    if settings.template == "build":
+        return [Stage("person", first), Stage("group", (template_step(),)), Stage("person", (atlas_step(),)),
+                Stage("group", tuple(group))]
+    return [Stage("person", (*first, atlas_step())), Stage("group", tuple(group))]
