@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from DiscRelaxometryLib.tables import Table
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
+
+from DiscRelaxometryLib.tables import Table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Sagittal lumbar MRI to labelled discs, T1rho and T2 maps, and voxel-wise cohort statistics. "
@@ -132,7 +133,7 @@ def simulate(output: Annotated[Path, typer.Argument(help="Folder for the simulat
 def segment(image: Annotated[Path, typer.Argument(help="Sagittal lumbar volume (NIfTI, NRRD, MetaImage).")],
             output: Annotated[Path, typer.Argument(help="Label image to write.")],
             confidence: Annotated[Path | None, typer.Option(help="Confidence image to write.")] = None,
-            engine: Annotated[str, typer.Option(help="auto, torch or onnxruntime.")] = "auto") -> None:
+            engine: Annotated[str, typer.Option(help="auto, onnx or torch.")] = "auto") -> None:
     """Segment and label the discs of one volume."""
     from DiscRelaxometryLib.image import read_image, write_image
     from DiscRelaxometryLib.measures import measure_discs

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
 from DiscRelaxometryLib.atomic import atomic_path
 
 #: Okabe-Ito colors, told apart with every common color vision.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 #: Pfirrmann grades I to V, light to dark.
 GRADE_COLORS = ("#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08306b")
+ROMAN = ("I", "II", "III", "IV", "V")
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#5b6b7a",
          "axes.labelcolor": "#1b2733", "xtick.color": "#1b2733", "ytick.color": "#1b2733", "axes.titlesize": 10,
          "axes.titleweight": "bold", "legend.frameon": False, "font.family": "DejaVu Sans", "axes.axisbelow": True}
@@ -87,12 +89,13 @@ def _grade_bars(axis, grades: Mapping[str, Sequence[float]]) -> None:
     bottom = np.zeros(len(levels))
     for grade, color in enumerate(GRADE_COLORS, start=1):
         counts = np.array([np.sum(np.asarray(grades[v], float) == grade) for v in levels])
-        axis.barh(levels, counts, left=bottom, color=color, edgecolor="white", label="I II III IV V".split()[grade - 1])
+        axis.barh(levels, counts, left=bottom, color=color, edgecolor="white", label=ROMAN[grade - 1])
         bottom += counts
     axis.invert_yaxis()
     axis.set_title("Pfirrmann grade")
     axis.set_xlabel("people")
-    axis.legend(ncols=5, fontsize=7, loc="upper center", bbox_to_anchor=(0.45, -0.24), handlelength=1, columnspacing=0.8)
+    axis.legend(ncols=5, fontsize=7, loc="upper center", bbox_to_anchor=(0.45, -0.24), handlelength=1,
+                columnspacing=0.8)
 
 
 def plot_agreement(first: np.ndarray, second: np.ndarray, groups: Sequence[str], names: tuple[str, str], unit: str,
@@ -150,7 +153,8 @@ def plot_groups(panels: Mapping[str, Mapping[float, Sequence[float]]], xlabel: s
         for n, key in enumerate(keys):
             values = np.asarray(groups[key], float)
             values = values[np.isfinite(values)]
-            axis.scatter(n + rng.uniform(-0.16, 0.16, len(values)), values, s=11, color=COLORS[0], alpha=0.55, linewidths=0)
+            spread = rng.uniform(-0.16, 0.16, len(values))
+            axis.scatter(n + spread, values, s=11, color=COLORS[0], alpha=0.55, linewidths=0)
             if len(values):
                 axis.plot([n - 0.28, n + 0.28], [np.median(values)] * 2, color=COLORS[1], lw=2.2)
         axis.set_xticks(range(len(keys)), [f"{k:g}" if isinstance(k, float) else str(k) for k in keys])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
+
 from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.labels import BY_VALUE, disc_value
 

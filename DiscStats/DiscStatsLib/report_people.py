@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.tables import Column, Table
 
@@ -66,7 +67,8 @@ def _cohort_figure(context: Context, folder: Path) -> Figure | None:
     table = context.study.participants
     rows = [r for r in table.rows if r["participant_id"] in context.everyone]
     per_level = level_columns(table.names)
-    wanted = [v for v in dict.fromkeys([*formula_variables(context.settings.formula), "age", "sex"]) if v in table.names]
+    wanted = dict.fromkeys([*formula_variables(context.settings.formula), "age", "sex"])
+    wanted = [v for v in wanted if v in table.names]
     values = {v: [_number(r[v]) for r in rows] for v in wanted[:4]}
     grades = {level: [_number(r[c]) for r in rows] for level, c in per_level.get("pfirrmann", {}).items()}
     if not values and not grades or not rows:
@@ -91,9 +93,9 @@ def warnings(context: Context) -> Section:
         items.append(("warning", "These data are simulated. No statement about people follows from them."))
     has_signal = any("normalize" in r for r in context.everyone.values())
     if has_signal:
-        items.append(("warning", "nT2w is the T2-weighted signal divided by that of cerebrospinal fluid. It is not T2: it "
-                      "depends on the sequence, coil and proton density, and is compared here between people of the same "
-                      "or similar protocols only."))
+        items.append(("warning", "nT2w is the T2-weighted signal divided by that of cerebrospinal fluid. It is not T2: "
+                      "it depends on the sequence, coil and proton density, and is compared here between people of the "
+                      "same or similar protocols only."))
     items += [("error", f"{p} is missing: {w}") for p, w in sorted(context.missing.items())]
     flagged = [(p, n) for p, records in context.everyone.items() for s, r in records.items()
                if s in ("segment", "normalize") or s.startswith(("maps", "carry")) for n in r.notes]
@@ -116,8 +118,8 @@ def training_overlap(context: Context) -> str:
     known = trained_on(context.study) & cnn
     if not known:
         return ""
-    return (f"{len(known)} of {len(cnn)} people were in the training set of the shipped network, so agreement with their "
-            "reference masks is optimistic; held-out figures are in the validation document.")
+    return (f"{len(known)} of {len(cnn)} people were in the training set of the shipped network, so agreement with "
+            "their reference masks is optimistic; held-out figures are in the validation document.")
 
 
 def segmentation(context: Context, folder: Path) -> Section:
@@ -139,7 +141,8 @@ def segmentation(context: Context, folder: Path) -> Section:
                        f"Segmentation of {len(shown)} people.{left}", "Sagittal slices with labelled discs"))
     confidences = _confidences(context)
     if confidences:
-        section.add(Figure(save(context, plot_quality(confidences, "Mean confidence of the disc"), folder, "confidence"),
+        figure = plot_quality(confidences, "Mean confidence of the disc")
+        section.add(Figure(save(context, figure, folder, "confidence"),
                            "Calibrated confidence of each disc; the line is the median.", "Confidence by level", False))
     return section
 
@@ -165,7 +168,8 @@ def map_quality(context: Context, folder: Path) -> Section | None:
     path = context.output_of("tables", "regions.tsv")
     if not path:
         return None
-    section = Section("Map quality", "maps", lead="Failed or out-of-range voxels are missing (not zero) and are counted.")
+    section = Section("Map quality", "maps",
+                      lead="Failed or out-of-range voxels are missing (not zero) and are counted.")
     rows = [r for r in read_rows(path).rows if r["region"] == "whole"]
     table = Table("map quality", [Column("map"), Column("people"), Column("discs"),
                                   Column("mean", "", "Mean over discs of the disc means"),

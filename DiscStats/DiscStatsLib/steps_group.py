@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+
 from DiscRelaxometryLib.image import Image, read_image, write_image
 from DiscRelaxometryLib.labels import DISCS, disc_name
 from DiscRelaxometryLib.tables import Column, Table, read_tsv
@@ -15,7 +16,8 @@ from .study_settings import MAPS
 
 #: Tables of people that are joined: name of the group's table -> (step, ending of the person's file).
 JOINED = {"discs": ("measure", "desc-discs_measures.tsv"), "regions": ("measure", "desc-regions_measures.tsv"),
-          "registration": ("atlas", "desc-registration_quality.tsv"), "agreement": ("score", "desc-agreement_measures.tsv")}
+          "registration": ("atlas", "desc-registration_quality.tsv"),
+          "agreement": ("score", "desc-agreement_measures.tsv")}
 _TEXT = ("participant_id", "level", "region", "map", "unit", "flags", "label", "status", "backend", "notes", "name")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+
 from DiscRelaxometryLib.atomic import atomic_path
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
 
@@ -16,7 +17,7 @@ from .study import sidecar
 
 def load_series(files: Sequence[Path], kind: str, layout: str, times_ms=None):
     """Return the EchoSeries of `kind` from files; `layout` is ``T1rho``, ``T2`` or ``mapss``."""
-    from DiscRelaxometryLib.echo_series import read_echo_series, read_mapss
+    from DiscRelaxometryLib.echo import read_echo_series, read_mapss
 
     source = files[0] if len(files) == 1 else list(files)
     if layout == "mapss":
@@ -26,14 +27,12 @@ def load_series(files: Sequence[Path], kind: str, layout: str, times_ms=None):
 
 def fit_files(files: Sequence[Path], kind: str, model: str, estimator: str, align: str, times_ms=None,
               layout: str = ""):
-    """Read, align and fit a series; return (aligned series, RelaxationFit)."""
+    """Read, align and fit a series; return (Alignment, RelaxationFit)."""
     from DiscRelaxometryLib.align import align_echoes
     from DiscRelaxometryLib.fitting import fit_relaxation
 
-    series = load_series(files, kind, layout or kind, times_ms)
-    aligned = align_echoes(series, mode=align)
-    series = getattr(aligned, "series", aligned)
-    return series, fit_relaxation(series, model=model, estimator=estimator)
+    aligned = align_echoes(load_series(files, kind, layout or kind, times_ms), mode=align)
+    return aligned, fit_relaxation(aligned.series, model=model, estimator=estimator)
 
 
 def _run_fit(kind: str):
@@ -41,8 +40,11 @@ def _run_fit(kind: str):
         settings = context.settings
         series = context.person.of_kind(kind)
         model = settings.t1rho_model if kind == "T1rho" else settings.t2_model
-        echoes, fit = fit_files(series.files, kind, model, settings.estimator, settings.align, layout=series.kind)
-        context.notes += echoes.notes
+        alignment, fit = fit_files(series.files, kind, model, settings.estimator, settings.align, layout=series.kind)
+        echoes = alignment.series
+        context.notes += fit.warnings
+        context.facts.update(notes=echoes.notes, counts=fit.counts, report=report_values(fit.report),
+                             motion=[dict(r) for r in alignment.motion.rows])
         context.facts.update(times_ms=echoes.times_ms.tolist(), model=model, echoes=len(echoes),
                              voxels=int(np.isfinite(fit.value).sum()), size=list(echoes.geometry.size),
                              spacing=list(echoes.geometry.spacing))
@@ -66,7 +68,7 @@ def _run_carry(kind: str):
         anatomical = read_image(context.person.anatomical[0])
         result = carry_labels(labels, anatomical, echo)
         context.facts["report"] = report_values(result.report)
-        context.notes += list(getattr(result, "flags", []))
+        context.notes += result.report.flags
         return [write_image(result.labels, target), _write_transform(result.transform, context, kind)]
     return run
 
@@ -102,7 +104,8 @@ def moved_to_anatomy(image: Image, transform: sitk.Transform) -> Image:
     grid = image.geometry
     origin = np.array(transform.TransformPoint(grid.origin))
     columns = np.array(grid.direction).reshape(3, 3)
-    moved = [np.array(transform.TransformPoint(tuple(np.array(grid.origin) + columns[:, n]))) - origin for n in range(3)]
+    tips = [tuple(np.array(grid.origin) + columns[:, n]) for n in range(3)]
+    moved = [np.array(transform.TransformPoint(tip)) - origin for tip in tips]
     direction = np.stack(moved, axis=1)
     return Image(image.array, Geometry(grid.size, grid.spacing, tuple(origin), tuple(direction.ravel())), image.meta)
 

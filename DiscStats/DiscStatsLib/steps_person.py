@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from DiscRelaxometryLib.errors import GeometryError, RegistrationError, SegmentationError
+
+from DiscRelaxometryLib.errors import GeometryError, SegmentationError
 from DiscRelaxometryLib.image import Image, read_image, resample, write_image
 from DiscRelaxometryLib.labels import DISCS, LUMBAR_LEVELS, disc_name
 from DiscRelaxometryLib.tables import Column, Table
@@ -43,9 +44,11 @@ def _run_segment(context: Context) -> list[Path]:
         from DiscRelaxometryLib.segment import segment
 
         result = segment(image, engine=context.settings.engine)
+        if not result.found:
+            raise SegmentationError(result.reason, anchor="no-spine-found")
         labels, confidence, flags = result.labels, result.confidence, list(result.flags)
-        context.facts["discs"] = [_disc_facts(d) for d in result.discs]
-        context.facts["engine"] = getattr(result, "engine", context.settings.engine)
+        context.facts.update(discs=[{"name": q.name, **vars(q)} for q in result.quality], model=result.model, engine=result.engine,
+                             certain=result.certain, evidence=result.evidence)
     values = sorted(set(np.unique(labels.array).tolist()) & {d.value for d in DISCS})
     if not values:
         raise SegmentationError("No disc was found: is it a sagittal image of the lumbar spine? "
@@ -61,11 +64,6 @@ def _run_segment(context: Context) -> list[Path]:
         percent = np.clip(np.rint(100 * np.nan_to_num(confidence.array)), 0, 100).astype(np.uint8)
         written.append(write_image(confidence.like(percent), context.path("desc-confidence_percent.nii.gz")))
     return written
-
-
-def _disc_facts(disc) -> dict:
-    names = ("name", "value", "volume", "height", "confidence", "flags")
-    return {n: getattr(disc, n) for n in names if hasattr(disc, n)}
 
 
 def _existing_labels(context: Context, image: Image) -> Image:
@@ -90,7 +88,8 @@ def _weights(context: Context) -> dict:
         folder = resource_path("Weights")
     except DiscRelaxometryError:
         return {"weights": "missing"}
-    return {"weights": {f.name: file_hash(f) for f in sorted(folder.iterdir()) if f.suffix in (".onnx", ".safetensors")}}
+    files = [f for f in sorted(folder.iterdir()) if f.suffix in (".onnx", ".safetensors")]
+    return {"weights": {f.name: file_hash(f) for f in files}}
 
 
 def _segment_inputs(context: Context) -> list[Path]:
@@ -108,11 +107,9 @@ def _run_normalize(context: Context) -> list[Path]:
 
     image = read_image(context.person.anatomical[0])
     labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
-    result = normalized_t2w(image, labels)
-    normalized = getattr(result, "image", result)
-    context.facts.update({k: v for k, v in normalized.meta.items() if isinstance(v, (int, float, str, bool))
-                          and k != "path"})
-    context.notes += [str(n) for n in normalized.meta.get("flags", [])]
+    normalized = normalized_t2w(image, labels)
+    context.facts["csf"] = normalized.meta["csf"]
+    context.notes += normalized.meta["flags"]
     return [write_image(normalized, context.path("desc-csfnorm_nT2w.nii.gz"))]
 
 
@@ -151,17 +148,17 @@ def _with_person(table: Table, column: Column, context: Context, name: str) -> P
 def _run_atlas(context: Context) -> list[Path]:
     """Register the person's discs with the atlas and bring all maps there, with one interpolation each."""
     from DiscAtlasLib.registration import register_person
-    from DiscAtlasLib.warp import warp_to_atlas
+    from DiscAtlasLib.warping import warp_to_atlas
 
     atlas = context_atlas(context)
     labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
     levels = [v for v in LUMBAR_LEVELS if v in context.settings.levels]
-    registration = register_person(labels, atlas, levels=levels, backend=context.settings.registration)
+    registration = register_person(labels, atlas, levels=levels, backend=context.settings.registration,
+                                   person=context.person.id)
     quality = registration.quality
     context.facts["quality"] = [dict(r) for r in quality.rows]
-    if not quality.rows:
-        raise RegistrationError("No disc could be registered with the atlas: look at the segmentation.")
-    path = _with_person(quality, Column("participant_id", "", "Person"), context, "desc-registration_quality.tsv")
+    context.notes += [f"{r['level']}: {r['flags']}" for r in quality.rows if r.get("flags")]
+    path = quality.write(context.path("desc-registration_quality.tsv"))
     written = [path, path.with_suffix(".json")]
     for key, (image, _) in person_maps(context).items():
         if key in RELAXATION:
@@ -184,7 +181,7 @@ def context_atlas(context: Context):
 def _atlas_identity(context: Context) -> dict:
     from DiscAtlasLib.atlas import load_atlas
 
-    return {} if context.settings.template == "build" else {"atlas": str(load_atlas().provenance.get("version", ""))}
+    return {} if context.settings.template == "build" else {"atlas": str(load_atlas().provenance)}
 
 
 def segment_step() -> Step:

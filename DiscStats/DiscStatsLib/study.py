@@ -80,8 +80,10 @@ def image_stem(path: Path) -> str:
 
 
 def sidecar(path: Path) -> Path:
-    """Return where the JSON sidecar of an image is expected."""
-    return path.with_name(image_stem(path) + ".json")
+    """Return where the JSON sidecar of an image is: of its own name, or shared by all echoes."""
+    own = path.with_name(image_stem(path) + ".json")
+    shared = path.with_name(_ECHO_ENTITY.sub("", image_stem(path)) + ".json")
+    return own if own.exists() or not shared.exists() else shared
 
 
 @dataclass

@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from DiscRelaxometryLib.echo_dicom import sidecar_values
+from DiscRelaxometryLib.errors import EchoSeriesError
+
 from .study import Series, sidecar
 
 #: Fields that identify a person; they are never copied, and a study should not carry them.
 IDENTITY = ("PatientName", "PatientID", "PatientBirthDate", "PatientAddress", "OtherPatientIDs", "AccessionNumber",
             "ReferringPhysicianName", "OperatorsName", "InstitutionName", "InstitutionAddress")
-#: Sidecar fields with the times of each kind, in the order they are looked for.
-TIME_FIELDS = {"T1rho": ("SpinLockTime", "SpinLockTimes", "EchoTime"), "T2": ("EchoTime", "EchoTimes"),
-               "mapss": ("SpinLockTime", "SpinLockTimes")}
+#: Sidecar field that a missing or wrong time is asked for in.
+TIME_FIELD = {"T1rho": "SpinLockTime", "T2": "EchoTime"}
 _BODY_PARTS = ("SPINE", "LSPINE", "LUMBAR", "LUMBARSPINE", "TLSPINE", "LSSPINE", "LWS", "WHOLESPINE", "ABDOMEN", "")
 
 
@@ -131,7 +133,7 @@ def check_series(series: Series, read: bool = True) -> Iterator[tuple[Path, str,
     first = series.files[0]
     if not any(sidecar(f).exists() for f in series.files):
         what = "spin-lock" if series.kind != "T2" else "echo"
-        field = TIME_FIELDS[series.kind][0]
+        field = TIME_FIELD["T2" if series.kind == "T2" else "T1rho"]
         yield (first, "error", f"The JSON sidecar is missing, so the {what} times are unknown.",
                f"Write '{sidecar(first).name}' with '{field}': [...] in seconds; times are never guessed.")
         return
@@ -141,26 +143,45 @@ def check_series(series: Series, read: bool = True) -> Iterator[tuple[Path, str,
 
 
 def _check_times(series: Series, volumes: int) -> Iterator[tuple[Path, str, str, str]]:
-    first = series.files[0]
-    fields = TIME_FIELDS[series.kind]
+    """Check the times of each map the series gives; MAPSS gives two, of four volumes each."""
+    if series.kind == "mapss":
+        if volumes != 7:
+            yield (series.files[0], "error", f"There are {volumes} volumes; a combined MAPSS acquisition has 7.",
+                   "Name separate series '_T1rho' and '_MESE'.")
+            return
+        for kind in ("T1rho", "T2"):
+            yield from _check_kind(series, kind, 4)
+        return
+    yield from _check_kind(series, series.kind, volumes)
+
+
+def _check_kind(series: Series, kind: str, volumes: int) -> Iterator[tuple[Path, str, str, str]]:
+    field = TIME_FIELD[kind]
     times: list[float] = []
-    for file in series.files:
+    seconds = True
+    sidecars = list(dict.fromkeys(sidecar(f) for f in series.files))
+    for path in sidecars:
+        file = next(f for f in series.files if sidecar(f) == path)
         data = read_sidecar(file) or {}
-        value = next((data[f] for f in fields if f in data), None)
-        if value is None:
-            yield (file, "error", f"The sidecar lacks the times ({' or '.join(fields[:2])}).",
-                   f"Add '{fields[0]}' in seconds, one value a volume.")
-            return
+        if series.kind == "mapss" and kind == "T1rho":
+            data = {k: v for k, v in data.items() if not k.startswith("EchoTime")}
         try:
-            times += [float(v) for v in (value if isinstance(value, list) else [value])]
-        except (TypeError, ValueError):
-            yield (file, "error", f"'{fields[0]}' is not a number or a list of numbers.", "Correct the sidecar.")
+            found = sidecar_values(data, kind)
+        except EchoSeriesError as error:
+            yield (file, "error", str(error), "Correct the sidecar.")
             return
-    expected = volumes - 3 if series.kind == "mapss" else volumes
-    if len(times) not in (volumes, expected):
-        yield (first, "error", f"There are {volumes} volumes but {len(times)} times.", "Give one time a volume.")
-    elif max(times) > 1.0:
+        if found is None:
+            yield (file, "error", f"The sidecar lacks the times of the {kind} map ('{field}').",
+                   f"Add '{field}' in seconds, one value a volume.")
+            return
+        times += found[0]
+        seconds = seconds and found[1] != "ms"
+    first = series.files[0]
+    if len(times) != volumes:
+        yield (first, "error", f"There are {volumes} volumes but {len(times)} times of the {kind} map.",
+               "Give one time a volume.")
+    elif seconds and max(times) > 1.0:
         yield (first, "error", f"The times reach {max(times):g}: they are in ms, where BIDS wants seconds.",
-               f"Divide '{fields[0]}' by 1000.")
-    elif 0 < max(times) < 0.001:
+               f"Divide '{field}' by 1000, or name it '{field}_ms'.")
+    elif seconds and 0 < max(times) < 0.001:
         yield (first, "error", f"The longest time is {max(times):g} s: the unit is wrong.", "Give seconds.")

@@ -13,7 +13,7 @@ from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 MAPS = ("T1rho", "T2", "nT2w")
 _CHOICES = {
     "segmentation": ("auto", "cnn", "existing"),
-    "engine": ("auto", "torch", "onnxruntime"),
+    "engine": ("auto", "onnx", "torch"),
     "align": ("auto", "on", "off"),
     "t1rho_model": ("mono2", "mono3"),
     "t2_model": ("mono2", "mono3", "epg"),

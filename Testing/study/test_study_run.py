@@ -157,7 +157,7 @@ def test_disk_full_is_said_and_leaves_no_half_file(study, monkeypatch):
         patch.setattr("study_phantom.write_image", full)
         outcome = run(study)
     assert all("disk is full" in m for m in outcome.missing.values()) and len(outcome.missing) == 3
-    assert not [p for p in (study / "derivatives").rglob("*.nii.gz*")]
+    assert not list((study / "derivatives").rglob("*.nii.gz*"))
     # Not the data's fault: the next run tries again.
     assert set(states(run(study)).values()) == {"done"}
 
@@ -219,12 +219,13 @@ class cluster:
             probe.bind(("127.0.0.1", 0))
             address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        commands = [["dask_scheduler", "--host", "127.0.0.1", "--port", address.rsplit(":", 1)[1], "--no-dashboard"]]
-        commands += [["dask_worker", address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1"]] * self.workers
-        for command in commands:
-            self.processes.append(subprocess.Popen([sys.executable, "-m", f"distributed.cli.{command[0]}", *command[1:]],
-                                                   env=environment, stdout=subprocess.DEVNULL,
-                                                   stderr=subprocess.DEVNULL))
+        port = address.rsplit(":", 1)[1]
+        commands = [["dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"]]
+        commands += [["dask_worker", address, "--nthreads", "1", "--no-dashboard"]] * self.workers
+        for name, *options in commands:
+            self.processes.append(subprocess.Popen(
+                [sys.executable, "-m", f"distributed.cli.{name}", *options], env=environment,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         return address
 
     def __exit__(self, *error):

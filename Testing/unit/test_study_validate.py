@@ -59,7 +59,7 @@ def test_wrong_unit_of_times(study):
 
 def test_wrong_number_of_times(study):
     anat(study, "sub-01", "T1rho.json").write_text('{"SpinLockTime": [0, 0.01, 0.04]}')
-    find(study, "4 volumes but 3 times")
+    find(study, "4 volumes but 3 times of the T1rho map")
 
 
 def test_wrong_unit_of_lengths(study):
@@ -84,7 +84,8 @@ def test_two_series_of_a_kind(study):
 
 def test_echoes_in_files_of_their_own_are_one_series(study):
     for n in (1, 2, 10):
-        write_image(Image(np.ones(GEOMETRY.shape, np.float32), GEOMETRY), anat(study, "sub-01", f"echo-{n}_MESE.nii.gz"))
+        echo = Image(np.ones(GEOMETRY.shape, np.float32), GEOMETRY)
+        write_image(echo, anat(study, "sub-01", f"echo-{n}_MESE.nii.gz"))
         anat(study, "sub-01", f"echo-{n}_MESE.json").write_text(json.dumps({"EchoTime": n * 0.01}))
     series = Study(study).person("sub-01").of_kind("T2")
     assert [f.name.split("_")[1] for f in series.files] == ["echo-1", "echo-2", "echo-10"]
@@ -214,3 +215,21 @@ def test_formula_variables_and_level_columns():
     assert formula_variables("T1rho ~ pfirrmann + np.log(age) + C(sex):odi") == ["pfirrmann", "age", "sex", "odi"]
     assert level_columns(["age", "grade_L4L5", "grade_L5S1"]) == {"grade": {"L4-L5": "grade_L4L5",
                                                                             "L5-S1": "grade_L5S1"}}
+
+
+def test_times_may_be_in_ms_if_the_key_says_so(study):
+    anat(study, "sub-01", "T1rho.json").write_text('{"SpinLockTime_ms": [0, 10, 40, 80]}')
+    assert validate(Study(study)) == []
+
+
+def test_mapss_needs_seven_volumes_and_both_times(study):
+    rng = np.random.default_rng(0)
+    write_series(anat(study, "sub-01", "acq-mapss_T1rhow.nii.gz"), rng)
+    find(study, "has 7")
+    write_series(anat(study, "sub-01", "acq-mapss_T1rhow.nii.gz"), rng, (0, 0.01, 0.04, 0.08, 0.1, 0.2, 0.3))
+    anat(study, "sub-01", "acq-mapss_T1rhow.json").write_text('{"SpinLockTime": [0, 0.01, 0.04, 0.08]}')
+    find(study, "lacks the times of the T2 map")
+    anat(study, "sub-01", "acq-mapss_T1rhow.json").write_text(
+        '{"SpinLockTime": [0, 0.01, 0.04, 0.08], "EchoTime": [0, 0.0137, 0.0273, 0.0547]}')
+    assert validate(Study(study)) == []
+    assert Study(study).person("sub-01").kinds == ("T1rho", "T2")

@@ -1,0 +1,112 @@
+"""Group steps that need everyone: the study's own template, and the voxel-wise analysis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from DiscRelaxometryLib.errors import DesignError, StudyError
+from DiscRelaxometryLib.image import read_image, write_image
+
+from .steps import Context, Step
+from .steps_group import maps_in_atlas
+from .steps_person import context_atlas
+from .study_validate import formula_variables
+
+
+def _run_template(context: Context) -> list[Path]:
+    """Build a template from the people's disc labels."""
+    from DiscAtlasLib.atlas import save_atlas
+    from DiscAtlasLib.template import build_template
+
+    people = [(p, read_image(path)) for p in context.everyone
+              if (path := context.output_of("segment", "desc-discs_dseg.nii.gz", p))]
+    if len(people) < 3:
+        raise StudyError(f"A template needs at least 3 people; {len(people)} have a segmentation. Use the shipped "
+                         "atlas.")
+    atlas = build_template(people)
+    folder = context.path("template/atlas.json").parent
+    save_atlas(atlas, folder)
+    written = sorted(f for f in folder.iterdir() if f.suffix in (".json", ".gz"))
+    context.written += written
+    return written
+
+
+def template_step() -> Step:
+    """Return the step that builds the study's own template."""
+    return Step("template", "1", _run_template, parameters=("levels",), optional=("segment",))
+
+
+def participants_frame(context: Context, people: list[str]):
+    """Return the participants table (pandas) of `people`, in that order.
+
+    Raises
+    ------
+    StudyError
+        If a person has no row.
+    """
+    import pandas
+
+    frame = pandas.read_csv(context.study.root / "participants.tsv", sep="\t", na_values=["n/a"], encoding="utf-8-sig",
+                            dtype={"participant_id": str})
+    frame["participant_id"] = frame["participant_id"].str.strip()
+    frame = frame.set_index("participant_id", drop=False)
+    frame.index.name = None
+    absent = [p for p in people if p not in frame.index]
+    if absent:
+        raise StudyError(f"No row in participants.tsv for {', '.join(absent)}.", anchor="participants-table")
+    return frame.loc[people].reset_index(drop=True)
+
+
+def first_term(formula: str) -> str:
+    """Return the first term of a formula's right side that is not the intercept."""
+    terms = [t.strip() for t in formula.split("~", 1)[-1].split("+")]
+    terms = [t for t in terms if t not in ("", "1", "0", "-1")]
+    if not terms:
+        raise DesignError(f"The formula '{formula}' has no term to test.")
+    return terms[0]
+
+
+def analyzed_people(context: Context, files: dict[str, Path]) -> list[str]:
+    """Return the people with a map and a row in the table."""
+    ids = {r["participant_id"].strip() for r in context.study.participants.rows}
+    return [p for p in files if p in ids]
+
+
+def _run_analysis(name: str):
+    def run(context: Context) -> list[Path]:
+        from .analysis import analyze
+
+        settings = context.settings
+        atlas = context_atlas(context)
+        right = settings.formula.split("~", 1)[-1].strip()
+        folder = f"analysis-{name}"
+        written: list[Path] = []
+        for key, files in maps_in_atlas(context).items():
+            people = analyzed_people(context, files)
+            left_out = sorted(set(files) - set(people))
+            if left_out:
+                context.notes.append(f"{key}: {', '.join(left_out)} have no row in participants.tsv and were left out.")
+            result = analyze([read_image(files[p]) for p in people], atlas.labels, participants_frame(context, people),
+                             f"{key} ~ {right}", settings.contrast or first_term(right),
+                             permutations=settings.permutations, seed=settings.seed)
+            for stat, image in result.maps.items():
+                path = context.path(f"{folder}/space-DiscAtlas_{key}_stat-{stat}.nii.gz")
+                written.append(write_image(image.like(np.asarray(image.array, np.float32)), path))
+            table = context.path(f"{folder}/{key}_clusters.tsv")
+            result.clusters.write(table)
+            written += [table, table.with_suffix(".json")]
+            context.facts[key] = {"people": people, "n": len(people), "stats": sorted(result.maps),
+                                  "clusters": len(result.clusters), "provenance": result.provenance}
+            context.notes += [f"{key}: {w}" for w in getattr(result, "warnings", [])]
+        return written
+    return run
+
+
+def analysis_step(name: str) -> Step:
+    """Return the voxel-wise analysis, one a name, so that several analyses of a study stand side by side."""
+    return Step(f"analysis-{name}", "1", _run_analysis(name), lambda c: [c.study.root / "participants.tsv"],
+                ("formula", "contrast", "maps", "levels", "permutations", "seed", "alpha", "template"),
+                optional=("atlas", "template"), applies=lambda c: bool(maps_in_atlas(c)),
+                extra=lambda c: {"variables": formula_variables(c.settings.formula)})
