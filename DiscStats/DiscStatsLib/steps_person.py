@@ -47,8 +47,8 @@ def _run_segment(context: Context) -> list[Path]:
         if not result.found:
             raise SegmentationError(result.reason, anchor="no-spine-found")
         labels, confidence, flags = result.labels, result.confidence, list(result.flags)
-        context.facts.update(discs=[{"name": q.name, **vars(q)} for q in result.quality], model=result.model, engine=result.engine,
-                             certain=result.certain, evidence=result.evidence)
+        context.facts.update(discs=[{"name": q.name, **vars(q)} for q in result.quality], model=result.model,
+                             engine=result.engine, certain=result.certain, evidence=result.evidence)
     values = sorted(set(np.unique(labels.array).tolist()) & {d.value for d in DISCS})
     if not values:
         raise SegmentationError("No disc was found: is it a sagittal image of the lumbar spine? "
