@@ -46,6 +46,8 @@ def run(study: StudyPath, formula: Formula = "", contrast: Contrast = "", output
         estimator: Annotated[str, typer.Option(help="nlls, loglinear or rician.")] = "nlls",
         permutations: Annotated[int, typer.Option(help="Permutations of the group analysis.")] = 2000,
         seed: Annotated[int, typer.Option(help="Seed of the permutations.")] = 1,
+        missing: Annotated[str, typer.Option(help="Voxels to analyze: available (half of the people have them) or "
+                                                  "complete.")] = "available",
         session: Session = "",
         on_error: Annotated[str, typer.Option(help="skip a person that fails, or stop.")] = "skip",
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
@@ -56,6 +58,7 @@ def run(study: StudyPath, formula: Formula = "", contrast: Contrast = "", output
     settings = {"contrast": contrast, "analysis": analysis, "segmentation": segmentation, "seed": seed,
                 "registration": registration, "template": template, "t1rho_model": t1rho_model, "t2_model": t2_model,
                 "estimator": estimator, "permutations": permutations, "session": session, "on_error": on_error,
+                "missing": missing,
                 "maps": tuple(filter(None, maps.split(",")))}
     if levels:
         settings["levels"] = tuple(levels.split(","))
@@ -99,21 +102,21 @@ def validate(study: StudyPath, formula: Formula = "", segmentation: Segmentation
 
 
 @app.command()
-def status(study: StudyPath, formula: Formula = "", output: Output = None, session: Session = "",
-           segmentation: Segmentation = "auto") -> None:
-    """Show how far each person is: done, to do, failed (with the reason)."""
+def status(study: StudyPath, output: Output = None, session: Session = "") -> None:
+    """Show how far each person is: done, to do, failed (with the reason); with the settings of the last run."""
     from .study_status import status_table
 
-    table = status_table(study, output, session=session, segmentation=segmentation, formula=formula)
+    table = status_table(study, output, session=session)
     _print_table(table, _STATE_COLORS)
 
 
 @app.command()
-def report(study: StudyPath, formula: Formula = "", output: Output = None, session: Session = "") -> None:
-    """Make the report of a finished or partly finished study again, from what is there."""
+def report(study: StudyPath, output: Output = None, session: Session = "") -> None:
+    """Make group results and report again from what people have, with the settings of the last run."""
     from .runner import report_only
 
-    path = report_only(study, output=output, formula=formula, session=session)
+    with progress_bar() as callback:
+        path = report_only(study, output, session, progressCallback=callback)
     console.print(f"Report: {escape(str(path))}", soft_wrap=True)
 
 

@@ -71,7 +71,7 @@ def _paragraphs(context: Context, analysis: str) -> list[str]:
                      "had no influence. Maps were interpolated once (linear); missing voxels stayed missing.")
     if analysis and f"analysis-{analysis}" in context.records:
         facts = context.records[f"analysis-{analysis}"].facts
-        maps = ", ".join(f"{k} (n = {v['n']})" for k, v in facts.items())
+        maps = ", ".join(f"{' and '.join(v['maps'])} (n = {v['n']})" for v in facts.values())
         term = settings.contrast or first_term(settings.formula)
         texts.append(f"At each atlas voxel a general linear model ({settings.formula}) was fitted to {maps}; the term "
                      f"tested was {term}, two-sided. Family-wise error was controlled by {settings.permutations} "

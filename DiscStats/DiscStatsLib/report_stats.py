@@ -33,37 +33,38 @@ def parametric_maps(context: Context, folder: Path, analysis: str) -> list[Secti
     atlas = context_atlas(context)
     if record.notes:
         maps.add(Notes([("note", n) for n in record.notes[:12]]))
-    for key, facts in record.facts.items():
-        images = read_stats(context, step, key, facts["stats"])
-        maps.add(*_map_blocks(context, folder, key, facts, images, atlas.labels))
-        table = read_rows(context.output_of(step, f"{key}_clusters.tsv"))
-        clusters.add(TableBlock(table, f"{key}: clusters", 30, f"group/{step}/{key}_clusters.tsv"))
+    for facts in record.facts.values():
+        for key in facts["maps"]:
+            for contrast in facts["contrasts"]:
+                images = read_stats(context, step, f"{key}_{contrast}", facts["stats"])
+                maps.add(*_map_blocks(context, folder, key, contrast, facts, images, atlas.labels))
+        table = _readable(read_rows(context.output_of(step, facts["clusters"])))
+        clusters.add(TableBlock(table, f"{', '.join(facts['maps'])}: clusters (forming p < 0.001, uncorrected)", 30,
+                                f"group/{step}/{facts['clusters']}"))
     return [maps, clusters]
 
 
-def read_stats(context: Context, step: str, key: str, names: list[str]) -> dict[str, Image]:
-    """Return the analysis's maps by name."""
+def _readable(table: Table) -> Table:
+    """Leave out columns that the file has and the page does not need."""
+    wanted = ("contrast", "quantity", "level", "region", "sign", "voxels", "volume_mm3", "p_extent", "p_mass", "peak",
+              "peak_p_fwe", "peak_p_tfce", "effect_mean", "regions")
+    return Table(table.name, [c for c in table.columns if c.name in wanted], table.rows)
+
+
+def read_stats(context: Context, step: str, prefix: str, names: list[str]) -> dict[str, Image]:
+    """Return the analysis's maps whose names begin with `prefix`, by statistic."""
     found = {}
     for name in names:
-        path = context.output_of(step, f"_{key}_stat-{name}.nii.gz")
+        path = context.output_of(step, f"stat-{name}.nii.gz") if name.startswith(prefix + "_") else None
         if path:
-            found[name] = read_image(path)
+            found[name[len(prefix) + 1:]] = read_image(path)
     return found
 
 
-def pick(images: dict[str, Image], *words: str) -> Image | None:
-    """Return the first map whose name has one of `words` as a part (parts are joined by _)."""
-    for word in words:
-        for name, image in images.items():
-            if name == word or name.endswith("_" + word):
-                return image
-    return None
-
-
-def _map_blocks(context: Context, folder: Path, key: str, facts: dict, images: dict[str, Image], labels: Image):
-    r, effect = pick(images, "r", "partial_r"), pick(images, "effect", "beta")
-    corrected = pick(images, "p_fwe", "p_maxt", "p_tfce")
-    uncorrected = pick(images, "p_uncorrected", "p")
+def _map_blocks(context: Context, folder: Path, key: str, contrast: str, facts: dict, images: dict[str, Image],
+                labels: Image) -> list:
+    """Return the figure and the table of one map and contrast (t: r and effect; F: share of variance)."""
+    r, effect, share, corrected, p = (images.get(n) for n in ("r", "effect", "eta2", "pfwe", "p"))
     significant = None
     if corrected is not None:
         small = np.nan_to_num(corrected.array, nan=1.0) < context.settings.alpha
@@ -72,28 +73,37 @@ def _map_blocks(context: Context, folder: Path, key: str, facts: dict, images: d
     if r is not None:
         columns["Partial correlation r"] = (r, Look("RdBu_r", -1, 1, ""))
     if effect is not None:
-        high = float(np.nanpercentile(np.abs(effect.array), 98)) or 1.0
-        columns["Effect"] = (effect, Look("PuOr_r", -high, high, f"{key} per unit"))
-    p = corrected if corrected is not None else uncorrected
-    if p is not None:
-        logs = p.like(-np.log10(np.maximum(p.array, 1e-12)))
-        columns["\u2212log10 p"] = (logs, Look("cividis", 0, max(2.0, float(np.nanmax(logs.array))),
-                                               "family-wise" if corrected is not None else "uncorrected"))
+        high = _high(np.abs(effect.array), 98)
+        columns["Effect"] = (effect, Look("PuOr_r", -high, high, f"{key} per unit of {contrast}"))
+    if share is not None:
+        columns["Partial eta squared"] = (share, Look("viridis", 0, 1, ""))
+    shown = corrected if corrected is not None else p
+    if shown is not None:
+        logs = shown.like(-np.log10(np.maximum(shown.array, 1e-12)))
+        which = "family-wise" if corrected is not None else "uncorrected"
+        columns["\u2212log10 p"] = (logs, Look("cividis", 0, max(2.0, _high(logs.array, 100)), which))
     if not columns:
         return []
     outline = dict.fromkeys(columns, significant) if significant is not None else None
     figure = atlas_figure(columns, labels, context.settings.levels, outline)
-    blocks = [Figure(save(context, figure, folder, f"parametric_{key}"),
-                     f"{key}, n = {facts['n']}: partial correlation, effect and p on the atlas. Red is a positive, "
-                     "blue a negative correlation. Outlined: significant voxels.", f"Parametric maps of {key}")]
-    table = summary(key, labels, r, corrected, uncorrected, context.settings.alpha)
-    return [*blocks, TableBlock(table, f"{key}: by level")]
+    caption = (f"{key} and {contrast}, n = {facts['n']}. Red is a positive, blue a negative correlation; gray voxels "
+               "were not tested (too few people have a value there). Outlined: significant voxels.")
+    table = summary(contrast, labels, r if r is not None else share, corrected, p, context.settings.alpha)
+    return [Figure(save(context, figure, folder, f"parametric_{key}_{contrast}"), caption,
+                   f"Parametric maps of {key} and {contrast}"),
+            TableBlock(table, f"{key} and {contrast}, by level")]
 
 
-def summary(key: str, labels: Image, r: Image | None, corrected: Image | None, uncorrected: Image | None,
+def _high(values: np.ndarray, percentile: float) -> float:
+    """Return a percentile of the finite values, 1 where there is none."""
+    finite = values[np.isfinite(values)]
+    return float(np.percentile(finite, percentile)) or 1.0 if finite.size else 1.0
+
+
+def summary(contrast: str, labels: Image, r: Image | None, corrected: Image | None, uncorrected: Image | None,
             alpha: float) -> Table:
     """Return how many voxels of each level are significant, and the strongest correlation."""
-    table = Table(key, [Column("level"), Column("voxels"), Column("median r", "", "Median partial correlation"),
+    table = Table(contrast, [Column("level"), Column("voxels"), Column("median r", "", "Median partial correlation"),
                         Column("strongest r"), Column("smallest p", "", "Family-wise p"),
                         Column("significant", "%", f"Voxels with family-wise p < {alpha:g}")])
     for level in LUMBAR_LEVELS:

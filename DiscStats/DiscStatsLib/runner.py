@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from DiscRelaxometryLib.atomic import write_json
 from DiscRelaxometryLib.errors import Cancelled, StudyError
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 from DiscRelaxometryLib.tables import Column, Table
@@ -138,15 +140,17 @@ def run_study(path, formula: str = "", *, processes: int = 1, scheduler: str = "
     """
     settings = make_settings(formula=formula, **settings)
     study = Study(Path(path), settings.session, output, tuple(people))
+    spec = RunSpec(str(study.root), str(study.output), settings, pipeline, dry_run, verify)
     progress = progressCallback or silent
     progress(0.0, "Checking the study")
     run = StudyRun(findings=validate(study, settings))
     _stop_on_findings(run, settings)
-    spec = RunSpec(str(study.root), str(study.output), settings, pipeline, dry_run, verify)
     excluded = {f.person: f.problem for f in run.findings if f.severity == "error" and f.person}
     ids = [p.id for p in study.people if p.id not in excluded]
     run.missing.update(excluded)
     with nullcontext() if dry_run else _exclusive(study):
+        if not dry_run:
+            _describe(study, settings)
         _run_stages(run, spec, ids, progress, processes, scheduler, memory_gb, resources)
         if not dry_run:
             _write_tables(run, study)
@@ -233,6 +237,46 @@ def read_records(study: Study, person: str, stages: Sequence[Stage], kind: str =
     return found
 
 
+def report_only(path, output=None, session: str = "", pipeline: str = PIPELINE, progressCallback=None) -> Path:
+    """Do the last group stage again, with the settings of the last run, from what people have; return the report.
+
+    Raises
+    ------
+    StudyError
+        If the study was never run, or its report can not be made.
+    """
+    study = Study(Path(path), session, output)
+    spec = RunSpec(str(study.root), str(study.output), last_settings(study), pipeline)
+    with _exclusive(study):
+        outcomes = run_group(spec, [p.id for p in study.people], len(spec.stages()) - 1, progressCallback)
+    failed = [o for o in outcomes if o.state == "failed"]
+    report = study.output / "report.html"
+    if failed or not report.exists():
+        raise StudyError(f"The report can not be made: {failed[0].message if failed else 'nothing was run yet.'}")
+    return report
+
+
+def last_settings(study: Study) -> Settings:
+    """Return the settings of the study's last run."""
+    path = study.output / "settings.json"
+    if not path.exists():
+        raise StudyError("The study was not run yet: use 'disc-relaxometry run' first.", anchor="study-run")
+    return make_settings(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def _describe(study: Study, settings: Settings) -> None:
+    """Write what the results folder is (BIDS derivative) and the settings it was made with."""
+    write_json(study.output / "settings.json", settings.to_dict())
+    name = str(study.description.get("Name") or "Lumbar disc study")
+    described = {"Name": f"{name}: DiscRelaxometry results", "BIDSVersion": "1.10.0", "DatasetType": "derivative",
+                 "GeneratedBy": [{"Name": "DiscRelaxometry", "Version": provenance.project_version()}]}
+    if study.description.get("License"):
+        described["License"] = study.description["License"]
+    if study.simulated:
+        described["Simulated"] = True
+    write_json(study.output / "dataset_description.json", described)
+
+
 def _stop_on_findings(run: StudyRun, settings: Settings) -> None:
     errors = [f for f in run.findings if f.severity == "error"]
     fatal = [f for f in errors if not f.person or settings.on_error == "stop"]
@@ -263,4 +307,5 @@ def _exclusive(study: Study) -> Iterator[None]:
         yield
 
 
-__all__ = ["Cancelled", "RunSpec", "Stage", "StudyRun", "run_group", "run_person", "run_study"]
+__all__ = ["Cancelled", "RunSpec", "Stage", "StudyRun", "last_settings", "report_only", "run_group", "run_person",
+           "run_study"]

@@ -74,39 +74,62 @@ def analyzed_people(context: Context, files: dict[str, Path]) -> list[str]:
     return [p for p in files if p in ids]
 
 
+def _families(people: dict[str, list[str]]) -> list[tuple[str, ...]]:
+    """Group maps that are tested together: those that the same people have."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for key, ids in people.items():
+        groups.setdefault(tuple(ids), []).append(key)
+    return [tuple(keys) for keys in groups.values()]
+
+
 def _run_analysis(name: str):
     def run(context: Context) -> list[Path]:
-        from .analysis import analyze
-
-        settings = context.settings
-        atlas = context_atlas(context)
-        right = settings.formula.split("~", 1)[-1].strip()
-        folder = f"analysis-{name}"
-        written: list[Path] = []
-        for key, files in maps_in_atlas(context).items():
-            people = analyzed_people(context, files)
-            left_out = sorted(set(files) - set(people))
+        files = maps_in_atlas(context)
+        people = {key: analyzed_people(context, some) for key, some in files.items()}
+        for key, ids in people.items():
+            left_out = sorted(set(files[key]) - set(ids))
             if left_out:
                 context.notes.append(f"{key}: {', '.join(left_out)} have no row in participants.tsv and were left out.")
-            result = analyze([read_image(files[p]) for p in people], atlas.labels, participants_frame(context, people),
-                             f"{key} ~ {right}", settings.contrast or first_term(right),
-                             permutations=settings.permutations, seed=settings.seed)
-            for stat, image in result.maps.items():
-                path = context.path(f"{folder}/space-DiscAtlas_{key}_stat-{stat}.nii.gz")
-                written.append(write_image(image.like(np.asarray(image.array, np.float32)), path))
-            table = context.path(f"{folder}/{key}_clusters.tsv")
-            result.clusters.write(table)
-            written += [table, table.with_suffix(".json")]
-            context.facts[key] = {"people": people, "n": len(people), "stats": sorted(result.maps),
-                                  "clusters": len(result.clusters), "provenance": result.provenance}
-            context.notes += [f"{key}: {w}" for w in getattr(result, "warnings", [])]
-        return written
+        families = _families(people)
+        if len(families) > 1:
+            context.notes.append("Maps are held by different people; p is corrected within "
+                                 + " and within ".join(", ".join(f) for f in families) + ", not across them.")
+        return [path for family in families for path in _analyze_family(context, f"analysis-{name}", family, files,
+                                                                        people[family[0]])]
     return run
+
+
+def _analyze_family(context: Context, folder: str, family, files, people: list[str]) -> list[Path]:
+    from DiscRelaxometryLib.regions import PARTITION
+
+    from .analysis import analyze
+
+    settings, atlas = context.settings, context_atlas(context)
+    right = settings.formula.split("~", 1)[-1].strip()
+    maps = {key: [read_image(files[key][p]) for p in people] for key in family}
+    result = analyze(maps, atlas.labels, participants_frame(context, people), f"map ~ {right}",
+                     settings.contrast or first_term(right), n_permutations=settings.permutations, seed=settings.seed,
+                     missing=settings.missing, missing_covariates="drop", regions=atlas.regions,
+                     region_names={code: region for region, code in PARTITION.items()},
+                     levels=[v for v in settings.levels if v in atlas.levels])
+    written = []
+    for stat, image in result.maps.items():
+        path = context.path(f"{folder}/space-DiscAtlas_stat-{stat}.nii.gz")
+        written.append(write_image(image.like(np.asarray(image.array, np.float32)), path))
+    table = context.path(f"{folder}/{'-'.join(family)}_clusters.tsv")
+    result.clusters.write(table)
+    context.written.append(table.with_suffix(".json"))
+    contrasts = [c.name for c in result.contrasts]
+    context.facts["-".join(family)] = {
+        "maps": list(family), "people": people, "n": len(people), "stats": sorted(result.maps), "contrasts": contrasts,
+        "clusters": table.name, "provenance": result.provenance}
+    context.notes += result.warnings
+    return [*written, table, table.with_suffix(".json")]
 
 
 def analysis_step(name: str) -> Step:
     """Return the voxel-wise analysis, one a name, so that several analyses of a study stand side by side."""
     return Step(f"analysis-{name}", "1", _run_analysis(name), lambda c: [c.study.root / "participants.tsv"],
-                ("formula", "contrast", "maps", "levels", "permutations", "seed", "alpha", "template"),
+                ("formula", "contrast", "maps", "levels", "permutations", "seed", "missing", "template"),
                 optional=("atlas", "template"), applies=lambda c: bool(maps_in_atlas(c)),
                 extra=lambda c: {"variables": formula_variables(c.settings.formula)})

@@ -19,6 +19,7 @@ _CHOICES = {
     "t2_model": ("mono2", "mono3", "epg"),
     "estimator": ("nlls", "loglinear", "rician"),
     "registration": ("coordinates", "elastix", "brainsfit"),
+    "missing": ("available", "complete"),
     "on_error": ("skip", "stop"),
 }
 
@@ -57,6 +58,8 @@ class Settings:
         Permutations of the group analysis.
     seed : int
         Seed of the permutations, recorded.
+    missing : str
+        Analyze voxels that at least half of the people have (``available``), or everyone (``complete``).
     alpha : float
         Family-wise error level of the tables.
     session : str
@@ -80,6 +83,7 @@ class Settings:
     levels: tuple[str, ...] = LUMBAR_LEVELS
     permutations: int = 2000
     seed: int = 1
+    missing: str = "available"
     alpha: float = 0.05
     session: str = ""
     on_error: str = "skip"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from DiscRelaxometryLib.tables import Column, Table
 
-from .runner import PIPELINE, RunSpec, run_group, run_person
+from .runner import PIPELINE, RunSpec, last_settings, run_group, run_person
 from .steps import Outcome
 from .study import Study
 from .study_settings import make_settings
@@ -15,9 +15,10 @@ _WORDS = {"current": "done", "pending": "to do", "failed": "failed", "blocked": 
 
 
 def status_outcomes(path, output=None, people=(), pipeline: str = PIPELINE, **settings) -> list[Outcome]:
-    """Return what a run would do for each person and step, without doing it."""
-    settings = make_settings(**settings)
-    study = Study(Path(path), settings.session, output, tuple(people))
+    """Return what a run would do for each person and step; without settings, those of the last run are taken."""
+    study = Study(Path(path), settings.get("session", ""), output, tuple(people))
+    used = (study.output / "settings.json").exists()
+    settings = last_settings(study) if used and not any(settings.values()) else make_settings(**settings)
     spec = RunSpec(str(study.root), str(study.output), settings, pipeline, dry_run=True)
     ids = [p.id for p in study.people]
     outcomes = []
