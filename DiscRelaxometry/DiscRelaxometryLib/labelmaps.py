@@ -144,7 +144,7 @@ def _label_values(image: Image) -> list[int]:
     if not values:
         raise SegmentationError("The segmentation is empty.", anchor="label-conventions")
     if len(values) > 300 or min(values) < 0:
-        raise SegmentationError(f"This image has {len(values)} different values from {min(values)} to {max(values)}, so "
+        raise SegmentationError(f"This image has {len(values)} different values, {min(values)} to {max(values)}, so "
                                 "it is no label image: choose the segmentation, not the signal.",
                                 anchor="label-conventions")
     return values
