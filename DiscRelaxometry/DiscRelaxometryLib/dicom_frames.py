@@ -142,7 +142,9 @@ def _header(file: Path):
         return None
     except Exception as error:
         raise _truncated(file) from error
-    if str(dataset.get("SOPClassUID", "")) not in _IMAGE_CLASSES:
+    if "SOPClassUID" not in dataset:
+        raise _truncated(file)
+    if str(dataset.SOPClassUID) not in _IMAGE_CLASSES:
         return None
     if dataset.get("SamplesPerPixel", 1) != 1 or dataset.get("PhotometricInterpretation", "") != "MONOCHROME2":
         raise EchoSeriesError(f"'{file.name}' is {dataset.get('PhotometricInterpretation', 'of unknown color')}, not a "

@@ -17,7 +17,7 @@ _NUMBER = r"[\s_=:\-\[(]*(\d+(?:[.,p]\d+)?)\s*(ms|us|s)?(?![a-z0-9])"
 _LABELS = {"T1rho": r"(?:tsl|spin[\s_-]?lock(?:[\s_-]?time)?|slt)",
            "T2": r"(?:t2[\s_-]?prep(?:[\s_-]?te)?|te[\s_-]?prep|te)"}
 _SPIN_LOCK_WORDS = re.compile(r"t1[\s_-]?(rho|r(?![a-z])|ρ|p(?![a-z]))|spin[\s_-]?lock|(?<![a-z])tsl(?![a-z])"
-                              r"|cubequant|mapss", re.I)
+                              r"|cubequant", re.I)
 _T2_WORDS = re.compile(r"(?<![a-z])t2(?![a-z*])|mese|multi[\s_-]?echo|t2[\s_-]?map", re.I)
 
 
@@ -44,8 +44,8 @@ def guess_kind(texts: list[str]) -> str | None:
     text = " ".join(t for t in texts if t)
     rho = bool(_SPIN_LOCK_WORDS.search(text))
     t2 = bool(_T2_WORDS.search(text)) or "T2prep" in text
-    if rho and t2:
-        raise EchoSeriesError("The series' description names both T1rho and T2: give kind=\"T1rho\" or kind=\"T2\", or "
+    if (rho and t2) or (rho == t2 and "mapss" in text.lower()):
+        raise EchoSeriesError("The series' description stands for both T1rho and T2: give kind=\"T1rho\" or kind=\"T2\", or "
                               "read a combined MAPSS acquisition with read_mapss.", anchor="kind")
     return "T1rho" if rho else "T2" if t2 else None
 
