@@ -115,14 +115,15 @@ def fit_temperature(logits: np.ndarray, classes: np.ndarray) -> float:
 
     Parameters
     ----------
-    logits : ndarray (n, classes)
+    logits : ndarray (passes, n, classes)
+        Probabilities are averaged over passes (test-time augmentation).
     classes : ndarray of int (n,)
         True class of each sample.
     """
     index = np.arange(len(classes))
 
     def loss(log_temperature: float) -> float:
-        probability = softmax(np.array(logits, float), np.exp(log_temperature))
+        probability = softmax(np.array(logits, float), np.exp(log_temperature), axis=-1).mean(0)
         return float(-np.log(np.maximum(probability[index, classes], 1e-12)).mean())
 
     return float(np.exp(optimize.minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x))

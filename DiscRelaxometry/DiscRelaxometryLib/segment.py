@@ -16,6 +16,10 @@ from .progress import ProgressCallback, subrange
 from .tables import Table
 
 _MODEL_CLASS = {"vertebra": 1, "canal": 2, "disc": 3}
+#: mm from a disc's center to the canal; half an AP diameter plus a wide canal.
+CANAL_REACH = 45.0
+#: Without one disc of this expected Dice an image is not believed to show a spine.
+MIN_EXPECTED = 0.8
 
 
 @dataclass
@@ -152,11 +156,26 @@ def doubt(levels: LevelResult, quality: list[DiscQuality], classes: np.ndarray, 
     voxel = image.geometry.voxel_volume
     volume = {name: np.count_nonzero(classes == value) * voxel / 1000 for name, value in _MODEL_CLASS.items()}
     advice = "check that the image is a sagittal view of the lumbar spine and that its orientation is right."
-    if volume["vertebra"] < 0.5 * volume["disc"] or volume["vertebra"] < 2:
+    if volume["vertebra"] < max(2.0, 0.5 * volume["disc"]):
         return f"No spine was found: there are too few voxels of vertebrae beside the discs; {advice}"
-    if volume["canal"] < 0.05 * volume["disc"]:
-        return f"No spine was found: no spinal canal was seen behind the discs; {advice}"
-    best = max(q.expected_dice for q in quality) if quality else 0.0
-    if best < 0.7:
+    behind, front = canal_sides(levels, classes == _MODEL_CLASS["canal"], image)
+    if front > behind:
+        return f"The spinal canal lies in front of the discs: the header's orientation must be wrong; {advice}"
+    if behind < 0.5 * len(levels.discs):
+        return f"No spine was found: no spinal canal was seen behind most discs; {advice}"
+    if max((q.expected_dice for q in quality), default=0.0) < MIN_EXPECTED:
         return f"No spine was found: the network is not sure of any disc; {advice}"
     return ""
+
+
+def canal_sides(levels: LevelResult, canal: np.ndarray, image: Image) -> tuple[int, int]:
+    """Return how many discs have canal behind them, and how many in front, within CANAL_REACH at their height."""
+    points = image.geometry.index_to_world(np.argwhere(canal)[:, ::-1])
+    behind = front = 0
+    for disc in levels.discs:
+        offset = points - np.array(disc.centroid)
+        near = offset[(np.abs(offset[:, 2]) < 12) & (np.abs(offset[:, 1]) < CANAL_REACH), 1]
+        if len(near):
+            behind += np.median(near) > 0
+            front += np.median(near) < 0
+    return int(behind), int(front)

@@ -1,0 +1,63 @@
+"""Overlap, surface distance and agreement between a segmentation and its reference."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the Dice coefficient of two masks; NaN if both are empty."""
+    total = np.count_nonzero(first) + np.count_nonzero(second)
+    return float(2 * np.count_nonzero(first & second) / total) if total else float("nan")
+
+
+def surface_distance(first: np.ndarray, second: np.ndarray, spacing: tuple[float, float, float]) -> float:
+    """Return the average symmetric surface distance in mm; NaN if a mask is empty.
+
+    Surface voxels are those of a mask with a face neighbor outside it; the border of the volume is no surface, so
+    that a structure cut by the field of view is not measured where it was cut. Distances run between voxel centers.
+
+    Parameters
+    ----------
+    first, second : ndarray of bool
+    spacing : tuple of float
+        mm along the arrays' axes.
+    """
+    if not first.any() or not second.any():
+        return float("nan")
+    box = tuple(slice(max(0, w.min() - 3), w.max() + 4) for w in np.nonzero(first | second))
+    first, second = first[box], second[box]
+    edges = [mask & ~ndimage.binary_erosion(mask, border_value=1) for mask in (first, second)]
+    if not edges[0].any() or not edges[1].any():
+        return float("nan")
+    there = ndimage.distance_transform_edt(~edges[1], sampling=spacing)[edges[0]]
+    back = ndimage.distance_transform_edt(~edges[0], sampling=spacing)[edges[1]]
+    return float((there.sum() + back.sum()) / (len(there) + len(back)))
+
+
+def icc21(pairs: np.ndarray) -> float:
+    """Return ICC(2,1), two-way random effects, absolute agreement, single measurement (Shrout and Fleiss, 1979).
+
+    Parameters
+    ----------
+    pairs : ndarray (targets, raters)
+    """
+    pairs = np.asarray(pairs, float)
+    n, k = pairs.shape
+    grand = pairs.mean()
+    rows = k * ((pairs.mean(1) - grand) ** 2).sum() / (n - 1)
+    columns = n * ((pairs.mean(0) - grand) ** 2).sum() / (k - 1)
+    rest = pairs - pairs.mean(1, keepdims=True) - pairs.mean(0) + grand
+    error = (rest**2).sum() / ((n - 1) * (k - 1))
+    return float((rows - error) / (rows + (k - 1) * error + k * (columns - error) / n))
+
+
+def summary(values) -> dict[str, float]:
+    """Return count, mean, SD, minimum, quartiles and maximum of the finite values."""
+    values = np.asarray([v for v in values if np.isfinite(v)], float)
+    if not len(values):
+        return {"n": 0}
+    low, median, high = np.percentile(values, (25, 50, 75))
+    return {"n": len(values), "mean": values.mean(), "sd": values.std(ddof=1) if len(values) > 1 else float("nan"),
+            "min": values.min(), "q1": low, "median": median, "q3": high, "max": values.max()}
