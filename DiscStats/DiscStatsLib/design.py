@@ -93,8 +93,8 @@ def build_design(formula: str | Formula, participants, *, level: str = "", ranks
     alike = [n for n in formula.names if table[n].nunique() == 1] if checks else []
     if alike:
         where = f" at level {level}" if level else ""
-        raise DesignError(f"'{alike[0]}' has the same value ({table[alike[0]].iloc[0]}) for everyone{where}: take it out "
-                          "of the formula.", anchor="design")
+        raise DesignError(f"'{alike[0]}' has the same value ({table[alike[0]].iloc[0]}) for everyone{where}: take it "
+                          "out of the formula.", anchor="design")
     matrix, info = _evaluate(formula, table)
     design = Design(formula, matrix, list(info.column_names),
                     {t: list(range(s.start, s.stop)) for t, s in info.term_name_slices.items()},
