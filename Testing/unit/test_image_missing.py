@@ -1,0 +1,29 @@
+"""Missing voxels survive every file format: NaN is not 0."""
+
+import numpy as np
+import pytest
+
+from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_nan_comes_back_as_nan(tmp_path, suffix, kind):
+    array = np.arange(24, dtype=kind).reshape(2, 3, 4)
+    array[0, 0, 0], array[1, 2, 3], array[0, 1, 1] = np.nan, np.nan, np.inf
+    path = write_image(Image(array, Geometry((4, 3, 2), (1, 2, 3), direction=(0, 1, 0, -1, 0, 0, 0, 0, -1))),
+                       tmp_path / f"map{suffix}")
+    np.testing.assert_array_equal(read_image(path).array, array.astype(np.float32))
+
+
+@pytest.mark.parametrize("endianness", ["<", ">"])
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+def test_nan_of_files_written_by_others(tmp_path, endianness, kind):
+    nibabel = pytest.importorskip("nibabel")
+    array = np.arange(24.0).reshape(4, 3, 2)
+    array[1, 2, 0] = np.nan
+    header = nibabel.Nifti1Header(endianness=endianness)
+    header.set_data_dtype(np.dtype(endianness + kind))
+    header.set_data_shape(array.shape)
+    nibabel.save(nibabel.Nifti1Image(array.astype(endianness + kind), np.eye(4), header), tmp_path / "map.nii.gz")
+    np.testing.assert_array_equal(read_image(tmp_path / "map.nii.gz").array, array.T)
