@@ -22,7 +22,7 @@ from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.progress import ProgressCallback, silent
 from DiscRelaxometryLib.tables import Column, Table
 
-from .virtual_anatomy import build_anatomy
+from .virtual_anatomy import FINE, build_anatomy
 from .virtual_people import VirtualPerson, draw_people
 from .virtual_real import RealPerson, real_anatomy
 from .virtual_signal import ECHO_MS, SITES, SPIN_LOCK_MS, PlantedEffect, Scanner, Site
@@ -38,7 +38,8 @@ def write_virtual_study(folder: str | os.PathLike, people: int = 31, seed: int =
                         sites: int = 1, effects: Sequence[PlantedEffect] = (),
                         real: Sequence[RealPerson] = (), site_table: Sequence[Site] = SITES,
                         echo_motion_mm: float = 0.3, series_motion_mm: float = 1.0, with_labels: bool = False,
-                        truth_maps: bool = True, progressCallback: ProgressCallback = silent) -> list[VirtualPerson]:
+                        truth_maps: bool = True, spacing: tuple[float, float, float] = FINE,
+                        progressCallback: ProgressCallback = silent) -> list[VirtualPerson]:
     """Write a BIDS-like study of simulated people.
 
     Parameters
@@ -64,6 +65,8 @@ def write_virtual_study(folder: str | os.PathLike, people: int = 31, seed: int =
         Also put the true segmentation beside the images, as one that came with the study.
     truth_maps : bool
         Write true maps on the MAPSS grid (most of the ground truth's size).
+    spacing : tuple of float
+        Fine grid in mm along i, j, k, of which the sites' voxels are blocks.
     progressCallback : callable
 
     Returns
@@ -84,7 +87,7 @@ def write_virtual_study(folder: str | os.PathLike, people: int = 31, seed: int =
     for n, person in enumerate(cohort):
         progressCallback(n / people, f"Simulating {person.id}")
         scanner = scan_person(person, site_table[person.site], effects, real[n] if n < len(real) else None,
-                              echo_motion_mm, series_motion_mm)
+                              echo_motion_mm, series_motion_mm, spacing)
         _write_images(folder, scanner, with_labels)
         _write_truth(folder, scanner, truth_maps)
     _write_participants(folder, cohort, site_table)
@@ -98,12 +101,12 @@ def write_virtual_study(folder: str | os.PathLike, people: int = 31, seed: int =
 
 def scan_person(person: VirtualPerson, site: Site = SITES[0], effects: Sequence[PlantedEffect] = (),
                 real: RealPerson | None = None, echo_motion_mm: float = 0.3,
-                series_motion_mm: float = 1.0) -> Scanner:
+                series_motion_mm: float = 1.0, spacing: tuple[float, float, float] = FINE) -> Scanner:
     """Return a scanner with a person inside, in a real anatomy if one is given."""
     if real is not None:
-        anatomy = real_anatomy(real)
+        anatomy = real_anatomy(real, spacing)
     else:
-        anatomy = build_anatomy(person, left_handed=site.left_handed)
+        anatomy = build_anatomy(person, spacing, left_handed=site.left_handed)
     return Scanner(person, anatomy, site, effects, echo_motion_mm, series_motion_mm)
 
 
@@ -154,8 +157,9 @@ def _write_participants(folder: Path, cohort: Sequence[VirtualPerson], site_tabl
     grades = [Column(f"pfirrmann_{level.replace('-', '')}", "", f"SIMULATED Pfirrmann grade (1-5) of {level}")
               for level in LUMBAR_LEVELS]
     columns = [Column("participant_id"), Column("age", "a", "SIMULATED age"),
-               Column("sex", "", "SIMULATED sex, F or M"), Column("site", "", "Virtual site"), Column("odi", "%", "SIMULATED Oswestry disability index"),
-               Column("odi_group", "", "minimal_moderate (odi <= 40) or severe (above)"),
+               Column("sex", "", "SIMULATED sex, F or M"), Column("site", "", "Virtual site"),
+               Column("odi", "%", "SIMULATED Oswestry disability index"),
+               Column("odi_group", "", "SIMULATED: minimal_moderate (odi <= 40) or severe (above)"),
                Column("fat_fraction", "%", "SIMULATED fat share of the paraspinal muscle"), *grades]
     rows = [{"participant_id": p.id, "age": int(p.age), "sex": p.sex, "site": site_table[p.site].name, **p.variables}
             for p in cohort]

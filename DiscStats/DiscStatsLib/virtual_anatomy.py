@@ -21,6 +21,8 @@ from .virtual_people import LEVELS, VirtualPerson
 DISC_SIZES = {"T12-L1": (9.0, 8.4, 6.4, 29.5), "L1-L2": (10.8, 10.0, 7.3, 30.2), "L2-L3": (13.1, 11.6, 8.6, 32.0),
               "L3-L4": (15.2, 12.5, 9.1, 32.9), "L4-L5": (18.1, 13.8, 10.1, 33.1), "L5-S1": (18.7, 13.0, 8.5, 31.3)}
 WIDTH_TO_AP = 1.4
+#: Fine grid in mm along i (posterior), j (caudal), k (left-right).
+FINE = (0.5, 0.5, 1.0)
 #: Tilt of each disc's plane in degrees, positive where its anterior end is lower (lordosis).
 _TILT = {"T12-L1": -15, "L1-L2": -12, "L2-L3": -7, "L3-L4": 1, "L4-L5": 13, "L5-S1": 31}
 # Height that is left at severity 1 to 5.
@@ -95,7 +97,7 @@ class _Disc:
         return 0.5 * height + 0.25 * coarse + 0.15 * small
 
 
-def build_anatomy(person: VirtualPerson, spacing: tuple[float, float, float] = (0.5, 0.5, 1.0),
+def build_anatomy(person: VirtualPerson, spacing: tuple[float, float, float] = FINE,
                   extent: tuple[float, float, float] = (132.0, 240.0, 64.0), left_handed: bool = True) -> Anatomy:
     """Build a person's anatomy.
 

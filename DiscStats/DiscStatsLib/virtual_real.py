@@ -14,7 +14,7 @@ from DiscRelaxometryLib.image import Geometry, Image, require_same_geometry, res
 from DiscRelaxometryLib.labels import CANAL, DISCS, VERTEBRA, VERTEBRAE
 from DiscRelaxometryLib.regions import disc_coordinates, disc_frames
 
-from .virtual_anatomy import TISSUES, Anatomy
+from .virtual_anatomy import FINE, TISSUES, Anatomy
 from .virtual_people import LEVELS
 
 _T = {name: n for n, name in enumerate(TISSUES)}
@@ -42,7 +42,7 @@ class RealPerson:
     given: Mapping = field(default_factory=dict)
 
 
-def real_anatomy(real: RealPerson, spacing: tuple[float, float, float] = (0.5, 0.5, 1.0)) -> Anatomy:
+def real_anatomy(real: RealPerson, spacing: tuple[float, float, float] = FINE) -> Anatomy:
     """Build the fine grid of a real anatomy.
 
     Parameters
