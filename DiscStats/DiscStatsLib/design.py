@@ -46,6 +46,10 @@ class Design:
     info: object = None
     warnings: list[str] = field(default_factory=list)
 
+    def __getstate__(self) -> dict:
+        """Leave out patsy's object, which can not be pickled, when a result comes back from another process."""
+        return {**self.__dict__, "info": None}
+
     @property
     def n(self) -> int:
         """Number of observations."""

@@ -2,8 +2,8 @@
 
     python Testing/benchmarks/bench_permutation.py --peer-python PYTHON_WITH_NILEARN_AND_TFCE
 
-n = 31, 60 000 voxels, 4 regressors with covariates in natural units, 2 threads. Wall time depends on what else the machine
-does; CPU time (user and system, with children) does not, so both are printed.
+n = 31, 60 000 voxels, 4 regressors with covariates in natural units, 2 threads. Wall time depends on what else the
+machine does; CPU time (user and system, with children) does not, so both are printed.
 """
 
 from __future__ import annotations
@@ -160,11 +160,13 @@ def main() -> None:
     ours, limit = results["ours"], results["gemm"]
     print(f"load after: {load()}\n\n{options.permutations} permutations, 31 x 60 000, 4 regressors, {THREADS} threads\n")
     print("| | wall s | CPU s | wall / ours | CPU / ours | share of GEMM limit (wall, CPU) | peak GB |")
-    print("|---|---|---|---|---|---|---|")
+    print("|---" * 7 + "|")
     for name, r in results.items():
-        print(f"| {name} | {r['wall']:.2f} | {r['cpu']:.2f} | {r['wall'] / ours['wall']:.1f} | {r['cpu'] / ours['cpu']:.1f} "
+        print(f"| {name} | {r['wall']:.2f} | {r['cpu']:.2f} | {r['wall'] / ours['wall']:.1f} "
+              f"| {r['cpu'] / ours['cpu']:.1f} "
               f"| {limit['wall'] / r['wall']:.0%}, {limit['cpu'] / r['cpu']:.0%} | {r['peak']:.2f} |")
-    print(f"\nmax T against a refit of each of 40 permutations: relative {np.abs(ours['null'][:40] / reference - 1).max():.1e}")
+    error = np.abs(ours["null"][:40] / reference - 1).max()
+    print(f"\nmax T against a refit of each of 40 permutations: relative {error:.1e}")
     print(f"t against nilearn: relative {np.abs(ours['t'] / results['nilearn']['t'] - 1).max():.1e}")
     error = np.abs(ours["p"] - results["nilearn"]["p"]).max()
     print(f"FWE p against nilearn (other random permutations): largest difference {error:.3f}")

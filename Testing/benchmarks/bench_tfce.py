@@ -2,8 +2,8 @@
 
     python Testing/benchmarks/bench_tfce.py --peer-python PYTHON_WITH_NILEARN_AND_TFCE
 
-n = 31, 60 000 voxels (an ellipsoid) of smooth noise, 4 regressors, two-sided, 6 neighbors, E = 0.5, H = 2. nilearn is run
-with few permutations and its time is scaled: marked as such.
+n = 31, 60 000 voxels (an ellipsoid) of smooth noise, 4 regressors, two-sided, 6 neighbors, E = 0.5, H = 2. nilearn is
+run with few permutations and its time is scaled: marked as such.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def make_data(path: Path, n: int = 31, seed: int = 0) -> int:
     from scipy.ndimage import gaussian_filter
     rng = np.random.default_rng(seed)
     shape = (40, 50, 60)
-    k, j, i = (np.linspace(-1, 1, s)[tuple(slice(None) if a == b else None for b in range(3))] for a, s in enumerate(shape))
+    k, j, i = np.meshgrid(*(np.linspace(-1, 1, s) for s in shape), indexing="ij")
     inside = k ** 2 + j ** 2 + i ** 2 <= 0.975
     grade, age, sex = rng.integers(1, 6, n), rng.uniform(20, 80, n), rng.integers(0, 2, n)
     y = np.array([gaussian_filter(rng.normal(size=shape), 1.5)[inside] for _ in range(n)])
@@ -48,7 +48,8 @@ def run_ours(data, permutations):
     neighbors = neighbor_table(data["inside"].astype(int))
     observed = tfce(stat, neighbors)
     null = map_null([stratum], make_scheme(len(y), permutations, 1),
-                    MapLayout(1, neighbors, [np.arange(y.shape[1])]), settings=TfceSettings(), height=None, workers=THREADS)
+                    MapLayout(1, neighbors, [np.arange(y.shape[1])]), settings=TfceSettings(), height=None,
+                    workers=THREADS)
     return start, {"t": stat, "tfce": observed, "null": null.tfce[0]}
 
 
@@ -122,8 +123,8 @@ def main() -> None:
         print(f"| {name}{note} | {wall:.1f} | {cpu:.1f} | {wall / ours['wall']:.1f} | {cpu / ours['cpu']:.1f} "
               f"| {r['peak']:.2f} |")
     theirs = results["tfce_package"]
-    print(f"\nTFCE against the exact package (float32): {np.abs(ours['tfce'] - theirs['tfce']).max() / theirs['tfce'].max():.1e} "
-          "of the maximum")
+    error = np.abs(ours["tfce"] - theirs["tfce"]).max() / theirs["tfce"].max()
+    print(f"\nTFCE against the exact package (float32): {error:.1e} of the maximum")
     print(f"95 % quantile of the null maximum: ours {np.quantile(ours['null'], .95):.1f}, "
           f"tfce package {np.quantile(theirs['null'], .95):.1f}")
 

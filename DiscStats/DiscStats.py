@@ -1,0 +1,300 @@
+"""Voxel-wise statistics of disc maps in atlas space.
+
+``DiscStatsLogic`` is the batch interface, the same in Slicer's Python console and headless::
+
+    from DiscStats import DiscStatsLogic
+    logic = DiscStatsLogic()
+    result = logic.analyze(mapNodes, atlasLabelsNode, "participants.tsv", "T2 ~ pfirrmann + age + C(sex)")
+    nodes = logic.showResult(result)
+    chart = logic.plotAt(result, ras=(0.0, -12.0, 40.0))
+    logic.saveResult(result, "results")
+"""
+
+import os
+from pathlib import Path
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+)
+
+from DiscRelaxometryLib import mrml as base
+from DiscRelaxometryLib.errors import DesignError
+from DiscRelaxometryLib.image import Image, read_image
+from DiscRelaxometryLib.jobs import Job
+from DiscStatsLib import mrml
+
+#: What the analysis needs beyond the packages that Slicer bundles.
+REQUIREMENTS = ("pandas>=2.2", "statsmodels>=0.14.4", "numba>=0.61", "threadpoolctl>=3.5")
+
+
+class DiscStats(ScriptedLoadableModule):
+    """Describe the module to Slicer."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("Disc Statistics")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Quantification")]
+        parent.dependencies = []
+        parent.contributors = ["DiscRelaxometry contributors"]
+        parent.helpText = _("Explains maps in atlas space by a model of the participants, voxel by voxel, with "
+                            "permutation inference, and shows the result as volumes, tables and plots.")
+        parent.acknowledgementText = _("For research; not a medical device. Methods are cited in the extension's "
+                                       "documentation.")
+
+
+class DiscStatsLogic(ScriptedLoadableModuleLogic):
+    """Voxel-wise analysis on MRML nodes or files; every method is synchronous and needs no window.
+
+    Methods raise ``DiscRelaxometryError`` (a ``ValueError``) with a sentence that says what to do; they then leave the
+    scene as it was. ``progressCallback(fraction, text)`` is called between units of work and may raise ``Cancelled``.
+    """
+
+    # ------------------------------------------------------------ input
+
+    def participants(self, source):
+        """Return a participants table as pandas.DataFrame.
+
+        Parameters
+        ----------
+        source : str, path, vtkMRMLTableNode or pandas.DataFrame
+            TSV (``n/a`` and empty cells are missing), or a table node.
+        """
+        import pandas
+
+        if isinstance(source, pandas.DataFrame):
+            return source
+        if hasattr(source, "GetTable"):
+            frame = pandas.DataFrame(base.table_from_node(source).rows)
+            frame = frame.replace(["", "n/a", "N/A", "nan"], None)
+            for name in frame.columns:
+                numbers = pandas.to_numeric(frame[name], errors="coerce")
+                if name != "participant_id" and (numbers.notna() | frame[name].isna()).all():
+                    frame[name] = numbers
+            return frame
+        path = Path(source)
+        if not path.exists():
+            raise DesignError(_("The participants table '{path}' does not exist.").format(path=path),
+                              anchor="participants-table")
+        separator = "," if path.suffix.lower() == ".csv" else "\t"
+        return pandas.read_csv(path, sep=separator, na_values=["n/a"], encoding="utf-8-sig",
+                               dtype={"participant_id": str})
+
+    def checkDesign(self, participants, formula, level=""):
+        """Return the design of a formula, with its columns and remarks, before anything is computed."""
+        from DiscStatsLib.design import build_design, check_participants
+
+        table = self.participants(participants)
+        check_participants(table)
+        return build_design(formula, table, level=level)
+
+    # ------------------------------------------------------------ analysis
+
+    def analysisJob(self, maps, atlasLabels, participants, formula, contrasts=None, regions=None, **settings):
+        """Return the analysis as a job that needs no scene; see :meth:`analyze`."""
+        arguments = {"maps": _images(maps), "atlas_labels": _image(atlasLabels),
+                     "participants": self.participants(participants), "formula": formula, "contrasts": contrasts,
+                     "regions": None if regions is None else _image(regions), **settings}
+        if "voxel_covariates" in settings:
+            arguments["voxel_covariates"] = {k: _images(v) for k, v in settings["voxel_covariates"].items()}
+        return Job("DiscStatsLib.analysis:analyze", arguments, _("Statistics"))
+
+    def analyze(self, maps, atlasLabels, participants, formula, contrasts=None, regions=None, progressCallback=None,
+                **settings):
+        """Analyze maps in atlas space, voxel by voxel.
+
+        Parameters
+        ----------
+        maps : list, or dict of list
+            Volume nodes, Images or file names, one a row of the table and in its order; by quantity to test several
+            together; or by participant id.
+        atlasLabels : vtkMRMLVolumeNode, Image or path
+            Disc levels of the atlas.
+        participants : vtkMRMLTableNode, path or pandas.DataFrame
+        formula : str
+            Such as ``T2 ~ pfirrmann + age + C(sex)``; ``pfirrmann`` may be one column a level (``pfirrmann_L5S1``).
+        contrasts : optional
+            Default: every term.
+        regions : vtkMRMLVolumeNode, Image or path, optional
+            Atlas regions, for the cluster table.
+        progressCallback : callable, optional
+        settings
+            Of ``DiscStatsLib.analysis.analyze``: ``correction``, ``n_permutations``, ``seed``, ``missing``, ``blocks``,
+            ``levels``, ``ranks``, ``workers``, ``device``, ...
+
+        Returns
+        -------
+        DiscStatsLib.analysis.AnalysisResult
+        """
+        job = self.analysisJob(maps, atlasLabels, participants, formula, contrasts, regions, **settings)
+        return job.run(progressCallback)
+
+    def showResult(self, result, name="Disc statistics", maps=mrml.MAIN_MAPS):
+        """Add maps, cluster table and provenance to the scene, in a folder of their own.
+
+        Parameters
+        ----------
+        result : AnalysisResult
+        name : str
+        maps : collection of str, or None
+            Kinds of map to add, such as ``t`` and ``pfwe``; None adds all.
+
+        Returns
+        -------
+        DiscStatsLib.mrml.ResultNodes
+        """
+        return mrml.add_result(result, name, maps)
+
+    def plotAt(self, result, ras=None, cluster=None, region=None, level=None, quantity=None, contrast=None,
+               adjusted=True, chartNode=None):
+        """Plot the map against the variable of a contrast, at a place.
+
+        Parameters
+        ----------
+        result : AnalysisResult
+        ras : sequence of float, optional
+            Position in RAS mm, such as the crosshair's.
+        cluster, region, level : int, optional
+            Cluster number, region value, or label value of a disc, instead of a position.
+        quantity, contrast : str, optional
+            Default: the first.
+        adjusted : bool
+            Show values adjusted for the other columns of the model.
+        chartNode : vtkMRMLPlotChartNode, optional
+            Chart to refill.
+
+        Returns
+        -------
+        vtkMRMLPlotChartNode
+            Its description holds effect, limits, r, p and n.
+        """
+        from DiscStatsLib.plots_data import plot_data
+
+        position = None if ras is None else base.position_from_ras(ras)
+        data = plot_data(result, quantity, contrast, position=position, cluster=cluster, region=region,
+                         **({} if level is None else {"level": level}))
+        return mrml.plot_nodes(data, adjusted, chartNode)
+
+    def saveResult(self, result, folder, scene=False):
+        """Write maps (NIfTI), tables (TSV) and provenance (JSON); with `scene`, the scene as ``analysis.mrb`` too.
+
+        Returns
+        -------
+        list of Path
+        """
+        from DiscStatsLib.analysis_save import save_analysis
+
+        if not str(folder):
+            raise DesignError(_("Choose a folder for the results."))
+        written = save_analysis(result, folder)
+        if scene:
+            path = Path(folder) / "analysis.mrb"
+            if not slicer.util.saveScene(str(path)):
+                raise DesignError(_("The scene could not be written to '{path}'.").format(path=path))
+            written.append(path)
+        return written
+
+    # ------------------------------------------------------------ groups and single persons
+
+    def zScore(self, volumeNode, referenceMaps):
+        """Return nodes of the z-score map and its p (Crawford & Howell) of one person against a reference group.
+
+        Parameters
+        ----------
+        volumeNode : vtkMRMLVolumeNode, Image or path
+        referenceMaps : list of these
+
+        Returns
+        -------
+        tuple of vtkMRMLScalarVolumeNode
+        """
+        from DiscRelaxometryLib.quantities import Quantity
+        from DiscStatsLib.zscore import reference_group, z_score
+
+        reference = reference_group([_image(m) for m in referenceMaps])
+        deviation = z_score(_image(volumeNode), reference)
+        code = ("STAT_Z", "99DISCRELAX", "z score")
+        count = len(referenceMaps)
+        z = Quantity("z", "z score", "1", code, (-4, 4), "DivergingBlueRed",
+                     f"Deviation from the mean of {count} reference maps, in their SD")
+        p = Quantity("p", "p (uncorrected)", "1", ("STAT_P", "99DISCRELAX", "p"), (0, 0.05), "Viridis",
+                     f"Two-sided p of the deviation (Crawford & Howell 1998, {count} reference maps), uncorrected")
+        name = volumeNode.GetName() if hasattr(volumeNode, "GetName") else "Person"
+        with base.all_or_nothing():
+            nodes = (base.volume_from_image(deviation.z, f"{name} z score", z),
+                     base.volume_from_image(deviation.p, f"{name} z score p", p))
+            nodes[1].GetDisplayNode().SetThreshold(0.0, 0.05)
+            nodes[0].SetDescription(" ".join([z.description + ".", *deviation.warnings]))
+        return nodes
+
+    def groupMaps(self, maps, groups, quantity=None):
+        """Return a dict of (mean, SD) volume nodes by group.
+
+        Parameters
+        ----------
+        maps : list of vtkMRMLVolumeNode, Image or path
+        groups : sequence of str
+            Group of each map.
+        quantity : str, optional
+            Key of the quantity, for unit, window and colors.
+        """
+        from DiscStatsLib.zscore import group_maps
+
+        found = group_maps([_image(m) for m in maps], groups)
+        with base.all_or_nothing():
+            return {group: (base.volume_from_image(r.mean, f"{group} mean", quantity),
+                            base.volume_from_image(r.sd, f"{group} SD")) for group, r in found.items()}
+
+
+def _image(source) -> Image:
+    """Return a volume node, path or Image as Image."""
+    if isinstance(source, Image):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        return read_image(source)
+    return base.image_from_volume(source)
+
+
+def _images(maps):
+    """Return lists and dicts of volume nodes, paths or Images as Images; None (no map) stays None."""
+    if isinstance(maps, dict):
+        return {key: _images(value) for key, value in maps.items()}
+    if isinstance(maps, (list, tuple)):
+        return [None if m is None else _image(m) for m in maps]
+    return maps if hasattr(maps, "ndim") else _image(maps)
+
+
+class DiscStatsTest(ScriptedLoadableModuleTest):
+    """Self test on a small simulated cohort; runs in Slicer and headless."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear(0)
+
+    def test_effect_is_found_where_it_was_put(self):
+        """Plant an effect of a grade in one corner of one disc and find it in the cluster table."""
+        import numpy as np
+        import pandas
+
+        from DiscRelaxometryLib.image import Geometry
+
+        rng = np.random.default_rng(0)
+        labels = np.zeros((3, 8, 10), np.uint8)
+        labels[:, :3, 1:9], labels[:, 5:, 1:9] = 11, 12
+        geometry = Geometry((10, 8, 3), (1, 1, 2))
+        table = pandas.DataFrame({"participant_id": [f"simulated-{n}" for n in range(20)],
+                                  "grade": rng.integers(1, 6, 20)})
+        maps = []
+        for grade in table.grade:
+            values = np.where(labels > 0, rng.normal(80, 2, labels.shape), np.nan)
+            values[:2, :2, 1:5] -= 2.0 * grade
+            maps.append(Image(values, geometry))
+        logic = DiscStatsLogic()
+        result = logic.analyze(maps, Image(labels, geometry), table, "T2 ~ grade", n_permutations=199, seed=1)
+        self.assertEqual(result.clusters.rows[0]["level"], "L5-S1")
+        self.assertLess(result.clusters.rows[0]["p_extent"], 0.05)
+        nodes = logic.showResult(result)
+        self.assertIn("T2_grade_pfwe", nodes.maps)

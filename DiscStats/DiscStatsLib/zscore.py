@@ -1,0 +1,119 @@
+"""One person against a reference group, and the mean and SD of groups, voxel by voxel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from DiscRelaxometryLib.errors import DesignError
+from DiscRelaxometryLib.image import Image, require_same_geometry
+
+#: Below this many people the SD is too uncertain for a norm; the map is still made, with a warning.
+SMALL_REFERENCE = 20
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Mean, SD (n - 1) and count of a group at each voxel; NaN where fewer than two have a value."""
+
+    mean: Image
+    sd: Image
+    n: Image
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One person against a reference.
+
+    Attributes
+    ----------
+    z : Image
+        (value - mean) / SD: how many reference SDs the person lies from the mean.
+    p : Image
+        Two-sided p that a member of the reference population deviates as much: t = z / sqrt(1 + 1/n) with n - 1 degrees
+        of freedom (Crawford & Howell 1998), which allows for the reference being a sample. Uncorrected.
+    warnings : list of str
+    """
+
+    z: Image
+    p: Image
+    warnings: list[str]
+
+
+def reference_group(images: list[Image], min_count: int = 2) -> Reference:
+    """Return mean, SD and count of a group of maps on one grid.
+
+    Parameters
+    ----------
+    images : list of Image
+        NaN is missing.
+    min_count : int
+        Voxels with fewer values are NaN.
+
+    Raises
+    ------
+    DesignError
+        If there are fewer than two maps.
+    GeometryError
+        If the maps are on different grids.
+    """
+    if len(images) < 2:
+        raise DesignError(f"A reference group needs at least 2 maps; {len(images)} were given.")
+    for number, image in enumerate(images[1:], start=2):
+        require_same_geometry(images[0], image, f"Map 1 and map {number} of the reference group")
+    n, mean, squares = 0, 0.0, 0.0
+    for image in images:
+        # Welford's update: one map in memory, and no cancellation in the SD.
+        value = image.array.astype(float)
+        present = np.isfinite(value)
+        n = n + present
+        step = np.where(present, value - mean, 0.0)
+        mean = mean + step / np.maximum(n, 1)
+        squares = squares + step * np.where(present, value - mean, 0.0)
+    enough = n >= max(2, min_count)
+    first = images[0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sd = np.sqrt(squares / (n - 1))
+    return Reference(first.like(np.where(enough, mean, np.nan), **first.meta), first.like(np.where(enough, sd, np.nan)),
+                     first.like(n.astype(np.int32)))
+
+
+def z_score(image: Image, reference: Reference) -> Deviation:
+    """Return the z-score map of one person against a reference group.
+
+    Raises
+    ------
+    GeometryError
+        If the map is not on the reference's grid.
+    """
+    require_same_geometry(image, reference.mean, "The person's map and the reference group")
+    sd, n = reference.sd.array.astype(float), reference.n.array
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z = np.where(sd > 0, (image.array - reference.mean.array) / sd, np.nan)
+        p = 2 * special.stdtr(n - 1.0, -np.abs(z) / np.sqrt(1 + 1 / n))
+    remarks = []
+    usual = int(np.median(n[np.isfinite(z)])) if np.isfinite(z).any() else 0
+    if usual == 0:
+        raise DesignError("The person's map and the reference group have no voxel in common.", anchor="empty-map")
+    if usual < SMALL_REFERENCE:
+        remarks.append(f"The reference group has {usual} people at the median voxel: its SD is uncertain by about "
+                       f"{100 / np.sqrt(2 * max(usual - 1, 1)):.0f} %.")
+    return Deviation(image.like(z), image.like(p), remarks)
+
+
+def group_maps(images: list[Image], groups) -> dict[str, Reference]:
+    """Return mean, SD and count for each group with at least two people.
+
+    Parameters
+    ----------
+    images : list of Image
+    groups : sequence
+        Group of each image.
+    """
+    groups = [str(g) for g in groups]
+    if len(groups) != len(images):
+        raise DesignError(f"{len(groups)} group names for {len(images)} maps: give one a map.")
+    found = {g: [i for i, own in zip(images, groups) if own == g] for g in sorted(set(groups))}
+    return {g: reference_group(members) for g, members in found.items() if len(members) > 1}
