@@ -1,4 +1,4 @@
-"""Write each module's CMakeLists.txt from the files that git tracks: ``python Testing/structure/update_cmake_lists.py``.
+"""Write each module's CMakeLists.txt from the files that git lists: ``make cmake-lists``.
 
 A Lib file that is not listed is silently absent after install, so the lists are made, never typed.
 """
