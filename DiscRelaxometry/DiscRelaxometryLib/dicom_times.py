@@ -45,8 +45,8 @@ def guess_kind(texts: list[str]) -> str | None:
     rho = bool(_SPIN_LOCK_WORDS.search(text))
     t2 = bool(_T2_WORDS.search(text)) or "T2prep" in text
     if (rho and t2) or (rho == t2 and "mapss" in text.lower()):
-        raise EchoSeriesError("The series' description stands for both T1rho and T2: give kind=\"T1rho\" or kind=\"T2\", or "
-                              "read a combined MAPSS acquisition with read_mapss.", anchor="kind")
+        raise EchoSeriesError("The series' description stands for both T1rho and T2: give kind=\"T1rho\" or "
+                              "kind=\"T2\", or read a combined MAPSS acquisition with read_mapss.", anchor="kind")
     return "T1rho" if rho else "T2" if t2 else None
 
 

@@ -147,9 +147,17 @@ def spine_axes(labels: Image, value: int) -> np.ndarray:
 
 def disc_frames(labels: Image) -> dict[int, DiscFrame]:
     """Return the frame of each disc in a label image, keyed by label value."""
-    present = set(np.unique(labels.array).tolist())
+    present = present_values(labels)
     return {d.value: disc_frame(labels.array == d.value, labels.geometry, spine_axes(labels, d.value))
             for d in DISCS if d.value in present}
+
+
+def present_values(labels: Image) -> set[int]:
+    """Return the values in a label image."""
+    if labels.array.dtype in (np.uint8, np.uint16):
+        # Counting is many times faster than the sort in np.unique.
+        return set(np.flatnonzero(np.bincount(labels.array.ravel())).tolist())
+    return set(np.unique(labels.array).tolist())
 
 
 def crop(mask: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
@@ -256,7 +264,7 @@ def _centroid(labels: Image, mask: np.ndarray) -> np.ndarray | None:
 
 def _cranial(labels: Image, value: int, center: np.ndarray) -> np.ndarray | None:
     """Return the unit direction from the structure below a disc to the one above, or None without neighbors."""
-    present = set(np.unique(labels.array).tolist())
+    present = present_values(labels)
     discs = sorted(d.value for d in DISCS if d.value in present)
     above = [v for v in discs if v > value][:1]
     below = [v for v in discs if v < value][-1:]

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from .errors import SegmentationError
-from .frames import DiscFrame, LocalMask, column_surfaces, crop, disc_frame, local_mask, spine_axes
+from .frames import DiscFrame, LocalMask, column_surfaces, crop, disc_frame, local_mask, present_values, spine_axes
 from .image import Geometry, Image, require_same_geometry
 from .labels import DISCS, Structure
 from .progress import ProgressCallback, silent
@@ -158,7 +158,7 @@ def _checked(labels: Image, maps: Mapping[str, Image] | None) -> dict[str, Image
 
 def _present(labels: Image) -> list[tuple[Structure, float]]:
     """Return the discs of a label image, cranial to caudal, with the share of work done before each."""
-    values = set(np.unique(labels.array).tolist())
+    values = present_values(labels)
     discs = [d for d in reversed(DISCS) if d.value in values]
     if not discs:
         raise SegmentationError("The segmentation holds no named disc (label values 11 for L5-S1, 12 for L4-L5, ...): "
@@ -185,6 +185,7 @@ def _shape_flags(mask: np.ndarray) -> list[str]:
     flags = []
     if any(np.take(mask, (0, -1), axis=axis).any() for axis in range(3)):
         flags.append("touches_volume_edge")
+    mask = mask[ndimage.find_objects(mask.astype(np.uint8))[0]]
     pieces = np.bincount(ndimage.label(mask, np.ones((3, 3, 3)))[0].ravel())[1:]
     if pieces.max() < 0.95 * pieces.sum():
         flags.append("several_pieces")
