@@ -127,6 +127,19 @@ def test_real_big_endian_ge_series():
     assert np.all(np.diff(series.echoes.mean(axis=(1, 2, 3))) < 0)
 
 
+def test_knee_map_is_plausible():
+    from DiscRelaxometryLib.fitting import fit_relaxation
+
+    series = read_echo_series(shared_data("relaxometry/knee_mese_ge_dicom"))
+    t2 = fit_relaxation(series, echoes=range(1, 8)).value
+    # The femoral cartilage crosses these columns of slice 6 as a trough between marrow and joint fluid.
+    cartilage = np.nanmin(t2[6, 134:142, 112:150], axis=0)
+    assert 30 < np.median(cartilage) < 60
+    muscle = np.nanmedian(t2[1, 120:180, 190:215])
+    assert 25 < muscle < 45
+    assert np.nanmedian(t2[6, 90:120, 110:150]) > 80
+
+
 def test_no_identity_in_metadata(tmp_path):
     samples.write_classic(tmp_path, TE, set_echo_time)
     text = str(read_echo_series(tmp_path).meta)

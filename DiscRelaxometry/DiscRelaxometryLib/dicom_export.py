@@ -1,0 +1,315 @@
+"""Export maps as DICOM Parametric Maps and label images as DICOM Segmentations (highdicom).
+
+With the source DICOM the objects join its study, and carry the patient and study attributes of that study and nothing
+else of it. Without it they form a synthetic study of their own. See ``Docs/method/dicom-export.md``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .atomic import atomic_path
+from .dicom_frames import list_files
+from .errors import DiscRelaxometryError, SegmentationError
+from .image import Geometry, Image
+from .labels import BY_VALUE
+from .progress import ProgressCallback, silent
+from .quantities import QUANTITIES
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_MR = "1.2.840.10008.5.1.4.1.1.4"
+#: What highdicom copies of the source's scanner and this project does not pass on.
+_WHEREABOUTS = ("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName", "StationName", "OperatorsName",
+                "DeviceSerialNumber")
+_UNIT_MEANINGS = {"ms": "millisecond", "1": "no units", "[arb'U]": "arbitrary unit", "%": "percent"}
+
+
+def export_study(folder: str | os.PathLike, maps: Mapping[str, Image], labels: Image | None = None,
+                 source: str | os.PathLike | Iterable | None = None, subject: str = "anonymous",
+                 algorithm: str | None = None, progressCallback: ProgressCallback = silent) -> list[Path]:
+    """Export maps and a segmentation into one study.
+
+    Parameters
+    ----------
+    folder : path
+        Receives ``<quantity>.dcm`` and ``segmentation.dcm``.
+    maps : dict of Image
+        Keyed by quantity (``T1rho``, ``T2``, ``M0``, ...).
+    labels : Image, optional
+        Label image with the project's values.
+    source : path or list of paths, optional
+        DICOM images of the examination; the objects join their study.
+    subject : str
+        Patient ID of the synthetic study, where there is no source.
+    algorithm : str, optional
+        Name of the algorithm that made the segmentation; without it the segments are coded as manual.
+    progressCallback : callable, optional
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    DiscRelaxometryError
+        If the source is no DICOM study, or highdicom is not installed.
+    SegmentationError
+        If the segmentation is empty or holds unknown values.
+    """
+    folder = Path(folder)
+    images = [*maps.values(), *([labels] if labels is not None else [])]
+    if not images:
+        raise DiscRelaxometryError("There is nothing to export: give a map or a segmentation.")
+    datasets = source_datasets(source) if source is not None else None
+    study = _uid("study", subject, repr([i.geometry for i in images]))
+    paths = []
+    for step, (key, image) in enumerate(maps.items()):
+        progressCallback(step / len(images), f"Exporting {key}")
+        references = datasets or synthetic_source(image.geometry, subject, study)
+        paths.append(_save(parametric_map(image, key, references, 101 + step, datasets is not None),
+                           folder / f"{key}.dcm"))
+    if labels is not None:
+        progressCallback(len(maps) / len(images), "Exporting the segmentation")
+        references = datasets or synthetic_source(labels.geometry, subject, study)
+        paths.append(_save(segmentation(labels, references, 100, algorithm, datasets is not None),
+                           folder / "segmentation.dcm"))
+    return paths
+
+
+def parametric_map(image: Image, key: str, source: list[Dataset], series_number: int = 101,
+                   real_source: bool = True) -> Dataset:
+    """Return a float Parametric Map of one quantity; NaN stays NaN.
+
+    Parameters
+    ----------
+    image : Image
+        Map, in the unit of the quantity.
+    key : str
+        Quantity key; its DICOM code is in ``quantities.py``. T1rho has a private one.
+    source : list of pydicom.Dataset
+        Images of the study to join.
+    series_number : int
+    real_source : bool
+        Whether `source` exists as files; references to a synthetic source are left out.
+    """
+    hd = _highdicom()
+    from highdicom.pm import ParametricMap, RealWorldValueMapping
+
+    if key not in QUANTITIES:
+        raise DiscRelaxometryError(f"'{key}' is no known quantity; known are {', '.join(QUANTITIES)}.")
+    quantity = QUANTITIES[key]
+    array = np.asarray(image.array, np.float32)
+    finite = array[np.isfinite(array)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    mapping = RealWorldValueMapping(
+        lut_label=key[:16], lut_explanation=quantity.description[:64], slope=1.0, intercept=0.0,
+        unit=hd.sr.CodedConcept(quantity.unit, "UCUM", _UNIT_MEANINGS.get(quantity.unit, quantity.unit)),
+        value_range=(low, high),
+        quantity_definition=hd.sr.CodedConcept(quantity.code[0], quantity.code[1], quantity.code[2]))
+    volume = _volume(array, image.geometry, source[0].FrameOfReferenceUID)
+    dataset = ParametricMap(
+        source_images=source, pixel_array=volume, real_world_value_mappings=[mapping],
+        contains_recognizable_visual_features=False, content_label=_content_label(key),
+        voi_lut_transformations=[hd.VOILUTTransformation(float(np.mean(quantity.window)),
+                                                         float(np.ptp(quantity.window)))],
+        content_description=quantity.description[:64], series_description=f"{quantity.name} map",
+        **_common(source, f"{key} map", array, series_number))
+    _describe_anatomy(dataset)
+    return _trimmed(dataset, real_source)
+
+
+def segmentation(labels: Image, source: list[Dataset], series_number: int = 100, algorithm: str | None = None,
+                 real_source: bool = True) -> Dataset:
+    """Return a binary Segmentation with SNOMED CT codes; parameters as for :func:`parametric_map`.
+
+    Raises
+    ------
+    SegmentationError
+        If the image is empty or holds values that ``labels.py`` does not know.
+    """
+    hd = _highdicom()
+    from highdicom.seg import Segmentation, SegmentDescription
+
+    values = [int(v) for v in np.unique(labels.array) if v != 0]
+    unknown = [v for v in values if v not in BY_VALUE]
+    if unknown or not values:
+        raise SegmentationError(f"The segmentation holds unknown label values {unknown}: import it with its own label "
+                                "table first." if unknown else "The segmentation is empty: there is nothing to export.")
+    identification = hd.AlgorithmIdentificationSequence(
+        algorithm, family=hd.sr.CodedConcept("123109", "DCM", "Artificial Intelligence"),
+        version=software_version()) if algorithm else None
+    category = hd.sr.CodedConcept("123037004", "SCT", "Anatomical Structure")
+    descriptions, stack = [], np.zeros((*labels.array.shape, len(values)), bool)
+    for number, value in enumerate(values, start=1):
+        structure = BY_VALUE[value]
+        descriptions.append(SegmentDescription(
+            number, structure.name, category, hd.sr.CodedConcept(structure.snomed[0], "SCT", structure.snomed[1]),
+            "AUTOMATIC" if algorithm else "MANUAL", identification, tracking_id=structure.key,
+            tracking_uid=_uid(str(source[0].StudyInstanceUID), structure.key),
+            display_color=hd.color.CIELabColor.from_rgb(*structure.color)))
+        stack[..., number - 1] = labels.array == value
+    volume = _volume(stack, labels.geometry, source[0].FrameOfReferenceUID)
+    dataset = Segmentation(
+        source_images=source, pixel_array=volume, segmentation_type="BINARY", segment_descriptions=descriptions,
+        content_label="DISCS", content_description="Lumbar discs and neighboring structures",
+        series_description="Disc segmentation", **_common(source, "segmentation", labels.array, series_number))
+    return _trimmed(dataset, real_source)
+
+
+def source_datasets(source: str | os.PathLike | Iterable) -> list[Dataset]:
+    """Return the headers of the DICOM images in a folder or list, all of one study.
+
+    Raises
+    ------
+    DiscRelaxometryError
+        If there is no image, or images of several studies or frames of reference.
+    """
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    datasets = []
+    for file in list_files(source):
+        try:
+            dataset = pydicom.dcmread(file, stop_before_pixels=True)
+        except InvalidDicomError:
+            continue
+        if "Rows" in dataset and "FrameOfReferenceUID" in dataset:
+            datasets.append(dataset)
+    if not datasets:
+        raise DiscRelaxometryError("The source folder holds no DICOM image with a frame of reference: choose the folder "
+                                   "of the examination, or export without a source.")
+    for keyword, what in (("StudyInstanceUID", "studies"), ("FrameOfReferenceUID", "frames of reference")):
+        found = {str(d.get(keyword)) for d in datasets}
+        if len(found) > 1:
+            raise DiscRelaxometryError(f"The source images belong to {len(found)} {what}: choose the images of one.")
+    return datasets
+
+
+def synthetic_source(geometry: Geometry, subject: str = "anonymous", study: str | None = None) -> list[Dataset]:
+    """Return in-memory MR headers, one a slice, of a synthetic study with no one's identity."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    study = study or _uid("study", subject, repr(geometry))
+    matrix, now = geometry.matrix3, datetime.now(UTC)
+    datasets = []
+    for k in range(geometry.size[2]):
+        dataset = Dataset()
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+        dataset.SOPClassUID, dataset.Modality = _MR, "MR"
+        dataset.SOPInstanceUID = _uid(study, repr(geometry), str(k))
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, _uid(study, "source", repr(geometry))
+        dataset.FrameOfReferenceUID = _uid(study, "frame of reference")
+        dataset.PatientID, dataset.PatientName = subject, f"{subject}^"
+        dataset.PatientBirthDate, dataset.PatientSex = "", ""
+        dataset.StudyDate, dataset.StudyTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+        dataset.AccessionNumber, dataset.StudyID, dataset.ReferringPhysicianName = "", "1", ""
+        dataset.PositionReferenceIndicator = None
+        dataset.SeriesNumber, dataset.InstanceNumber = 1, k + 1
+        dataset.Rows, dataset.Columns = geometry.size[1], geometry.size[0]
+        dataset.ImagePositionPatient = geometry.index_to_world((0, 0, k)).tolist()
+        dataset.ImageOrientationPatient = [*(matrix[:, 0] / geometry.spacing[0]), *(matrix[:, 1] / geometry.spacing[1])]
+        dataset.PixelSpacing = [geometry.spacing[1], geometry.spacing[0]]
+        dataset.SliceThickness = geometry.spacing[2]
+        datasets.append(dataset)
+    return datasets
+
+
+def software_version() -> str:
+    """Return the installed version of the project."""
+    try:
+        return metadata.version("disc-relaxometry")
+    except metadata.PackageNotFoundError:
+        return "development"
+
+
+def _volume(array: np.ndarray, geometry: Geometry, frame_of_reference: str):
+    """Return a highdicom volume; slices of a left-handed grid are listed from the other end, in the same place."""
+    hd = _highdicom()
+    matrix = geometry.matrix3
+    if np.linalg.det(matrix) < 0:
+        array = array[::-1]
+        origin = geometry.index_to_world((0, 0, geometry.size[2] - 1))
+        matrix = matrix * np.array([1.0, 1.0, -1.0])
+    else:
+        origin = np.array(geometry.origin)
+    affine = np.eye(4)
+    # Columns of the affine follow the array's axes: slice, row, column.
+    affine[:3, :3], affine[:3, 3] = matrix[:, ::-1], origin
+    return hd.Volume(np.ascontiguousarray(array), affine, coordinate_system="PATIENT",
+                     frame_of_reference_uid=str(frame_of_reference),
+                     channels={"SegmentNumber": list(range(1, array.shape[3] + 1))} if array.ndim == 4 else None)
+
+
+def _common(source: list[Dataset], what: str, array: np.ndarray, series_number: int) -> dict:
+    study = str(source[0].StudyInstanceUID)
+    content = sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return {"series_instance_uid": _uid(study, what, content, "series"), "series_number": series_number,
+            "sop_instance_uid": _uid(study, what, content), "instance_number": 1, "manufacturer": "DiscRelaxometry",
+            "manufacturer_model_name": "DiscRelaxometry", "software_versions": software_version(),
+            "device_serial_number": "0"}
+
+
+def _content_label(key: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in key.upper())[:16]
+
+
+def _describe_anatomy(dataset: Dataset) -> None:
+    """Name the lumbar spine as the frames' anatomy, which is not one of a pair."""
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    hd = _highdicom()
+    anatomy = Dataset()
+    anatomy.FrameLaterality = "U"
+    anatomy.AnatomicRegionSequence = Sequence([hd.sr.CodedConcept("122496007", "SCT", "Lumbar spine")])
+    dataset.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = Sequence([anatomy])
+
+
+def _trimmed(dataset: Dataset, real_source: bool) -> Dataset:
+    """Remove the scanner's whereabouts, and references to source images that do not exist."""
+    for equipment in dataset.get("ContributingEquipmentSequence", []):
+        for keyword in _WHEREABOUTS:
+            if keyword in equipment:
+                del equipment[keyword]
+    if real_source:
+        return dataset
+    for keyword in ("ReferencedSeriesSequence", "ReferencedImageSequence", "SourceImageSequence"):
+        if keyword in dataset:
+            del dataset[keyword]
+    for group in [*dataset.PerFrameFunctionalGroupsSequence, *dataset.SharedFunctionalGroupsSequence]:
+        if "DerivationImageSequence" in group:
+            del group.DerivationImageSequence
+    return dataset
+
+
+def _save(dataset: Dataset, path: Path) -> Path:
+    with atomic_path(path) as temporary:
+        dataset.save_as(temporary, enforce_file_format=True)
+    return path
+
+
+def _uid(*parts: str) -> str:
+    """Return a UID that is the same for the same parts, so that a repeated export replaces rather than duplicates."""
+    from pydicom.uid import generate_uid
+
+    return generate_uid(entropy_srcs=["DiscRelaxometry", *parts])
+
+
+def _highdicom():
+    try:
+        import highdicom
+    except ImportError:
+        raise DiscRelaxometryError("DICOM export needs the package highdicom: install it with "
+                                   "pip install highdicom.") from None
+    return highdicom
