@@ -34,28 +34,26 @@ def reject_bky(p, q: float = 0.05) -> np.ndarray:
 def adjust_bky(p) -> np.ndarray:
     """Return the smallest level at which the two-stage procedure (BKY 2006, definition 6) rejects each test.
 
-    A test is rejected at q when its BH value times m0(q) / m is at most q / (1 + q), m0(q) being what the first stage
-    leaves. m0 falls in steps as q grows; on each step the condition is solved in closed form.
+    A test is rejected at q when its BH value times m0(L) / m is at most L = q / (1 + q), m0 being what the first stage
+    at L leaves. m0 is a step function that falls at each BH value, so the smallest L is solved on its step in closed form.
     """
-    p = np.asarray(p, float)
     bh = adjust_bh(p)
-    tests = np.sort(bh[np.isfinite(bh)])
-    m = len(tests)
-    adjusted = np.where(np.isfinite(p), 1.0, np.nan)
+    valid = np.isfinite(bh)
+    m = int(valid.sum())
     if m == 0:
-        return adjusted
-    starts = np.concatenate([[0.0], np.unique(tests)])
-    for index, low in enumerate(starts):
-        high = starts[index + 1] if index + 1 < len(starts) else np.inf
-        left = m - int(np.sum(tests <= low)) if index else m
-        factor = max(left, 0) / m
-        # Within this step the first-stage level lies in [low, high); all is rejected once nothing is left.
-        need = np.maximum(low, bh * (factor if left < m else 1.0))
-        need = np.where(left == 0, low, need)
-        ok = np.isfinite(need) & (need < high) & (need < 1)
-        level = np.where(ok, need / np.maximum(1 - need, 1e-12), np.inf)
-        adjusted = np.fmin(adjusted, np.where(np.isfinite(p), level, np.nan))
-    return np.minimum(adjusted, 1.0)
+        return bh
+    steps, count = np.unique(bh[valid], return_counts=True)
+    low = np.concatenate([[0.0], steps])
+    left = m - np.concatenate([[0], np.cumsum(count)])
+    with np.errstate(divide="ignore"):
+        # The largest BH value that is rejected somewhere on each step; all are once nothing is left.
+        reach = np.concatenate([steps, [np.inf]]) * m / left
+    step = np.searchsorted(reach, bh[valid], side="right")
+    level = np.maximum(low[step], bh[valid] * left[step] / m)
+    adjusted = np.full(bh.shape, np.nan)
+    with np.errstate(divide="ignore"):
+        adjusted[valid] = np.minimum(level / (1 - level), 1.0)
+    return adjusted
 
 
 def _step_up(p: np.ndarray, factor: float) -> np.ndarray:

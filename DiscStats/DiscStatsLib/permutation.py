@@ -7,9 +7,12 @@ F = (df / r) rho / (1 - rho). P moves to the small side: Q'P times E is one GEMM
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -186,7 +189,7 @@ def max_statistics(strata: list[Stratum], scheme: Scheme, n_columns: int, *, alt
     workers : int
         Threads; results do not depend on it.
     device : str
-        ``cpu``, or a torch device such as ``cuda``.
+        ``cpu``, or a torch device such as ``cuda`` (``torch:cpu`` is torch without a GPU).
     progressCallback : callable, optional
         Called between blocks of voxels; raises ``Cancelled`` to stop.
 
@@ -208,17 +211,30 @@ def max_statistics(strata: list[Stratum], scheme: Scheme, n_columns: int, *, alt
     else:
         def work(task):
             return _block_maxima(*task, scheme, alternative)
-    with blas_threads(), ThreadPoolExecutor(workers) as pool:
-        try:
-            for done, ((stratum, block), (best, count)) in enumerate(zip(tasks, pool.map(work, tasks)), start=1):
-                stat = to_statistic(best, stratum.df, stratum.r, stratum.kind, as_z)
-                maxima[stratum.group] = np.maximum(maxima[stratum.group], stat)
-                counts[stratum.columns[block]] = count
-                report(done / len(tasks), f"Permutations: {done} of {len(tasks)} blocks of voxels")
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for done, ((stratum, block), (best, count)) in enumerate(zip(tasks, in_order(work, tasks, workers)), start=1):
+        stat = to_statistic(best, stratum.df, stratum.r, stratum.kind, as_z)
+        maxima[stratum.group] = np.maximum(maxima[stratum.group], stat)
+        counts[stratum.columns[block]] = count
+        report(done / len(tasks), f"Permutations: {done} of {len(tasks)} blocks of voxels")
     return MaxResult(maxima, counts)
+
+
+def in_order(work, tasks, workers: int) -> Iterator:
+    """Yield the result of each task in order, a few ahead on threads; leaving the loop drops those not begun."""
+    with blas_threads():
+        if workers == 1:
+            yield from map(work, tasks)
+            return
+        pool, waiting = ThreadPoolExecutor(workers), deque()
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(work, task))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _block_maxima(stratum: Stratum, block: slice, scheme: Scheme, alternative: str):
@@ -245,13 +261,17 @@ def blas_threads():
 
     BLAS threads inside small products only wait for each other, for minutes on a machine that others use too.
     """
-    from contextlib import nullcontext
+    controller = _blas_controller()
+    return nullcontext() if controller is None else controller.limit(limits=1, user_api="blas")
 
+
+@lru_cache
+def _blas_controller():
     try:
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import ThreadpoolController
     except ImportError:
-        return nullcontext()
-    return threadpool_limits(1, user_api="blas")
+        return None
+    return ThreadpoolController()
 
 
 def fwe_p(observed: np.ndarray, null: np.ndarray) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +9,7 @@ import numpy as np
 from DiscRelaxometryLib.progress import ProgressCallback, silent
 
 from .clusters import cluster_sizes, find_clusters
-from .permutation import VOXEL_BLOCK, Stratum, batches, blas_threads, partial_r2, to_statistic
+from .permutation import VOXEL_BLOCK, Stratum, batches, in_order, partial_r2, to_statistic
 from .permutation_schemes import Scheme
 from .tfce import TfceSettings, tfce
 
@@ -99,21 +97,9 @@ def map_null(strata: list[Stratum], scheme: Scheme, layout: MapLayout, *, settin
                          strata[0].kind, alternative, as_z)
         return batch, best
 
-    todo = list(batches(len(scheme), MAP_BATCH))
-    with blas_threads(), ThreadPoolExecutor(workers) as pool:
-        waiting: deque = deque()
-        try:
-            done = 0
-            while todo or waiting:
-                while todo and len(waiting) < 2 * workers:
-                    waiting.append(pool.submit(work, todo.pop(0)))
-                batch, best = waiting.popleft().result()
-                found[:, :, batch] = best
-                done += batch.stop - batch.start
-                report(done / len(scheme), f"TFCE and clusters: permutation {done} of {len(scheme)}")
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for batch, best in in_order(work, list(batches(len(scheme), MAP_BATCH)), workers):
+        found[:, :, batch] = best
+        report(batch.stop / len(scheme), f"TFCE and clusters: permutation {batch.stop} of {len(scheme)}")
     has = (settings is not None, height is not None, height is not None)
     return MapNull(*(found[i] if wanted else None for i, wanted in enumerate(has)))
 

@@ -17,7 +17,7 @@ def require_device(device: str) -> None:
     try:
         import torch
 
-        torch.zeros(1, dtype=torch.float64, device=device)
+        torch.zeros(1, dtype=torch.float64, device=device.removeprefix("torch:"))
     except ImportError:
         raise DesignError("A GPU was asked for, but torch is not installed: install it, or choose device 'cpu'.",
                           anchor="gpu") from None

@@ -158,7 +158,8 @@ def main() -> None:
                                  folder, options.permutations) for name in CONTESTANTS}
         reference = reference_maxima(source, results["ours"]["order"], 40)
     ours, limit = results["ours"], results["gemm"]
-    print(f"load after: {load()}\n\n{options.permutations} permutations, 31 x 60 000, 4 regressors, {THREADS} threads\n")
+    print(f"load after: {load()}\n")
+    print(f"{options.permutations} permutations, 31 x 60 000, 4 regressors, {THREADS} threads\n")
     print("| | wall s | CPU s | wall / ours | CPU / ours | share of GEMM limit (wall, CPU) | peak GB |")
     print("|---" * 7 + "|")
     for name, r in results.items():

@@ -49,6 +49,14 @@ def test_bky_is_the_two_stage_procedure_of_statsmodels():
             np.testing.assert_array_equal(adjust_bky(p) <= q, rejected)
 
 
+def test_fdr_of_many_tests_is_not_quadratic():
+    p = np.random.default_rng(2).uniform(size=200_000) ** 2
+    adjusted = adjust_bky(p)
+    order = np.argsort(p)
+    assert np.all(np.diff(adjusted[order]) >= 0) and np.all(adjusted <= 1)
+    assert np.array_equal(adjusted <= 0.05, reject_bky(p, 0.05))
+
+
 def test_fdr_leaves_missing_voxels_missing():
     p = np.array([0.01, np.nan, 0.02])
     np.testing.assert_allclose(adjust_bh(p), [0.02, np.nan, 0.02])

@@ -1,0 +1,210 @@
+"""Family-wise error and false discovery rate on null data sets: the table of the validation page.
+
+    python Testing/benchmarks/calibration.py --sets 1000
+
+Each data set: n = 31, a block of smooth noise, grade-like variable of interest, age and sex as covariates. A row
+holds when its rate lies within the 95 % binomial limits of 5 % (or below them for FDR).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "DiscStats"), str(ROOT / "DiscRelaxometry")]
+
+N = 31
+SHAPE = (8, 8, 8)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """How a null data set is made.
+
+    Attributes
+    ----------
+    title : str
+    design : {"plain", "collinear"}
+        Collinear: the covariate correlates by about 0.9 with the variable of interest.
+    errors : {"normal", "skewed", "heavy"}
+        Lognormal, or Student's t with 3 degrees of freedom.
+    spread : {"", "covariate", "interest", "voxel"}
+        What the errors' standard deviation depends on: it runs from 0.5 to 2 over the range.
+    nuisance : float
+        Effect of the covariate, uniform in space, in SD of the errors for one SD of the covariate.
+    method : {"freedman-lane", "naive"}
+        Naive permutes the maps themselves.
+    missing : float
+        Share of values taken out at random places along the rim of each person's block.
+    """
+
+    title: str
+    design: str = "plain"
+    errors: str = "normal"
+    spread: str = ""
+    nuisance: float = 1.0
+    method: str = "freedman-lane"
+    missing: float = 0.0
+
+
+SCENARIOS = (
+    Scenario("smooth normal noise"),
+    Scenario("collinear covariate (r about 0.9) with a strong effect", "collinear", nuisance=3.0),
+    Scenario("skewed errors (lognormal)", errors="skewed"),
+    Scenario("heavy tails (t with 3 df)", errors="heavy"),
+    Scenario("SD differs 4-fold between people, with the covariate", spread="covariate"),
+    Scenario("SD differs 4-fold between voxels", spread="voxel"),
+    Scenario("SD differs 4-fold with the variable of interest", spread="interest"),
+    Scenario("missing values, per-voxel degrees of freedom", missing=0.15),
+    Scenario("for comparison: naive permutation of the maps, collinear covariate", "collinear", nuisance=3.0,
+             method="naive"),
+)
+
+
+def make_set(scenario: Scenario, rng: np.random.Generator):
+    """Return (y, design) of one null data set: shapes (n, voxels) and (n, 4)."""
+    from scipy.ndimage import gaussian_filter
+    grade, sex = rng.integers(1, 6, N).astype(float), rng.integers(0, 2, N).astype(float)
+    while np.ptp(sex) == 0 or np.ptp(grade) == 0:
+        grade, sex = rng.integers(1, 6, N).astype(float), rng.integers(0, 2, N).astype(float)
+    age = rng.uniform(20, 80, N)
+    if scenario.design == "collinear":
+        age = 50 + 12 * ((grade - grade.mean()) / grade.std() + 0.48 * rng.normal(size=N))
+    noise = gaussian_filter(rng.normal(size=(N, *SHAPE)), (0, 1.2, 1.2, 1.2), mode="wrap").reshape(N, -1)
+    noise /= noise.std()
+    if scenario.errors == "skewed":
+        noise = np.exp(noise)
+    elif scenario.errors == "heavy":
+        noise = noise / np.sqrt(rng.chisquare(3, size=(N, 1)) / 3)
+    if scenario.spread:
+        by = {"covariate": age, "interest": grade}.get(scenario.spread)
+        if by is None:
+            noise = noise * rng.uniform(0.5, 2.0, noise.shape[1])
+        else:
+            noise = noise * (0.5 + 1.5 * (by - by.min()) / np.ptp(by))[:, None]
+    y = 80 + noise + scenario.nuisance * ((age - age.mean()) / age.std())[:, None]
+    if scenario.missing:
+        rim = np.zeros(SHAPE, bool)
+        rim[:, :, :2] = True
+        y[(rng.uniform(size=y.shape) < scenario.missing) & rim.ravel()] = np.nan
+    return y, np.column_stack([np.ones(N), grade, age, sex])
+
+
+def neighbors():
+    """Return the neighbor table of the block."""
+    from DiscStatsLib.tfce import neighbor_table
+    return neighbor_table(np.ones(SHAPE, int))
+
+
+def smallest_p(y, design, permutations: int, seed: int, method: str, table) -> dict[str, float]:
+    """Return the smallest corrected p of a data set by max-T, TFCE, cluster extent and mass, and by BH and BKY."""
+    from DiscStatsLib.glm import fit, partition, stat_to_z
+    from DiscStatsLib.multiple import adjust_bh, adjust_bky
+    from DiscStatsLib.permutation import fwe_p, make_stratum, max_statistics
+    from DiscStatsLib.permutation_clusters import MapLayout, map_null
+    from DiscStatsLib.permutation_schemes import make_scheme
+    from DiscStatsLib.tfce import TfceSettings, tfce
+    scheme = make_scheme(len(y), permutations, seed)
+    patterns, member = np.unique(np.isfinite(y), axis=1, return_inverse=True)
+    as_z = patterns.shape[1] > 1
+    stat, p, strata = np.full(y.shape[1], np.nan), np.full(y.shape[1], np.nan), []
+    for number in range(patterns.shape[1]):
+        rows, voxels = np.flatnonzero(patterns[:, number]), np.flatnonzero(member.ravel() == number)
+        part, values = partition(design[rows], [[0, 1, 0, 0]]), y[np.ix_(rows, voxels)]
+        fitted = fit(part, values)
+        stat[voxels], p[voxels] = stat_to_z(fitted.stat, fitted.df) if as_z else fitted.stat, fitted.p
+        if method == "naive":
+            # Only the mean is taken out before permuting; the statistic is that of the full model.
+            strata.append(_naive(part, values - values.mean(axis=0), voxels, rows))
+        else:
+            strata.append(make_stratum(part, values, "t", columns=voxels, rows=rows))
+    maximum = max_statistics(strata, scheme, y.shape[1], as_z=as_z).maxima[0]
+    # Two-sided p = .001, as t with 27 degrees of freedom or as z.
+    height = np.full(y.shape[1], 3.29 if as_z else 3.69)
+    layout = MapLayout(1, table, [np.arange(y.shape[1])])
+    null = map_null(strata, scheme, layout, settings=TfceSettings(), height=height,
+                    as_z=as_z)
+    from DiscStatsLib.clusters import cluster_sizes, find_clusters
+    labels = find_clusters(stat, height, table)
+    extent, mass = cluster_sizes(stat, labels, height) if labels.any() else (np.zeros(1), np.zeros(1))
+    found = {"max T": fwe_p(np.abs(stat), maximum).min(), "TFCE": fwe_p(np.abs(tfce(stat, table)), null.tfce[0]).min(),
+             "cluster extent": fwe_p(extent.astype(float), null.extent[0]).min() if labels.any() else 1.0,
+             "cluster mass": fwe_p(mass, null.mass[0]).min() if labels.any() else 1.0,
+             "BH": np.nanmin(adjust_bh(p)), "BKY": np.nanmin(adjust_bky(p))}
+    return found | {"voxel": float(np.mean(p <= 0.05))}
+
+
+def _naive(part, values, voxels, rows):
+    """Return a stratum in which the raw (centered) maps are permuted and the full model refitted."""
+    from DiscStatsLib.permutation import Stratum
+    unit = values / np.linalg.norm(values, axis=0)
+    return Stratum(0, voxels, rows, None, unit, np.hstack([part.qx, part.qz]), 1, part.df, "t")
+
+
+def rates(scenario: Scenario, sets: int, permutations: int, seed: int = 0) -> dict[str, float]:
+    """Return the share of data sets with any p <= 0.05, by method, and the mean share of voxels with p <= 0.05."""
+    table = neighbors()
+    found = []
+    for number in range(sets):
+        rng = np.random.default_rng([seed, number])
+        y, design = make_set(scenario, rng)
+        found.append(smallest_p(y, design, permutations, number, scenario.method, table))
+    share = {k: float(np.mean([f[k] <= 0.05 + 1e-12 for f in found])) for k in found[0] if k != "voxel"}
+    return share | {"voxel": float(np.mean([f["voxel"] for f in found]))}
+
+
+def discovery_rate(sets: int, seed: int = 1) -> dict[str, float]:
+    """Return the mean share of false discoveries at q = 0.05 where a fifth of the voxels holds a true effect."""
+    from DiscStatsLib.glm import fit, partition
+    from DiscStatsLib.multiple import adjust_bh, adjust_bky
+    true = np.zeros(SHAPE, bool)
+    true[2:6, 2:6, 1:7] = True
+    shares = {"BH": [], "BKY": []}
+    for number in range(sets):
+        y, design = make_set(SCENARIOS[0], np.random.default_rng([seed, number]))
+        y = y + 0.5 * true.ravel() * (design[:, 1] - 3)[:, None]
+        p = fit(partition(design, [[0, 1, 0, 0]]), y).p
+        for name, adjust in (("BH", adjust_bh), ("BKY", adjust_bky)):
+            rejected = adjust(p) <= 0.05
+            shares[name].append((rejected & ~true.ravel()).sum() / max(rejected.sum(), 1))
+    return {k: float(np.mean(v)) for k, v in shares.items()}
+
+
+def limits(sets: int) -> tuple[float, float]:
+    """Return the 95 % binomial limits of a rate of 5 %."""
+    from scipy.stats import binom
+    return tuple(binom.ppf([0.025, 0.975], sets, 0.05) / sets)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sets", type=int, default=1000)
+    parser.add_argument("--permutations", type=int, default=99)
+    parser.add_argument("--rows", type=int, nargs="*", help="numbers of the rows to make (default: all)")
+    options = parser.parse_args()
+    low, high = limits(options.sets)
+    print(f"{options.sets} null data sets a row, n = {N}, {np.prod(SHAPE)} voxels, {options.permutations} permutations;"
+          f" 95 % binomial limits of 5 %: {low:.1%} to {high:.1%}; load {os.getloadavg()[0]:.1f}\n")
+    names = ("max T", "TFCE", "cluster extent", "cluster mass", "BH", "BKY")
+    print("| null data | " + " | ".join(names) + " | voxels with p <= .05 |")
+    print("|---" * (len(names) + 2) + "|", flush=True)
+    start = time.process_time()
+    for scenario in [SCENARIOS[i] for i in options.rows] if options.rows else SCENARIOS:
+        found = rates(scenario, options.sets, options.permutations)
+        print(f"| {scenario.title} | " + " | ".join(f"{found[n]:.1%}" for n in names) + f" | {found['voxel']:.2%} |",
+              flush=True)
+    fdr = discovery_rate(options.sets)
+    print(f"\nFDR at q = .05, true effects in 96 of 512 voxels: BH {fdr['BH']:.2%}, BKY {fdr['BKY']:.2%}")
+    print(f"CPU time {time.process_time() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
