@@ -31,7 +31,8 @@ class RelaxometryPanel(DiscPanel):
         """Connect buttons and tables."""
         ui = self.ui
         self._discIds, self._shownSeries, self._tables = [], None, {}
-        self._inspector = FitInspector(ui.plotContainer, ui.inspectorLabel)
+        self._inspector, self._inspected = FitInspector(ui.plotContainer, ui.inspectorLabel), None
+        ui.plotContainer.setVisible(False)
         for button, slot in (
                 (ui.segmentButton, self.onSegment), (ui.shiftUpButton, lambda: self.onShift(1)),
                 (ui.shiftDownButton, lambda: self.onShift(-1)), (ui.editButton, self.onEdit),
@@ -231,15 +232,16 @@ class RelaxometryPanel(DiscPanel):
     def _updateInspector(self):
         """Follow the crosshair while the box is checked and series and map are there."""
         p = self._parameterNode
-        wanted = (p.inspect and p.series is not None and p.relaxationMap is not None
-                  and all(math.isfinite(t) for t in p.times))
+        wanted = bool(p.inspect and p.series and p.relaxationMap and all(math.isfinite(t) for t in p.times))
         state = (p.series, p.relaxationMap, p.m0Map, tuple(p.times)) if wanted else None
-        if state == getattr(self, "_inspected", None):
+        if not wanted:
+            self.ui.inspectorLabel.setText(_("Choose an echo series and its map.") if p.inspect else "")
+        if state == self._inspected:
             return
         self._inspected = state
+        self.ui.plotContainer.setVisible(wanted)
         if not wanted:
             self._inspector.stop()
-            self.ui.inspectorLabel.setText(_("Choose an echo series and its map.") if p.inspect else "")
             return
         kind = p.relaxationMap.GetAttribute(mrml.ATTRIBUTE + "Quantity") or "T2"
         series = p.relaxationMap.GetNodeReference(mrml.FITTED_SERIES) or p.series

@@ -1,0 +1,205 @@
+"""A thin Qt host for the panels: PySide6, offscreen, on the real MRML scene of slicer-core.
+
+Stands in for what Slicer's application adds to Qt: the modules ``qt`` and ``ctk``, five qMRML and two ctk widgets, the
+``.ui`` loader, the widget base class, and the binding of widgets to parameter nodes. Stand-ins follow Slicer's rules
+where code depends on them (exact widget types in bindings, scene handed on by the .ui file's connections) and raise
+where Slicer would. What this does and does not prove is in ``Docs/panels-testing.md``.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
+
+from DiscRelaxometryLib import headless_parameters
+from DiscRelaxometryLib.headless import register_scripted_module, start_headless
+from panels import host_widgets
+from panels.host_binding import bind, unbind
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def start_host():
+    """Start application, scene and stand-ins once; return ``slicer``."""
+    slicer = start_headless()
+    if getattr(slicer, "panelHost", None) is not None:
+        return slicer
+    application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["panels"])
+    application.setStyle("Fusion")
+    slicer.panelHost = application
+    sys.modules["qt"] = _qt_module()
+    sys.modules["ctk"] = types.ModuleType("ctk")
+    for name, cls in host_widgets.CTK.items():
+        setattr(sys.modules["ctk"], name, cls)
+    for name, cls in host_widgets.QMRML.items():
+        setattr(slicer, name, cls)
+    slicer.util.loadUI = load_ui
+    slicer.util.childWidgetVariables = child_widgets
+    slicer.app.setOverrideCursor = application.setOverrideCursor
+    slicer.app.restoreOverrideCursor = application.restoreOverrideCursor
+    slicer.app.processEvents = lambda *flags: application.processEvents()
+    _fill_widget_base(slicer.ScriptedLoadableModule.ScriptedLoadableModuleWidget)
+    headless_parameters.Wrapper = headless_parameters._Wrapper
+    headless_parameters._Wrapper.connectGui = bind
+    headless_parameters._Wrapper.disconnectGui = unbind
+    for module in ("DiscRelaxometry", "DiscAtlas", "DiscStats"):
+        register_scripted_module(module, ROOT / module / f"{module}.py")
+    return slicer
+
+
+def _qt_module() -> types.ModuleType:
+    """Return a module with all Qt names in one place, as PythonQt has it."""
+    module = types.ModuleType("qt")
+    for part in (QtCore, QtGui, QtWidgets):
+        module.__dict__.update({n: getattr(part, n) for n in dir(part) if n.startswith("Q")})
+    return module
+
+
+class _Loader(QtUiTools.QUiLoader):
+    """Makes the stand-ins for custom widgets; an unknown class is an error, not a plain QWidget."""
+
+    def createWidget(self, class_name, parent=None, name=""):
+        custom = {**host_widgets.QMRML, **host_widgets.CTK}.get(class_name)
+        widget = custom(parent) if custom else super().createWidget(class_name, parent, name)
+        if widget is None:
+            raise RuntimeError(f"The panel needs a stand-in for {class_name}.")
+        widget.setObjectName(name)
+        return widget
+
+
+def load_ui(path):
+    """Load a .ui file; the scene is handed on to the widgets that its connections name."""
+    tree = ElementTree.parse(path)
+    receivers = [c.findtext("receiver") for c in tree.iter("connection")
+                 if c.findtext("signal") == "mrmlSceneChanged(vtkMRMLScene*)"]
+    root = tree.getroot()
+    for section in root.findall("connections"):
+        root.remove(section)
+    # Enumerations of custom widgets are unknown to the loader; they are kept as texts.
+    for prop in root.iter("property"):
+        for child in list(prop):
+            if child.tag in ("set", "enum") and (child.text or "").startswith(("ctk", "qMRML")):
+                child.tag = "string"
+                prop.set("stdset", "0")
+    data = QtCore.QByteArray(ElementTree.tostring(root))
+    buffer = QtCore.QBuffer(data)
+    buffer.open(QtCore.QIODevice.OpenModeFlag.ReadOnly)
+    widget = _Loader().load(buffer)
+    widget.sceneReceivers = [widget.findChild(QtWidgets.QWidget, name) for name in receivers]
+    if None in widget.sceneReceivers:
+        raise RuntimeError(f"{path}: a connection names a widget that does not exist.")
+    return widget
+
+
+def child_widgets(widget):
+    """Return the named descendants as attributes, as ``slicer.util.childWidgetVariables`` does."""
+    names = types.SimpleNamespace()
+    for child in widget.findChildren(QtCore.QObject):
+        name = child.objectName()
+        if name and not name.startswith("qt_"):
+            setattr(names, name, child)
+    return names
+
+
+def _fill_widget_base(base) -> None:
+    """Give the headless placeholder of ScriptedLoadableModuleWidget its behavior in Slicer."""
+
+    def __init__(self, parent=None):
+        self.moduleName = type(self).__name__.removesuffix("Widget")
+        self.developerMode = False
+        self.parent = parent or host_widgets.qMRMLWidget()
+        if self.parent.layout() is None:
+            self.parent.setLayout(QtWidgets.QVBoxLayout())
+        self.layout = self.parent.layout()
+
+    def resourcePath(self, filename):
+        slicer = start_headless()
+        return str(Path(getattr(slicer.modules, self.moduleName.lower()).path).parent / "Resources" / filename)
+
+    base.__init__ = __init__
+    base.resourcePath = resourcePath
+    base.setup = lambda self: None
+    base.cleanup = lambda self: None
+
+
+def open_panel(widget_class):
+    """Open a panel as Slicer does: construct, setup, enter, show."""
+    panel = widget_class()
+    panel.setup()
+    panel.parent.entered = True
+    panel.enter()
+    panel.parent.resize(440, 1000)
+    panel.parent.show()
+    process()
+    return panel
+
+
+def close_panel(panel) -> None:
+    """Close a panel as Slicer does when a module is unloaded."""
+    panel.parent.entered = False
+    panel.exit()
+    panel.cleanup()
+    panel.parent.close()
+    panel.parent.deleteLater()
+    process()
+
+
+def process(milliseconds: int = 0) -> None:
+    """Run the event loop, for a while if asked."""
+    loop = QtCore.QEventLoop()
+    QtCore.QTimer.singleShot(max(milliseconds, 1), loop.quit)
+    loop.exec()
+
+
+def wait_until(condition, seconds: float = 60.0) -> None:
+    """Run the event loop until a condition holds."""
+    import time
+
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"nothing happened in {seconds} s")
+        process(20)
+
+
+def screenshot(panel, path: Path, dark: bool = False) -> Path:
+    """Save a picture of a panel in the light or dark palette."""
+    application = QtWidgets.QApplication.instance()
+    before = application.palette()
+    application.setPalette(dark_palette() if dark else light_palette())
+    process(50)
+    height = max(panel.parent.sizeHint().height(), 400)
+    panel.parent.resize(panel.parent.width(), height)
+    process(50)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    panel.parent.grab().save(str(path))
+    application.setPalette(before)
+    process(20)
+    return path
+
+
+def light_palette() -> QtGui.QPalette:
+    """Return the light palette of the Fusion style."""
+    return QtWidgets.QStyleFactory.create("Fusion").standardPalette()
+
+
+def dark_palette() -> QtGui.QPalette:
+    """Return a dark palette like Slicer's dark style."""
+    palette = QtGui.QPalette()
+    role = QtGui.QPalette.ColorRole
+    for names, color in (((role.Window, role.Button), "#323232"), ((role.Base, role.ToolTipBase), "#232323"),
+                         ((role.AlternateBase,), "#2b2b2b"), ((role.Highlight,), "#2a82da"),
+                         ((role.WindowText, role.Text, role.ButtonText, role.ToolTipText), "#e6e6e6"),
+                         ((role.HighlightedText,), "#ffffff"), ((role.Light, role.Midlight), "#454545"),
+                         ((role.Dark, role.Mid), "#1e1e1e")):
+        for name in names:
+            palette.setColor(name, QtGui.QColor(color))
+    for name in (role.WindowText, role.Text, role.ButtonText):
+        palette.setColor(QtGui.QPalette.ColorGroup.Disabled, name, QtGui.QColor("#808080"))
+    return palette
+
+

@@ -1,0 +1,103 @@
+"""Binding of widgets to parameter nodes, by Slicer's rules: exact widget types, one SlicerParameterName a widget."""
+
+from __future__ import annotations
+
+import enum
+import pathlib
+
+from PySide6 import QtWidgets
+
+from DiscRelaxometryLib.headless import start_headless
+from panels import host_widgets
+
+
+def bind(wrapper, gui):
+    """Connect every widget with a SlicerParameterName; raise where Slicer would."""
+    import vtk
+
+    connectors = {}
+    for widget in vars(gui).values():
+        name = widget.property("SlicerParameterName")
+        if name:
+            if name not in wrapper.allParameters:
+                raise ValueError(f"Cannot find a param with the given name: {name}")
+            connectors[name] = _connector(widget, wrapper.allParameters[name][0])
+    state = {"updating": False}
+
+    def to_gui(caller=None, event=None):
+        if state["updating"]:
+            return
+        state["updating"] = True
+        try:
+            for name, (write, _read, _signal) in connectors.items():
+                write(wrapper.getValue(name))
+        finally:
+            state["updating"] = False
+
+    slots = []
+    for name, (_write, read, signal) in connectors.items():
+        def to_node(*ignored, name=name, read=read):
+            if not state["updating"]:
+                wrapper.setValue(name, read())
+        slots.append((signal, to_node))
+    to_gui()
+    for signal, slot in slots:
+        signal.connect(slot)
+    tag = wrapper.AddObserver(vtk.vtkCommand.ModifiedEvent, to_gui)
+    key = len(wrapper._guis) + 1
+    wrapper._guis[key] = (tag, slots)
+    return key
+
+
+def unbind(wrapper, key) -> None:
+    """Undo :func:`bind`."""
+    if key not in wrapper._guis:
+        return
+    tag, slots = wrapper._guis.pop(key)
+    wrapper.RemoveObserver(tag)
+    for signal, slot in slots:
+        signal.disconnect(slot)
+
+
+def _connector(widget, serializer):
+    """Return (write, read, signal) for a widget of exactly a type that Slicer can bind to the parameter's type."""
+    kind, exact = serializer.kind, type(widget)
+    slicer = start_headless()
+    if exact is QtWidgets.QCheckBox and kind is bool:
+        return widget.setChecked, widget.isChecked, widget.toggled
+    if exact is QtWidgets.QSpinBox and kind is int:
+        return _ranged(widget, serializer)
+    if exact is QtWidgets.QDoubleSpinBox and kind in (int, float):
+        return _ranged(widget, serializer)
+    if exact is QtWidgets.QComboBox and isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return _choice(widget, list(kind), [getattr(e, "label", lambda e=e: e.name)() for e in kind])
+    if exact is QtWidgets.QComboBox and kind is str:
+        choices = next(v.choices for v in serializer.validators if hasattr(v, "choices"))
+        return _choice(widget, choices, [str(c) for c in choices])
+    if exact is QtWidgets.QLineEdit and kind is str:
+        return (lambda v: v == widget.text() or widget.setText(v)), widget.text, widget.textChanged
+    if exact is QtWidgets.QTextEdit and kind is str:
+        return widget.setPlainText, widget.toPlainText, widget.textChanged
+    if exact is host_widgets.ctkPathLineEdit and isinstance(kind, type) and issubclass(kind, pathlib.PurePath):
+        return (lambda v: widget.setCurrentPath(str(v))), (lambda: kind(widget.currentPath())), \
+            widget.currentPathChanged
+    if exact is host_widgets.qMRMLNodeComboBox and isinstance(kind, type) and issubclass(kind, slicer.vtkMRMLNode):
+        widget.setNodeTypes([kind.__name__])
+        return widget.setCurrentNode, widget.currentNode, widget.currentNodeChanged
+    raise RuntimeError(f"Slicer has no connector from {exact.__name__} '{widget.objectName()}' to {kind}.")
+
+
+def _ranged(widget, serializer):
+    for validator in serializer.validators:
+        if hasattr(validator, "minimum"):
+            widget.setRange(max(validator.minimum, -2e9), min(validator.maximum, 2e9))
+    return widget.setValue, widget.value, widget.valueChanged
+
+
+def _choice(widget, values, texts):
+    widget.blockSignals(True)
+    widget.clear()
+    widget.addItems(texts)
+    widget.blockSignals(False)
+    return (lambda v: widget.setCurrentIndex(values.index(v))), (lambda: values[widget.currentIndex()]), \
+        widget.currentIndexChanged

@@ -1,0 +1,398 @@
+"""Stand-ins for the qMRML and ctk widgets that the panels use, on the real scene."""
+
+from __future__ import annotations
+
+import math
+
+from PySide6 import QtCore, QtGui, QtWidgets
+
+from DiscRelaxometryLib.headless import start_headless
+
+Signal, Property = QtCore.Signal, QtCore.Property
+
+
+class qMRMLWidget(QtWidgets.QWidget):
+    """Root of a panel; hands its scene to the widgets that the .ui file connects."""
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self.sceneReceivers, self.entered = [], False
+
+    def setMRMLScene(self, scene):
+        for receiver in self.sceneReceivers:
+            receiver.setMRMLScene(scene)
+
+    def isEntered(self):
+        return self.entered
+
+
+class ctkCollapsibleButton(QtWidgets.QWidget):
+    """A header that hides and shows its content."""
+
+    HEADER = 26
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._text, self._collapsed = "", False
+        self.setContentsMargins(0, self.HEADER, 0, 0)
+
+    def _get_text(self):
+        return self._text
+
+    def _set_text(self, text):
+        self._text = text
+        self.setAccessibleName(text)
+
+    def _get_collapsed(self):
+        return self._collapsed
+
+    def setCollapsed(self, collapsed):
+        self._collapsed = collapsed
+        self._apply()
+
+    def _apply(self):
+        for child in self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindDirectChildrenOnly):
+            child.setVisible(not self._collapsed)
+        self.setMaximumHeight(self.HEADER if self._collapsed else 16777215)
+
+    text = Property(str, _get_text, _set_text)
+    collapsed = Property(bool, _get_collapsed, setCollapsed)
+
+    def showEvent(self, event):
+        if self._collapsed:
+            self._apply()
+
+    def mousePressEvent(self, event):
+        if event.position().y() < self.HEADER:
+            self.setCollapsed(not self._collapsed)
+
+    def paintEvent(self, event):
+        painter, option = QtGui.QPainter(self), QtWidgets.QStyleOptionButton()
+        option.initFrom(self)
+        option.rect = QtCore.QRect(0, 0, self.width(), self.HEADER - 2)
+        option.text = ("▸ " if self._collapsed else "▾ ") + self._text
+        self.style().drawControl(QtWidgets.QStyle.CE_PushButton, option, painter, self)
+
+
+class ctkPathLineEdit(QtWidgets.QWidget):
+    """A path with a browse button."""
+
+    currentPathChanged = Signal(str)
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._edit = QtWidgets.QLineEdit(self)
+        browse = QtWidgets.QToolButton(self)
+        browse.setText("…")
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._edit)
+        layout.addWidget(browse)
+        self._edit.textChanged.connect(self.currentPathChanged)
+        self.setFocusProxy(self._edit)
+
+    def currentPath(self):
+        return self._edit.text()
+
+    def setCurrentPath(self, path):
+        # As in ctk: an empty path shows nothing, not a dot.
+        self._edit.setText("" if path == "." else path)
+
+
+class qMRMLNodeComboBox(QtWidgets.QComboBox):
+    """Nodes of the scene by class, kept up to date by scene events."""
+
+    currentNodeChanged = Signal(object)
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._scene, self._tags, self._types, self._last = None, [], None, None
+        self.setSizeAdjustPolicy(QtWidgets.QComboBox.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(12)
+        self.activated.connect(self._activated)
+        self.currentIndexChanged.connect(self._changed)
+
+    def setNodeTypes(self, types):
+        self._types = list(types)
+        self._refresh()
+
+    def nodeTypes(self):
+        return self._types or list(self.property("nodeTypes") or [])
+
+    def setMRMLScene(self, scene):
+        import vtk
+
+        for tag in self._tags:
+            self._scene.RemoveObserver(tag)
+        self._scene, self._tags = scene, []
+        if scene is not None:
+            for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent):
+                self._tags.append(scene.AddObserver(event, self._refresh))
+            self._tags.append(scene.AddObserver(vtk.vtkCommand.ModifiedEvent, self._rename))
+        self._refresh()
+
+    def mrmlScene(self):
+        return self._scene
+
+    def _nodes(self):
+        if self._scene is None:
+            return []
+        slicer = start_headless()
+        found = []
+        for name in self.nodeTypes():
+            for node in slicer.util.getNodesByClass(name):
+                exact = self.property("showChildNodeTypes") is not False or node.GetClassName() == name
+                if exact and not node.GetHideFromEditors() and node not in found:
+                    found.append(node)
+        return found
+
+    def _refresh(self, caller=None, event=None):
+        current = self.currentNodeID()
+        self.blockSignals(True)
+        self.clear()
+        if self.property("noneEnabled") is not False:
+            self.addItem("None", "")
+        for node in self._nodes():
+            self.addItem(node.GetName(), node.GetID())
+        if self.property("addEnabled") is not False:
+            self.addItem(f"Create new {self.property('baseName') or 'node'}", "add")
+        index = self.findData(current) if current else -1
+        self.setCurrentIndex(max(index, 0) if self.property("noneEnabled") is not False else index)
+        self.blockSignals(False)
+        self._changed()
+
+    def _rename(self, caller=None, event=None):
+        for index in range(self.count()):
+            node = self._scene.GetNodeByID(self.itemData(index) or "")
+            if node is not None:
+                self.setItemText(index, node.GetName())
+
+    def _activated(self, index):
+        if self.itemData(index) == "add":
+            self.addNode()
+
+    def addNode(self):
+        name = self._scene.GenerateUniqueName(self.property("baseName") or "Node")
+        node = self._scene.AddNewNodeByClass(self.nodeTypes()[0], name)
+        self.setCurrentNode(node)
+        return node
+
+    def currentNodeID(self):
+        data = self.currentData()
+        return "" if data in (None, "add") else data
+
+    def currentNode(self):
+        identifier = self.currentNodeID()
+        return self._scene.GetNodeByID(identifier) if identifier and self._scene else None
+
+    def setCurrentNode(self, node):
+        index = self.findData(node.GetID() if node is not None else "")
+        if index < 0 and node is not None:
+            return
+        self.setCurrentIndex(index)
+
+    def setCurrentNodeID(self, identifier):
+        self.setCurrentNode(self._scene.GetNodeByID(identifier) if identifier else None)
+
+    def _changed(self, index=0):
+        if self.currentNodeID() != self._last:
+            self._last = self.currentNodeID()
+            self.currentNodeChanged.emit(self.currentNode())
+
+
+class qMRMLTableView(QtWidgets.QTableView):
+    """Shows a table node."""
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._node, self._tag = None, None
+
+    def setMRMLScene(self, scene):
+        pass
+
+    def mrmlTableNode(self):
+        return self._node
+
+    def setMRMLTableNode(self, node):
+        import vtk
+
+        if self._node is not None:
+            self._node.RemoveObserver(self._tag)
+        self._node = node
+        if node is not None:
+            self._tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._fill)
+        self._fill()
+
+    def _fill(self, caller=None, event=None):
+        model = QtGui.QStandardItemModel(self)
+        table = self._node.GetTable() if self._node is not None else None
+        if table is not None:
+            names = [table.GetColumnName(c) for c in range(table.GetNumberOfColumns())]
+            for row in range(table.GetNumberOfRows()):
+                model.appendRow([QtGui.QStandardItem(_text(table.GetValue(row, c))) for c in range(len(names))])
+            model.setHorizontalHeaderLabels(names)
+        self.setModel(model)
+        self.resizeColumnsToContents()
+
+
+def _text(variant) -> str:
+    if variant.IsString():
+        return variant.ToString()
+    number = variant.ToDouble()
+    return "" if math.isnan(number) else f"{number:.4g}"
+
+
+class qMRMLPlotView(QtWidgets.QWidget):
+    """Draws the chart of a plot view node: series of points and lines from the real table nodes."""
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._scene, self._view, self._observed = None, None, None
+
+    def setMRMLScene(self, scene):
+        self._scene = scene
+
+    def setMRMLPlotViewNode(self, view):
+        import vtk
+
+        if self._observed is not None:
+            self._observed[0].RemoveObserver(self._observed[1])
+            self._observed = None
+        self._view = view
+        chart = self.chart()
+        if chart is not None:
+            self._observed = (chart, chart.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *a: self.update()))
+        self.update()
+
+    def chart(self):
+        return self._view.GetPlotChartNode() if self._view is not None else None
+
+    def points(self):
+        """Return [(name, [(x, y)], color, is line)] of what is drawn."""
+        chart, drawn = self.chart(), []
+        for index in range(chart.GetNumberOfPlotSeriesNodes() if chart is not None else 0):
+            series = chart.GetNthPlotSeriesNode(index)
+            table = series.GetTableNode().GetTable() if series.GetTableNode() is not None else None
+            x, y = (table.GetColumnByName(n) if table else None
+                    for n in (series.GetXColumnName(), series.GetYColumnName()))
+            if x is None or y is None:
+                continue
+            pairs = [(x.GetTuple1(r), y.GetTuple1(r)) for r in range(table.GetNumberOfRows())]
+            drawn.append((series.GetName(), [p for p in pairs if all(map(math.isfinite, p))],
+                          series.GetColor(), series.GetLineStyle() != series.LineStyleNone))
+        return drawn
+
+    def paintEvent(self, event):
+        painter = QtGui.QPainter(self)
+        painter.setRenderHint(QtGui.QPainter.Antialiasing)
+        painter.fillRect(self.rect(), QtGui.QColor("white"))
+        drawn = self.points()
+        everything = [p for _, pairs, _, _ in drawn for p in pairs]
+        box = QtCore.QRectF(self.rect()).adjusted(52, 10, -10, -34)
+        painter.setPen(QtGui.QColor("#404040"))
+        painter.drawRect(box)
+        chart = self.chart()
+        if chart is not None:
+            painter.drawText(QtCore.QRectF(box.left(), box.bottom() + 14, box.width(), 18), QtCore.Qt.AlignCenter,
+                             chart.GetXAxisTitle() or "")
+            painter.save()
+            painter.translate(12, box.center().y())
+            painter.rotate(-90)
+            painter.drawText(QtCore.QRectF(-80, -9, 160, 18), QtCore.Qt.AlignCenter, chart.GetYAxisTitle() or "")
+            painter.restore()
+        if not everything:
+            return
+        x0, x1 = min(p[0] for p in everything), max(p[0] for p in everything) or 1
+        y0, y1 = min(0.0, min(p[1] for p in everything)), max(p[1] for p in everything) * 1.05 or 1
+        x1, y1 = x1 if x1 > x0 else x0 + 1, y1 if y1 > y0 else y0 + 1
+
+        def place(p):
+            return QtCore.QPointF(box.left() + (p[0] - x0) / (x1 - x0) * box.width(),
+                                  box.bottom() - (p[1] - y0) / (y1 - y0) * box.height())
+
+        for value, at in ((x0, box.left()), (x1, box.right())):
+            painter.drawText(QtCore.QRectF(at - 30, box.bottom() + 1, 60, 14), QtCore.Qt.AlignCenter, f"{value:.3g}")
+        for value, at in ((y0, box.bottom()), (y1, box.top() + 8)):
+            painter.drawText(QtCore.QRectF(14, at - 9, 34, 18), QtCore.Qt.AlignRight, f"{value:.3g}")
+        for _name, pairs, color, line in drawn:
+            pen = QtGui.QPen(QtGui.QColor.fromRgbF(*color), 2)
+            painter.setPen(pen)
+            placed = [place(p) for p in pairs]
+            if line:
+                painter.drawPolyline(placed)
+            else:
+                painter.setBrush(QtGui.QColor.fromRgbF(*color))
+                for point in placed:
+                    painter.drawEllipse(point, 3.5, 3.5)
+                painter.setBrush(QtCore.Qt.NoBrush)
+
+
+class ctkSliderWidget(QtWidgets.QWidget):
+    """A slider with a number beside it."""
+
+    valueChanged = Signal(float)
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._slider, self._spin = QtWidgets.QSlider(QtCore.Qt.Horizontal), QtWidgets.QDoubleSpinBox()
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._slider, 1)
+        layout.addWidget(self._spin)
+        self._slider.setRange(0, 1000)
+        self._slider.valueChanged.connect(self._slid)
+        self._spin.valueChanged.connect(self._typed)
+
+    def _limits(self):
+        return self._spin.minimum(), self._spin.maximum()
+
+    def _slid(self, position):
+        low, high = self._limits()
+        self._spin.setValue(low + (high - low) * position / 1000)
+
+    def _typed(self, value):
+        low, high = self._limits()
+        self._slider.blockSignals(True)
+        self._slider.setValue(round(1000 * (value - low) / (high - low)) if high > low else 0)
+        self._slider.blockSignals(False)
+        self.valueChanged.emit(value)
+
+    def _get_value(self):
+        return self._spin.value()
+
+    def setValue(self, value):
+        self._spin.setValue(value)
+
+    def _get_minimum(self):
+        return self._spin.minimum()
+
+    def setMinimum(self, value):
+        self._spin.setMinimum(value)
+
+    def _get_maximum(self):
+        return self._spin.maximum()
+
+    def setMaximum(self, value):
+        self._spin.setMaximum(value)
+
+    def _get_decimals(self):
+        return self._spin.decimals()
+
+    def setDecimals(self, value):
+        self._spin.setDecimals(value)
+
+    def _get_step(self):
+        return self._spin.singleStep()
+
+    def setSingleStep(self, value):
+        self._spin.setSingleStep(value)
+
+    value = Property(float, _get_value, setValue)
+    minimum = Property(float, _get_minimum, setMinimum)
+    maximum = Property(float, _get_maximum, setMaximum)
+    decimals = Property(int, _get_decimals, setDecimals)
+    singleStep = Property(float, _get_step, setSingleStep)
+
+
+QMRML = {c.__name__: c for c in (qMRMLWidget, qMRMLNodeComboBox, qMRMLTableView, qMRMLPlotView)}
+CTK = {c.__name__: c for c in (ctkCollapsibleButton, ctkPathLineEdit, ctkSliderWidget)}
