@@ -105,6 +105,7 @@ class _Serializer:
                 self.items.write(node, f"{name}.{index}", item)
             for index in range(len(value), old):
                 node.UnsetParameter(f"{name}.{index}")
+                node.RemoveNodeReferenceIDs(f"{name}.{index}")
             node.SetParameter(f"{name}.len", str(len(value)))
         else:
             node.SetParameter(name, value.name if isinstance(value, enum.Enum) else str(value))

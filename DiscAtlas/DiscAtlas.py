@@ -1,0 +1,221 @@
+"""Lumbar discs of a group in one space: template, registration by shape, maps in atlas space.
+
+``DiscAtlasLogic`` is the batch interface, the same in Slicer's Python console and headless::
+
+    logic = DiscAtlasLogic()
+    cohort = logic.register({"sub-01": segmentation1, "sub-02": segmentation2})
+    inAtlas = logic.warpToAtlas(map1, cohort, "sub-01")
+"""
+
+from pathlib import Path
+
+import slicer
+from DiscAtlasWidgets.atlas_choices import Backend, Template
+from DiscAtlasWidgets.atlas_panel import AtlasPanel
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+)
+
+from DiscAtlasLib import cohort
+from DiscRelaxometryLib import mrml
+from DiscRelaxometryLib.errors import RegistrationError, SegmentationError
+from DiscRelaxometryLib.jobs import Job
+
+
+class DiscAtlas(ScriptedLoadableModule):
+    """Describe the module to Slicer."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("Disc Atlas")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Quantification")]
+        parent.dependencies = ["DiscRelaxometry"]
+        parent.contributors = ["DiscRelaxometry contributors"]
+        parent.helpText = _("Registers the lumbar discs of many people to a template by their shape, and brings their "
+                            "maps into atlas space.")
+        parent.acknowledgementText = _("For research; not a medical device. Data and methods are cited in the "
+                                       "extension's documentation.")
+
+
+@parameterNodeWrapper
+class DiscAtlasParameterNode:
+    """Settings of the panel, saved with the scene."""
+
+    people: list[vtkMRMLSegmentationNode]
+    peopleFolder: Path
+    template: Template = Template.shipped
+    atlasFolder: Path
+    backend: Backend = Backend.coordinates
+    outputFolder: Path
+    quality: vtkMRMLTableNode
+    mapVolume: vtkMRMLScalarVolumeNode
+
+
+class DiscAtlasWidget(AtlasPanel):
+    """The panel; its parts are in ``DiscAtlasWidgets``."""
+
+
+class DiscAtlasLogic(ScriptedLoadableModuleLogic):
+    """Atlas and registration on MRML nodes; every method is synchronous and needs no window.
+
+    Methods raise ``DiscRelaxometryError`` (a ``ValueError``) with a sentence that says what to do; they then leave the
+    scene as it was. ``progressCallback(fraction, text)`` is called between units of work and may raise ``Cancelled``.
+    """
+
+    def getParameterNode(self):
+        """Return the panel's settings."""
+        return DiscAtlasParameterNode(super().getParameterNode())
+
+    def loadPeople(self, folder):
+        """Load every disc segmentation of a folder (``*_dseg.nii.gz``, ``*.seg.nrrd``), named after its person.
+
+        Returns
+        -------
+        list of vtkMRMLSegmentationNode
+        """
+        from DiscRelaxometry import DiscRelaxometryLogic
+
+        paths = sorted([*Path(folder).rglob("*_dseg.nii.gz"), *Path(folder).rglob("*.seg.nrrd")])
+        if not paths:
+            raise SegmentationError(_("There is no segmentation (*_dseg.nii.gz or *.seg.nrrd) in '{folder}'.")
+                                    .format(folder=folder), anchor="no-segmentations")
+        nodes = []
+        with mrml.all_or_nothing():
+            for path in paths:
+                if path.name.endswith(".seg.nrrd"):
+                    node = slicer.util.loadSegmentation(str(path))
+                else:
+                    node = DiscRelaxometryLogic().importSegmentation(path).segmentation
+                node.SetName(slicer.mrmlScene.GenerateUniqueName(path.name.split("_")[0].split(".")[0]))
+                nodes.append(node)
+        return nodes
+
+    def registerJob(self, people, template="shipped", atlasFolder=None, backend="coordinates", outputFolder=None):
+        """Return the registration as a job that needs no scene; see :meth:`register`."""
+        if not isinstance(people, dict):
+            people = {node.GetName(): node for node in people}
+        arguments = {"people": {name: mrml.labels_from_segmentation(node) for name, node in people.items()},
+                     "template": template, "atlas_folder": atlasFolder, "backend": backend, "output": outputFolder}
+        return Job("DiscAtlasLib.cohort:register_cohort", arguments, _("Registering {n} people").format(n=len(people)))
+
+    def register(self, people, template="shipped", atlasFolder=None, backend="coordinates", outputFolder=None,
+                 progressCallback=None):
+        """Register the discs of people to an atlas by shape.
+
+        Parameters
+        ----------
+        people : dict or list of vtkMRMLSegmentationNode
+            By name of the person; a list takes the nodes' names.
+        template : str, optional
+            ``shipped``, ``build`` (from these people) or ``folder``.
+        atlasFolder : path, optional
+            Atlas written before, for ``folder``.
+        backend : str, optional
+            ``coordinates``, ``elastix`` or ``brainsfit``.
+        outputFolder : path, optional
+            Receives atlas, transforms and quality table.
+
+        Returns
+        -------
+        DiscAtlasLib.cohort.CohortRegistration
+            ``registrations`` by person, ``quality`` (table), ``atlas``.
+        """
+        return self.registerJob(people, template, atlasFolder, backend, outputFolder).run(progressCallback)
+
+    def loadRegistrations(self, folder):
+        """Return what :meth:`register` wrote into a folder."""
+        return cohort.load_cohort(folder)
+
+    def showQuality(self, result, node=None):
+        """Put the quality table of a registration into the scene and return its node."""
+        return mrml.table_node(result.quality, _("Registration quality"), node)
+
+    def showAtlas(self, atlas=None, name="Disc atlas"):
+        """Put an atlas's discs into the scene as a segmentation (the shipped atlas by default)."""
+        if atlas is None:
+            from DiscAtlasLib.atlas import load_atlas
+
+            atlas = load_atlas()
+        with mrml.all_or_nothing():
+            return mrml.segmentation_from_labels(atlas.labels, name)
+
+    def warpToAtlas(self, volumeNode, result, person, interpolation="linear"):
+        """Bring a person's map into atlas space.
+
+        Parameters
+        ----------
+        volumeNode : vtkMRMLScalarVolumeNode
+            Map on any grid in the person's space; NaN is missing.
+        result : CohortRegistration
+            From :meth:`register` or :meth:`loadRegistrations`.
+        person : str
+
+        Returns
+        -------
+        vtkMRMLScalarVolumeNode
+            On the atlas's grid; NaN outside the discs and where the person's image does not reach.
+        """
+        from DiscAtlasLib.warping import warp_to_atlas
+        from DiscRelaxometryLib.quantities import QUANTITIES
+
+        image = warp_to_atlas(mrml.image_from_volume(volumeNode), self._registration(result, person), interpolation)
+        key = volumeNode.GetAttribute(mrml.ATTRIBUTE + "Quantity")
+        with mrml.all_or_nothing():
+            return mrml.volume_from_image(image, f"{volumeNode.GetName()} in atlas", QUANTITIES.get(key))
+
+    def warpFromAtlas(self, volumeNode, result, person, referenceNode):
+        """Bring an image of the atlas (a statistical map) onto a person's grid."""
+        from DiscAtlasLib.warping import warp_from_atlas
+
+        image = warp_from_atlas(mrml.image_from_volume(volumeNode), self._registration(result, person),
+                                mrml.volume_geometry(referenceNode))
+        with mrml.all_or_nothing():
+            return mrml.volume_from_image(image, f"{volumeNode.GetName()} on {person}")
+
+    def overlay(self, result, person, segmentationNode, checkerboard=False):
+        """Show the atlas's discs on a person, beside or in turn with the person's own.
+
+        Returns
+        -------
+        vtkMRMLSegmentationNode
+            The atlas's discs on the person's grid; with `checkerboard`, blocks of both in turn.
+        """
+        from DiscAtlasLib.warping import warp_from_atlas
+
+        own = mrml.labels_from_segmentation(segmentationNode)
+        registration = self._registration(result, person)
+        warped = warp_from_atlas(registration.atlas.labels, registration, own.geometry)
+        image = cohort.checkerboard(own, warped) if checkerboard else warped
+        with mrml.all_or_nothing():
+            name = _("checkerboard") if checkerboard else _("atlas")
+            return mrml.segmentation_from_labels(image, f"{person} {name}")
+
+    def _registration(self, result, person):
+        if person not in result.registrations:
+            raise RegistrationError(_("{person} is not registered: see the flags in the quality table.")
+                                    .format(person=person), anchor="no-level-registered")
+        return result.registrations[person]
+
+
+class DiscAtlasTest(ScriptedLoadableModuleTest):
+    """Self test on the embedded real person; runs in Slicer and headless."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear(0)
+
+    def test_the_sample_person_registers_to_the_shipped_atlas(self):
+        """Register five lumbar discs and bring the T2-weighted signal into atlas space."""
+        from DiscRelaxometryWidgets.sample_data import load_person
+
+        volume, segmentation = load_person()
+        logic = DiscAtlasLogic()
+        result = logic.register({"sample": segmentation})
+        self.assertEqual(len(result.registrations["sample"].levels), 5)
+        warped = logic.warpToAtlas(volume, result, "sample")
+        self.assertTrue(mrml.image_from_volume(warped).geometry == result.atlas.geometry)

@@ -1,0 +1,105 @@
+"""Registration of a group in one call: choose or build the template, register everyone, keep the results."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from DiscRelaxometryLib.errors import RegistrationError
+from DiscRelaxometryLib.image import Image, require_same_geometry
+from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
+from DiscRelaxometryLib.tables import Table
+
+from .atlas import Atlas, load_atlas, save_atlas
+from .registration import PersonRegistration, load_registration, register_people, save_registration
+
+
+@dataclass
+class CohortRegistration:
+    """A group registered to one atlas.
+
+    Attributes
+    ----------
+    atlas : Atlas
+    registrations : dict of str to PersonRegistration
+        Those who failed are absent, and say why in `quality`.
+    quality : Table
+        One row a person and level.
+    """
+
+    atlas: Atlas
+    registrations: dict[str, PersonRegistration] = field(default_factory=dict)
+    quality: Table | None = None
+
+
+def register_cohort(people: dict[str, Image], template: str = "shipped", atlas_folder: str | os.PathLike | None = None,
+                    backend: str = "coordinates", output: str | os.PathLike | None = None,
+                    progressCallback: ProgressCallback = silent) -> CohortRegistration:
+    """Register people's discs to an atlas, and write atlas, transforms and quality into a folder if one is given.
+
+    Parameters
+    ----------
+    people : dict of Image
+        Disc labels by name of the person.
+    template : str
+        ``shipped``, ``folder`` (an atlas that was written before) or ``build`` (from these people).
+    atlas_folder : path, optional
+        For ``folder``.
+    backend : str
+        ``coordinates``, ``elastix`` or ``brainsfit``.
+    output : path, optional
+        Receives ``atlas/``, one folder a person, and ``registration_quality.tsv``.
+
+    Raises
+    ------
+    RegistrationError
+        If there is nobody, too few people to build a template, or no level of anyone could be registered.
+    """
+    if not people:
+        raise RegistrationError("Choose at least one person.", anchor="no-level-registered")
+    share = 0.0
+    if template == "build":
+        from .template import build_template
+
+        share = 0.6
+        atlas = build_template(list(people.items()), progressCallback=subrange(progressCallback, 0.0, share))
+    else:
+        atlas = load_atlas(atlas_folder if template == "folder" else None)
+    done, quality = register_people(people.items(), atlas, backend=backend,
+                                    progressCallback=subrange(progressCallback, share, 1.0))
+    if not done:
+        raise RegistrationError("No disc of anyone could be registered: " + str(quality.rows[0].get("flags", "")),
+                                anchor="no-level-registered")
+    if output is not None:
+        folder = Path(output)
+        save_atlas(atlas, folder / "atlas")
+        for person, registration in done.items():
+            save_registration(registration, folder / person)
+        quality.write(folder / "registration_quality.tsv")
+    progressCallback(1.0, "Everyone is registered")
+    return CohortRegistration(atlas, done, quality)
+
+
+def load_cohort(folder: str | os.PathLike) -> CohortRegistration:
+    """Return what :func:`register_cohort` wrote into a folder."""
+    folder = Path(folder)
+    atlas = load_atlas(folder / "atlas")
+    people = sorted(p for p in folder.iterdir() if p.is_dir() and p.name != "atlas")
+    done = {p.name: load_registration(p, atlas) for p in people}
+    if not done:
+        raise RegistrationError(f"'{folder}' holds no registered person.", anchor="no-atlas")
+    first = next(iter(done.values())).quality
+    rows = [row for registration in done.values() for row in registration.quality.rows]
+    return CohortRegistration(atlas, done, Table("registration_quality", first.columns, rows))
+
+
+def checkerboard(first: Image, second: Image, block_mm: float = 6.0) -> Image:
+    """Return blocks of two images of one grid in turn, to compare borders by eye."""
+    require_same_geometry(first, second, "The two images of a checkerboard")
+    index = [np.floor(np.arange(n) * s / block_mm).astype(int)
+             for n, s in zip(first.geometry.shape, first.geometry.spacing[::-1])]
+    parity = (index[0][:, None, None] + index[1][None, :, None] + index[2][None, None, :]) % 2
+    return first.like(np.where(parity == 0, first.array, second.array))

@@ -1,0 +1,1 @@
+"""Panel of DiscAtlas; imports without Qt."""

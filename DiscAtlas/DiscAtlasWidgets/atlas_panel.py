@@ -1,0 +1,190 @@
+"""Panel of DiscAtlas: people, template, registration with progress, quality, maps in atlas space."""
+
+import slicer
+from DiscRelaxometryWidgets.panel import DiscPanel
+from DiscRelaxometryWidgets.qt_helpers import cell, fill_table, value
+from slicer.i18n import tr as _
+
+ELASTIX = ["itk-elastix>=0.25"]
+
+
+def chosen_path(path):
+    """Return a path as text, or None where none was chosen."""
+    return None if str(path) in ("", ".") else str(path)
+
+
+class AtlasPanel(DiscPanel):
+    """Widgets to Logic calls; holds no computation."""
+
+    uiName = "DiscAtlas"
+
+    def createLogic(self):
+        """Return the module's Logic."""
+        from DiscAtlas import DiscAtlasLogic
+
+        return DiscAtlasLogic()
+
+    def connectWidgets(self):
+        """Connect buttons and tables, and follow the segmentations of the scene."""
+        ui = self.ui
+        self._cohort, self._ids = None, []
+        for button, slot in ((ui.loadPeopleButton, self.onLoadPeople), (ui.allButton, lambda: self._check(True)),
+                             (ui.noneButton, lambda: self._check(False)), (ui.registerButton, self.onRegister),
+                             (ui.loadResultsButton, self.onLoadResults), (ui.showAtlasButton, self.onShowAtlas),
+                             (ui.overlayButton, lambda: self.onOverlay(False)),
+                             (ui.checkerboardButton, lambda: self.onOverlay(True)), (ui.warpButton, self.onWarp)):
+            button.clicked.connect(slot)
+        ui.peopleTable.itemChanged.connect(self.onPeopleChecked)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.NodeAddedEvent, self._onSceneChanged)
+        self.addObserver(scene, scene.NodeRemovedEvent, self._onSceneChanged)
+
+    def onSceneStartClose(self, caller, event):
+        """Forget the registrations: their people are gone."""
+        self._cohort = None
+        self.ui.qualityView.setMRMLTableNode(None)
+        self.ui.personCombo.clear()
+        super().onSceneStartClose(caller, event)
+
+    def _onSceneChanged(self, caller, event):
+        if self._parameterNode is not None:
+            self._showPeople()
+            self._checkCanApply()
+
+    # ------------------------------------------------------------ state
+
+    def onParametersChanged(self):
+        """Show people and quality of the settings."""
+        self._showPeople()
+        if self._parameterNode.quality is not None:
+            self.ui.qualityView.setMRMLTableNode(self._parameterNode.quality)
+
+    def _checkCanApply(self, caller=None, event=None):
+        p, ui = self._parameterNode, self.ui
+        if p is None:
+            return
+        people = [n for n in p.people if n is not None]
+        missing = [] if people else [_("Check at least one person.")]
+        if p.template.value == "build" and len(people) < 2:
+            missing = [_("A template needs at least two people.")]
+        if p.template.value == "folder" and chosen_path(p.atlasFolder) is None:
+            missing.append(_("Choose the folder of the atlas."))
+        names = [n.GetName() for n in people]
+        if len(set(names)) < len(names):
+            missing.append(_("Two people have the same name: rename a segmentation."))
+        self.allow(ui.registerButton, missing, _("Register the discs of the checked people"))
+        folder = [] if chosen_path(p.peopleFolder) else [_("Choose a folder of segmentations.")]
+        self.allow(ui.loadPeopleButton, folder, _("Load the segmentations of this folder"))
+        output = [] if chosen_path(p.outputFolder) else [_("Choose the folder of results.")]
+        self.allow(ui.loadResultsButton, output, _("Take up registrations that were written to this folder"))
+        self.allow(ui.showAtlasButton, [], _("Show the discs of the atlas"))
+        done = [] if self._cohort else [_("Register people first.")]
+        own = done or ([] if self._segmentation() else [_("This person's segmentation is not in the scene.")])
+        self.allow(ui.overlayButton, own, _("Show the atlas's discs on this person"))
+        self.allow(ui.checkerboardButton, own, _("Show the person's discs and the atlas's in turn"))
+        volume = [] if p.mapVolume else [_("Choose a map of this person.")]
+        self.allow(ui.warpButton, done + volume, _("Bring the map into atlas space"))
+
+    # ------------------------------------------------------------ people
+
+    def _showPeople(self):
+        """List the segmentations of the scene; those chosen are checked."""
+        import qt
+
+        nodes = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if not n.GetHideFromEditors()]
+        checked = {n.GetID() for n in self._parameterNode.people if n is not None}
+        self._ids = [n.GetID() for n in nodes]
+        table = self.ui.peopleTable
+        fill_table(table, [_("Person"), _("Discs")],
+                   [[n.GetName(), str(n.GetSegmentation().GetNumberOfSegments())] for n in nodes])
+        blocked = table.blockSignals(True)
+        for row, identifier in enumerate(self._ids):
+            item = table.item(row, 0)
+            item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable)
+            item.setCheckState(qt.Qt.Checked if identifier in checked else qt.Qt.Unchecked)
+        table.blockSignals(blocked)
+
+    def onPeopleChecked(self, item):
+        """Keep the checked people in the settings."""
+        import qt
+
+        table = self.ui.peopleTable
+        self._parameterNode.people = [slicer.mrmlScene.GetNodeByID(identifier)
+                                      for row, identifier in enumerate(self._ids)
+                                      if value(table.item(row, 0), "checkState") == qt.Qt.Checked]
+
+    def _check(self, all_):
+        self._parameterNode.people = [slicer.mrmlScene.GetNodeByID(i) for i in self._ids] if all_ else []
+
+    def onLoadPeople(self):
+        """Load the segmentations of a folder and check them."""
+        p = self._parameterNode
+        nodes = self.attempt(_("The segmentations could not be loaded."), lambda: self.logic.loadPeople(p.peopleFolder))
+        if nodes:
+            p.people = [n for n in p.people if n is not None] + nodes
+
+    # ------------------------------------------------------------ registration
+
+    def onRegister(self):
+        """Register the checked people in a child process."""
+        p = self._parameterNode
+        if p.backend.value == "elastix" and not self.ensurePackages(
+                ELASTIX, _("Registration with Elastix needs the package itk-elastix (about 150 MB with ITK). Install "
+                           "it into Slicer's Python?")):
+            return
+        job = self.attempt(_("The people could not be registered."), lambda: self.logic.registerJob(
+            [n for n in p.people if n is not None], p.template.value, chosen_path(p.atlasFolder), p.backend.value,
+            chosen_path(p.outputFolder)))
+        if job is not None:
+            self.runJob(job, self._show)
+
+    def onLoadResults(self):
+        """Take up registrations from the folder of results."""
+        result = self.attempt(_("The registrations could not be loaded."),
+                              lambda: self.logic.loadRegistrations(self._parameterNode.outputFolder))
+        if result is not None:
+            self._show(result)
+
+    def _show(self, result):
+        """Show the quality of registrations, worst first in words."""
+        self._cohort = result
+        self._parameterNode.quality = self.logic.showQuality(result, self._parameterNode.quality)
+        combo = self.ui.personCombo
+        combo.clear()
+        for person in result.registrations:
+            combo.addItem(person)
+        flagged = sorted({row["participant_id"] for row in result.quality.rows if row.get("flags")})
+        self.ui.statusLabel.setText(
+            _("{n} people registered.").format(n=len(result.registrations)) + (
+                " " + _("Look at: {people}.").format(people=", ".join(flagged)) if flagged else ""))
+        self._checkCanApply()
+
+    def onShowAtlas(self):
+        """Show the atlas's discs."""
+        self.attempt(_("The atlas could not be shown."),
+                     lambda: self.logic.showAtlas(self._cohort.atlas if self._cohort else None))
+
+    def _segmentation(self):
+        name = value(self.ui.personCombo, "currentText")
+        rows = [r for r in range(len(self._ids)) if cell(self.ui.peopleTable, r, 0) == name]
+        return slicer.mrmlScene.GetNodeByID(self._ids[rows[0]]) if rows else None
+
+    def onOverlay(self, checkerboard):
+        """Show the atlas on the chosen person."""
+        person, node = value(self.ui.personCombo, "currentText"), self._segmentation()
+        shown = self.attempt(_("The atlas could not be shown on this person."),
+                             lambda: self.logic.overlay(self._cohort, person, node, checkerboard))
+        if shown is not None and shown.GetDisplayNode() is not None:
+            if node.GetDisplayNode() is not None:
+                node.GetDisplayNode().SetVisibility(not checkerboard)
+            # Outlines over the person's filled discs show where the borders part.
+            shown.GetDisplayNode().SetVisibility2DFill(checkerboard)
+
+    def onWarp(self):
+        """Bring a map of the chosen person into atlas space."""
+        person = value(self.ui.personCombo, "currentText")
+        node = self.attempt(_("The map could not be brought into atlas space."), lambda: self.logic.warpToAtlas(
+            self._parameterNode.mapVolume, self._cohort, person))
+        if node is not None:
+            self.ui.statusLabel.setText(_("Made '{name}'.").format(name=node.GetName()))
+            slicer.util.setSliceViewerLayers(background=node)
