@@ -96,16 +96,18 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
                 nodes.append(node)
         return nodes
 
-    def registerJob(self, people, template="shipped", atlasFolder=None, backend="coordinates", outputFolder=None):
+    def registerJob(self, people, template="shipped", atlasFolder=None, backend="coordinates", outputFolder=None,
+                    levels=None):
         """Return the registration as a job that needs no scene; see :meth:`register`."""
         if not isinstance(people, dict):
             people = {node.GetName(): node for node in people}
         arguments = {"people": {name: mrml.labels_from_segmentation(node) for name, node in people.items()},
-                     "template": template, "atlas_folder": atlasFolder, "backend": backend, "output": outputFolder}
+                     "template": template, "atlas_folder": atlasFolder, "backend": backend, "output": outputFolder,
+                     "levels": levels}
         return Job("DiscAtlasLib.cohort:register_cohort", arguments, _("Registering {n} people").format(n=len(people)))
 
     def register(self, people, template="shipped", atlasFolder=None, backend="coordinates", outputFolder=None,
-                 progressCallback=None):
+                 levels=None, progressCallback=None):
         """Register the discs of people to an atlas by shape.
 
         Parameters
@@ -120,13 +122,15 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
             ``coordinates``, ``elastix`` or ``brainsfit``.
         outputFolder : path, optional
             Receives atlas, transforms and quality table.
+        levels : list of str, optional
+            Levels such as ``L4-L5``; all of the atlas by default.
 
         Returns
         -------
         DiscAtlasLib.cohort.CohortRegistration
             ``registrations`` by person, ``quality`` (table), ``atlas``.
         """
-        return self.registerJob(people, template, atlasFolder, backend, outputFolder).run(progressCallback)
+        return self.registerJob(people, template, atlasFolder, backend, outputFolder, levels).run(progressCallback)
 
     def loadRegistrations(self, folder):
         """Return what :meth:`register` wrote into a folder."""

@@ -12,10 +12,14 @@
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import slicer
+from DiscStatsWidgets.stats_panel import StatsPanel
+from slicer import vtkMRMLTableNode, vtkMRMLVolumeNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -47,12 +51,47 @@ class DiscStats(ScriptedLoadableModule):
                                        "documentation.")
 
 
+@parameterNodeWrapper
+class DiscStatsParameterNode:
+    """Settings of the panel, saved with the scene."""
+
+    participantsFile: Path
+    mapsFolder: Path
+    atlasFolder: Path
+    formula: str
+    contrast: str
+    fwe: bool = True
+    tfce: bool = True
+    fdr: bool = True
+    cluster: bool = True
+    permutations: Annotated[int, WithinRange(10, 100000)] = 5000
+    seed: Annotated[int, WithinRange(0, 2147483647)] = 1
+    workers: Annotated[int, WithinRange(1, 64)] = 1
+    availableCase: bool = False
+    dropRows: bool = False
+    resultMaps: list[vtkMRMLVolumeNode]
+    shownMap: vtkMRMLVolumeNode
+    clusters: vtkMRMLTableNode
+    resultsFolder: Path
+    studyFolder: Path
+    studyFormula: bool = True
+    processes: Annotated[int, WithinRange(1, 64)] = 1
+
+
+class DiscStatsWidget(StatsPanel):
+    """The panel; its parts are in ``DiscStatsWidgets``."""
+
+
 class DiscStatsLogic(ScriptedLoadableModuleLogic):
     """Voxel-wise analysis on MRML nodes or files; every method is synchronous and needs no window.
 
     Methods raise ``DiscRelaxometryError`` (a ``ValueError``) with a sentence that says what to do; they then leave the
     scene as it was. ``progressCallback(fraction, text)`` is called between units of work and may raise ``Cancelled``.
     """
+
+    def getParameterNode(self):
+        """Return the panel's settings."""
+        return DiscStatsParameterNode(super().getParameterNode())
 
     # ------------------------------------------------------------ input
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +38,8 @@ class CohortRegistration:
 
 def register_cohort(people: dict[str, Image], template: str = "shipped", atlas_folder: str | os.PathLike | None = None,
                     backend: str = "coordinates", output: str | os.PathLike | None = None,
-                    progressCallback: ProgressCallback = silent) -> CohortRegistration:
+                    levels: Sequence[str] | None = None, progressCallback: ProgressCallback = silent,
+                    ) -> CohortRegistration:
     """Register people's discs to an atlas, and write atlas, transforms and quality into a folder if one is given.
 
     Parameters
@@ -52,6 +54,8 @@ def register_cohort(people: dict[str, Image], template: str = "shipped", atlas_f
         ``coordinates``, ``elastix`` or ``brainsfit``.
     output : path, optional
         Receives ``atlas/``, one folder a person, and ``registration_quality.tsv``.
+    levels : sequence of str, optional
+        Levels such as ``L4-L5``; all of the atlas by default.
 
     Raises
     ------
@@ -68,7 +72,7 @@ def register_cohort(people: dict[str, Image], template: str = "shipped", atlas_f
         atlas = build_template(list(people.items()), progressCallback=subrange(progressCallback, 0.0, share))
     else:
         atlas = load_atlas(atlas_folder if template == "folder" else None)
-    done, quality = register_people(people.items(), atlas, backend=backend,
+    done, quality = register_people(people.items(), atlas, levels, backend,
                                     progressCallback=subrange(progressCallback, share, 1.0))
     if not done:
         raise RegistrationError("No disc of anyone could be registered: " + str(quality.rows[0].get("flags", "")),

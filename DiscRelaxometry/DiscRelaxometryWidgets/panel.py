@@ -159,6 +159,10 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         left = self._child.remaining()
         time = "" if left is None else _(" (about {time} left)").format(time=duration(left))
         self.ui.statusLabel.setText(f"{text}{time}")
+        self.onProgress(text)
+
+    def onProgress(self, text):
+        """Take note of a progress text, for a log."""
 
     def _showIdle(self, text=""):
         self.ui.progressBar.setVisible(False)

@@ -31,7 +31,8 @@ def atlas_person(slicer):
 def test_a_moved_atlas_registers_with_itself(slicer, atlas_person, tmp_path):
     segmentation, moved, atlas = atlas_person
     logic, seen = DiscAtlasLogic(), []
-    result = logic.register([segmentation], outputFolder=tmp_path, progressCallback=lambda f, t: seen.append((f, t)))
+    result = logic.register([segmentation], outputFolder=tmp_path, levels=["L4-L5"],
+                            progressCallback=lambda f, t: seen.append((f, t)))
     assert set(result.registrations) == {"sub-01"} and seen[-1][0] == 1.0
     assert any("L4-L5" in text for _, text in seen)
     assert all(row["dice"] > 0.97 for row in result.quality.rows)
@@ -41,14 +42,13 @@ def test_a_moved_atlas_registers_with_itself(slicer, atlas_person, tmp_path):
     node = mrml.volume_from_image(Image(x, moved), "x")
     warped = mrml.image_from_volume(logic.warpToAtlas(node, result, "sub-01"))
     inside = np.isfinite(warped.array)
-    assert np.array_equal(inside, np.isin(atlas.labels.array, atlas.values))
+    assert np.array_equal(inside, atlas.labels.array == 12)
     here = atlas.geometry.index_to_world(np.argwhere(inside)[:, ::-1])[:, 0]
     assert np.abs(warped.array[inside] - here - 5).mean() < 0.3
     overlay = mrml.labels_from_segmentation(logic.overlay(result, "sub-01", segmentation))
     own = mrml.labels_from_segmentation(segmentation)
-    for value in atlas.values:
-        a, b = overlay.array == value, own.array == value
-        assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.95
+    a, b = overlay.array == 12, own.array == 12
+    assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.95
     again = load_cohort(tmp_path)
     np.testing.assert_allclose(mrml.image_from_volume(logic.warpToAtlas(node, again, "sub-01")).array[inside],
                                warped.array[inside], atol=0.05)
@@ -79,6 +79,7 @@ def test_checkerboard_takes_turns():
     assert board[2, 3, 0] == 1 and abs((board == 1).mean() - 0.5) < 0.1
 
 
+@pytest.mark.slow
 def test_the_modules_self_test_passes(slicer):
     from DiscAtlasLib.atlas import load_atlas
     try:

@@ -1,0 +1,82 @@
+"""The formula's design, live: columns, people, rank and remarks, or what is wrong, in words; with completion."""
+
+import re
+
+from slicer.i18n import tr as _
+
+from DiscRelaxometryLib.errors import DiscRelaxometryError
+
+MAX_NAMES = 12
+
+
+class DesignPreview:
+    """Follows formula and table of the panel.
+
+    :param panel: the StatsPanel.
+    """
+
+    def __init__(self, panel):
+        import qt
+
+        self.panel, self.valid, self._names, self._seen = panel, False, [], None
+        self.completer = qt.QCompleter()
+        self.completer.setCaseSensitivity(qt.Qt.CaseInsensitive)
+        panel.ui.formulaEdit.setCompleter(self.completer)
+        panel.ui.formulaEdit.textEdited.connect(self.complete)
+
+    def complete(self, text):
+        """Offer the formula so far with its last name completed."""
+        import qt
+
+        start = re.search(r"\w*$", text).start()
+        prefix, begun = text[:start], text[start:].lower()
+        offers = [prefix + n for n in self._names if begun and n.lower().startswith(begun) and n.lower() != begun]
+        self.completer.setModel(qt.QStringListModel(offers[:MAX_NAMES]))
+
+    def update(self, table):
+        """Renew the preview; the table is None where there is none."""
+        p = self.panel._parameterNode
+        state = (p.formula, p.contrast, p.dropRows, id(table))
+        if state == self._seen:
+            return
+        self._seen = state
+        self._names = [] if table is None else self._completions(table)
+        self.valid, text = False, _("Choose a participants table.")
+        if table is not None:
+            try:
+                text = self._describe(table, p)
+                self.valid = True
+            except DiscRelaxometryError as error:
+                text = str(error)
+        self.panel.ui.designLabel.setText(text)
+
+    @staticmethod
+    def _completions(table):
+        """Return column names, and the names that stand for one column a level."""
+        from DiscRelaxometryLib.labels import DISCS
+        from DiscStatsLib.design import level_columns
+
+        names = [str(c) for c in table.columns if c != "participant_id"]
+        shared = [n[:-len(d.key) - 1] for n in names for d in DISCS if n in level_columns(n[:-len(d.key) - 1], d.name)]
+        return list(dict.fromkeys([*shared, *names, "C(", "rank(", "center("]))
+
+    def _describe(self, table, p):
+        """Return the words for a design that can be used."""
+        from DiscRelaxometryLib.labels import LUMBAR_LEVELS
+        from DiscStatsLib.design import build_design, is_level_wise
+        from DiscStatsLib.design_contrasts import build_contrasts
+        from DiscStatsLib.formula import parse_formula
+
+        formula = parse_formula(p.formula)
+        by_level = any(is_level_wise(n, table.columns) for n in formula.names)
+        lines, remarks = [], []
+        for level in reversed(LUMBAR_LEVELS) if by_level else ("",):
+            design = build_design(formula, table, level=level, missing="drop" if p.dropRows else "error")
+            contrasts = build_contrasts(p.contrast or None, design)
+            where = f"{level}: " if level else ""
+            lines.append(where + _("{n} people, {columns} columns, rank {rank}").format(
+                n=design.n, columns=len(design.columns), rank=design.rank))
+            remarks += [w for w in design.warnings if w not in remarks]
+        head = _("Columns: {names}").format(names=", ".join(design.columns[:MAX_NAMES]))
+        tested = _("Tested: {names}").format(names=", ".join(f"{c.name} ({c.kind})" for c in contrasts))
+        return "\n".join([head, *lines, tested, *remarks])

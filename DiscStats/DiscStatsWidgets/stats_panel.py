@@ -1,0 +1,203 @@
+"""Panel of DiscStats: participants, formula with live preview, analysis, results, whole study."""
+
+from DiscRelaxometryWidgets.panel import DiscPanel
+from DiscRelaxometryWidgets.qt_helpers import fill_table, value
+from slicer.i18n import tr as _
+
+from .design_preview import DesignPreview
+from .results_view import ResultsView
+from .study_runner import StudyRunner
+
+
+def chosen_path(path):
+    """Return a path as text, or None where none was chosen."""
+    return None if str(path) in ("", ".") else str(path)
+
+
+class StatsPanel(DiscPanel):
+    """Widgets to Logic calls; holds no computation."""
+
+    uiName = "DiscStats"
+
+    def createLogic(self):
+        """Return the module's Logic."""
+        from DiscStats import DiscStatsLogic
+
+        return DiscStatsLogic()
+
+    def connectWidgets(self):
+        """Connect buttons and tables."""
+        ui = self.ui
+        self._table, self._tablePath, self._maps, self._mapsPath = None, None, {}, None
+        self._preview = DesignPreview(self)
+        self._results = ResultsView(self)
+        self._study = StudyRunner(self)
+        ui.runButton.clicked.connect(self.onRun)
+        ui.installButton.clicked.connect(self.onInstall)
+        ui.saveButton.clicked.connect(self.onSave)
+        ui.quantityCombo.currentIndexChanged.connect(lambda index: self._checkCanApply())
+
+    def cleanup(self):
+        """Let go of the plot's nodes."""
+        if self.logic is not None:
+            self._results.close()
+        super().cleanup()
+
+    def onSceneStartClose(self, caller, event):
+        """Forget results whose nodes go."""
+        self._results.close()
+        super().onSceneStartClose(caller, event)
+
+    def onProgress(self, text):
+        """Log the study's steps."""
+        if self._studyRuns:
+            self._study.log(text)
+
+    @property
+    def _studyRuns(self):
+        return self._child is not None and self._child.job.function.endswith(":run_study")
+
+    # ------------------------------------------------------------ state
+
+    def onParametersChanged(self):
+        """Read table and maps when other files were chosen, and renew the preview."""
+        self._readParticipants()
+        self._findMaps()
+        self._preview.update(self._table)
+        self._results.onParametersChanged()
+
+    def _packagesMissing(self):
+        import slicer.packaging
+
+        from DiscStats import REQUIREMENTS
+
+        return not all(slicer.packaging.pip_check(r) for r in REQUIREMENTS)
+
+    def _checkCanApply(self, caller=None, event=None):
+        p, ui = self._parameterNode, self.ui
+        if p is None:
+            return
+        missing = []
+        if self._table is None:
+            missing.append(_("Choose the participants table."))
+        if not self._maps:
+            missing.append(_("Choose the folder of maps in atlas space."))
+        if self._table is not None and not self._preview.valid:
+            missing.append(_("Correct the formula: see the preview."))
+        if self._maps and self._table is not None and not self._people():
+            missing.append(_("No participant of the table has a map."))
+        packages = self._packagesMissing()
+        ui.installButton.setVisible(packages)
+        self.allow(ui.runButton, [_("Install the packages for statistics first.")] if packages else missing,
+                   _("Analyze the maps voxel by voxel"))
+        self.allow(ui.installButton, [], _("Install pandas, statsmodels and numba into Slicer's Python"))
+        self._results.checkCanApply()
+        self._study.checkCanApply()
+
+    def onInstall(self):
+        """Install what the statistics need."""
+        from DiscStats import REQUIREMENTS
+
+        self.ensurePackages(list(REQUIREMENTS), _(
+            "Statistics need the packages pandas, statsmodels and numba (about 150 MB), for tables, formulas and fast "
+            "permutations. Install them into Slicer's Python?"))
+        self._tablePath = None
+        self._onModified()
+
+    # ------------------------------------------------------------ input
+
+    def _readParticipants(self):
+        """Read and show the participants table when another file was chosen."""
+        path = self._parameterNode.participantsFile
+        if path == self._tablePath or self._packagesMissing():
+            return
+        self._tablePath, self._table = path, None
+        text = chosen_path(path)
+        # A file dropped on the field arrives as a URL.
+        if text and text.startswith(("file:/", "file:\\")):
+            import qt
+
+            self._parameterNode.participantsFile = type(path)(qt.QUrl(text.replace("file:/", "file:///", 1)
+                                                                      if "///" not in text else text).toLocalFile())
+            return
+        if text is not None:
+            self._table = self.attempt(_("The participants table can not be used."),
+                                       lambda: self._checked(self.logic.participants(text)))
+        frame = self._table
+        rows = [] if frame is None else [[self._cell(v) for v in row] for row in frame.head(200).itertuples(index=False)]
+        fill_table(self.ui.participantsTable, [] if frame is None else list(frame.columns), rows)
+
+    @staticmethod
+    def _checked(frame):
+        from DiscStatsLib.design import check_participants
+
+        check_participants(frame)
+        return frame
+
+    @staticmethod
+    def _cell(content):
+        if content is None or content != content:
+            return ""
+        return f"{content:.6g}" if isinstance(content, float) else str(content)
+
+    def _findMaps(self):
+        """Find the maps when another folder was chosen."""
+        folder = self._parameterNode.mapsFolder
+        if folder == self._mapsPath:
+            return
+        from DiscStatsLib.cohort_maps import find_maps
+
+        self._mapsPath, self._maps = folder, {}
+        if chosen_path(folder) is not None:
+            self._maps = self.attempt(_("The maps can not be used."), lambda: find_maps(folder)) or {}
+        combo = self.ui.quantityCombo
+        blocked = combo.blockSignals(True)
+        combo.clear()
+        for quantity, files in self._maps.items():
+            combo.addItem(_("{quantity} ({n} people)").format(quantity=quantity, n=len(files)), quantity)
+        combo.blockSignals(blocked)
+
+    def quantity(self):
+        """Return the chosen quantity, or None."""
+        combo = self.ui.quantityCombo
+        index = value(combo, "currentIndex")
+        return combo.itemData(index) if index >= 0 else None
+
+    def _people(self):
+        """Return the participants who have a map, in the order of the table."""
+        files = self._maps.get(self.quantity(), {})
+        return [i for i in self._table["participant_id"].astype(str) if i in files]
+
+    # ------------------------------------------------------------ analysis
+
+    def onRun(self):
+        """Analyze in a child process."""
+        quantity = self.quantity()
+        job = self.attempt(_("The analysis could not be started."), lambda: self._job(quantity))
+        if job is not None:
+            self.runJob(job, self._results.show)
+
+    def _job(self, quantity):
+        from DiscAtlasLib.atlas import load_atlas
+        from DiscStatsLib.cohort_maps import atlas_of
+
+        p = self._parameterNode
+        atlas = load_atlas(chosen_path(p.atlasFolder) or atlas_of(p.mapsFolder))
+        people = self._people()
+        table = self._table[self._table["participant_id"].astype(str).isin(people)].reset_index(drop=True)
+        corrections = [name for name, wanted in (("fwe", p.fwe), ("tfce", p.tfce), ("fdr", p.fdr),
+                                                 ("cluster", p.cluster)) if wanted]
+        files = self._maps[quantity]
+        return self.logic.analysisJob(
+            {quantity: [files[person] for person in people]}, atlas.labels, table, p.formula, p.contrast or None,
+            atlas.regions, correction=tuple(corrections), n_permutations=p.permutations, seed=p.seed,
+            missing="available" if p.availableCase else "complete",
+            missing_covariates="drop" if p.dropRows else "error", workers=p.workers)
+
+    def onSave(self):
+        """Write maps, tables and provenance."""
+        folder = chosen_path(self._parameterNode.resultsFolder)
+        written = self.attempt(_("The results could not be written."),
+                               lambda: self.logic.saveResult(self._results.result, folder or ""))
+        if written:
+            self.ui.statusLabel.setText(_("Wrote {n} files to {folder}.").format(n=len(written), folder=folder))

@@ -1,0 +1,83 @@
+"""Run a whole study from the panel, with a log; finished work is not done again."""
+
+from pathlib import Path
+
+from slicer.i18n import tr as _
+
+from DiscRelaxometryLib.jobs import Job
+
+
+class StudyRunner:
+    """The cohort runner's widgets.
+
+    :param panel: the StatsPanel.
+    """
+
+    def __init__(self, panel):
+        self.panel, self.last = panel, ""
+        ui = panel.ui
+        ui.studyButton.clicked.connect(self.onRun)
+        ui.reportButton.clicked.connect(self.onReport)
+
+    def _folder(self):
+        path = self.panel._parameterNode.studyFolder
+        return None if str(path) in ("", ".") else Path(path)
+
+    def _report(self):
+        folder = self._folder()
+        return None if folder is None else folder / "derivatives" / "disc-relaxometry" / "report.html"
+
+    def checkCanApply(self):
+        """Enable what can be done with the chosen study."""
+        ui, folder = self.panel.ui, self._folder()
+        missing = [] if folder is not None else [_("Choose the folder of the study.")]
+        if folder is not None and not (folder / "participants.tsv").exists():
+            missing = [_("There is no participants.tsv in this folder: choose the study's top folder.")]
+        self.panel.allow(ui.studyButton, missing, _("Run every step that is not finished; the log says what is done"))
+        report = self._report()
+        made = [] if report is not None and report.exists() else [_("Run the study first.")]
+        self.panel.allow(ui.reportButton, missing or made, _("Open the report in the web browser"))
+
+    def onRun(self):
+        """Run the study in a child process."""
+        from DiscStats import REQUIREMENTS
+
+        needed = [*REQUIREMENTS, "onnxruntime>=1.20", "jinja2>=3.1", "matplotlib>=3.9"]
+        p = self.panel._parameterNode
+        if p.processes > 1:
+            needed += ["dask>=2025.1", "distributed>=2025.1"]
+        if not self.panel.ensurePackages(needed, _(
+                "The whole study needs Python packages for segmentation, statistics and the report (about 300 MB). "
+                "Install them into Slicer's Python?")):
+            return
+        self.panel.ui.logView.setPlainText("")
+        self.last = ""
+        arguments = {"path": str(self._folder()), "formula": p.formula if p.studyFormula else "",
+                     "processes": p.processes}
+        self.panel.runJob(Job("DiscStatsLib.runner:run_study", arguments, _("Running the study")), self.show)
+
+    def log(self, text):
+        """Add a line to the log, once."""
+        if text and text != self.last:
+            self.last = text
+            self.panel.ui.logView.appendPlainText(text)
+
+    def show(self, run):
+        """Say what was done and what failed."""
+        done = sum(o.state == "done" for o in run.outcomes)
+        lines = [_("{done} steps done, {failed} failed, {n} people incomplete.").format(
+            done=done, failed=len(run.failed), n=len(run.missing))]
+        lines += [f"{person}: {reason}" for person, reason in run.missing.items()]
+        for line in lines:
+            self.log(line)
+        self.panel.ui.statusLabel.setText(lines[0])
+        p = self.panel._parameterNode
+        p.mapsFolder = type(p.mapsFolder)(self._folder() / "derivatives" / "disc-relaxometry")
+        if str(p.participantsFile) in ("", "."):
+            p.participantsFile = type(p.participantsFile)(self._folder() / "participants.tsv")
+
+    def onReport(self):
+        """Open the report."""
+        import qt
+
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._report())))
