@@ -124,7 +124,7 @@ class StatsPanel(DiscPanel):
             self._table = self.attempt(_("The participants table can not be used."),
                                        lambda: self._checked(self.logic.participants(text)))
         frame = self._table
-        rows = [] if frame is None else [[self._cell(v) for v in row] for row in frame.head(200).itertuples(index=False)]
+        rows = [] if frame is None else [[self._cell(v) for v in r] for r in frame.head(200).itertuples(index=False)]
         fill_table(self.ui.participantsTable, [] if frame is None else list(frame.columns), rows)
 
     @staticmethod

@@ -143,6 +143,7 @@ def close_panel(panel) -> None:
     panel.parent.entered = False
     panel.exit()
     panel.cleanup()
+    panel.uiWidget.setMRMLScene(None)  # what the widgets' destructors do in Slicer
     panel.parent.close()
     panel.parent.deleteLater()
     process()
