@@ -1,0 +1,184 @@
+"""Folds, samples, measures of quality, and a training that resumes; on made-up people."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from support import shared_data
+
+torch = pytest.importorskip("torch")
+
+from DiscRelaxometryLib.image import Geometry, Image  # noqa: E402
+from Training import train as training  # noqa: E402
+from Training.augment import CROP, HALF_WIDTH, SLICES, Dice, narrow_column, pick_slices, sample  # noqa: E402
+from Training.calibrate import choose_threshold  # noqa: E402
+from Training.dataset import class_labels, load_person, make_folds, read_folds, spine_column  # noqa: E402
+from Training.degrade import DEGRADATIONS, low_resolution  # noqa: E402
+from Training.metrics import dice, icc21, surface_distance  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a data folder with two people: boxes of body and disc in front of a canal, x, y, z as in SPIDER."""
+    folder = tmp_path_factory.mktemp("people")
+    for number in (900, 901):
+        labels = np.zeros((160, 120, 9), np.uint8)  # z, y, x
+        labels[:, 40:50] = 2
+        for level, bottom in enumerate(range(10, 150, 28)):
+            labels[bottom:bottom + 20, 52:90] = 1
+            labels[bottom - 8:bottom, 54:88] = 11 + level
+        signal = np.array([30, 80, 200] + [0] * 8 + [120] * 10)[labels] + np.random.default_rng(0).normal(0, 5,
+                                                                                                          labels.shape)
+        for name, array in (("T2w", signal.clip(0, 255).astype(np.uint8)), ("dseg", labels)):
+            image = sitk.GetImageFromArray(array)
+            image.SetSpacing((0.9, 0.6, 0.6))
+            sitk.WriteImage(image, str(folder / f"sub-{number}_{name}.nii.gz"))
+    (folder / "participants.tsv").write_text("participant_id\tpfirrmann_L5S1\nsub-900\t2\nsub-901\t4\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def person(folder):
+    return load_person(folder, "sub-900")
+
+
+def test_every_person_is_tested_once_and_never_trained_on_then():
+    folds = read_folds()["folds"]
+    tests = [name for fold in folds for name in fold["test"]]
+    assert len(tests) == len(set(tests)) == 33
+    assert "sub-078" in folds[0]["test"]  # the embedded person is out of sample for the shipped network
+    for fold in folds:
+        assert len(fold["inner"]) == 2 and not set(fold["inner"]) & set(fold["test"])
+
+
+@pytest.mark.shared_data
+def test_folds_come_from_their_seed():
+    assert make_folds(shared_data("spider_t2space")) == read_folds()
+
+
+def test_values_of_the_data_become_classes():
+    np.testing.assert_array_equal(class_labels(np.array([0, 1, 2, 3, 11, 12, 18])), [0, 1, 2, 3, 4, 3, 3])
+
+
+def test_slices_are_upright(person):
+    # Column 0 is anterior: discs lie before the canal; row 0 is superior: L5-S1 is the lowest.
+    discs, canal, lowest = (np.argwhere(person.labels == value).mean(0) for value in (3, 2, 4))
+    assert discs[2] < canal[2] and lowest[1] > discs[1]
+    assert person.spacing == pytest.approx((0.9, 0.6, 0.6))
+
+
+def test_column_is_the_bodies_and_not_the_arches(person):
+    column = spine_column(person.labels)
+    # y 52..89 of 120 from posterior to anterior is column 30..67 from anterior.
+    assert column[4, 60, 0] == pytest.approx(48.5, abs=1) and column[4, 60, 1] == pytest.approx(18.5, abs=1.5)
+
+
+def test_samples_are_finite_soft_labels_and_come_from_the_seed(person):
+    first, second = ([sample(person, random) for _ in range(12)]
+                     for random in (Dice(torch.Generator().manual_seed(5)) for _ in range(2)))
+    for (image, target), (again, _) in zip(first, second):
+        assert image.shape == (SLICES, *CROP) and target.shape == (5, *CROP)
+        assert torch.isfinite(image).all() and torch.equal(image, again)
+        assert target.min() >= 0 and torch.allclose(target.sum(0), torch.ones(CROP), atol=1e-5)
+
+
+def test_neighbors_stay_in_the_volume(person):
+    random = Dice(torch.Generator().manual_seed(0))
+    for _ in range(50):
+        slices, step = pick_slices(person, random)
+        assert slices.min() >= 0 and slices.max() < 9 and step in [pytest.approx(0.9 * n) for n in range(1, 6)]
+
+
+def test_lateral_slices_narrow_as_an_ellipse(person, monkeypatch):
+    random = Dice(torch.Generator().manual_seed(0))
+    monkeypatch.setattr(random, "uniform", lambda low=0.0, high=1.0: 0.6)  # u = 0.6 of the half width
+    column = torch.from_numpy(person.column[4])
+    rows = torch.full((1, 101), 80.0)
+    middle, half = column[80]
+    grid = torch.stack([middle + half * torch.linspace(-5, 5, 101)[None], rows], -1)[None]
+    moved, keep = narrow_column(person, grid, 0.0, random)
+    # A point at 0.8 half lengths shows what was at the border: sqrt(1 - 0.6^2) = 0.8.
+    assert moved[2, 0, 58, 0].item() == pytest.approx((middle + half).item(), abs=0.01)
+    assert moved[2, 0, 95, 0].item() == pytest.approx(grid[0, 0, 95, 0].item(), abs=1e-3)
+    assert keep[2].item() == pytest.approx(max(0, 1 - (0.6 * HALF_WIDTH - 5) / 6))
+
+
+def options(folder, runs, iterations):
+    return argparse.Namespace(data=folder, fold=0, minutes=1.0, iterations=iterations, batch=2, seed=1, workers=0,
+                              processes=1, device="cpu", runs=runs)
+
+
+def test_training_resumes_where_it_stopped(folder, tmp_path, monkeypatch):
+    small = training.NetworkConfig(channels=(8, 8), blocks=(1, 1))
+    monkeypatch.setattr(training, "NetworkConfig", lambda: small)
+    training.train(0, options(folder, tmp_path, 2))
+    training.train(0, options(folder, tmp_path, 3))
+    state = torch.load(tmp_path / "fold0/checkpoint.pt", weights_only=True)
+    assert state["step"] == 3 and state["resumed"] == 1
+    assert json.loads((tmp_path / "fold0/run.json").read_text())["train"] == ["sub-900", "sub-901"]
+
+
+def test_loss_is_least_for_the_truth():
+    target = torch.zeros(1, 5, 8, 8)
+    target[:, 0] = 1
+    target[:, 0, 2:5], target[:, 3, 2:5] = 0, 1
+    right, wrong = 50 * target, 50 * target.flip(2)
+    assert training.loss_of(right, target) < 0.01 < 0.5 < training.loss_of(wrong, target)
+
+
+def test_learning_rate_runs_one_cycle():
+    rates = [training.learning_rate(p) for p in np.linspace(0, 1, 101)]
+    assert max(rates) == rates[4] == pytest.approx(training.PEAK_RATE)
+    assert rates[-1] == pytest.approx(0.01 * training.PEAK_RATE) and rates[0] < rates[2] < rates[4]
+
+
+def test_dice_and_surface_distance_of_shifted_boxes():
+    first = np.zeros((30, 30, 30), bool)
+    first[5:25, 5:25, 5:25] = True
+    second = np.roll(first, 2, 0)
+    assert dice(first, second) == pytest.approx(0.9)
+    assert surface_distance(first, first, (1, 1, 1)) == 0
+    # Two faces are 2 mm apart, the sides overlap but for two rows: between 0 and 2 mm.
+    distance = surface_distance(first, second, (1, 1, 1))
+    assert 0.3 < distance < 0.8
+    assert surface_distance(first, second, (3, 1, 1)) > distance
+    assert np.isnan(dice(first & False, first & False)) and np.isnan(surface_distance(first, first & False, (1, 1, 1)))
+
+
+def test_a_wall_shifted_by_one_voxel_is_one_voxel_away():
+    first = np.zeros((20, 10, 10), bool)
+    first[:10] = True
+    second = np.zeros_like(first)
+    second[:12] = True
+    assert surface_distance(first, second, (0.5, 1, 1)) == pytest.approx(1.0)
+
+
+def test_icc_of_shrout_and_fleiss():
+    # Shrout and Fleiss, Psychol Bull 1979;86:420, table 2: six targets, four judges; ICC(2,1) = 0.29.
+    ratings = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
+    assert icc21(np.array(ratings)) == pytest.approx(0.29, abs=0.005)
+
+
+def test_threshold_separates_what_can_be_separated():
+    scores, bad = np.array([0.5, 0.7, 0.9, 0.95, 0.97]), np.array([1, 1, 0, 0, 0], bool)
+    assert 0.7 < choose_threshold(scores, bad) < 0.9
+
+
+def test_coarse_image_keeps_its_place():
+    k, j, i = np.indices((40, 30, 10))
+    geometry = Geometry((10, 30, 40), (1.0, 0.5, 0.5), (3, 4, 5), (-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    fine = Image(geometry.index_to_world(np.stack([i, j, k], -1))[..., 0].astype(np.float32) + 100, geometry)
+    coarse = low_resolution(fine, 1.0, 5.0)
+    assert coarse.geometry.spacing == (5.0, 1.0, 1.0) and coarse.array.shape == (20, 15, 2)
+    world = coarse.geometry.index_to_world([[0, 3, 3], [1, 3, 3]])[:, 0] + 100
+    np.testing.assert_allclose(coarse.array[3, 3], world, atol=1e-3)
+
+
+def test_degradations_change_the_signal_and_not_the_grid():
+    image = Image(np.random.default_rng(0).uniform(50, 200, (40, 30, 6)).astype(np.float32), Geometry((6, 30, 40)))
+    for name, change in DEGRADATIONS.items():
+        worse = change(image, 3)
+        assert worse.geometry == image.geometry and np.isfinite(worse.array).all()
+        assert (name == "as acquired") == np.array_equal(worse.array, image.array)
