@@ -44,7 +44,7 @@ def methods(context: Context, analysis: str) -> Section:
     section.add(TableBlock(Table("versions", [Column("software"), Column("version")],
                                  [{"software": k, "version": v} for k, v in found.items()]), "Versions"))
     settings = [{"setting": k, "value": ", ".join(v) if isinstance(v, tuple) else str(v)}
-                for k, v in context.settings.to_dict().items() if v not in ("", ())]
+                for k, v in context.settings.to_dict().items() if v not in ("", ()) and k != "threads"]
     section.add(TableBlock(Table("settings", [Column("setting"), Column("value")], settings), "Settings"))
     return section
 

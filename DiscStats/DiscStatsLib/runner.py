@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -138,6 +139,8 @@ def run_study(path, formula: str = "", *, processes: int = 1, scheduler: str = "
     StudyError
         If nothing can be run, or a person failed and ``on_error`` is ``stop``.
     """
+    # One person at a time may use all cores; people side by side get one thread each.
+    settings.setdefault("threads", 1 if scheduler or processes > 1 else os.cpu_count() or 1)
     settings = make_settings(formula=formula, **settings)
     study = Study(Path(path), settings.session, output, tuple(people))
     spec = RunSpec(str(study.root), str(study.output), settings, pipeline, dry_run, verify)
@@ -266,7 +269,7 @@ def last_settings(study: Study) -> Settings:
 
 def _describe(study: Study, settings: Settings) -> None:
     """Write what the results folder is (BIDS derivative) and the settings it was made with."""
-    write_json(study.output / "settings.json", settings.to_dict())
+    write_json(study.output / "settings.json", {k: v for k, v in settings.to_dict().items() if k != "threads"})
     name = str(study.description.get("Name") or "Lumbar disc study")
     described = {"Name": f"{name}: DiscRelaxometry results", "BIDSVersion": "1.10.0", "DatasetType": "derivative",
                  "GeneratedBy": [{"Name": "DiscRelaxometry", "Version": provenance.project_version()}]}

@@ -162,7 +162,9 @@ def run_steps(steps: Sequence[Step], study: Study, settings: Settings, person: P
     name = person.id if person else "group"
     for number, step in enumerate(steps):
         context = Context(study, settings, person, records, everyone or {}, missing or {})
-        if not step.applies(context):
+        # Before people have results, a plan can not ask a group step whether it will have work.
+        unknown = dry_run and person is None and not all(context.everyone.values())
+        if not unknown and not step.applies(context):
             if not dry_run:
                 _forget(step, context)
             continue

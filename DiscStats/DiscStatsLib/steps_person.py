@@ -43,7 +43,7 @@ def _run_segment(context: Context) -> list[Path]:
     else:
         from DiscRelaxometryLib.segment import segment
 
-        result = segment(image, engine=context.settings.engine)
+        result = segment(image, engine=context.settings.engine, threads=context.settings.threads)
         if not result.found:
             raise SegmentationError(result.reason, anchor="no-spine-found")
         labels, confidence, flags = result.labels, result.confidence, list(result.flags)

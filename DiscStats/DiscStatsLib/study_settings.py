@@ -66,6 +66,8 @@ class Settings:
         BIDS session.
     on_error : str
         ``skip`` a person that fails, or ``stop``.
+    threads : int
+        Threads of the network; no result depends on it.
     """
 
     formula: str = ""
@@ -87,6 +89,7 @@ class Settings:
     alpha: float = 0.05
     session: str = ""
     on_error: str = "skip"
+    threads: int = 1
 
     def __post_init__(self):
         for name, choices in _CHOICES.items():
@@ -102,6 +105,8 @@ class Settings:
                              f"{', '.join(LUMBAR_LEVELS)}.")
         if self.permutations < 100 or not 0 < self.alpha < 1:
             raise StudyError("Settings: permutations must be at least 100, and alpha between 0 and 1.")
+        if self.threads < 1:
+            raise StudyError("Settings: at least one thread is needed.")
         if not self.analysis.replace("-", "").replace("_", "").isalnum():
             raise StudyError(f"Analysis name '{self.analysis}': use letters, digits, - and _ only.")
 

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.labels import disc_value
 from DiscRelaxometryLib.tables import Column, Table
@@ -45,7 +46,8 @@ def phantom():
     for n, level in enumerate(("L5-S1", "L4-L5", "L3-L4", "L2-L3", "L1-L2")):
         d = (world - center - [0, 0, -60 + 30 * n]) / [20, 17, 6]
         labels[(d**2).sum(-1) < 1] = disc_value(level)
-    image = Image((50 + labels * 8.0 + np.random.default_rng(0).normal(0, 3, labels.shape)).astype(np.float32), geometry)
+    noise = np.random.default_rng(0).normal(0, 3, labels.shape)
+    image = Image((50 + labels * 8.0 + noise).astype(np.float32), geometry)
     return image, image.like(labels)
 
 
