@@ -78,10 +78,12 @@ def _histogram(axis, name: str, data: Sequence) -> None:
     except (TypeError, ValueError):
         words, counts = np.unique([str(v) for v in data], return_counts=True)
         axis.bar(words, counts, color=COLORS[0], width=0.6)
+        axis.yaxis.get_major_locator().set_params(integer=True)
         axis.bar_label(axis.containers[0], fontsize=8)
         return
     numbers = numbers[np.isfinite(numbers)]
     axis.hist(numbers, bins=min(12, max(4, len(numbers) // 3)), color=COLORS[0], edgecolor="white")
+    axis.yaxis.get_major_locator().set_params(integer=True)
 
 
 def _grade_bars(axis, grades: Mapping[str, Sequence[float]]) -> None:
@@ -94,6 +96,7 @@ def _grade_bars(axis, grades: Mapping[str, Sequence[float]]) -> None:
     axis.invert_yaxis()
     axis.set_title("Pfirrmann grade")
     axis.set_xlabel("people")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(ncols=5, fontsize=7, loc="upper center", bbox_to_anchor=(0.45, -0.24), handlelength=1,
                 columnspacing=0.8)
 

@@ -83,7 +83,7 @@ def montage(tiles: Sequence[tuple[str, np.ndarray, bool]], columns: int = 8):
     tiles : sequence of (title, RGB array, flagged)
     columns : int
     """
-    columns = min(columns, max(len(tiles), 1))
+    columns = min(columns, max(len(tiles), 4))
     rows = -(-len(tiles) // columns)
     ratio = max((t[1].shape[0] / t[1].shape[1] for t in tiles), default=1.6)
     figure, axes = new_figure(1.45 * columns, (1.45 * ratio + 0.24) * rows, rows, columns)

@@ -14,7 +14,7 @@ from DiscStatsLib.runner import report_only, run_study
 from DiscStatsLib.steps_group import read_rows
 
 sys.path.insert(0, str(Path(__file__).parent))
-from spine_phantom import NUCLEUS_T1RHO, make_spine_study
+from cohort_phantom import NUCLEUS_T1RHO, make_spine_study
 
 for library in ("jinja2", "matplotlib", "pandas", "patsy"):
     pytest.importorskip(library)
