@@ -22,6 +22,7 @@ from .steps_analysis import first_term
 from .steps_group import maps_in_atlas, read_rows
 from .steps_person import context_atlas
 from .study import level_columns
+from .study_training import trained_on
 
 #: Regions shown in the region figure, of those in the table.
 SHOWN_REGIONS = ("nucleus", "anterior_annulus", "posterior_annulus")
@@ -161,7 +162,7 @@ def agreement(context: Context, folder: Path) -> Section | None:
                        ("Discs missed", str(int(np.sum(dice == 0))), "no overlap at the same level")]))
     overlap = training_overlap(context)
     if overlap:
-        section.add(Paragraph(overlap))
+        section.add(Paragraph(overlap), TableBlock(_by_training(context, rows), "Dice by use in training"))
     for name, unit, text in (("nT2w", "1", "Mean normalized T2w signal"), ("volume", "cm3", "Disc volume")):
         both = [r for r in rows if isinstance(r.get(name), float) and np.isfinite(r[name])
                 and np.isfinite(r[f"{name}_reference"]) and r["dice"] > 0]
@@ -174,6 +175,22 @@ def agreement(context: Context, folder: Path) -> Section | None:
                            f"{text} of {len(both)} discs, automatic against reference segmentation.",
                            f"Scatter and Bland-Altman plot of {text}"), TableBlock(table, f"Agreement, {text}"))
     return section
+
+
+def _by_training(context: Context, rows: list[dict]) -> Table:
+    """Return Dice of people the network was trained on (or chosen by), and of those held out."""
+    known = trained_on(context.study)
+    table = Table("training", [Column("people"), Column("n", "", "People"), Column("discs"), Column("mean Dice"),
+                               Column("worst person", "", "Lowest mean Dice of a person")])
+    for name, inside in (("in the training set", True), ("held out", False)):
+        some = [r for r in rows if (r["participant_id"] in known) == inside]
+        people = dict.fromkeys(r["participant_id"] for r in some)
+        if some:
+            means = [np.mean([r["dice"] for r in some if r["participant_id"] == p]) for p in people]
+            table.rows.append({"people": name, "n": len(people), "discs": len(some),
+                               "mean Dice": float(np.mean([r["dice"] for r in some])),
+                               "worst person": float(min(means))})
+    return table
 
 
 def agreement_table(first: np.ndarray, second: np.ndarray, text: str, unit: str) -> tuple[str, Table]:

@@ -109,10 +109,11 @@ def _run_means(context: Context) -> list[Path]:
 def _run_score(context: Context) -> list[Path]:
     """Compare a person's automatic discs with the reference mask: used for scoring only."""
     labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
-    reference = read_image(context.person.reference[0])
-    if labels.geometry.difference(reference.geometry):
-        context.notes.append("The reference mask lies on another grid; it was not compared.")
+    found = [r for r in map(read_image, context.person.reference) if not labels.geometry.difference(r.geometry)]
+    if not found:
+        context.notes.append("No reference mask lies on the image's grid; it was not compared.")
         return []
+    reference = found[0]
     path = context.output_of("normalize", "desc-csfnorm_nT2w.nii.gz")
     signal = read_image(path) if path else None
     columns = [Column("participant_id"), Column("level", "", "Disc level"),
@@ -145,7 +146,7 @@ def _mean(values: np.ndarray) -> float:
 
 def score_step() -> Step:
     """Return the person step that scores against a reference mask, where the study has one."""
-    return Step("score", "1", _run_score, lambda c: c.person.reference[:1], needs=("segment",),
+    return Step("score", "1", _run_score, lambda c: c.person.reference, needs=("segment",),
                 optional=("normalize",), applies=lambda c: bool(c.person.reference))
 
 

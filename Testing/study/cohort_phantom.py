@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+
 from DiscRelaxometryLib.image import Geometry, Image, write_image
 from DiscRelaxometryLib.labels import disc_value
 

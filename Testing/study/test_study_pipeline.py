@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from DiscRelaxometryLib.image import read_image
 from DiscStatsLib.report import SIMULATED
 from DiscStatsLib.runner import report_only, run_study
@@ -65,8 +66,8 @@ def test_simulated_on_page_and_in_description(run, study):
 def test_report_says_that_signal_is_not_t2(run):
     text = run.report.read_text(encoding="utf-8")
     assert "It is not T2" in text
-    for title in ("Study overview", "Warnings", "Segmentation", "Map quality", "Registration quality", "Group mean maps",
-                  "Parametric maps", "Clusters", "Region statistics", "Methods"):
+    for title in ("Study overview", "Warnings", "Segmentation", "Map quality", "Registration quality",
+                  "Group mean maps", "Parametric maps", "Clusters", "Region statistics", "Methods"):
         assert f">{title}" in text
 
 

@@ -1,0 +1,87 @@
+"""The cookbook's scripts run as they are written."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from DiscRelaxometryLib.errors import DiscRelaxometryError
+from DiscRelaxometryLib.image import Image, read_image, write_image
+from DiscRelaxometryLib.resources import resource_path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from cohort_phantom import NUCLEUS_T1RHO, anatomy, make_spine_study
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def script(name: str):
+    """Load a script of the cookbook as a module, without running its command line."""
+    path = next((ROOT / "Docs" / "cookbook").glob(f"{name}*.py"))
+    spec = importlib.util.spec_from_file_location(f"cookbook_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    for library in ("jinja2", "matplotlib", "pandas", "patsy"):
+        pytest.importorskip(library)
+    return make_spine_study(tmp_path_factory.mktemp("cookbook"), (1, 2, 3, 4, 5, 1), series=False)
+
+
+def test_one_person(tmp_path):
+    pytest.importorskip("onnxruntime")
+    try:
+        resource_path("Weights")
+    except DiscRelaxometryError:
+        pytest.skip("the network's weights are not in this checkout")
+    source = resource_path("SampleData/spider-cohort", "DiscStatsLib") / "sub-022" / "anat" / "sub-022_T2w.nii.gz"
+    table = script("1_").one_person(source, tmp_path / "labels.nii.gz")
+    assert {"L4-L5", "L5-S1"} <= set(table["level"])
+    assert read_image(tmp_path / "labels.nii.gz").array.max() >= 11
+
+
+def test_maps_of_a_folder(tmp_path, capsys):
+    study = make_spine_study(tmp_path / "in", (2,))
+    folder = study / "sub-01" / "anat"
+    series = read_image_of_series(folder / "sub-01_T1rho.nii.gz")
+    labels, _ = anatomy(series.geometry, shift=(0.0, 0.8, 0.0))
+    write_image(Image(labels, series.geometry), folder / "sub-01_dseg.nii.gz")
+    (folder / "bad_T1rho.nii.gz").write_bytes(b"no image")
+    table = script("2_").maps_of_a_folder(folder, tmp_path / "out")
+    assert "bad:" in capsys.readouterr().out
+    nucleus = [r for r in table.rows if r["region"] == "nucleus" and r["level"] == "L4-L5"]
+    assert nucleus[0]["median"] == pytest.approx(NUCLEUS_T1RHO[2], rel=0.05)
+    assert (tmp_path / "out" / "sub-01_T1rho.nii.gz").exists()
+
+
+def read_image_of_series(path) -> Image:
+    from DiscRelaxometryLib.echo import read_echo_series
+
+    return read_echo_series(path).echo(0)
+
+
+def test_whole_study_then_second_analysis(study, capsys):
+    settings = {"levels": ("L4-L5",), "permutations": 100}
+    run = script("3_").whole_study(study, "pfirrmann", processes=1, **settings)
+    assert not run.failed and run.report.exists()
+    run, maps = script("4_").second_analysis(study, "age + pfirrmann", "age", **settings)
+    assert "Done again: nobody" in capsys.readouterr().out
+    assert "nT2w_age_r" in maps
+    # The first analysis stands beside the second.
+    assert (run.report.parent / "group" / "analysis-main").is_dir()
+
+
+@pytest.mark.slow
+def test_on_a_scheduler(study):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,
+                                  protocol="tcp", host="127.0.0.1") as cluster:
+        run = script("5_").on_scheduler(study, "pfirrmann", cluster.scheduler_address, levels=("L4-L5",),
+                                        permutations=100)
+    assert not run.failed
