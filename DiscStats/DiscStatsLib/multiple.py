@@ -34,8 +34,8 @@ def reject_bky(p, q: float = 0.05) -> np.ndarray:
 def adjust_bky(p) -> np.ndarray:
     """Return the smallest level at which the two-stage procedure (BKY 2006, definition 6) rejects each test.
 
-    A test is rejected at q when its BH value times m0(L) / m is at most L = q / (1 + q), m0 being what the first stage
-    at L leaves. m0 is a step function that falls at each BH value, so the smallest L is solved on its step in closed form.
+    A test is rejected at q when its BH value times m0(L) / m is at most L = q / (1 + q), m0 being what stage one
+    leaves at L. m0 is a step function that falls at each BH value: the smallest L is solved on its step in closed form.
     """
     bh = adjust_bh(p)
     valid = np.isfinite(bh)
