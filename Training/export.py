@@ -39,8 +39,11 @@ def export_onnx(network: torch.nn.Module, config: NetworkConfig, path: Path) -> 
     program.save(str(path), external_data=False)
 
 
-def export(run: Path, folder: Path, temperature: float = 1.0, extra: dict | None = None) -> Path:
-    """Write ``lumbar-discs.safetensors``, ``.onnx`` and ``.json`` from a run's checkpoint; return the manifest."""
+def export(run: Path, folder: Path) -> Path:
+    """Write ``lumbar-discs.safetensors``, ``.onnx`` and ``.json`` from a run's checkpoint; return the manifest.
+
+    Temperature and review threshold come from the run's ``calibration.json``, once there is one.
+    """
     from safetensors.torch import save_file
 
     description = json.loads((run / "run.json").read_text())
@@ -59,17 +62,20 @@ def export(run: Path, folder: Path, temperature: float = 1.0, extra: dict | None
                 save_file({k: v.contiguous() for k, v in weights.items()}, str(temporary), {"name": NAME})
         content = path.read_bytes()
         files[kind] = {"name": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    calibration = json.loads((run / "calibration.json").read_text()) if (run / "calibration.json").exists() else {}
     progress = (run / "done").read_text().strip() if (run / "done").exists() else "training not finished"
     manifest = {
         "name": NAME, "version": VERSION, "license": "Apache-2.0",
         "data": "SPIDER (van der Graaf et al., Sci Data 2024;11:264), CC BY 4.0, and synthesis from it",
-        "architecture": config.to_dict(), "classes": list(CLASSES), "temperature": temperature,
+        "architecture": config.to_dict(), "classes": list(CLASSES), "temperature": calibration.get("temperature", 1.0),
+        "review_threshold": calibration.get("review_threshold", 0.9),
         "normalization": "clip to the 0.5 and 99.5 percentile of the volume, then mean 0 and standard deviation 1",
         "input": "stack: n x slices x rows (superior to inferior) x columns (anterior to posterior)",
         "parameters": int(sum(np.prod(p.shape) for p in network.parameters())),
         "training": {"fold": description["fold"], "seed": description["seed"], "batch": description["batch"],
                      "length": progress, "people": {k: description[k] for k in ("train", "inner", "test")}},
-        "files": files, **(extra or {})}
+        "calibration": {k: v for k, v in calibration.items() if k not in ("rows", "temperature", "review_threshold")},
+        "files": files}
     return write_json(folder / f"{NAME}.json", manifest)
 
 

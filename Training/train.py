@@ -110,6 +110,10 @@ def train(rank: int, options: argparse.Namespace) -> None:
     config = NetworkConfig()
     torch.manual_seed(options.seed)
     network = build_network(config).to(device, memory_format=torch.channels_last)
+    if options.start and not checkpoint.exists():
+        from safetensors.torch import load_file
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v
+                                 for k, v in load_file(options.start).items()})
     optimizer = torch.optim.AdamW(network.parameters(), lr=PEAK_RATE, weight_decay=1e-2)
     average, step, spent, resumed = Average(network), 0, 0.0, 0
     if checkpoint.exists():
@@ -178,6 +182,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes a training process that prepare samples")
     parser.add_argument("--processes", type=int, default=1, help="processes that share each batch (CPU)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--start", type=Path, help="weights to begin from (safetensors)")
     parser.add_argument("--runs", type=Path, default=RUNS)
     options = parser.parse_args()
     if options.processes == 1:

@@ -107,7 +107,7 @@ def test_lateral_slices_narrow_as_an_ellipse(person, monkeypatch):
 
 def options(folder, runs, iterations):
     return argparse.Namespace(data=folder, fold=0, minutes=1.0, iterations=iterations, batch=2, seed=1, workers=0,
-                              processes=1, device="cpu", runs=runs)
+                              processes=1, device="cpu", runs=runs, start=None)
 
 
 def test_training_resumes_where_it_stopped(folder, tmp_path, monkeypatch):
