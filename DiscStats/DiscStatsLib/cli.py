@@ -9,7 +9,9 @@ from pathlib import Path
 def main() -> None:
     """Run the command line; errors are one sentence on stderr, and exit status 1."""
     try:
-        from .cli_app import app
+        from .cli_app import build_app
+
+        app = build_app()
     except ImportError as error:
         sys.exit(f"The command line needs '{error.name}': pip install 'disc-relaxometry[cohort]'.")
     from DiscRelaxometryLib.errors import Cancelled, DiscRelaxometryError

@@ -1,0 +1,55 @@
+"""The command line: help for each verb, plain errors, exit status, no traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+for library in ("typer", "rich"):
+    pytest.importorskip(library)
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "Testing" / "study"))
+from study_phantom import make_study  # noqa: E402
+
+
+def call(*arguments) -> subprocess.CompletedProcess:
+    code = (f"import sys; sys.path[:0] = {[str(ROOT / m) for m in ('DiscRelaxometry', 'DiscAtlas', 'DiscStats')]!r}; "
+            "from DiscStatsLib.cli import main; sys.argv[0] = 'disc-relaxometry'; main()")
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_every_verb_and_option_has_help():
+    from typer.main import get_command
+
+    from DiscStatsLib.cli_app import build_app
+
+    command = get_command(build_app())
+    assert set(command.commands) == {"run", "validate", "status", "report", "simulate", "segment", "maps"}
+    for verb in command.commands.values():
+        assert verb.help
+        assert all(getattr(p, "help", "") for p in verb.params), verb.name
+
+
+def test_validate_says_what_is_wrong_and_fails(tmp_path):
+    study = make_study(tmp_path / "Studie ä", people=1, series=True)
+    (study / "sub-01" / "anat" / "sub-01_T1rho.json").unlink()
+    done = call("validate", study)
+    assert done.returncode == 1
+    assert "sub-01_T1rho.nii.gz" in done.stdout and "sidecar is missing" in done.stdout
+
+
+def test_run_of_nothing_is_one_sentence(tmp_path):
+    done = call("run", tmp_path / "absent")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: The study folder 'absent' does not exist") and "Traceback" not in done.stderr
+
+
+def test_dry_run_lists_steps_and_writes_nothing(tmp_path):
+    study = make_study(tmp_path / "study", people=2)
+    done = call("run", study, "--dry-run", "--formula", "pfirrmann")
+    assert done.returncode == 0, done.stderr
+    assert "sub-02: segment, normalize" in done.stdout and "analysis-main" in done.stdout
+    assert not (study / "derivatives").exists()
