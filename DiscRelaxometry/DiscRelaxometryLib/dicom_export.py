@@ -186,8 +186,8 @@ def source_datasets(source: str | os.PathLike | Iterable) -> list[Dataset]:
         if "Rows" in dataset and "FrameOfReferenceUID" in dataset:
             datasets.append(dataset)
     if not datasets:
-        raise DiscRelaxometryError("The source folder holds no DICOM image with a frame of reference: choose the folder "
-                                   "of the examination, or export without a source.")
+        raise DiscRelaxometryError("The source folder holds no DICOM image with a frame of reference: choose the "
+                                   "folder of the examination, or export without a source.")
     for keyword, what in (("StudyInstanceUID", "studies"), ("FrameOfReferenceUID", "frames of reference")):
         found = {str(d.get(keyword)) for d in datasets}
         if len(found) > 1:
