@@ -116,7 +116,7 @@ def test_two_areas_of_the_same_people():
     difference, error, p = compare_areas(truth + rng.normal(0, 0.2, 200), truth + rng.normal(0, 3, 200), positive)
     assert difference > 0.1 and error > 0 and p < 1e-3
     assert compare_areas(truth, truth, positive)[2] == 1
-    null = [compare_areas(rng.normal(0, 1, 60), rng.normal(0, 1, 60), np.arange(24) < 30)[2] for _ in range(400)]
+    null = [compare_areas(rng.normal(0, 1, 60), rng.normal(0, 1, 60), np.arange(60) < 30)[2] for _ in range(400)]
     assert 0.02 < np.mean(np.array(null) < 0.05) < 0.09
 
 
