@@ -33,7 +33,7 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
 
     def __init__(self, parent=None):
         super().__init__(parent)
-        self._text, self._collapsed = "", False
+        self._text, self._collapsed, self._hidden = "", False, []
         self.setContentsMargins(0, self.HEADER, 0, 0)
 
     def _get_text(self):
@@ -51,8 +51,16 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
         self._apply()
 
     def _apply(self):
-        for child in self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindDirectChildrenOnly):
-            child.setVisible(not self._collapsed)
+        if self._collapsed:
+            # As in ctk: what the panel itself has hidden stays hidden when the section opens.
+            children = self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindDirectChildrenOnly)
+            self._hidden += [c for c in children if not c.isHidden()]
+            for child in children:
+                child.hide()
+        else:
+            for child in self._hidden:
+                child.show()
+            self._hidden = []
         self.setMaximumHeight(self.HEADER if self._collapsed else 16777215)
 
     text = Property(str, _get_text, _set_text)

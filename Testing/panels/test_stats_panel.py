@@ -1,0 +1,223 @@
+"""The DiscStats panel on the Qt host: table, preview, analysis in a child, results, plots, study, errors."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from support import ROOT
+
+from DiscRelaxometryLib import jobs
+from DiscRelaxometryLib.image import Image, write_image
+from panels.host import close_panel, open_panel, process, screenshot, wait_until
+
+pandas = pytest.importorskip("pandas")
+
+
+@pytest.fixture
+def panel(slicer):
+    from DiscStats import DiscStatsWidget
+
+    opened = open_panel(DiscStatsWidget)
+    yield opened
+    close_panel(opened)
+    assert not jobs._RUNNING
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Maps of 16 simulated people in the space of the shipped atlas: T2 falls with the grade in one disc's front."""
+    from DiscAtlasLib.atlas import load_atlas
+
+    folder = tmp_path_factory.mktemp("study")
+    atlas, rng = load_atlas(), np.random.default_rng(0)
+    disc = np.argwhere(atlas.labels.array == 12)
+    front = disc[disc[:, 1] < np.median(disc[:, 1])]
+    table = pandas.DataFrame({"participant_id": [f"sub-{n:02d}" for n in range(16)],
+                              "age": rng.integers(20, 70, 16), "sex": ["F", "M"] * 8})
+    for level in ("L5S1", "L4L5", "L3L4", "L2L3", "L1L2"):
+        table[f"grade_{level}"] = rng.integers(1, 6, 16)
+    for row in table.itertuples():
+        values = np.full(atlas.geometry.shape, np.nan, np.float32)
+        values[tuple(disc.T)] = rng.normal(80, 2, len(disc))
+        values[tuple(front.T)] -= 3 * row.grade_L4L5
+        write_image(Image(values, atlas.geometry), folder / "maps" / row.participant_id
+                    / f"{row.participant_id}_space-DiscAtlas_T2.nii.gz")
+    table.to_csv(folder / "participants.tsv", sep="\t", index=False, na_rep="n/a")
+    return folder
+
+
+def click(button):
+    assert button.isEnabled(), f"{button.objectName()} is disabled: {button.toolTip()}"
+    button.click()
+    process()
+
+
+def fill(panel, study, formula="T2 ~ grade_L4L5 + age"):
+    p = panel._parameterNode
+    p.participantsFile = study / "participants.tsv"
+    p.mapsFolder = study / "maps"
+    p.formula, p.permutations, p.contrast = formula, 99, "grade_L4L5" if "grade_L4L5" in formula else ""
+    p.tfce = False
+    process()
+
+
+def test_an_empty_panel_says_what_each_button_waits_for(panel):
+    ui = panel.ui
+    for button, words in ((ui.runButton, "participants table"), (ui.plotButton, "Run the analysis first"),
+                          (ui.saveButton, "Run the analysis first"), (ui.studyButton, "folder of the study"),
+                          (ui.reportButton, "folder of the study")):
+        assert not button.isEnabled() and words in button.toolTip(), button.objectName()
+    assert not ui.installButton.isVisibleTo(panel.parent)
+
+
+def test_every_bound_widget_has_a_parameter(panel):
+    bound = {w.property("SlicerParameterName") for w in vars(panel.ui).values()} - {None}
+    assert bound | {"resultMaps", "shownMap", "clusters"} == set(panel._parameterNode.allParameters)
+
+
+def test_table_and_maps_are_shown(panel, study):
+    fill(panel, study)
+    ui = panel.ui
+    assert ui.participantsTable.rowCount() == 16 and ui.participantsTable.item(0, 0).text() == "sub-00"
+    assert ui.quantityCombo.currentText() == "T2 (16 people)" and ui.runButton.isEnabled()
+
+
+def test_preview_follows_the_formula(panel, study):
+    fill(panel, study)
+    ui = panel.ui
+    assert "16 people, 3 columns, rank 3" in ui.designLabel.text() and "grade_L4L5 (t)" in ui.designLabel.text()
+    ui.formulaEdit.setText("T2 ~ grade + C(sex)")
+    ui.contrastEdit.setText("")
+    text = ui.designLabel.text()
+    assert "L5-S1: 16 people" in text and "L1-L2: 16 people" in text and "C(sex)[T.M]" in text
+    for formula, words in (("T2 ~ hight", "hight"), ("T2 ~ age +", ""), ("T2 ~ age + age2", "age2"),
+                           ("T2 ~ __import__('os')", "")):
+        ui.formulaEdit.setText(formula)
+        assert not ui.runButton.isEnabled() and "preview" in ui.runButton.toolTip(), formula
+        assert words in ui.designLabel.text()
+
+
+def test_completion_offers_columns(panel, study):
+    fill(panel, study)
+    panel._preview.complete("T2 ~ age + gr")
+    offers = panel._preview.completer.model().stringList()
+    assert offers[0] == "T2 ~ age + grade" and "T2 ~ age + grade_L5S1" in offers
+
+
+def test_a_dropped_file_is_taken_as_its_path(panel, study):
+    panel.ui.participantsFile.setCurrentPath("file://" + str(study / "participants.tsv"))
+    process()
+    assert panel._parameterNode.participantsFile == study / "participants.tsv"
+    assert panel.ui.participantsTable.rowCount() == 16
+
+
+def test_a_bad_table_is_explained(panel, tmp_path, caplog):
+    bad = tmp_path / "participants.tsv"
+    bad.write_text("participant_id\tage\nsub-01\t30\nsub-01\t40\n")
+    with caplog.at_level(logging.ERROR):
+        panel._parameterNode.participantsFile = bad
+    assert "can not be used" in caplog.text and "sub-01" in caplog.text
+    assert not panel.ui.runButton.isEnabled()
+
+
+def test_a_folder_without_maps_is_explained(panel, tmp_path, caplog):
+    with caplog.at_level(logging.ERROR):
+        panel._parameterNode.mapsFolder = tmp_path
+    assert "no map in atlas space" in caplog.text
+
+
+def test_analysis_results_clusters_plot_and_save(panel, slicer, study, tmp_path):
+    fill(panel, study)
+    ui, p = panel.ui, panel._parameterNode
+    click(ui.runButton)
+    assert panel.busy
+    wait_until(lambda: not panel.busy, 400)
+    names = [ui.resultTable.item(r, 0).text() for r in range(ui.resultTable.rowCount())]
+    assert {"T2_grade_L4L5_t", "T2_grade_L4L5_pfwe", "T2_mean"} <= set(names), ui.statusLabel.text()
+    # The list's click shows the map, the slider changes the display and no value.
+    row = names.index("T2_grade_L4L5_t")
+    ui.resultTable.cellClicked.emit(row, 0)
+    node = p.shownMap
+    composite = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[0]
+    assert composite.GetForegroundVolumeID() == node.GetID()
+    before = slicer.util.arrayFromVolume(node).copy()
+    ui.thresholdSlider.setValue(3.0)
+    assert node.GetDisplayNode().GetLowerThreshold() == pytest.approx(3.0)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), before)
+    pfwe = names.index("T2_grade_L4L5_pfwe")
+    ui.resultTable.cellClicked.emit(pfwe, 0)
+    ui.thresholdSlider.setValue(0.02)
+    assert p.shownMap.GetDisplayNode().GetUpperThreshold() == pytest.approx(0.02, abs=1e-3)
+    # A cluster jumps to its peak and is plotted; its front half of L4-L5 was planted.
+    assert ui.clusterTable.rowCount() >= 1
+    ui.clusterTable.cellClicked.emit(0, 0)
+    assert ui.plotContainer.isVisibleTo(panel.parent) and ui.plotLabel.text()
+    points = {name: pairs for name, pairs, _, _ in panel._results.plot.points()}
+    assert any(len(pairs) == 16 for pairs in points.values())
+    header = [ui.clusterTable.horizontalHeaderItem(c).text() for c in range(ui.clusterTable.columnCount())]
+    assert ui.clusterTable.item(0, header.index("level")).text() == "L4-L5"
+    assert float(ui.clusterTable.item(0, header.index("effect")).text()) == pytest.approx(-3, abs=1.5)
+    p.resultsFolder = tmp_path / "out"
+    click(ui.saveButton)
+    assert len(list((tmp_path / "out").rglob("*.nii.gz"))) > 3
+    # A saved scene brings maps and clusters back.
+    slicer.util.saveScene(str(tmp_path / "s.mrb"))
+    slicer.mrmlScene.Clear(0)
+    process()
+    assert ui.resultTable.rowCount() == 0
+    slicer.util.loadScene(str(tmp_path / "s.mrb"))
+    panel.enter()
+    process()
+    assert ui.resultTable.rowCount() == len(names) and ui.clusterTable.rowCount() >= 1
+    assert ui.formulaEdit.text() == "T2 ~ grade_L4L5 + age" and "Run the analysis" in ui.plotButton.toolTip()
+
+
+def test_cancel_while_analyzing(panel, study):
+    fill(panel, study)
+    panel._parameterNode.permutations = 100000
+    click(panel.ui.runButton)
+    child = panel._child
+    click(panel.ui.cancelButton)
+    wait_until(lambda: not panel.busy, 5)
+    assert child.process.poll() is not None and panel.ui.runButton.isEnabled()
+    assert panel.ui.resultTable.rowCount() == 0
+
+
+def test_study_button_needs_a_study_and_logs_steps(panel, slicer, tmp_path, monkeypatch):
+    ui, p = panel.ui, panel._parameterNode
+    p.studyFolder = tmp_path
+    assert "no participants.tsv" in ui.studyButton.toolTip()
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\n")
+    (tmp_path / "dataset_description.json").write_text(json.dumps({"Name": "empty"}))
+    panel._checkCanApply()
+    monkeypatch.setattr(type(panel), "ensurePackages", lambda *a: True)
+    click(ui.studyButton)
+    wait_until(lambda: not panel.busy, 120)
+    assert "Failed" in ui.statusLabel.text() and ui.studyButton.isEnabled()
+    assert "Checking the study" in ui.logView.toPlainText() or "Failed" in ui.statusLabel.text()
+
+
+def test_missing_packages_show_a_button_that_asks(panel, slicer, monkeypatch):
+    import slicer.packaging as packaging
+    asked = []
+    monkeypatch.setattr(packaging, "pip_check", lambda r: False)
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, title=None: asked.append(text))
+    panel._checkCanApply()
+    assert panel.ui.installButton.isVisibleTo(panel.parent) and "Install the packages" in panel.ui.runButton.toolTip()
+    click(panel.ui.installButton)
+    assert "pandas" in asked[0] and "MB" in asked[0]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_screenshot(panel, study, tmp_path, dark):
+    import os
+
+    fill(panel, study)
+    if os.environ.get("UPDATE_SCREENSHOTS"):
+        click(panel.ui.runButton)
+        wait_until(lambda: not panel.busy, 400)
+        panel.ui.clusterTable.cellClicked.emit(0, 0)
+    folder = ROOT / "Docs" / "screenshots" if os.environ.get("UPDATE_SCREENSHOTS") else tmp_path
+    path = screenshot(panel, folder / f"panel-stats-{'dark' if dark else 'light'}.png", dark)
+    assert path.stat().st_size > 5000
