@@ -72,8 +72,14 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
         """Return the panel's settings."""
         return DiscAtlasParameterNode(super().getParameterNode())
 
-    def loadPeople(self, folder):
+    def loadPeople(self, folder, convention="project"):
         """Load every disc segmentation of a folder (``*_dseg.nii.gz``, ``*.seg.nrrd``), named after its person.
+
+        Parameters
+        ----------
+        folder : str or path
+        convention : str, optional
+            Table of the tool that made the label images (``labelmaps.conventions()``), or ``auto``.
 
         Returns
         -------
@@ -91,7 +97,7 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
                 if path.name.endswith(".seg.nrrd"):
                     node = slicer.util.loadSegmentation(str(path))
                 else:
-                    node = DiscRelaxometryLogic().importSegmentation(path).segmentation
+                    node = DiscRelaxometryLogic().importSegmentation(path, convention).segmentation
                 node.SetName(slicer.mrmlScene.GenerateUniqueName(path.name.split("_")[0].split(".")[0]))
                 nodes.append(node)
         return nodes

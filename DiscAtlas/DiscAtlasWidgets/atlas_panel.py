@@ -2,7 +2,7 @@
 
 import slicer
 from DiscRelaxometryWidgets.panel import DiscPanel
-from DiscRelaxometryWidgets.qt_helpers import cell, fill_table, value
+from DiscRelaxometryWidgets.qt_helpers import cell, fill_conventions, fill_table, value
 from slicer.i18n import tr as _
 
 ELASTIX = ["itk-elastix>=0.25"]
@@ -35,6 +35,7 @@ class AtlasPanel(DiscPanel):
                              (ui.checkerboardButton, lambda: self.onOverlay(True)), (ui.warpButton, self.onWarp)):
             button.clicked.connect(slot)
         ui.peopleTable.itemChanged.connect(self.onPeopleChecked)
+        fill_conventions(ui.conventionCombo, "project")
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.NodeAddedEvent, self._onSceneChanged)
         self.addObserver(scene, scene.NodeRemovedEvent, self._onSceneChanged)
@@ -118,8 +119,10 @@ class AtlasPanel(DiscPanel):
 
     def onLoadPeople(self):
         """Load the segmentations of a folder and check them."""
-        p = self._parameterNode
-        nodes = self.attempt(_("The segmentations could not be loaded."), lambda: self.logic.loadPeople(p.peopleFolder))
+        p, combo = self._parameterNode, self.ui.conventionCombo
+        convention = combo.itemData(value(combo, "currentIndex"))
+        nodes = self.attempt(_("The segmentations could not be loaded."),
+                             lambda: self.logic.loadPeople(p.peopleFolder, convention))
         if nodes:
             p.people = [n for n in p.people if n is not None] + nodes
 

@@ -149,7 +149,7 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         except Cancelled:
             self._showIdle(_("Cancelled; nothing was changed."))
         except Exception as error:
-            self._showIdle(_("Failed: {reason}").format(reason=error))
+            self._showIdle(_("Failed: {reason}").format(reason=getattr(error, "message", error)))
             self.showError(_("The computation failed."), error)
         finally:
             self._checkCanApply()
@@ -188,7 +188,7 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         import traceback
 
         details = "".join(traceback.format_exception(error))
-        text = f"{message}\n\n{error}"
+        text = f"{message}\n\n{getattr(error, 'message', error)}"
         if getattr(error, "anchor", None):
             text += "\n\n" + _("More: {link}").format(link=f"{TROUBLESHOOTING}#{error.anchor}")
         logging.debug(details)

@@ -47,6 +47,15 @@ def fill_table(widget, headers, rows, editable=(), colors=None):
     widget.blockSignals(blocked)
 
 
+def fill_conventions(combo, first="auto"):
+    """List the label tables of other tools in a QComboBox, `first` being chosen."""
+    from DiscRelaxometryLib.labelmaps import conventions
+
+    names = {"auto": _("Find out from the values"), **{c.key: c.name for c in conventions().values()}}
+    for key in [first, *(k for k in names if k != first)]:
+        combo.addItem(names[key], key)
+
+
 def cell(widget, row, column):
     """Return the text of a QTableWidget's cell."""
     item = widget.item(row, column)

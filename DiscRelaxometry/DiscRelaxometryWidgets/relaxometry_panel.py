@@ -10,7 +10,7 @@ from DiscRelaxometryLib import mrml
 from .disc_table import fill_disc_table
 from .fit_inspector import FitInspector
 from .panel import DiscPanel
-from .qt_helpers import cell, fill_table, number, value
+from .qt_helpers import cell, fill_conventions, fill_table, number, value
 
 TORCH = ["torch>=2.6"]
 ONNX = ["onnxruntime>=1.20"]
@@ -44,11 +44,7 @@ class RelaxometryPanel(DiscPanel):
         ui.timesTable.itemChanged.connect(self.onTimeChanged)
         ui.seriesPath.currentPathChanged.connect(lambda path: self._checkCanApply())
         ui.importSelector.currentNodeChanged.connect(lambda node: self._checkCanApply())
-        from DiscRelaxometryLib.labelmaps import conventions
-
-        ui.conventionCombo.addItem(_("Find out from the values"), "auto")
-        for convention in conventions().values():
-            ui.conventionCombo.addItem(convention.name, convention.key)
+        fill_conventions(ui.conventionCombo)
 
     def cleanup(self):
         """Let go of the crosshair and the plot's nodes."""

@@ -39,7 +39,7 @@ def study(tmp_path_factory):
         table[f"grade_{level}"] = rng.integers(1, 6, 16)
     for row in table.itertuples():
         values = np.full(atlas.geometry.shape, np.nan, np.float32)
-        values[tuple(disc.T)] = rng.normal(80, 2, len(disc))
+        values[atlas.labels.array > 0] = rng.normal(80, 2, np.count_nonzero(atlas.labels.array))
         values[tuple(front.T)] -= 3 * row.grade_L4L5
         write_image(Image(values, atlas.geometry), folder / "maps" / row.participant_id
                     / f"{row.participant_id}_space-DiscAtlas_T2.nii.gz")
