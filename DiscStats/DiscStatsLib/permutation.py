@@ -247,12 +247,15 @@ def _block_maxima(stratum: Stratum, block: slice, scheme: Scheme, alternative: s
     # The same tie rule on either side of 0.
     reach = observed - TIE * np.abs(observed)
     best, count = np.empty(len(order)), np.zeros(len(observed), np.int64)
-    for batch in batches(len(order)):
+    # Few voxels take more permutations at a time, so that the work of a call stays the same.
+    size = max(BATCH, min(16 * BATCH, BATCH * VOXEL_BLOCK // len(observed)))
+    counter = np.int8 if size < 128 else np.int32
+    for batch in batches(len(order), size):
         rho = partial_r2(stratum, block, order[batch], None if sign is None else sign[batch], signed)
         if signed:
             rho *= turn
         rho.max(axis=1, out=best[batch])
-        count += np.add.reduce((rho >= reach).view(np.int8), axis=0, dtype=np.int8)
+        count += np.add.reduce((rho >= reach).view(np.int8), axis=0, dtype=counter)
     return best, count
 
 

@@ -43,15 +43,14 @@ class MapLayout:
     members: list[np.ndarray]
 
 
-def statistic_maps(strata: list[Stratum], order, sign, n_columns: int, *, as_z: bool = False,
-                   restricted=None) -> np.ndarray:
-    """Return the statistic of each permutation in a batch, shape (batch, n_columns); NaN where there is no stratum."""
-    maps = np.full((len(order), n_columns), np.nan)
-    for index, stratum in enumerate(strata):
-        local, flips = (order, sign) if restricted is None else restricted[index]
+def statistic_maps(strata: list[Stratum], scheme: Scheme, n_columns: int, *, as_z: bool = False) -> np.ndarray:
+    """Return the statistic of each rearrangement, shape (len(scheme), n_columns); NaN where there is no stratum."""
+    maps = np.full((len(scheme), n_columns), np.nan)
+    for stratum in strata:
+        order, sign = scheme.restrict(stratum.rows)
         for a in range(0, len(stratum.columns), VOXEL_BLOCK):
             block = slice(a, min(a + VOXEL_BLOCK, len(stratum.columns)))
-            rho = partial_r2(stratum, block, local, flips, signed=stratum.kind == "t")
+            rho = partial_r2(stratum, block, order, sign, signed=stratum.kind == "t")
             maps[:, stratum.columns[block]] = to_statistic(rho, stratum.df, stratum.r, stratum.kind, as_z)
     return maps
 
@@ -83,12 +82,10 @@ def map_null(strata: list[Stratum], scheme: Scheme, layout: MapLayout, *, settin
     report = progressCallback or silent
     groups = layout.n_maps * len(layout.members)
     found = np.zeros((3, groups, len(scheme)))
-    induced = [scheme.restrict(s.rows) for s in strata]
+    v = len(layout.neighbors)
 
     def work(batch: slice):
-        local = [(o[batch], None if s is None else s[batch]) for o, s in induced]
-        v = len(layout.neighbors)
-        maps = statistic_maps(strata, scheme.order[batch], None, layout.n_maps * v, as_z=as_z, restricted=local)
+        maps = statistic_maps(strata, scheme.part(batch), layout.n_maps * v, as_z=as_z)
         best = np.zeros((3, groups, len(maps)))
         for b, flat in enumerate(maps):
             for m in range(layout.n_maps):

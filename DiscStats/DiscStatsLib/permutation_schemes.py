@@ -6,7 +6,7 @@ The whole list is drawn up front from one seed, so that no result depends on chu
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,6 +39,10 @@ class Scheme:
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def part(self, batch: slice) -> Scheme:
+        """Return some of the rearrangements."""
+        return replace(self, order=self.order[batch], sign=None if self.sign is None else self.sign[batch])
 
     def restrict(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Return (order, sign) induced on a subset of the observations, in local indices 0..len(rows)-1.

@@ -101,6 +101,10 @@ def child(functions, name: str, source: str, target: str, permutations: int) -> 
     with np.load(source) as data:
         loaded = dict(data)
     start, result = functions[name](loaded, permutations)
+    if "joblib" in sys.modules:
+        # The CPU time of worker processes is known only when they have ended.
+        from joblib.externals.loky import get_reusable_executor
+        get_reusable_executor().shutdown(wait=True)
     stop = clock()
     peak = max(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1e6
     np.savez(target, **result)
