@@ -85,8 +85,9 @@ def main() -> None:
     first = min(r["wall"] for r in runs[cases[0]])
     for case, results in runs.items():
         best = min(results, key=lambda r: r["wall"])
+        cpu, peak = min(r["cpu"] for r in results), max(r["peak"] for r in results)
         print(f"| {case[0]} | {'yes' if case[1] else 'no'} | {' x '.join(map(str, best['shape']))} "
-              f"| {best['wall']:.1f} | {min(r['cpu'] for r in results):.1f} | {max(r['peak'] for r in results):.0f} | {best['discs']} "
+              f"| {best['wall']:.1f} | {cpu:.1f} | {peak:.0f} | {best['discs']} "
               f"| {best['wall'] / first:.2f} |")
 
 
