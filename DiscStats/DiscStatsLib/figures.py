@@ -97,7 +97,7 @@ def _grade_bars(axis, grades: Mapping[str, Sequence[float]]) -> None:
     axis.set_title("Pfirrmann grade")
     axis.set_xlabel("people")
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.legend(ncols=5, fontsize=7, loc="upper center", bbox_to_anchor=(0.45, -0.24), handlelength=1,
+    axis.legend(ncols=5, fontsize=7, loc="upper center", bbox_to_anchor=(0.45, -0.24), handlelength=1, frameon=False,
                 columnspacing=0.8)
 
 
@@ -119,6 +119,7 @@ def plot_agreement(first: np.ndarray, second: np.ndarray, groups: Sequence[str],
     """
     first, second = np.asarray(first, float), np.asarray(second, float)
     figure, ((left, right),) = new_figure(9.5, 4.0, 1, 2)
+    unit = f" [{unit}]" if unit not in ("", "1") else ""
     difference, mean = first - second, (first + second) / 2
     bias, spread = np.nanmean(difference), np.nanstd(difference, ddof=1)
     for group, color, marker in zip(dict.fromkeys(groups), COLORS, "osD^vPX"):
@@ -128,14 +129,14 @@ def plot_agreement(first: np.ndarray, second: np.ndarray, groups: Sequence[str],
         right.scatter(mean[some], difference[some], **style)
     low, high = np.nanmin([first, second]), np.nanmax([first, second])
     left.plot([low, high], [low, high], color="#5b6b7a", lw=1, zorder=0)
-    left.set(xlabel=f"{names[1]} [{unit}]", ylabel=f"{names[0]} [{unit}]", title="Against the reference")
+    left.set(xlabel=names[1] + unit, ylabel=names[0] + unit, title="Against the reference")
     left.text(0.03, 0.97, summary, transform=left.transAxes, va="top", fontsize=8)
-    left.legend(fontsize=8, loc="lower right")
+    left.legend(fontsize=8, loc="lower right", frameon=False)
     for value, style, text in ((bias, "-", "bias"), (bias + 1.96 * spread, "--", "+1.96 SD"),
                                (bias - 1.96 * spread, "--", "\u22121.96 SD")):
         right.axhline(value, color="#1b2733", lw=1, ls=style)
         right.text(1.0, value, f" {text}\n {value:.3g}", transform=right.get_yaxis_transform(), va="center", fontsize=8)
-    right.set(xlabel=f"Mean of both [{unit}]", ylabel=f"{names[0]} \u2212 {names[1]} [{unit}]", title="Bland-Altman")
+    right.set(xlabel="Mean of both" + unit, ylabel=f"{names[0]} \u2212 {names[1]}{unit}", title="Bland-Altman")
     return figure
 
 

@@ -91,6 +91,7 @@ def montage(tiles: Sequence[tuple[str, np.ndarray, bool]], columns: int = 8):
         axis.set_axis_off()
     for axis, (title, rgb, flagged) in zip(axes.flat, tiles):
         axis.imshow(rgb, interpolation="nearest")
+        axis.set_anchor("N")
         axis.set_title(title + (" \u2691" if flagged else ""), fontsize=7.5, pad=3,
                        color="#b35806" if flagged else "#1b2733", weight="bold" if flagged else "normal")
         if flagged:

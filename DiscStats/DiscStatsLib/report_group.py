@@ -138,7 +138,7 @@ def _region_figure(context: Context, rows: list[dict], key: str, folder: Path) -
     if not panels:
         return None
     if variable == "pfirrmann":
-        panels = {k: {f"{int(g)} {ROMAN[int(g) - 1]}": v for g, v in p.items()} for k, p in panels.items()}
+        panels = {k: {ROMAN[int(g) - 1]: v for g, v in p.items()} for k, p in panels.items()}
     label = {"pfirrmann": "Pfirrmann grade"}.get(variable, variable)
     figure = plot_groups(panels, label, f"{key} {('[' + unit_of(key) + ']') if unit_of(key) else ''}".strip())
     return Figure(save(context, figure, folder, f"regions_{key}"),
@@ -169,7 +169,7 @@ def agreement(context: Context, folder: Path) -> Section | None:
         if len(both) < 3:
             continue
         first, second = (np.array([r[n] for r in both]) for n in (name, f"{name}_reference"))
-        summary, table = agreement_table(first, second, text, unit)
+        summary, table = agreement_summary(first, second, unit)
         figure = plot_agreement(first, second, [r["level"] for r in both], ("Automatic", "Reference"), unit, summary)
         section.add(Figure(save(context, figure, folder, f"agreement_{name}"),
                            f"{text} of {len(both)} discs, automatic against reference segmentation.",
@@ -193,23 +193,13 @@ def _by_training(context: Context, rows: list[dict]) -> Table:
     return table
 
 
-def agreement_table(first: np.ndarray, second: np.ndarray, text: str, unit: str) -> tuple[str, Table]:
-    """Return a summary line and a table of bias, limits of agreement and ICC(2,1)."""
-    from .agreement import bland_altman, icc
+def agreement_summary(first: np.ndarray, second: np.ndarray, unit: str) -> tuple[str, Table]:
+    """Return a summary line for the plot, and bias, limits, concordance and ICC(2,1) with their intervals."""
+    from .agreement import agreement_table
 
-    limits = bland_altman(first, second)
-    agree = icc(np.stack([first, second], axis=1))
-    value, low, high = _icc_values(agree)
-    bias, lower, upper = (float(getattr(limits, n)) for n in ("bias", "lower", "upper"))
-    table = Table("agreement", [Column("measure"), Column("n"), Column("bias", unit), Column("lower limit", unit),
-                                Column("upper limit", unit), Column("bias %"), Column("ICC(2,1)"), Column("95 % CI")],
-                  [{"measure": text, "n": len(first), "bias": bias, "lower limit": lower, "upper limit": upper,
-                    "bias %": 100 * bias / float(np.mean(second)), "ICC(2,1)": value,
-                    "95 % CI": f"{cell_text(low)} to {cell_text(high)}"}])
-    return f"ICC(2,1) {value:.3f}\nbias {100 * bias / np.mean(second):+.1f} %", table
-
-
-def _icc_values(result) -> tuple[float, float, float]:
-    """Return value and interval of ICC(2,1)."""
-    row = next(r for r in result.rows if str(r.get("form", r.get("icc", ""))).replace("ICC", "").strip() == "(2,1)")
-    return float(row["value"]), float(row["low"]), float(row["high"])
+    full = agreement_table(first, second, unit)
+    wanted = ("bias", "lower limit of agreement", "upper limit of agreement", "concordance correlation", "ICC(2,1)")
+    rows = {r["measure"]: r for r in full.rows if r["measure"] in wanted}
+    share = 100 * rows["bias"]["value"] / float(np.mean(second))
+    return (f"ICC(2,1) {rows['ICC(2,1)']['value']:.3f}\nbias {share:+.1f} %",
+            Table(full.name, full.columns, list(rows.values())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -206,14 +207,27 @@ def registration(context: Context, folder: Path) -> Section | None:
         section.add(Figure(save(context, plot_quality(values, "Dice with the atlas disc"), folder, "registration"),
                            "Overlap with the atlas by level; one point a disc, the line is the median.",
                            "Dice by level", False))
-    flagged = [r for r in rows if str(r.get("flags", "") or "") not in ("", "n/a", "nan")]
-    if flagged:
-        names = [n for n in ("participant_id", "level", "flags") if n in flagged[0]]
-        section.add(TableBlock(Table("flagged", [Column(n) for n in names], flagged), "Flagged discs", 25,
-                               "group/registration.tsv"))
-    else:
-        section.add(Paragraph("No disc was flagged.", small=True))
+    flags = [(r, f) for r in rows for f in _flags(r)]
+    if not flags:
+        return section.add(Paragraph("No disc was flagged.", small=True))
+    counts: dict[str, int] = {}
+    for _, flag in flags:
+        name = re.sub(r"\s*\(.*?\)", "", flag).split(":")[0]
+        counts[name] = counts.get(name, 0) + 1
+    listed = [{"flag": k, "discs": v} for k, v in sorted(counts.items(), key=lambda item: -item[1])]
+    section.add(TableBlock(Table("flags", [Column("flag"), Column("discs")], listed),
+                           f"Flags of the {len(rows)} discs of the levels analyzed", 20, "group/registration.tsv"))
+    serious = [{"person": r["participant_id"], "level": r["level"], "flag": f} for r, f in flags
+               if not f.startswith(("cut at", "not all of"))]
+    if serious:
+        section.add(TableBlock(Table("look", [Column("person"), Column("level"), Column("flag")], serious),
+                               "Discs to look at (lateral cuts apart: slabs of middle slices have them by design)", 25))
     return section
+
+
+def _flags(row: dict) -> list[str]:
+    text = str(row.get("flags") or "")
+    return [f.strip() for f in text.split(";") if f.strip() and text not in ("n/a", "nan")]
 
 
 def _by_level(rows: Sequence[dict], numeric: Sequence[str]) -> Table:

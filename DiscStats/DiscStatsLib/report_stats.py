@@ -29,7 +29,9 @@ def parametric_maps(context: Context, folder: Path, analysis: str) -> list[Secti
     maps = Section("Parametric maps", "parametric",
                    lead=f"Voxel-wise regression on {term}; model: {context.settings.formula}. Outlined voxels are "
                         f"significant at family-wise p < {context.settings.alpha:g} by permutation.")
-    clusters = Section("Clusters", "clusters", lead="Connected significant voxels, with their peak and where it lies.")
+    clusters = Section("Clusters", "clusters",
+                       lead="Connected voxels of small p, with the corrected p of their extent, mass and peak; the "
+                            "smallest corrected p comes first.")
     atlas = context_atlas(context)
     if record.notes:
         maps.add(Notes([("note", n) for n in record.notes[:12]]))
@@ -39,16 +41,23 @@ def parametric_maps(context: Context, folder: Path, analysis: str) -> list[Secti
                 images = read_stats(context, step, f"{key}_{contrast}", facts["stats"])
                 maps.add(*_map_blocks(context, folder, key, contrast, facts, images, atlas.labels))
         table = _readable(read_rows(context.output_of(step, facts["clusters"])))
-        clusters.add(TableBlock(table, f"{', '.join(facts['maps'])}: clusters (forming p < 0.001, uncorrected)", 30,
+        clusters.add(TableBlock(table, f"{', '.join(facts['maps'])}: clusters (formed at uncorrected p < 0.001)", 12,
                                 f"group/{step}/{facts['clusters']}"))
     return [maps, clusters]
 
 
 def _readable(table: Table) -> Table:
     """Leave out columns that the file has and the page does not need."""
-    wanted = ("contrast", "quantity", "level", "region", "sign", "voxels", "volume_mm3", "p_extent", "p_mass", "peak",
-              "peak_p_fwe", "peak_p_tfce", "effect_mean", "regions")
-    return Table(table.name, [c for c in table.columns if c.name in wanted], table.rows)
+    wanted = ("contrast", "quantity", "level", "region", "sign", "voxels", "p_extent", "p_mass", "peak",
+              "peak_p_fwe", "peak_p_tfce", "effect_mean")
+    corrected = ("p_extent", "p_mass", "peak_p_fwe", "peak_p_tfce")
+    ranked = sorted(table.rows, key=lambda r: min(_p(r, n) for n in corrected))
+    return Table(table.name, [c for c in table.columns if c.name in wanted], ranked)
+
+
+def _p(row: dict, name: str) -> float:
+    value = row.get(name)
+    return value if isinstance(value, float) and value == value else 1.0
 
 
 def read_stats(context: Context, step: str, prefix: str, names: list[str]) -> dict[str, Image]:
