@@ -25,7 +25,7 @@ def _run_template(context: Context) -> list[Path]:
     if len(people) < 3:
         raise StudyError(f"A template needs at least 3 people; {len(people)} have a segmentation. Use the shipped "
                          "atlas.")
-    atlas = build_template(people)
+    atlas = build_template(people, levels=context.settings.levels)
     folder = context.path("template/atlas.json").parent
     save_atlas(atlas, folder)
     written = sorted(f for f in folder.iterdir() if f.suffix in (".json", ".gz"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import numpy as np
 from DiscRelaxometryLib.atomic import atomic_path
 from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.quantities import QUANTITIES
+from DiscRelaxometryLib.resources import resource_path
 
 from .figures import save_figure
 from .figures_maps import Look, map_row, person_tile
-from .provenance import project_version
+from .provenance import file_hash, project_version
 from .report import Report, write_report
 from .steps import Context, Step
 from .steps_person import RELAXATION, anatomical_image, person_maps
@@ -83,7 +85,16 @@ def report_step(analysis: str = "") -> Step:
                 extra=lambda c: {"missing": dict(c.missing), "people": list(c.everyone),
                                  "notes": {p: {s: r.notes for s, r in records.items()}
                                            for p, records in c.everyone.items()},
-                                 "simulated": c.study.simulated, "version": project_version()})
+                                 "simulated": c.study.simulated, "version": project_version(),
+                                 "source": _source()})
+
+
+def _source() -> str:
+    """Return a hash of what makes the page, so that a newer program makes it anew."""
+    own = Path(__file__).parent
+    files = [*own.glob("report*.py"), *own.glob("figures*.py"), *resource_path("Report", "DiscStatsLib").iterdir()]
+    text = "".join(file_hash(f) for f in sorted(files) if f.is_file())
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _table(context: Context) -> list[Path]:
