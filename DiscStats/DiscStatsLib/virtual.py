@@ -24,10 +24,11 @@ from DiscRelaxometryLib.tables import Column, Table
 
 from .virtual_anatomy import FINE, build_anatomy
 from .virtual_people import VirtualPerson, draw_people
-from .virtual_real import RealPerson, real_anatomy
+from .virtual_real import RealPerson, embedded_people, real_anatomy
 from .virtual_signal import ECHO_MS, SITES, SPIN_LOCK_MS, PlantedEffect, Scanner, Site
 
-__all__ = ["PlantedEffect", "RealPerson", "Site", "VirtualPerson", "draw_people", "scan_person", "write_virtual_study"]
+__all__ = ["PlantedEffect", "RealPerson", "Site", "VirtualPerson", "draw_people", "embedded_people", "scan_person",
+           "write_virtual_study"]
 
 #: Where the ground truth goes, below the study folder.
 TRUTH = "derivatives/ground-truth"

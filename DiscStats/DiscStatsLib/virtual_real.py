@@ -10,9 +10,11 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from DiscRelaxometryLib.errors import StudyError
-from DiscRelaxometryLib.image import Geometry, Image, require_same_geometry, resample
+from DiscRelaxometryLib.image import Geometry, Image, read_image, require_same_geometry, resample
 from DiscRelaxometryLib.labels import CANAL, DISCS, VERTEBRA, VERTEBRAE
 from DiscRelaxometryLib.regions import disc_coordinates, disc_frames
+from DiscRelaxometryLib.resources import resource_path
+from DiscRelaxometryLib.tables import read_tsv
 
 from .virtual_anatomy import FINE, TISSUES, Anatomy
 from .virtual_people import LEVELS
@@ -121,3 +123,30 @@ def _tissue(fine: np.ndarray, geometry: Geometry, real: RealPerson) -> np.ndarra
     tissue[core] = _T["marrow"]
     tissue[np.isin(fine, [d.value for d in DISCS])] = _T["disc"]
     return tissue
+
+
+def embedded_people(leave_out: tuple[str, ...] = ("sub-141",)) -> list[RealPerson]:
+    """Return the real anatomies shipped with the extension: SPIDER people with their grades, age and sex (CC BY 4.0).
+
+    Parameters
+    ----------
+    leave_out : tuple of str
+        By default the one person who is no adult.
+    """
+    root = resource_path("SampleData/spider-cohort", "DiscStatsLib")
+    table = read_tsv(root / "participants.tsv", required=("participant_id", "age", "sex"), numeric=("age",))
+    people = []
+    for row in table.rows:
+        id = row["participant_id"]
+        labels = root / "derivatives" / "reference" / id / "anat" / f"{id}_dseg.nii.gz"
+        if id in leave_out or not labels.exists():
+            continue
+        grades = {level: int(row[f"pfirrmann_{level.replace('-', '')}"]) for level in LEVELS
+                  if row.get(f"pfirrmann_{level.replace('-', '')}", "n/a").isdigit()}
+        # A missing age or sex is drawn.
+        given = {"age": row["age"] if row["age"] == row["age"] else None, "grades": grades,
+                 "sex": row["sex"] if row["sex"] in ("F", "M") else None}
+        image = read_image(root / id / "anat" / f"{id}_T2w.nii.gz")
+        people.append(RealPerson(read_image(labels), image, f"SPIDER {id}, CC BY 4.0, doi 10.5281/zenodo.10159290",
+                                 given))
+    return people
