@@ -113,24 +113,28 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
 
     # ------------------------------------------------------------ segmentation
 
-    def segmentJob(self, volumeNode, engine="auto", device="auto"):
+    def segmentJob(self, volumeNode, engine="auto", device=None):
         """Return the segmentation of `volumeNode` as a job that needs no scene."""
         arguments = {"image": mrml.image_from_volume(volumeNode), "engine": engine, "device": device}
         return Job("DiscRelaxometryLib.pipeline:segment_image", arguments, _("Segmenting discs"))
 
     def showSegmentation(self, result, volumeNode, outputNode=None):
         """Put a segmentation job's result into the scene and return a DiscResult."""
+        if not result.discs:
+            raise SegmentationError(result.reason or _("No disc was found."), anchor="no-spine-found")
+        name = f"{volumeNode.GetName()} discs"
         with mrml.all_or_nothing():
-            name = f"{volumeNode.GetName()} discs"
             confidence = mrml.volume_from_image(result.confidence, f"{volumeNode.GetName()} confidence", "confidence")
-            means = {disc.value: float(result.confidence.array[result.labels.array == disc.value].mean())
-                     for disc in result.discs}
-            node = mrml.segmentation_from_labels(result.labels, name, volumeNode, means, outputNode)
+            node = mrml.segmentation_from_labels(result.labels, name, volumeNode,
+                                                 {q.value: q.confidence for q in result.quality}, outputNode)
+            for quality in result.quality:
+                if quality.review:
+                    mrml.set_segment_tag(node, quality.value, "Review", _("review"))
             node.SetDescription(" ".join(result.flags))
             mrml.put_in_folder(mrml.create_folder(name), node, confidence)
         return DiscResult(node, confidence, result.discs, list(result.flags))
 
-    def segmentDiscs(self, volumeNode, engine="auto", device="auto", outputNode=None, progressCallback=None):
+    def segmentDiscs(self, volumeNode, engine="auto", device=None, outputNode=None, progressCallback=None):
         """Segment and name the lumbar discs of an anatomical volume.
 
         Parameters
@@ -140,7 +144,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         engine : str, optional
             ``auto``, ``torch`` or ``onnx``.
         device : str, optional
-            ``auto``, ``cpu`` or ``cuda``; without enough GPU memory the CPU is used.
+            torch device such as ``cuda`` or ``cpu``; without enough GPU memory the CPU is used.
         outputNode : vtkMRMLSegmentationNode, optional
             Node to refill. One that was edited since is kept, and a new node is made.
         progressCallback : callable, optional
@@ -188,6 +192,21 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
             node = mrml.segmentation_from_labels(labels, f"{name} discs", referenceNode)
         return DiscResult(node, flags=list(report.flags))
 
+    def carryJob(self, segmentationNode, anatomicalNode, target):
+        """Return the registration as a job that needs no scene; see :meth:`carrySegmentation`."""
+        echo = mrml.echo_volume(target)
+        arguments = {"labels": mrml.labels_from_segmentation(segmentationNode, anatomicalNode),
+                     "anatomical": mrml.image_from_volume(anatomicalNode), "echo": mrml.image_from_volume(echo)}
+        return Job("DiscRelaxometryLib.pipeline:carry_image", arguments, _("Registering to the echo series"))
+
+    def showCarried(self, result, segmentationNode, target):
+        """Put a carry job's result into the scene and return the segmentation."""
+        labels, report = result
+        with mrml.all_or_nothing():
+            node = mrml.segmentation_from_labels(labels, f"{segmentationNode.GetName()} on {target.GetName()}")
+            node.SetDescription(" ".join([report.reason, *report.flags]))
+        return node
+
     def carrySegmentation(self, segmentationNode, anatomicalNode, target, progressCallback=None):
         """Carry discs from the anatomical volume to an echo series by rigid registration.
 
@@ -202,20 +221,10 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         Returns
         -------
         vtkMRMLSegmentationNode
-            On the grid of the target; the report is its description.
+            On the grid of the target; its description says how well the registration went.
         """
-        from DiscRelaxometryLib.carry import carry_labels
-
-        sequence = mrml.sequence_of(target)
-        echo = sequence.GetNthDataNode(0) if sequence else target
-        labels = mrml.labels_from_segmentation(segmentationNode, anatomicalNode)
-        result = carry_labels(labels, mrml.image_from_volume(anatomicalNode), mrml.image_from_volume(echo),
-                              progressCallback=progressCallback or silent)
-        with mrml.all_or_nothing():
-            node = mrml.segmentation_from_labels(result.labels, f"{segmentationNode.GetName()} on {target.GetName()}",
-                                                 echo if sequence is None else None)
-            node.SetDescription(str(result.report))
-        return node
+        job = self.carryJob(segmentationNode, anatomicalNode, target)
+        return self.showCarried(job.run(progressCallback), segmentationNode, target)
 
     # ------------------------------------------------------------ maps
 
@@ -297,11 +306,10 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         """Align the echoes to the first one; return the aligned sequence and the table of estimated motion."""
         from DiscRelaxometryLib.align import align_echoes
 
-        aligned, report = align_echoes(mrml.series_from_nodes(series), mode=mode,
-                                       progressCallback=progressCallback or silent)
+        result = align_echoes(mrml.series_from_nodes(series), mode=mode, progressCallback=progressCallback or silent)
         with mrml.all_or_nothing():
-            return (mrml.sequence_from_series(aligned, f"{series.GetName()} aligned"),
-                    mrml.table_node(report.table(), f"{series.GetName()} motion"))
+            return (mrml.sequence_from_series(result.series, f"{series.GetName()} aligned"),
+                    mrml.table_node(result.motion, f"{series.GetName()} motion"))
 
     def normalizeSignal(self, volumeNode, segmentationNode):
         """Return the T2-weighted signal divided by the median of the cerebrospinal fluid; this is not T2."""

@@ -198,6 +198,13 @@ def segment_tag(segment, name: str) -> str:
     return str(value) if segment.GetTag(name, value) else ""
 
 
+def set_segment_tag(node, value: int, name: str, text: str) -> None:
+    """Keep a text with the segment of a label value, under this project's prefix."""
+    segment = node.GetSegmentation().GetSegment(structures.BY_VALUE[value].key)
+    if segment is not None:
+        segment.SetTag(ATTRIBUTE + name, text)
+
+
 def labels_from_segmentation(node, reference=None) -> Image:
     """Return the segments of known structures as one label image.
 

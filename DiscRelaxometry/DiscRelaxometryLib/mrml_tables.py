@@ -119,6 +119,12 @@ def sequence_of(node):
     return browser.GetSequenceNode(node) if browser else None
 
 
+def echo_volume(node):
+    """Return the first echo of a sequence (or of the volume that a browser shows for it), or the volume itself."""
+    sequence = sequence_of(node)
+    return node if sequence is None else sequence.GetNthDataNode(0)
+
+
 def sequence_times(node) -> list[float]:
     """Return a sequence's times in ms, or NaN where an index value says none."""
     unit = _TO_MS.get((node.GetIndexUnit() or "").strip().lower())

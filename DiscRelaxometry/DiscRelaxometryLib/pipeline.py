@@ -41,7 +41,7 @@ class MapResult:
     notes: list[str] = field(default_factory=list)
 
 
-def segment_image(image: Image, engine: str = "auto", device: str = "auto",
+def segment_image(image: Image, engine: str = "auto", device: str | None = None,
                   progressCallback: ProgressCallback = silent):
     """Segment and name the discs of an anatomical volume; see :func:`DiscRelaxometryLib.segment.segment`."""
     from .segment import segment
@@ -73,10 +73,9 @@ def map_series(series: EchoSeries, align: str = "auto", mask: Image | None = Non
     if align != "off":
         from .align import align_echoes
 
-        original = series
-        series, report = align_echoes(original, mode=align, progressCallback=subrange(progressCallback, 0.0, 0.5))
-        motion = report.table()
-        aligned = None if series.echoes is original.echoes else series
+        alignment = align_echoes(series, mode=align, progressCallback=subrange(progressCallback, 0.0, 0.5))
+        series, motion = alignment.series, alignment.motion
+        aligned = series if any(row["aligned"] for row in motion.rows) else None
     if mask is not None:
         require_same_geometry(mask, series.echo(0), "The mask and the echo series")
     start = 0.0 if align == "off" else 0.5
@@ -84,6 +83,14 @@ def map_series(series: EchoSeries, align: str = "auto", mask: Image | None = Non
     progressCallback(1.0, "Maps are ready")
     return MapResult(result.images(), result.status_table(), motion, aligned,
                      [*series.notes, *result.warnings])
+
+
+def carry_image(labels: Image, anatomical: Image, echo: Image, progressCallback: ProgressCallback = silent):
+    """Carry labels to an echo image by registration; return labels and report of :mod:`DiscRelaxometryLib.carry`."""
+    from .carry import carry_labels
+
+    result = carry_labels(labels, anatomical, echo, progressCallback=progressCallback)
+    return result.labels, result.report
 
 
 def measure_all(labels: Image, maps: dict[str, Image], progressCallback: ProgressCallback = silent

@@ -17,8 +17,9 @@ def fill_disc_table(widget, segmentationNode):
     rows, colors = [], []
     for value, _segmentId, segment in found:
         size = sizes.get(structures.BY_VALUE[value].name, {})
+        flags = [t for t in (mrml.segment_tag(segment, mrml.ATTRIBUTE + "Review"), size.get("flags") or "") if t]
         rows.append([segment.GetName(), number(size.get("volume"), 2), number(size.get("height_middle")),
-                     mrml.segment_tag(segment, mrml.ATTRIBUTE + "Confidence"), size.get("flags") or ""])
+                     mrml.segment_tag(segment, mrml.ATTRIBUTE + "Confidence"), ", ".join(flags)])
         colors.append([round(255 * c) for c in segment.GetColor()])
     fill_table(widget, headers, rows, colors=colors)
     return [segmentId for _value, segmentId, _segment in found]

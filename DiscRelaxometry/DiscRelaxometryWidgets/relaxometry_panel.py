@@ -120,7 +120,9 @@ class RelaxometryPanel(DiscPanel):
     def onSegment(self):
         """Segment the volume in a child process."""
         p = self._parameterNode
-        engine, device = p.engine.value, "auto" if p.useGpu else "cpu"
+        engine, device = p.engine.value, None
+        if not p.useGpu:
+            engine, device = ("torch", "cpu") if engine == "torch" else ("onnx", None)
         if engine == "torch":
             purpose = _("Segmentation with PyTorch needs the package torch (about 1 to 3 GB). Install Slicer's PyTorch "
                         "extension, which chooses the right version for your GPU; or choose ONNX Runtime (18 MB).")
@@ -166,12 +168,17 @@ class RelaxometryPanel(DiscPanel):
             p.segmentation = result.segmentation
 
     def onCarry(self):
-        """Carry the discs to the grid of the echo series."""
+        """Carry the discs to the grid of the echo series, in a child process."""
         p = self._parameterNode
-        node = self.attempt(_("The discs could not be carried to the echo series."),
-                            lambda: self.logic.carrySegmentation(p.segmentation, p.inputVolume, p.series))
-        if node is not None:
-            p.segmentation = node
+        segmentation, series = p.segmentation, p.series
+        job = self.attempt(_("The discs could not be carried to the echo series."),
+                           lambda: self.logic.carryJob(segmentation, p.inputVolume, series))
+
+        def show(result):
+            p.segmentation = self.logic.showCarried(result, segmentation, series)
+
+        if job is not None:
+            self.runJob(job, show)
 
     # ------------------------------------------------------------ echo series and maps
 

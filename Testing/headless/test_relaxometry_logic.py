@@ -70,6 +70,29 @@ def test_maps_only_inside_the_discs(slicer):
     np.testing.assert_array_equal(np.isfinite(values), labels.array > 0)
 
 
+def test_motion_is_found_and_the_aligned_series_is_kept(slicer):
+    from scipy import ndimage
+
+    labels, series, truth = phantom()
+    texture = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=truth.shape), (0.5, 2, 2))
+    y, x = np.mgrid[:40, :48]
+    body = ((y - 20) / 17)**2 + ((x - 24) / 21)**2 < 1
+    echoes = (1000 * (1 + 4 * texture) * body * np.exp(-TIMES[:, None, None, None] / truth)).astype(np.float32)
+    echoes[2] = np.roll(echoes[2], 3, axis=1)
+    moved = mrml.sequence_from_series(EchoSeries(echoes, TIMES, "T1rho", series.geometry), "moved")
+    logic = DiscRelaxometryLogic()
+    maps = logic.computeMaps(moved, align="auto")
+    fitted = maps["T1rho"].GetNodeReference(mrml.FITTED_SERIES)
+    assert fitted.GetName() == "moved aligned" and "aligned" in maps["T1rho"].GetAttribute("DiscRelaxometry.Notes")
+    motion = mrml.table_from_node(slicer.util.getNode("moved motion"))
+    # The echo was shifted by three voxels of 1 mm along j, which runs caudal.
+    assert motion["shift_cranial"][2] == pytest.approx(-3, abs=0.2) and motion["aligned"][2] == 1
+    raw = logic.computeMaps(moved, align="off")
+    inside = ndimage.binary_erosion(labels.array == 12, iterations=2)
+    error = [np.nanmedian(np.abs(slicer.util.arrayFromVolume(m["T1rho"])[inside] - 80)) for m in (maps, raw)]
+    assert error[0] < error[1] / 2
+
+
 def test_volumes_with_typed_times_give_the_same_map(slicer):
     _, series, truth = phantom()
     volumes = [mrml.volume_from_image(series.echo(n), f"echo {n}") for n in range(4)]

@@ -200,6 +200,44 @@ def test_import_of_another_tools_labels(panel):
     assert [table.item(r, 0).text() for r in range(table.rowCount())] == ["L4-L5", "L5-S1"]
 
 
+def test_a_volume_without_a_spine_is_refused_in_words(panel, slicer, caplog):
+    _, series, _ = phantom()
+    panel._parameterNode.inputVolume = mrml.volume_from_image(series.echo(0), "blocks")
+    nodes = slicer.mrmlScene.GetNumberOfNodes()
+    with caplog.at_level(logging.ERROR):
+        click(panel.ui.segmentButton)
+        wait_until(lambda: not panel.busy, 120)
+    assert "The computation failed" in caplog.text and panel.ui.discTable.rowCount() == 0
+    assert slicer.mrmlScene.GetNumberOfNodes() == nodes
+
+
+@pytest.mark.slow
+def test_the_sample_person_is_segmented(panel, slicer):
+    from DiscRelaxometryLib.resources import resource_path
+
+    volume = slicer.util.loadVolume(str(resource_path("SampleData/spider-sub-078_T2w.nii.gz")))
+    panel._parameterNode.inputVolume = volume
+    click(panel.ui.segmentButton)
+    wait_until(lambda: not panel.busy, 600)
+    table = panel.ui.discTable
+    names = [table.item(r, 0).text() for r in range(table.rowCount())]
+    assert {"L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S1"} <= set(names), panel.ui.statusLabel.text()
+    assert all(0.5 < float(table.item(r, 3).text()) <= 1 for r in range(table.rowCount()))
+
+
+def test_discs_are_carried_to_the_echo_series(panel):
+    labels, series, _ = fill(panel)
+    panel._parameterNode.inputVolume = mrml.volume_from_image(series.echo(1), "anatomical")
+    before = panel._parameterNode.segmentation
+    click(panel.ui.carryButton)
+    wait_until(lambda: not panel.busy, 120)
+    carried = panel._parameterNode.segmentation
+    assert carried is not before, panel.ui.statusLabel.text()
+    back = mrml.labels_from_segmentation(carried)
+    overlap = ((back.array == 12) & (labels.array == 12)).sum() / (labels.array == 12).sum()
+    assert back.geometry.difference(series.geometry, 1e-3) == "" and overlap > 0.9
+
+
 def test_cancel_ends_the_work_within_two_seconds(panel):
     fill(panel)
     nodes = panel._parameterNode.parameterNode.GetScene().GetNumberOfNodes()
