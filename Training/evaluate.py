@@ -22,6 +22,7 @@ from DiscRelaxometryLib.engine import load_model
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.image import Geometry, Image, read_image, resample
 from DiscRelaxometryLib.labels import disc_name
+from DiscRelaxometryLib.normalize import normalized_t2w
 from DiscRelaxometryLib.segment import Segmentation, segment
 from Training.degrade import DEGRADATIONS, low_resolution
 from Training.metrics import dice, surface_distance
@@ -60,8 +61,7 @@ def disc_rows(result: Segmentation, reference: Image, image: Image | None = None
     quality = {q.value: q for q in result.quality}
     values = [int(v) for v in np.unique(reference.array) if 11 <= v < 30]
     rows, matched = [], set()
-    csf = [np.median(image.array[m == 2]) if image is not None and (m == 2).any() else np.nan
-           for m in (labels, reference.array)]
+    signals = [signal_of(image, v) for v in (result.labels, reference)] if image is not None else []
     for value in values:
         truth = reference.array == value
         inside = labels[truth]
@@ -78,8 +78,8 @@ def disc_rows(result: Segmentation, reference: Image, image: Image | None = None
                "expected_dice": own.expected_dice if own else 0.0, "confidence": own.confidence if own else 0.0,
                "review": own.review if own else None}
         if image is not None:
-            row["signal"] = float(image.array[mask].mean() / csf[0]) if found else float("nan")
-            row["reference_signal"] = float(image.array[truth].mean() / csf[1])
+            row["signal"] = float(signals[0][mask].mean()) if found else float("nan")
+            row["reference_signal"] = float(signals[1][truth].mean())
         rows.append(row)
     for value in set(quality) - matched:
         own = quality[value]
@@ -87,6 +87,14 @@ def disc_rows(result: Segmentation, reference: Image, image: Image | None = None
                      "volume": np.count_nonzero(labels == value) * voxel / 1000, "touches_edge": False,
                      "expected_dice": own.expected_dice, "confidence": own.confidence, "review": own.review})
     return rows
+
+
+def signal_of(image: Image, labels: Image) -> np.ndarray:
+    """Return T2w signal over the CSF reference of a label image; NaN where there is no usable CSF."""
+    try:
+        return normalized_t2w(image, labels).array
+    except DiscRelaxometryError:
+        return np.full(image.array.shape, np.nan)
 
 
 def _touches_edge(mask: np.ndarray) -> bool:

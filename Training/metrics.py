@@ -1,4 +1,4 @@
-"""Overlap, surface distance and agreement between a segmentation and its reference."""
+"""Overlap and surface distance between a segmentation and its reference."""
 
 from __future__ import annotations
 
@@ -34,23 +34,6 @@ def surface_distance(first: np.ndarray, second: np.ndarray, spacing: tuple[float
     there = ndimage.distance_transform_edt(~edges[1], sampling=spacing)[edges[0]]
     back = ndimage.distance_transform_edt(~edges[0], sampling=spacing)[edges[1]]
     return float((there.sum() + back.sum()) / (len(there) + len(back)))
-
-
-def icc21(pairs: np.ndarray) -> float:
-    """Return ICC(2,1), two-way random effects, absolute agreement, single measurement (Shrout and Fleiss, 1979).
-
-    Parameters
-    ----------
-    pairs : ndarray (targets, raters)
-    """
-    pairs = np.asarray(pairs, float)
-    n, k = pairs.shape
-    grand = pairs.mean()
-    rows = k * ((pairs.mean(1) - grand) ** 2).sum() / (n - 1)
-    columns = n * ((pairs.mean(0) - grand) ** 2).sum() / (k - 1)
-    rest = pairs - pairs.mean(1, keepdims=True) - pairs.mean(0) + grand
-    error = (rest**2).sum() / ((n - 1) * (k - 1))
-    return float((rows - error) / (rows + (k - 1) * error + k * (columns - error) / n))
 
 
 def summary(values) -> dict[str, float]:

@@ -9,7 +9,8 @@ import numpy as np
 
 from DiscRelaxometryLib.atomic import write_text
 from DiscRelaxometryLib.labels import disc_name
-from Training.metrics import icc21, summary
+from DiscStatsLib.agreement import bland_altman, icc
+from Training.metrics import summary
 
 PAGE = Path(__file__).resolve().parent.parent / "Docs/validation/segmentation.md"
 BAD = 0.85
@@ -73,11 +74,12 @@ def agreement(rows: list[dict]) -> str:
         pairs = pairs[np.isfinite(pairs).all(1) & (pairs[:, 0] > 0)]
         if len(pairs) < 3:
             continue
-        difference = pairs[:, 0] - pairs[:, 1]
-        result.append([name, len(pairs), float(difference.mean()), float(100 * difference.mean() / pairs[:, 1].mean()),
-                       float(difference.mean() - 1.96 * difference.std(ddof=1)),
-                       float(difference.mean() + 1.96 * difference.std(ddof=1)), icc21(pairs)])
-    return table(["", "discs", "bias", "bias, %", "lower limit", "upper limit", "ICC(2,1)"], result)
+        limits = bland_altman(pairs[:, 0], pairs[:, 1])
+        single = next(r for r in icc(pairs).rows if r["form"] == "ICC(2,1)")
+        result.append([name, len(pairs), float(limits.bias), float(100 * limits.bias / pairs[:, 1].mean()),
+                       float(limits.lower), float(limits.upper), float(single["value"]),
+                       f"{single['low']:.3f} to {single['high']:.3f}"])
+    return table(["", "discs", "bias", "bias, %", "lower limit", "upper limit", "ICC(2,1)", "95 % interval"], result)
 
 
 def calibration_text(part: dict) -> str:
@@ -141,6 +143,63 @@ def reject(part: dict) -> str:
                  [[r["image"], ", ".join(r["discs"]) or "none", r["statement"]] for r in part["rows"]])
 
 
+def targets(results: dict) -> str:
+    """Return what was aimed at and what was reached."""
+    rows = []
+
+    def row(name: str, goal: str, value: float, reached: bool) -> None:
+        rows.append([name, goal, f"{value:.3f}", "yes" if reached else "**no**"])
+
+    if "spider" in results:
+        people, discs = results["spider"]["people"], [r for r in results["spider"]["rows"] if r["level"]]
+        for name, key, goal in (("disc", "disc", 0.92), ("vertebra", "vertebra", 0.94), ("canal", "canal", 0.93)):
+            value = np.nanmean(numbers(people, key))
+            row(f"SPIDER, mean {name} Dice", f">= {goal}", value, value >= goal)
+        worst, distance = np.nanmin(numbers(people, "disc")), np.nanmean(numbers(people, "distance"))
+        row("SPIDER, worst person's disc Dice", ">= 0.82", worst, worst >= 0.82)
+        row("SPIDER, average surface distance of discs, mm", "<= 0.5", distance, distance <= 0.5)
+        right = np.mean([p["names_right"] for p in people])
+        row("SPIDER, share of people with all levels right", "1", right, right == 1)
+        pairs = np.stack([numbers(discs, "signal"), numbers(discs, "reference_signal")], 1)
+        pairs = pairs[np.isfinite(pairs).all(1)]
+        bias = 100 * abs(pairs[:, 0].mean() / pairs[:, 1].mean() - 1)
+        row("normalized signal a disc, bias, %", "< 2", bias, bias < 2)
+        single = next(r["value"] for r in icc(pairs).rows if r["form"] == "ICC(2,1)")
+        row("normalized signal a disc, ICC(2,1)", ">= 0.95", single, single >= 0.95)
+    if "ivd" in results:
+        levels = sorted({r["level"] for r in results["ivd"]["rows"]})
+        for key, name in (("dice", "whole discs"), ("central", "central slices"), ("lateral", "lateral slices")):
+            worst = min(np.mean(numbers([r for r in results["ivd"]["rows"] if r["level"] == v], key)) for v in levels)
+            row(f"second center, lowest level's mean Dice, {name}", ">= 0.88", worst, worst >= 0.88)
+    if "bodies" in results:
+        for part in sorted({r["set"] for r in results["bodies"]["rows"]}):
+            value = np.nanmean([r["dice"] for r in results["bodies"]["rows"] if r["set"] == part])
+            row(f"{part}, mean body Dice", ">= 0.85", value, value >= 0.85)
+    if "echo" in results:
+        right = np.mean([r["right"] and not r["missed"] for r in results["echo"]["rows"]])
+        row("simulated echo images, share of people with number and order right", "1", right, right == 1)
+    return table(["", "aim", "reached", "met"], rows) + "\nTime and memory are at the end of this page.\n"
+
+
+def speed() -> str:
+    """Return the benchmark's last table, kept beside the page."""
+    kept = PAGE.with_name("segmentation-speed.txt")
+    table_text = kept.read_text(encoding="utf-8") if kept.exists() else "Not measured.\n"
+    return f"""Aim: 20 slices in under 10 s on two cores, peak memory under 2 GB.
+Command: `python Testing/benchmarks/bench_segmentation.py`.
+
+{table_text}
+## Figures of other tools, as published (own data each; not run here, their weights were not at hand)
+
+| tool | disc figure | licence |
+|---|---|---|
+| SPINEPS (T2w) | Dice 0.960; 0.967 with SPIDER training | Apache-2.0 |
+| TotalSegmentator total_mr | Dice 0.871, one class without levels | Apache-2.0 |
+| TotalSpineSeg | levels; Dice not found | LGPL-3.0 |
+| 2-D U-Nets on discs | Dice 0.89-0.94 | - |
+"""
+
+
 SECTIONS = (
     ("spider", "SPIDER, people not used for training", spider),
     ("spider", "Calibration", calibration_text),
@@ -170,16 +229,14 @@ overlap); ASD is the average symmetric surface distance, mean over a person's di
 disc not cut by the upper or lower end of the volume has the level of the reference.
 
 """
+    text += f"## Aims\n\n{targets(results)}\n"
     for key, title, write in SECTIONS:
         if key in results:
             text += f"## {title}\n\n{write(results[key])}\n"
         if write is calibration_text and key in results:
             text += "## Review flag\n\n" + FLAG_NOTE.format(manifest.get("review_threshold", float("nan")))
             text += flags(results) + "\n"
-    notes = path.with_name("segmentation-notes.md")
-    if notes.exists():
-        text += notes.read_text(encoding="utf-8")
-    return write_text(path, text)
+    return write_text(path, text + f"## Time and memory\n\n{speed()}")
 
 
 FLAG_NOTE = """A disc is flagged when the Dice expected from its calibrated probabilities is below {:.3f}. The degraded

@@ -160,7 +160,7 @@ def load_engine(model: Model, engine: str = "auto", device: str | None = None, t
         ``onnx``, ``torch``, or ``auto``: torch where it has an accelerator (or a device was asked for), else
         onnxruntime, else torch on the CPU.
     device : str, optional
-        torch device such as ``cuda:1``.
+        torch device such as ``cuda:1``; ``auto`` is the best one.
     threads : int, optional
         CPU threads; by default the engine's own choice.
 
@@ -169,6 +169,7 @@ def load_engine(model: Model, engine: str = "auto", device: str | None = None, t
     SegmentationError
         If the engine's name is unknown or no engine is installed.
     """
+    device = None if device == "auto" else device
     if engine not in ENGINES:
         raise SegmentationError(f"Unknown engine '{engine}': use one of {', '.join(ENGINES)}.")
     installed = {name for name, package in (("onnx", "onnxruntime"), ("torch", "torch"))

@@ -16,7 +16,7 @@ from Training.augment import CROP, HALF_WIDTH, SLICES, Dice, narrow_column, pick
 from Training.calibrate import choose_threshold  # noqa: E402
 from Training.dataset import class_labels, load_person, make_folds, read_folds, spine_column  # noqa: E402
 from Training.degrade import DEGRADATIONS, low_resolution  # noqa: E402
-from Training.metrics import dice, icc21, surface_distance  # noqa: E402
+from Training.metrics import dice, surface_distance  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -153,12 +153,6 @@ def test_a_wall_shifted_by_one_voxel_is_one_voxel_away():
     second = np.zeros_like(first)
     second[:12] = True
     assert surface_distance(first, second, (0.5, 1, 1)) == pytest.approx(1.0)
-
-
-def test_icc_of_shrout_and_fleiss():
-    # Shrout and Fleiss, Psychol Bull 1979;86:420, table 2: six targets, four judges; ICC(2,1) = 0.29.
-    ratings = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
-    assert icc21(np.array(ratings)) == pytest.approx(0.29, abs=0.005)
 
 
 def test_threshold_separates_what_can_be_separated():
