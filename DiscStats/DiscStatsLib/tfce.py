@@ -93,8 +93,8 @@ def tfce(stat: np.ndarray, neighbors: np.ndarray, settings: TfceSettings | None 
     order = np.argsort(-size)
     order = order[: np.count_nonzero(size)].astype(np.int32)
     kernel = _kernel(have_numba() if compiled is None else compiled)
-    power = np.arange(len(stat) + 1, dtype=float) ** settings.extent_power
-    value = kernel(order, _antiderivative(size, settings), stat > 0, neighbors, power)
+    value = kernel(order, _antiderivative(size, settings), stat > 0, neighbors,
+                   _powers(len(stat), settings.extent_power))
     return np.copysign(value, stat)
 
 
@@ -107,6 +107,12 @@ def _antiderivative(size: np.ndarray, settings: TfceSettings) -> np.ndarray:
     sums = np.concatenate([[0.0], np.cumsum((np.arange(1, reached.max(initial=0) + 1) * settings.step)
                                             ** settings.height_power)])
     return sums[reached] * (settings.step if settings.times_step else 1.0)
+
+
+@lru_cache(maxsize=8)
+def _powers(n: int, exponent: float) -> np.ndarray:
+    """Return 0^E, 1^E, ... n^E."""
+    return np.arange(n + 1, dtype=float) ** exponent
 
 
 @lru_cache

@@ -154,3 +154,25 @@ def test_critical_r_of_31_people():
 
         critical = t.isf(0.025, df)
         assert critical / np.sqrt(critical**2 + df) == pytest.approx(r, abs=6e-4)
+
+
+def test_partial_correlations_of_pingouin():
+    # Its data are GPL-3 and read from an installed pingouin; the answers are those its documentation quotes.
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    spec = find_spec("pingouin")
+    if spec is None:
+        pytest.skip("pingouin is not installed: its partial_corr.csv is not at hand")
+    import pandas as pd
+    from scipy.stats import rankdata
+
+    data = pd.read_csv(Path(spec.origin).parent / "datasets" / "partial_corr.csv")
+    names = ["cv1", "cv2", "cv3"]
+    for count, r in ((1, 0.5681692), (2, 0.5344372), (3, 0.4926007)):
+        design = np.column_stack([np.ones(len(data)), data.x, data[names[:count]]])
+        found = fit(partition(design, np.eye(count + 2)[[1]]), data[["y"]].to_numpy())
+        assert found.r[0] == pytest.approx(r, abs=1e-7)
+    ranks = np.column_stack([np.ones(len(data)), *(rankdata(data[c]) for c in ["x", *names])])
+    found = fit(partition(ranks, np.eye(5)[[1]]), rankdata(data.y)[:, None])
+    assert found.r[0] == pytest.approx(0.5209208, abs=1e-7)

@@ -186,7 +186,7 @@ def test_family_wise_error_guard():
         collinear.append(fwe_p(stat[None], max_statistics([right], scheme, y.shape[1]).maxima[0])[0] <= 0.05)
         if number < 60:
             naive.append(fwe_p(stat[None], max_statistics([wrong], scheme, y.shape[1]).maxima[0])[0] <= 0.05)
-    assert table.shape == (512, 6)
+    assert table.shape == (216, 6)
     assert low <= np.mean(collinear) <= high
     # Permuting the maps themselves spreads the covariate's smooth effect over the null and is far too liberal.
     assert np.mean(naive) > 0.2
