@@ -121,23 +121,21 @@ def column_core(classes: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np
     return world(core, coarse.geometry), kinds
 
 
-def spine_curve(classes: np.ndarray, geometry: Geometry) -> SpineCurve:
+def spine_curve(classes: np.ndarray, geometry: Geometry, core: np.ndarray | None = None) -> SpineCurve:
     """Fit a curve through the column of vertebral bodies and discs.
 
     A polynomial of degree 1 to 5 (a degree for each 40 mm) in each coordinate against the position along the
     column's main axis, fitted by iteratively reweighted least squares with Huber weights, continued straight.
+    `core` holds the positions of :func:`column_core`, if they are known already.
 
     Raises
     ------
     SegmentationError
         If there are too few vertebra and disc voxels for a direction.
     """
-    points, _ = column_core(classes, geometry)
-    if len(points) < 30 or np.ptp(points[:, 2]) < 25:
-        points = world(np.argwhere(classes == 3), geometry)
-    if len(points) < 8:
-        raise SegmentationError("No vertebral column was found: the segmentation holds almost no vertebra or disc.",
-                                anchor="no-spine-found")
+    points = column_core(classes, geometry)[0] if core is None else core
+    if np.count_nonzero(classes == 1) < 30 or len(points) < 30 or np.ptp(points[:, 2]) < 25:
+        return _curve_of_discs(classes == 3, geometry)
     center = np.median(points, axis=0)
     axis = _main_axis(points - center)
     along = (points - center) @ axis
@@ -151,6 +149,23 @@ def spine_curve(classes: np.ndarray, geometry: Geometry) -> SpineCurve:
     curve = _robust_polynomial(t, means, np.sqrt(counts[keep]), degree)
     samples = curve(np.arange(low, max(high, low + 2), 1.0))
     return _resampled(_continued(samples))
+
+
+def _curve_of_discs(mask: np.ndarray, geometry: Geometry) -> SpineCurve:
+    """Join the centers of the disc components by straight pieces, where no vertebrae are labelled."""
+    components = [world(c, geometry) for c in _components(mask)]
+    if not components or sum(len(c) for c in components) < 8:
+        raise SegmentationError("No vertebral column was found: the segmentation holds almost no vertebra or disc.",
+                                anchor="no-spine-found")
+    largest = max(len(c) for c in components)
+    centers = np.array([c.mean(0) for c in components if len(c) > 0.1 * largest])
+    if len(centers) == 1:
+        return _resampled(_continued(centers[0] + np.array([[-1.0], [0.0], [1.0]]) * SUPERIOR))
+    axis = _main_axis(centers - centers.mean(0)) if len(centers) > 2 else SUPERIOR
+    centers = centers[np.argsort(centers @ axis)]
+    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(centers, axis=0), axis=1))])
+    even = np.arange(0.0, max(arc[-1], 2.0), 1.0)
+    return _resampled(_continued(np.stack([np.interp(even, arc, centers[:, c]) for c in range(3)], axis=1)))
 
 
 def _main_axis(points: np.ndarray) -> np.ndarray:
@@ -232,7 +247,8 @@ def _plane(points: np.ndarray, tangent: np.ndarray, geometry: Geometry) -> tuple
             normal = vectors[:, 0] * np.sign(vectors[:, 0] @ tangent)
         others = [v for v in vectors.T[::-1] if abs(v @ normal) < 0.9][:2]
         for n, axis in enumerate([normal, *others]):
-            extents[n] = np.subtract(*np.percentile(points @ axis, [98, 2]))
+            # Centers of voxels span one voxel less than the voxels themselves.
+            extents[n] = np.subtract(*np.percentile(points @ axis, [98, 2])) + np.abs(axis @ geometry.matrix3).max()
     return normal, extents
 
 

@@ -9,13 +9,15 @@ import SimpleITK as sitk
 
 from .errors import SegmentationError
 from .image import Geometry, Image
-from .instances import Piece, SpineCurve, column_core, find_discs, world
+from .instances import Piece, SpineCurve, column_core, find_discs, spine_curve, world
 from .labels import BY_VALUE, CANAL, DISC, DISCS, SACRUM, VERTEBRA, VERTEBRAE
 
 LOWEST, HIGHEST = DISCS[0].value, DISCS[-1].value
 _VERTEBRA_OFFSET = VERTEBRAE[1].value - LOWEST
 GAP = 1.55  # times the expected distance between discs
 CROWDED = 0.55
+TINY, CROWDED_TINY = 0.2, 0.8  # a piece this small is believed to be a level only at more of the usual distance
+SMALL = 0.35  # of a disc's volume; smaller pieces need a vertebra beside them to count as a level
 ROOM_BELOW = 20.0  # mm of image below the lowest disc, enough to see the sacrum or L5
 
 
@@ -107,15 +109,19 @@ def label_instances(classes: np.ndarray, geometry: Geometry, l5s1_probability: n
     if not np.any(classes == 3):
         raise SegmentationError("No disc was found: check that the image is a sagittal view of the lumbar spine.",
                                 anchor="no-spine-found")
-    pieces, islands, curve = find_discs(classes, geometry)
+    core = column_core(classes, geometry)
+    pieces, islands, curve = find_discs(classes, geometry, spine_curve(classes, geometry, core[0]))
     if not pieces:
         raise SegmentationError("The disc voxels found lie off the spine or are too few to be a disc.",
                                 anchor="no-spine-found")
     flags: list[str] = []
+    pieces, unsupported = _drop_unsupported(pieces, core, flags)
     pieces, extra = _drop_crowded(pieces, flags)
+    extra += unsupported
     steps = _level_steps(pieces, flags)
     probabilities = [_mean_probability(p, l5s1_probability) for p in pieces]
-    start, certain, evidence = _lowest_level(pieces, steps, probabilities, classes, geometry, curve, flags)
+    below = vertebra_below(pieces[0], core, geometry, curve)
+    start, certain, evidence = _lowest_level(pieces, steps, probabilities, below, geometry, curve, flags)
     discs = _named(pieces, steps, start, probabilities, flags)
     _flag_islands(islands + extra, flags)
     labels = np.zeros(classes.shape, np.uint8)
@@ -124,8 +130,8 @@ def label_instances(classes: np.ndarray, geometry: Geometry, l5s1_probability: n
         labels[tuple(piece.indices.T)] = disc.value
     for piece in extra:
         labels[tuple(piece.indices.T)] = DISC.value
-    sacrum = discs[0].value == LOWEST and vertebra_below(pieces[0], classes, geometry, curve)[0]
-    vertebrae = name_vertebrae(labels, classes == 1, discs, pieces, geometry, curve, sacrum)
+    vertebrae = name_vertebrae(labels, classes == 1, discs, pieces, geometry, curve,
+                               sacrum=discs[0].value == LOWEST and below[0])
     image = Image(labels, geometry, {"flags": list(flags), "evidence": evidence})
     return LevelResult(image, discs, vertebrae, flags, certain, evidence)
 
@@ -148,6 +154,44 @@ def _expected_spacing(spacings: np.ndarray, n: int) -> float:
     return float(np.median(others)) if others else 34.0
 
 
+def _drop_unsupported(pieces: list[Piece], core: tuple[np.ndarray, np.ndarray], flags: list[str]
+                      ) -> tuple[list[Piece], list[Piece]]:
+    """Take out small pieces with no vertebral body between them and the next disc.
+
+    Below L5-S1 these are islands or the remnant disc S1-S2 (the network labels no sacrum); between two levels they are
+    torn-off parts of a disc.
+    """
+    pieces, extra = list(pieces), []
+    if not np.any(core[1] == 1):
+        return pieces, extra
+    typical = float(np.median([p.volume for p in pieces]))
+    n = 0
+    while n < len(pieces) - 1 and len(pieces) > 2:
+        low, high = pieces[n], pieces[n + 1]
+        smaller, larger = (low, high) if low.volume < high.volume else (high, low)
+        if smaller.volume < SMALL * min(larger.volume, typical) and not vertebra_between(low, high, core):
+            flags.append(f"A disc-like piece of {smaller.volume:.0f} mm3 at {_place(smaller)} has no vertebra between "
+                         "it and the next disc; it has no level.")
+            pieces = [p for p in pieces if p is not smaller]
+            extra.append(smaller)
+            n = 0
+        else:
+            n += 1
+    return pieces, extra
+
+
+def vertebra_between(low: Piece, high: Piece, core: tuple[np.ndarray, np.ndarray]) -> bool:
+    """Tell whether the inside of a vertebral body fills a good part of the way between two pieces."""
+    points = core[0][core[1] == 1]
+    way = high.centroid - low.centroid
+    length = np.linalg.norm(way)
+    along = (points - low.centroid) @ way / length
+    beside = np.linalg.norm(points - low.centroid - np.outer(along, way / length), axis=1)
+    near = along[(beside < 12) & (along > 0) & (along < length)]
+    steps = np.unique(np.floor(near / 2))
+    return len(steps) * 2 >= 0.3 * length
+
+
 def _drop_crowded(pieces: list[Piece], flags: list[str]) -> tuple[list[Piece], list[Piece]]:
     """Take out pieces that lie between two discs too near to each other to be separate levels."""
     pieces, extra = list(pieces), []
@@ -155,11 +199,12 @@ def _drop_crowded(pieces: list[Piece], flags: list[str]) -> tuple[list[Piece], l
         spacings = _spacings(pieces)
         typical = float(np.median(np.sort(spacings)[len(spacings) // 3:]))
         n = int(np.argmin(spacings))
-        if spacings[n] >= CROWDED * typical:
-            break
         low, high = pieces[n], pieces[n + 1]
         smaller = low if low.volume < high.volume else high
-        if smaller.volume > 0.35 * max(low.volume, high.volume):
+        tiny = smaller.volume < TINY * max(low.volume, high.volume)
+        if spacings[n] >= (CROWDED_TINY if tiny else CROWDED) * typical:
+            break
+        if smaller.volume > SMALL * max(low.volume, high.volume):
             flags.append(f"Two discs lie only {spacings[n]:.0f} mm apart: check the levels near the disc at "
                          f"{_place(smaller)}.")
             break
@@ -189,10 +234,10 @@ def _level_steps(pieces: list[Piece], flags: list[str]) -> list[int]:
     return steps
 
 
-def _lowest_level(pieces, steps, probabilities, classes, geometry, curve, flags) -> tuple[int, bool, str]:
+def _lowest_level(pieces, steps, probabilities, vertebra, geometry, curve, flags) -> tuple[int, bool, str]:
     """Return the level step of L5-S1 (relative to the lowest disc), whether it is sure, and why."""
     best = int(np.nanargmax(probabilities)) if not np.all(np.isnan(probabilities)) else None
-    below, whole = vertebra_below(pieces[0], classes, geometry, curve)
+    below, whole = vertebra
     room = room_below(pieces[0], geometry, curve)
     if best is not None and probabilities[best] >= 0.5:
         return _from_network(best, pieces, steps, probabilities, flags)
@@ -240,12 +285,14 @@ def _flag_transitional(pieces: list[Piece], flags: list[str]) -> None:
                      "transitional anatomy (sacralized L5 or lumbarized S1). Check the levels.")
 
 
-def vertebra_below(piece: Piece, classes: np.ndarray, geometry: Geometry, curve: SpineCurve) -> tuple[bool, bool]:
+def vertebra_below(piece: Piece, core: tuple[np.ndarray, np.ndarray], geometry: Geometry, curve: SpineCurve
+                   ) -> tuple[bool, bool]:
     """Return whether a vertebral body lies below a disc, and whether the image shows it whole.
 
-    The network labels no sacrum, so a body below the lowest disc is L5 or higher.
+    The network labels no sacrum, so a body below the lowest disc is L5 or higher. `core` comes from
+    :func:`column_core`.
     """
-    points, kinds = column_core(classes, geometry)
+    points, kinds = core
     points = points[kinds == 1]
     if not len(points):
         return False, False
@@ -325,6 +372,9 @@ def name_vertebrae(labels: np.ndarray, mask: np.ndarray, discs: list[Disc], piec
     for disc, piece in named:
         above = (points - piece.centroid) @ piece.normal > 0
         level[above] = disc.value + _VERTEBRA_OFFSET
+    top, spacings = named[-1][1], _spacings(pieces)
+    reach = 1.25 * (float(np.median(spacings)) if len(spacings) else 34.0)
+    level[(points - top.centroid) @ top.normal > reach] = VERTEBRA.value  # a disc above was missed
     for (disc, _), (after, _) in zip(named, named[1:]):
         if after.value - disc.value > 1:  # fused or missed disc: the block between has no single level
             level[level == disc.value + _VERTEBRA_OFFSET] = VERTEBRA.value
