@@ -41,8 +41,8 @@ def volumes(folder: Path) -> None:
             gaps.append(abs(row["volume"] - float(reference[int(path.name[4:6])][names[row["label"] - 11]])))
             lengths.setdefault(row["level"], []).append([row[c] for c in (*HEIGHTS, "ap_diameter", "width")])
             flags[row["flags"] or "none"] += 1
-    print(f"\n### Volumes\n\n{len(gaps)} discs of 46 people, 0.43 x 0.43 x 4.4 mm: largest difference from the published "
-          f"volumes {max(gaps):.1e} cm3.\nFlags: {dict(flags)}.\n")
+    print(f"\n### Volumes\n\n{len(gaps)} discs of 46 people, 0.43 x 0.43 x 4.4 mm: largest difference from the "
+          f"published volumes {max(gaps):.1e} cm3.\nFlags: {dict(flags)}.\n")
     print("| mean (SD), mm | anterior height | middle | posterior | AP diameter | width |\n|---|---|---|---|---|---|")
     for level, values in sorted(lengths.items()):
         print(f"| {level} | " + " | ".join(f"{m:.1f} ({s:.1f})" for m, s in zip(np.mean(values, 0), np.std(values, 0)))
@@ -78,8 +78,8 @@ def real(folder: Path) -> None:
         regions = measure_regions(labels, {"T2": labels.like(np.ones(labels.array.shape, np.float32))})
         assert len(regions) > 0
         count += 1
-    print(f"\n### {count} people of SPIDER (13-30 mid-sagittal slices)\n\nFlags of their discs: {dict(flags)}. Sizes and all "
-          f"regions of one person: {(time.process_time() - start) / count:.1f} CPU seconds.")
+    print(f"\n### {count} people of SPIDER (13-30 mid-sagittal slices)\n\nFlags of their discs: {dict(flags)}. Sizes "
+          f"and all regions of one person: {(time.process_time() - start) / count:.1f} CPU seconds.")
 
 
 if __name__ == "__main__":
