@@ -201,7 +201,7 @@ def _drop_crowded(pieces: list[Piece], flags: list[str]) -> tuple[list[Piece], l
         n = int(np.argmin(spacings))
         low, high = pieces[n], pieces[n + 1]
         smaller = low if low.volume < high.volume else high
-        tiny = smaller.volume < TINY * max(low.volume, high.volume)
+        tiny = smaller.volume < TINY * max(low.volume, high.volume) and not smaller.at_edge
         if spacings[n] >= (CROWDED_TINY if tiny else CROWDED) * typical:
             break
         if smaller.volume > SMALL * max(low.volume, high.volume):
