@@ -59,6 +59,7 @@ class Record:
     permanent: bool = False
     versions: dict = field(default_factory=dict)
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_memory_mb: float = 0.0
     finished: str = ""
 

@@ -114,6 +114,7 @@ class Outcome:
     state: str
     message: str = ""
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_memory_mb: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -187,7 +188,7 @@ def _run_one(step: Step, context: Context, dry_run: bool, verify: bool) -> Outco
         return Outcome(person, step.name, state, f"needs {', '.join(blocked)}")
     path = record_path(study, person, step.name)
     earlier = provenance.read_record(path)
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     try:
         key, parameters, inputs = _work(step, context, earlier)
     except Cancelled:
@@ -217,7 +218,7 @@ def _run_one(step: Step, context: Context, dry_run: bool, verify: bool) -> Outco
         record.permanent = isinstance(error, DiscRelaxometryError)
         for leftover in context.written:
             leftover.unlink(missing_ok=True)
-    record.seconds = time.perf_counter() - started
+    record.seconds, record.cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
     record.peak_memory_mb = provenance.peak_memory_mb()
     return _finish(record, path, context)
 
@@ -231,7 +232,7 @@ def _finish(record: Record, path: Path, context: Context) -> Outcome:
     if record.status == "done":
         context.records[record.step] = record
     return Outcome(record.person, record.step, record.status, record.message, record.seconds,
-                   record.peak_memory_mb, list(record.notes))
+                   record.cpu_seconds, record.peak_memory_mb, list(record.notes))
 
 
 def _work(step: Step, context: Context, earlier: Record | None):

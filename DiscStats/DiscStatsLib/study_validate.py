@@ -8,8 +8,9 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from DiscRelaxometryLib.tables import Column, Table
 
@@ -56,7 +57,8 @@ def findings_table(findings: list[Finding]) -> Table:
     return table
 
 
-def validate(study: Study, settings: Settings | None = None, read_images: bool = True) -> list[Finding]:
+def validate(study: Study, settings: Settings | None = None, read_images: bool = True,
+             trusted: Collection[Path] = frozenset()) -> list[Finding]:
     """Check a study and return what was found, errors first.
 
     Parameters
@@ -66,11 +68,13 @@ def validate(study: Study, settings: Settings | None = None, read_images: bool =
         What is going to be run: its formula, maps and segmentation are checked against the study.
     read_images : bool
         Read all image data, which finds truncated files; False checks headers only.
+    trusted : collection of Path
+        Files whose data were read before and need no second reading.
     """
     settings = settings or Settings()
     found = [*_check_output(study), *_check_folders(study)]
     for person in study.people:
-        found += _check_person(study, person, settings, read_images)
+        found += _check_person(study, person, settings, read_images, trusted)
     found += _check_participants(study, settings)
     order = {"error": 0, "warning": 1, "note": 2}
     return sorted(found, key=lambda f: (order[f.severity], f.person, f.file))
@@ -114,7 +118,8 @@ def _check_folders(study: Study) -> Iterator[Finding]:
                           "Rename one: such ids are one folder on Windows and macOS.")
 
 
-def _check_person(study: Study, person: Person, settings: Settings, read_images: bool) -> Iterator[Finding]:
+def _check_person(study: Study, person: Person, settings: Settings, read_images: bool,
+                  trusted: Collection[Path]) -> Iterator[Finding]:
     folder = study.root / person.id / study.session if study.session else study.root / person.id
     sessions = sorted(f.name for f in (study.root / person.id).glob("ses-*"))
     if not study.session and sessions and not person.anatomical and not person.series:
@@ -144,9 +149,11 @@ def _check_person(study: Study, person: Person, settings: Settings, read_images:
         yield Finding("error", person.id, person.id, "There is no segmentation, but 'existing' ones are to be used.",
                       f"Add '{person.id}_dseg.nii.gz', or use --segmentation cnn.")
     for path in (*person.anatomical, *person.labels):
-        yield from (Finding(s, study.relative(path), person.id, p, r) for s, p, r in check_image(path, read_images))
+        read = read_images and path not in trusted
+        yield from (Finding(s, study.relative(path), person.id, p, r) for s, p, r in check_image(path, read))
     for series in person.series:
-        yield from (Finding(s, study.relative(f), person.id, p, r) for f, s, p, r in check_series(series, read_images))
+        read = read_images and not all(f in trusted for f in series.files)
+        yield from (Finding(s, study.relative(f), person.id, p, r) for f, s, p, r in check_series(series, read))
 
 
 def _check_participants(study: Study, settings: Settings) -> Iterator[Finding]:
