@@ -185,10 +185,13 @@ def evaluate_ivd(data: Path, **options) -> dict:
 
 def front_of_canal(labels: np.ndarray) -> np.ndarray:
     """Return voxels (k, j, i; j to anterior) in front of the canal: bodies without the arch behind them."""
-    canal = (labels == 2).any(2)
-    rows = np.flatnonzero(canal.any(1))
-    if not len(rows):
+    canal = labels == 2
+    if not canal.any():
         return np.ones(labels.shape, bool)
+    # The middle of the canal bounds the bodies; its lateral recesses reach farther forward.
+    middle = int(np.median(np.nonzero(canal)[2]))
+    canal = canal[..., max(0, middle - 5):middle + 6].any(2)
+    rows = np.flatnonzero(canal.any(1))
     front = labels.shape[1] - 1 - canal[rows, ::-1].argmax(1)
     line = np.interp(np.arange(labels.shape[0]), rows, front)
     return np.broadcast_to((np.arange(labels.shape[1]) > line[:, None])[..., None], labels.shape)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from .confidence import DiscQuality, disc_quality, quality_table
 from .engine import Model, load_engine, load_model
@@ -18,6 +20,8 @@ from .tables import Table
 _MODEL_CLASS = {"vertebra": 1, "canal": 2, "disc": 3}
 #: mm from a disc's center to the canal; half an AP diameter plus a wide canal.
 CANAL_REACH = 45.0
+#: mm sideways from the spine; spinous processes and the canal's ends lie nearer.
+ISLAND_REACH = 15.0
 #: Without one disc of this expected Dice an image is not believed to show a spine.
 MIN_EXPECTED = 0.8
 
@@ -124,9 +128,42 @@ def segment(image: Image, engine: str = "auto", device: str | None = None, flip:
     return assemble(image, prediction, flags, model, f"{runner.name} ({runner.device})")
 
 
+def without_islands(classes: np.ndarray, image: Image) -> tuple[np.ndarray, float]:
+    """Remove foreground far from the spine; return the classes and the volume removed in mm3.
+
+    The spine is the largest connected foreground with the large pieces (a tenth of it or more) near it, such as a
+    canal that touches no body. Pieces within ISLAND_REACH of the spine sideways, or three times as far along the
+    body axis (a vertebra may be missed), stay.
+    """
+    pieces, count = ndimage.label(classes > 0, np.ones((3, 3, 3)))
+    if count < 2:
+        return classes, 0.0
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    scale = np.array([1.0, 1.0, 1 / 3]) / ISLAND_REACH
+    points = [np.empty((0, 3))]
+    for value, box in enumerate(ndimage.find_objects(pieces), 1):
+        where = np.argwhere(pieces[box] == value) + [b.start for b in box]
+        points.append(image.geometry.index_to_world(where[::1 + len(where) // 20000, ::-1]) * scale)
+    main, large = int(sizes.argmax()), np.flatnonzero(sizes >= 0.1 * sizes.max())
+    spine = _near(points, [main], large)
+    keep = np.zeros(count + 1, bool)
+    keep[_near(points, spine, range(1, count + 1))] = True
+    removed = float(sizes[~keep].sum() * image.geometry.voxel_volume)
+    return np.where(keep[pieces], classes, 0).astype(classes.dtype), removed
+
+
+def _near(points: list[np.ndarray], kept: list[int], candidates) -> list[int]:
+    """Return the pieces kept and those of the candidates with a point within unit distance of them."""
+    tree = cKDTree(np.concatenate([points[v] for v in kept]))
+    return [v for v in candidates if v in kept or tree.query(points[v][::1 + len(points[v]) // 300])[0].min() <= 1]
+
+
 def assemble(image: Image, prediction: Prediction, flags: list[str], model: Model, engine: str) -> Segmentation:
     """Name the discs of a prediction, score them, and refuse what does not look like a spine."""
-    classes = prediction.classes
+    classes, removed = without_islands(prediction.classes, image)
+    if removed > 1000:
+        flags = [*flags, f"{removed / 1000:.1f} cm3 that looked like spine, far from it, were left out."]
     reason, levels, quality = "", None, []
     try:
         levels = label_instances(classes, image.geometry, prediction.l5s1)

@@ -10,7 +10,7 @@ from DiscRelaxometryLib.image import Geometry, Image, read_image
 from DiscRelaxometryLib.inference import Prediction
 from DiscRelaxometryLib.network import NetworkConfig
 from DiscRelaxometryLib.resources import resource_path
-from DiscRelaxometryLib.segment import assemble, segment
+from DiscRelaxometryLib.segment import assemble, segment, without_islands
 
 pytest.importorskip("onnxruntime")
 
@@ -143,3 +143,16 @@ def test_canal_in_front_of_the_discs_means_a_wrong_header():
     model = Model(None, {"name": "test", "version": "0"}, NetworkConfig(), 1.0)
     found = assemble(turned, prediction(classes, 0.97), [], model, "fake (cpu)")
     assert not found.found and "orientation must be wrong" in found.reason and not found.labels.array.any()
+
+
+def test_islands_far_from_the_spine_are_left_out_and_reported():
+    classes, image = spine()
+    classes[40:52, 59:60] = 2  # skin, 18 mm behind the canal
+    classes[40:44, 50:54, 10:14] = 1  # a spinous process
+    model = Model(None, {"name": "test", "version": "0"}, NetworkConfig(), 1.0)
+    left, removed = without_islands(classes, image)
+    assert not left[:, 59].any() and removed == pytest.approx(12 * 24 * 1.5**3)
+    assert (left[:, :59] == classes[:, :59]).all()
+    classes[40:60, 59:60] = 2
+    found = assemble(image, prediction(classes, 0.97), [], model, "fake (cpu)")
+    assert any("1.6 cm3" in f for f in found.flags) and found.found
