@@ -339,7 +339,8 @@ def main():
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    print(f"SIMULATED relaxation. {time.strftime('%Y-%m-%d')}, load average {os.getloadavg()[0]:.1f}, seed {args.seed}.")
+    today, load = time.strftime("%Y-%m-%d"), os.getloadavg()[0]
+    print(f"SIMULATED relaxation. {today}, load average {load:.1f}, seed {args.seed}.")
     if args.people:
         people, real = cohort(args.people, args.seed)
         kept = [scanned(p, r, args.work, n < args.auto, not args.no_atlas)
