@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from scipy.optimize import curve_fit
 from support import shared_data
 
-from DiscRelaxometryLib.echo import EchoSeries
+from DiscRelaxometryLib.echo import EchoSeries, read_echo_series
 from DiscRelaxometryLib.errors import Cancelled, EchoSeriesError
 from DiscRelaxometryLib.fit_status import FitStatus
 from DiscRelaxometryLib.fitting import fit_arrays, fit_relaxation
@@ -230,6 +230,19 @@ def test_agrees_with_qmrlab():
     compared = mask & (reference > 10) & (reference < 300)
     # A voxel that is NaN here counts as a disagreement.
     assert np.mean(np.abs(fit.value - reference)[compared] < 0.05) > 0.99
+
+
+@pytest.mark.shared_data
+def test_knee_cartilage_has_a_plausible_t2():
+    series = read_echo_series(shared_data("relaxometry/knee_mese_ge_dicom"))
+    assert series.times_ms == pytest.approx(6.312 * np.arange(1, 9))
+    fit = fit_relaxation(series)
+    # Trochlear cartilage of one slice, row by row; the marrow beside it is fat, far above.
+    columns = {96: (77, 80), 100: (77, 80), 104: (78, 80), 108: (79, 84), 112: (81, 85), 116: (84, 87)}
+    cartilage = np.concatenate([fit.value[4, row, first:last + 1] for row, (first, last) in columns.items()])
+    assert 30 < np.median(cartilage) < 60
+    assert np.mean((cartilage > 25) & (cartilage < 65)) > 0.9
+    assert np.nanmedian(fit.value[4, 96:113, 92:98]) > 100
 
 
 def _read_4d(folder):
