@@ -354,20 +354,24 @@ def test_tab_order_visits_the_fields(panel):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_screenshot(panel, slicer, tmp_path, dark, request):
-    """A picture of the panel in use; kept in Docs/screenshots with UPDATE_SCREENSHOTS=1."""
+def test_screenshot(panel, slicer, tmp_path, dark):
+    """A picture of the panel in use; UPDATE_SCREENSHOTS=1 keeps it, with the real person's discs, in Docs."""
     import os
     labels, _, _ = fill(panel)
+    slicer.util.getFirstNodeByClassByName("vtkMRMLSequenceNode", "spin lock").SetName("simulated spin-lock series")
     panel.ui.inspectorButton.setCollapsed(False)
-    panel.ui.measuresButton.setCollapsed(False)
     click(panel.ui.computeButton)
     wait_until(lambda: not panel.busy)
     panel.ui.inspectCheck.setChecked(True)
     crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     crosshair.SetCursorPositionRAS((labels.geometry.index_to_world([20, 30, 4]) * [-1, -1, 1]).tolist())
-    click(panel.ui.measureButton)
-    folder = ROOT / "Docs" / "screenshots" if os.environ.get("UPDATE_SCREENSHOTS") else tmp_path
-    path = screenshot(panel, folder / f"panel-relaxometry-{'dark' if dark else 'light'}.png", dark)
+    folder = tmp_path
+    if os.environ.get("UPDATE_SCREENSHOTS"):
+        from DiscRelaxometryWidgets.sample_data import load_person
+        panel._parameterNode.inputVolume, panel._parameterNode.segmentation = load_person()
+        folder = ROOT / "Docs" / "screenshots"
+    process()
+    path = screenshot(panel, folder / f"panel-discrelaxometry{'-dark' if dark else ''}.png", dark)
     from PySide6.QtGui import QImage
     image = QImage(str(path))
     corner = image.pixelColor(3, image.height() - 3).lightness()

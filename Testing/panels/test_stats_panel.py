@@ -219,5 +219,5 @@ def test_screenshot(panel, study, tmp_path, dark):
         wait_until(lambda: not panel.busy, 400)
         panel.ui.clusterTable.cellClicked.emit(0, 0)
     folder = ROOT / "Docs" / "screenshots" if os.environ.get("UPDATE_SCREENSHOTS") else tmp_path
-    path = screenshot(panel, folder / f"panel-stats-{'dark' if dark else 'light'}.png", dark)
+    path = screenshot(panel, folder / f"panel-discstats{'-dark' if dark else ''}.png", dark)
     assert path.stat().st_size > 5000
