@@ -22,7 +22,6 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
 )
 
-from DiscAtlasLib import cohort
 from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.errors import RegistrationError, SegmentationError
 from DiscRelaxometryLib.jobs import Job
@@ -140,7 +139,9 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
 
     def loadRegistrations(self, folder):
         """Return what :meth:`register` wrote into a folder."""
-        return cohort.load_cohort(folder)
+        from DiscAtlasLib.cohort import load_cohort
+
+        return load_cohort(folder)
 
     def showQuality(self, result, node=None):
         """Put the quality table of a registration into the scene and return its node."""
@@ -196,12 +197,13 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
         vtkMRMLSegmentationNode
             The atlas's discs on the person's grid; with `checkerboard`, blocks of both in turn.
         """
+        from DiscAtlasLib.cohort import checkerboard as in_turn
         from DiscAtlasLib.warping import warp_from_atlas
 
         own = mrml.labels_from_segmentation(segmentationNode)
         registration = self._registration(result, person)
         warped = warp_from_atlas(registration.atlas.labels, registration, own.geometry)
-        image = cohort.checkerboard(own, warped) if checkerboard else warped
+        image = in_turn(own, warped) if checkerboard else warped
         with mrml.all_or_nothing():
             name = _("checkerboard") if checkerboard else _("atlas")
             return mrml.segmentation_from_labels(image, f"{person} {name}")

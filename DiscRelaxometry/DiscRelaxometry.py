@@ -33,7 +33,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
 )
 
-from DiscRelaxometryLib import mrml, pipeline
+from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.errors import DiscRelaxometryError, SegmentationError
 from DiscRelaxometryLib.jobs import Job
 from DiscRelaxometryLib.progress import silent
@@ -338,6 +338,8 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         dict of vtkMRMLTableNode
             ``discs`` (size; each map over the whole disc) and, with maps, ``regions``.
         """
+        from DiscRelaxometryLib import pipeline
+
         if maps is not None and not isinstance(maps, dict):
             maps = {node.GetAttribute(mrml.ATTRIBUTE + "Quantity") or node.GetName(): node for node in maps}
         maps = {key: node for key, node in (maps or {}).items() if key != "status"}

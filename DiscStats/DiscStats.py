@@ -28,9 +28,7 @@ from slicer.ScriptedLoadableModule import (
 
 from DiscRelaxometryLib import mrml as base
 from DiscRelaxometryLib.errors import DesignError
-from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.jobs import Job
-from DiscStatsLib import mrml
 
 #: What the analysis needs beyond the packages that Slicer bundles.
 REQUIREMENTS = ("pandas>=2.2", "statsmodels>=0.14.4", "numba>=0.61", "threadpoolctl>=3.5")
@@ -172,21 +170,23 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         job = self.analysisJob(maps, atlasLabels, participants, formula, contrasts, regions, **settings)
         return job.run(progressCallback)
 
-    def showResult(self, result, name="Disc statistics", maps=mrml.MAIN_MAPS):
+    def showResult(self, result, name="Disc statistics", maps="main"):
         """Add maps, cluster table and provenance to the scene, in a folder of their own.
 
         Parameters
         ----------
         result : AnalysisResult
         name : str
-        maps : collection of str, or None
+        maps : ``main``, collection of str, or None
             Kinds of map to add, such as ``t`` and ``pfwe``; None adds all.
 
         Returns
         -------
         DiscStatsLib.mrml.ResultNodes
         """
-        return mrml.add_result(result, name, maps)
+        from DiscStatsLib import mrml
+
+        return mrml.add_result(result, name, mrml.MAIN_MAPS if maps == "main" else maps)
 
     def plotAt(self, result, ras=None, cluster=None, region=None, level=None, quantity=None, contrast=None,
                adjusted=True, chartNode=None):
@@ -211,6 +211,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         vtkMRMLPlotChartNode
             Its description holds effect, limits, r, p and n.
         """
+        from DiscStatsLib import mrml
         from DiscStatsLib.plots_data import plot_data
 
         position = None if ras is None else base.position_from_ras(ras)
@@ -289,8 +290,10 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
                             base.volume_from_image(r.sd, f"{group} SD")) for group, r in found.items()}
 
 
-def _image(source) -> Image:
+def _image(source):
     """Return a volume node, path or Image as Image."""
+    from DiscRelaxometryLib.image import Image, read_image
+
     if isinstance(source, Image):
         return source
     if isinstance(source, (str, os.PathLike)):
@@ -318,7 +321,7 @@ class DiscStatsTest(ScriptedLoadableModuleTest):
         import numpy as np
         import pandas
 
-        from DiscRelaxometryLib.image import Geometry
+        from DiscRelaxometryLib.image import Geometry, Image
 
         rng = np.random.default_rng(0)
         labels = np.zeros((3, 8, 10), np.uint8)

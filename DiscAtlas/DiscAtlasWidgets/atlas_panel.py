@@ -103,6 +103,7 @@ class AtlasPanel(DiscPanel):
             item = table.item(row, 0)
             item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable)
             item.setCheckState(qt.Qt.Checked if identifier in checked else qt.Qt.Unchecked)
+        table.resizeColumnsToContents()
         table.blockSignals(blocked)
 
     def onPeopleChecked(self, item):

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import SimpleITK as sitk
-
 #: File type -> node class and storage class, where Slicer picks the storage node in the same way.
 _PLAIN_TYPES = {
     "TransformFile": ("vtkMRMLTransformNode", "vtkMRMLTransformStorageNode"),
@@ -42,6 +40,8 @@ def _stem(path: Path) -> str:
 
 def _readable(path: Path) -> bool:
     """Return whether the image header reads; the C++ reader ends the whole process on a damaged one."""
+    import SimpleITK as sitk
+
     try:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))

@@ -64,7 +64,7 @@ class ChildProcess:
     ----------
     job : Job
     executable : str, optional
-        Python to run; in Slicer ``sys.executable`` is PythonSlicer.
+        Python to run; by default this one, or PythonSlicer inside Slicer.
     """
 
     def __init__(self, job: Job, executable: str | None = None):
@@ -77,9 +77,10 @@ class ChildProcess:
             | getattr(subprocess, "CREATE_NO_WINDOW", 0)}
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         with open(self.folder / "log.txt", "wb") as log:
+            command = [executable or python_executable(), "-m", "DiscRelaxometryLib.worker", str(self.folder),
+                       str(os.getpid())]
             self.process = subprocess.Popen(
-                [executable or sys.executable, "-m", "DiscRelaxometryLib.worker", str(self.folder), str(os.getpid())],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, **group)
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, **group)
         self.started = time.monotonic()
         self._cancelled_at = None
         _RUNNING.add(self)
@@ -150,6 +151,16 @@ class ChildProcess:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
         _RUNNING.discard(self)
+
+
+def python_executable() -> str:
+    """Return the Python to start a child with; inside Slicer that is PythonSlicer, never the application itself."""
+    if Path(sys.executable).name.lower().startswith("python"):
+        return sys.executable
+    found = shutil.which("PythonSlicer")
+    if found is None:
+        raise RuntimeError("PythonSlicer was not found beside Slicer: reinstall Slicer, or use the module's Logic.")
+    return found
 
 
 @atexit.register

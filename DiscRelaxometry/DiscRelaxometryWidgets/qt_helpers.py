@@ -9,9 +9,10 @@ def value(widget, name):
     return member() if callable(member) else member
 
 
-def chosen(answer):
-    """Return the path of a file dialog's answer, which is a text or a tuple that starts with it."""
-    return str(answer[0] if isinstance(answer, (tuple, list)) and answer else answer or "")
+def assign(widget, **properties):
+    """Set properties of a ctk or qMRML widget, whose setters PythonQt does not always offer as methods."""
+    for name, content in properties.items():
+        widget.setProperty(name, content)
 
 
 def allow(button, missing, ready):
@@ -43,6 +44,7 @@ def fill_table(widget, headers, rows, editable=(), colors=None):
                 item.setData(qt.Qt.DecorationRole, qt.QColor(*colors[r]))
             item.setToolTip(str(text))
             widget.setItem(r, c, item)
+    widget.verticalHeader().setVisible(False)
     widget.resizeColumnsToContents()
     widget.blockSignals(blocked)
 

@@ -7,8 +7,6 @@ from slicer.i18n import tr as _
 
 from DiscRelaxometryLib import mrml
 
-from .disc_table import fill_disc_table
-from .fit_inspector import FitInspector
 from .panel import DiscPanel
 from .qt_helpers import cell, fill_conventions, fill_table, number, value
 
@@ -29,6 +27,8 @@ class RelaxometryPanel(DiscPanel):
 
     def connectWidgets(self):
         """Connect buttons and tables."""
+        from .fit_inspector import FitInspector
+
         ui = self.ui
         self._discIds, self._shownSeries, self._tables = [], None, {}
         self._inspector, self._inspected = FitInspector(ui.plotContainer, ui.inspectorLabel), None
@@ -107,6 +107,8 @@ class RelaxometryPanel(DiscPanel):
     # ------------------------------------------------------------ discs
 
     def _showDiscs(self):
+        from .disc_table import fill_disc_table
+
         node = self._parameterNode.segmentation
         self._discIds = fill_disc_table(self.ui.discTable, node)
         self.ui.flagsLabel.setText((node.GetDescription() or "") if node else "")

@@ -1,7 +1,7 @@
 """Results of an analysis: list of maps, threshold, legend, clusters with jump, plot of a place."""
 
 import slicer
-from DiscRelaxometryWidgets.qt_helpers import fill_table, number
+from DiscRelaxometryWidgets.qt_helpers import assign, fill_table, number
 from slicer.i18n import tr as _
 
 CLUSTER_COLUMNS = ("quantity", "contrast", "cluster", "level", "region", "volume_mm3", "peak", "p_extent",
@@ -102,7 +102,7 @@ class ResultsView:
         maps = self._maps()
         node = maps[row]
         self.panel._parameterNode.shownMap = node
-        mean = next((n for n in maps if n.GetName().endswith("_mean")), None)
+        mean = next((n for n in maps if n.GetName().endswith("_mean")), "keep-current")
         if node.IsA("vtkMRMLLabelMapVolumeNode"):
             slicer.util.setSliceViewerLayers(background=mean, label=node, labelOpacity=0.6)
         else:
@@ -117,10 +117,9 @@ class ResultsView:
             return
         low, high = display.GetWindowLevelMin(), display.GetWindowLevelMax()
         blocked = slider.blockSignals(True)
-        slider.setMinimum(0.0)
-        slider.setMaximum(max(abs(low), abs(high), 1e-6))
-        slider.setSingleStep(max(abs(low), abs(high)) / 100 or 0.01)
-        slider.setValue(0.0 if not self._isP(node) else min(display.GetUpperThreshold(), high))
+        top = max(abs(low), abs(high), 1e-6)
+        assign(slider, minimum=0.0, maximum=top, singleStep=top / 100,
+               value=min(display.GetUpperThreshold(), high) if self._isP(node) else 0.0)
         slider.blockSignals(blocked)
 
     @staticmethod

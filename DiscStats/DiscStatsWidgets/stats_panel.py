@@ -179,6 +179,7 @@ class StatsPanel(DiscPanel):
 
     def _job(self, quantity):
         from DiscAtlasLib.atlas import load_atlas
+        from DiscRelaxometryLib.regions import PARTITION
         from DiscStatsLib.cohort_maps import atlas_of
 
         p = self._parameterNode
@@ -190,7 +191,8 @@ class StatsPanel(DiscPanel):
         files = self._maps[quantity]
         return self.logic.analysisJob(
             {quantity: [files[person] for person in people]}, atlas.labels, table, p.formula, p.contrast or None,
-            atlas.regions, correction=tuple(corrections), n_permutations=p.permutations, seed=p.seed,
+            atlas.regions, region_names={code: name for name, code in PARTITION.items()},
+            correction=tuple(corrections), n_permutations=p.permutations, seed=p.seed,
             missing="available" if p.availableCase else "complete",
             missing_covariates="drop" if p.dropRows else "error", workers=p.workers)
 

@@ -1,4 +1,4 @@
-"""Draw the icons of the modules (128 x 128) and the thumbnails of the sample data: ``python Testing/panels/make_icons.py``.
+"""Draw the icons of the modules (128 x 128) and the thumbnails of the sample data.
 
 Run it from the top of the checkout, with the three module folders on PYTHONPATH.
 """
@@ -10,11 +10,12 @@ from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-import numpy as np  # noqa: E402
-from DiscRelaxometryLib.headless_colors import table  # noqa: E402
-from DiscRelaxometryLib.image import read_image  # noqa: E402
-from DiscRelaxometryLib.labels import BY_VALUE  # noqa: E402
-from PySide6 import QtCore, QtGui  # noqa: E402
+import numpy as np
+from PySide6 import QtCore, QtGui
+
+from DiscRelaxometryLib.headless_colors import table
+from DiscRelaxometryLib.image import read_image
+from DiscRelaxometryLib.labels import BY_VALUE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BONE, EDGE, DISC = QtGui.QColor(212, 188, 102), QtGui.QColor(120, 100, 40), QtGui.QColor(33, 113, 181)
@@ -38,7 +39,8 @@ def save(image: QtGui.QImage, *paths: Path) -> None:
 def disc_path(x: float, y: float, width: float, height: float) -> QtGui.QPainterPath:
     """Return a disc seen from the side: higher in front (left) than behind."""
     path = QtGui.QPainterPath(QtCore.QPointF(x + 14, y))
-    path.cubicTo(x + width * 0.35, y - height * 0.14, x + width * 0.7, y + height * 0.02, x + width - 10, y + height * 0.16)
+    path.cubicTo(x + width * 0.35, y - height * 0.14, x + width * 0.7, y + height * 0.02,
+                 x + width - 10, y + height * 0.16)
     path.cubicTo(x + width + 14, y + height * 0.4, x + width + 14, y + height * 0.6, x + width - 10, y + height * 0.84)
     path.cubicTo(x + width * 0.7, y + height * 0.98, x + width * 0.35, y + height * 1.14, x + 14, y + height)
     path.cubicTo(x - 18, y + height * 0.7, x - 18, y + height * 0.3, x + 14, y)
