@@ -169,12 +169,21 @@ def _curve_of_discs(mask: np.ndarray, geometry: Geometry) -> SpineCurve:
 
 
 def _main_axis(points: np.ndarray) -> np.ndarray:
-    """Return the unit axis of an elongated column, or superior where it is too short to have one."""
+    """Return the unit axis of an elongated column, or superior where it is too short to have one.
+
+    Raises
+    ------
+    SegmentationError
+        If a long column runs across the body by the image's header: then nothing is known of up and down.
+    """
     values, vectors = np.linalg.eigh(np.cov(points.T))
     axis = vectors[:, 2] * np.sign(vectors[2, 2] or 1.0)
-    if values[2] < 4 * values[1] or axis @ SUPERIOR < 0.5:
-        return SUPERIOR
-    return axis
+    elongated = values[2] > 4 * values[1]
+    if elongated and axis @ SUPERIOR < 0.5 and np.ptp(points @ axis) > 80:
+        raise SegmentationError("By the image's header the spine runs across the body, not from inferior to superior: "
+                                "the orientation in the header is wrong. Load the original DICOM, or correct it.",
+                                anchor="wrong-orientation")
+    return axis if elongated and axis @ SUPERIOR >= 0.5 else SUPERIOR
 
 
 def _robust_polynomial(t: np.ndarray, values: np.ndarray, weights: np.ndarray, degree: int):
