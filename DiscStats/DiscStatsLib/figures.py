@@ -169,7 +169,7 @@ def plot_groups(panels: Mapping[str, Mapping[float, Sequence[float]]], xlabel: s
 
 def plot_quality(values: Mapping[str, Sequence[float]], ylabel: str, limit: float | None = None):
     """Plot a quality measure by level: all values, median, and the limit below which discs are flagged."""
-    figure, axes = new_figure(6.2, 2.9)
+    figure, axes = new_figure(5.2, 2.5)
     axis = axes[0, 0]
     rng = np.random.default_rng(0)
     for n, (_level, data) in enumerate(values.items()):

@@ -66,7 +66,7 @@ def _cohort_figure(context: Context, folder: Path) -> Figure | None:
     if not path.exists():
         return None
     table = context.study.participants
-    rows = [r for r in table.rows if r["participant_id"] in context.everyone]
+    rows = [r for r in table.rows if "segment" in context.everyone.get(r["participant_id"], {})]
     per_level = level_columns(table.names)
     wanted = dict.fromkeys([*formula_variables(context.settings.formula), "age", "sex"])
     wanted = [v for v in wanted if v in table.names]
@@ -75,7 +75,7 @@ def _cohort_figure(context: Context, folder: Path) -> Figure | None:
     if not values and not grades or not rows:
         return None
     figure = save(context, plot_cohort(values, grades), folder, "cohort")
-    return Figure(figure, f"The {len(rows)} people of the analysis. Grades are counted per level.",
+    return Figure(figure, f"The {len(rows)} people with results. Grades are counted per level.",
                   "Distributions of the participants' variables")
 
 
