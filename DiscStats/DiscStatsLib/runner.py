@@ -22,6 +22,7 @@ from . import provenance
 from .steps import Outcome, Step, record_path, run_steps
 from .study import Study
 from .study_settings import Settings, make_settings
+from .study_simulated import label_results
 from .study_validate import Finding, validate
 
 PIPELINE = "DiscStatsLib.steps_pipeline:stages"
@@ -303,7 +304,9 @@ def _stop_on_findings(run: StudyRun, settings: Settings) -> None:
 
 
 def _write_tables(run: StudyRun, study: Study) -> None:
-    run.timings().write(study.output / "group" / "timings.tsv")
+    path = run.timings().write(study.output / "group" / "timings.tsv")
+    if study.simulated:
+        label_results([path, path.with_suffix(".json")])
 
 
 @contextmanager

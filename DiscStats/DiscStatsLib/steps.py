@@ -13,6 +13,7 @@ from . import provenance
 from .provenance import Record
 from .study import Person, Study
 from .study_settings import Settings
+from .study_simulated import label_results
 
 
 @dataclass
@@ -209,6 +210,7 @@ def _run_one(step: Step, context: Context, dry_run: bool, verify: bool) -> Outco
     _remove_outputs(earlier, study)
     try:
         outputs = step.run(context)
+        outputs = label_results(outputs) if study.simulated else outputs
         record.outputs = provenance.fingerprints(outputs, study.relative)
         record.facts, record.notes = context.facts, context.notes
     except Cancelled:
@@ -248,6 +250,8 @@ def _work(step: Step, context: Context, earlier: Record | None):
             if need in records:
                 inputs.update(records[need].outputs)
     parameters = {**context.settings.pick(*step.parameters), **step.extra(context)}
+    if context.study.simulated:
+        parameters["simulated"] = True
     return provenance.step_key(step.name, step.version, parameters, inputs), parameters, inputs
 
 

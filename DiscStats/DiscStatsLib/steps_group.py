@@ -18,7 +18,8 @@ from .study_settings import MAPS
 JOINED = {"discs": ("measure", "desc-discs_measures.tsv"), "regions": ("measure", "desc-regions_measures.tsv"),
           "registration": ("atlas", "desc-registration_quality.tsv"),
           "agreement": ("score", "desc-agreement_measures.tsv")}
-_TEXT = ("participant_id", "level", "region", "map", "unit", "flags", "label", "status", "backend", "notes", "name")
+_TEXT = ("participant_id", "level", "region", "map", "unit", "flags", "label", "status", "backend", "notes", "name",
+         "data")
 
 
 def read_rows(path: Path) -> Table:

@@ -61,6 +61,14 @@ def test_grade_lowers_both_maps_in_the_nucleus(run, study):
 def test_simulated_on_page_and_in_description(run, study):
     assert SIMULATED in run.report.read_text(encoding="utf-8")
     assert json.loads(output(study, "dataset_description.json").read_text())["Simulated"] is True
+    tables, images = (list(output(study, "").rglob(f"*.{end}")) for end in ("tsv", "nii.gz"))
+    assert len(tables) > 10 and len(images) > 20
+    for path in tables:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert all(line.endswith("SIMULATED") for line in lines[1:]), path
+    for path in images:
+        sidecar = path.with_name(path.name.replace(".nii.gz", ".json"))
+        assert json.loads(sidecar.read_text(encoding="utf-8"))["Simulated"] is True, path
 
 
 def test_report_says_that_signal_is_not_t2(run):
