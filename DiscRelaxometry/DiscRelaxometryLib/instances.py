@@ -182,7 +182,7 @@ def _main_axis(points: np.ndarray) -> np.ndarray:
     if elongated and axis @ SUPERIOR < 0.5 and np.ptp(points @ axis) > 80:
         raise SegmentationError("By the image's header the spine runs across the body, not from inferior to superior: "
                                 "the orientation in the header is wrong. Load the original DICOM, or correct it.",
-                                anchor="wrong-orientation")
+                                anchor="orientation")
     return axis if elongated and axis @ SUPERIOR >= 0.5 else SUPERIOR
 
 
