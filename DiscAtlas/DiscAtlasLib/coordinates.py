@@ -25,11 +25,11 @@ from .shape import DiscShape, quadratic
 #: Half height (mm) of every disc in slab coordinates: CC is stretched, so that both endplates can move on their own.
 SLAB_HALF_HEIGHT = 12.0
 #: Control point spacing in slab coordinates, mm.
-LATTICE = 12.0
+LATTICE = 16.0
 #: Weight of the bending energy against mean squared surface distance.
-BENDING = 0.02
+BENDING = 0.1
 #: Widths (mm, slab) of the smoothing of the remaining displacement, coarse to fine.
-FLOW_SIGMAS = (8.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.5, 2.0, 2.0)
+FLOW_SIGMAS = (8.0, 5.0, 4.0, 3.0, 2.5, 2.5, 2.0, 2.0)
 #: Largest Lipschitz constant of the coarse fit; below 1 a displacement is one-to-one and can be inverted by iteration.
 INJECTIVE = 0.9
 
@@ -45,15 +45,24 @@ class Slab:
     logheight: np.ndarray
 
     @classmethod
-    def of(cls, shape: DiscShape, width: float | None = None) -> Slab:
-        """Return the slab coordinates of a shape; `width` (mm) replaces a half width that the image does not show."""
-        half = shape.half.copy()
-        mid, logheight = shape.mid, shape.logheight
-        if width is not None:
-            ratio = width / half[0]
-            scale = np.array([1, ratio, 1, ratio**2, ratio, 1])
-            mid, logheight, half[0] = mid * scale, logheight * scale, width
-        return cls(shape.center, shape.axes, half, mid, logheight)
+    def of(cls, shape: DiscShape, half: np.ndarray | None = None, middle: float = 0.0) -> Slab:
+        """Return the slab coordinates of a shape.
+
+        Parameters
+        ----------
+        half : ndarray, shape (2,), optional
+            Half width and depth (mm) in place of the shape's.
+        middle : float
+            AP frame coordinate of the slab's center, mm.
+        """
+        if half is None:
+            return cls(shape.center, shape.axes, shape.half, shape.mid, shape.logheight)
+        # The quadratics, in the new normalized coordinates u', v': u = p u', v = q v' + r.
+        p, q, r = half[0] / shape.half[0], half[1] / shape.half[1], middle / shape.half[1]
+        change = np.array([[1, 0, r, 0, 0, r * r], [0, p, 0, 0, p * r, 0], [0, 0, q, 0, 0, 2 * q * r],
+                           [0, 0, 0, p * p, 0, 0], [0, 0, 0, 0, p * q, 0], [0, 0, 0, 0, 0, q * q]])
+        return cls(shape.center + middle * shape.axes[1], shape.axes, np.array([*half, shape.half[2]]),
+                   change @ shape.mid, change @ shape.logheight)
 
     def normalize(self, lps: np.ndarray) -> np.ndarray:
         """Map (..., 3) LPS mm to slab coordinates."""
@@ -81,7 +90,7 @@ class Field:
 
     def at(self, points: np.ndarray) -> np.ndarray:
         """Return the displacement at (..., 3) points; beyond the grid, that of its border."""
-        return _sample(self.values, self._index(points))
+        return _sample(self.values, self.index(points))
 
     def inverse_at(self, points: np.ndarray, iterations: int = 8) -> np.ndarray:
         """Return the (..., 3) points that the field takes to `points`, by Newton's method with the field's Jacobian."""
@@ -93,12 +102,13 @@ class Field:
             error = x + self.at(x) - points
             if np.abs(error).max(initial=0) < 1e-3:
                 break
-            local = _sample(inverse, self._index(x)).reshape(*x.shape[:-1], 3, 3)
+            local = _sample(inverse, self.index(x)).reshape(*x.shape[:-1], 3, 3)
             # A step longer than a grid step would leave the linear neighborhood.
             x = x - np.clip(np.einsum("...ab,...b->...a", local, error), -2 * self.step, 2 * self.step)
         return x
 
-    def _index(self, points):
+    def index(self, points: np.ndarray) -> np.ndarray:
+        """Return the continuous grid indices (3, ...) of (..., 3) points."""
         return np.moveaxis((points - self.low) / self.step, -1, 0)
 
 
@@ -139,10 +149,9 @@ def match(fixed: DiscShape, moving: DiscShape) -> Correspondence:
     RegistrationError
         If a disc has no surface, or the surfaces can not be brought together without folding.
     """
-    ratio = fixed.half[0] / fixed.half[1]
-    slab_f, slab_m = Slab.of(fixed), Slab.of(moving, ratio * moving.half[1] if any(moving.cut) else None)
+    slab_f, slab_m = _slabs(fixed, moving)
     scale = np.array([slab_f.half[0], slab_f.half[1], SLAB_HALF_HEIGHT])
-    level_f, level_m = LevelSet(fixed, slab_f, scale), LevelSet(moving, slab_m, scale)
+    level_f, level_m = LevelSet.cached(fixed, slab_f, scale), LevelSet(moving, slab_m, scale)
     for attempt in range(4):
         refinement = fit_refinement(level_f, level_m, LATTICE, BENDING * 4**attempt)
         if refinement.lipschitz() < INJECTIVE:
@@ -152,7 +161,40 @@ def match(fixed: DiscShape, moving: DiscShape) -> Correspondence:
                                 "Check the segmentation, or leave the level out.", anchor="folding")
     values = np.moveaxis(refinement.displacement(level_f.grid), -1, 0)
     field = _flow(level_f, level_m, Field(level_f.low, level_f.step, values))
+    if not any(fixed.cut) and not any(moving.cut):
+        field = _centered(fixed, slab_f, slab_m, scale, field)
     return Correspondence(slab_f, slab_m, scale, field)
+
+
+def _centered(fixed: DiscShape, slab_f: Slab, slab_m: Slab, scale: np.ndarray, field: Field) -> Field:
+    """Shift and scale the field along LR until the mapped disc has the moving disc's LR mean and SD.
+
+    Slices some millimeters apart show a lateral border to half a slice, but moments to a fraction of that.
+    """
+    points = slab_f.normalize(fixed.geometry.index_to_world(np.argwhere(fixed.distance < 0)[:, ::-1]))
+    gradient = np.stack([np.stack(np.gradient(v, field.step), 0) for v in field.values])
+    determinant = np.linalg.det(np.moveaxis(gradient, (0, 1), (-2, -1)) + np.eye(3))
+    there = (points * scale + field.at(points * scale)) / scale
+    # Volume of a voxel in the moving disc: both slabs' heights and the field's determinant.
+    volume = (np.exp(quadratic(*there.T[:2]) @ slab_m.logheight - quadratic(*points.T[:2]) @ slab_f.logheight)
+              * _sample(determinant[None], field.index(points * scale))[:, 0])
+    mean = np.average(there[:, 0], weights=volume)
+    spread = np.sqrt(np.average((there[:, 0] - mean) ** 2, weights=volume))
+    # Slab coordinates of a whole disc have mean 0 and SD one half by their definition.
+    factor, shift = 0.5 / spread, -mean * 0.5 / spread * scale[0]
+    x = field.low[0] + field.step * np.arange(field.values.shape[1])
+    values = field.values.copy()
+    values[0] = (x[:, None, None] + values[0]) * factor + shift - x[:, None, None]
+    return Field(field.low, field.step, values)
+
+
+def _slabs(fixed: DiscShape, moving: DiscShape) -> tuple[Slab, Slab]:
+    """Return slab coordinates of both discs by what both show: moments, or the chord where one is cut."""
+    if not any(moving.cut) and not any(fixed.cut):
+        return Slab.of(fixed), Slab.of(moving)
+    # The width that the image does not show is the atlas's, scaled like the depth.
+    ratio = fixed.half[0] / fixed.chord[0]
+    return tuple(Slab.of(s, np.array([ratio, 1.0]) * s.chord[0], s.chord[1]) for s in (fixed, moving))
 
 
 def _flow(fixed: LevelSet, moving: LevelSet, field: Field) -> Field:
@@ -170,9 +212,10 @@ def _flow(fixed: LevelSet, moving: LevelSet, field: Field) -> Field:
         sums = np.zeros((4, *field.values.shape[1:]))
         index = np.rint((points[ok] - field.low) / field.step).astype(int)
         index = tuple(np.clip(index, 0, np.array(sums.shape[1:]) - 1).T)
+        weight = 0.1 / (fixed.variance[ok] + moving.variance_at(points[ok]))
         for axis in range(3):
-            np.add.at(sums[axis], index, push[:, axis])
-        np.add.at(sums[3], index, 1.0)
+            np.add.at(sums[axis], index, weight * push[:, axis])
+        np.add.at(sums[3], index, weight)
         sums = np.stack([ndimage.gaussian_filter(s, sigma / field.step, mode="constant", truncate=3) for s in sums])
         step = sums[:3] / (sums[3] + 0.05 * np.percentile(sums[3][index], 50))
         steepness = max(np.abs(np.stack(np.gradient(v, field.step))).sum(0).max() for v in step)

@@ -16,7 +16,9 @@ REACH = 1.35
 #: Grid step in scaled slab coordinates, mm.
 STEP = 1.25
 #: Surface points used by the fit; more do not change it.
-FIT_POINTS = 1000
+FIT_POINTS = 700
+#: Variance (mm2) of a surface position at which a point has weight 1.
+VARIANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,19 @@ class LevelSet:
         # Divided by its gradient, the value is the distance in slab millimeters near the surface.
         self.value = np.clip(value / np.maximum(norm, 0.05), -6, 6)
         self.surface = self._surface()
+        self.variance = self.variance_at(self.surface)
+
+    @classmethod
+    def cached(cls, shape: DiscShape, slab, scale: np.ndarray) -> LevelSet:
+        """Return the level set of a shape that many are matched to, kept with the shape."""
+        key = (slab.half.tobytes(), scale.tobytes())
+        if getattr(shape, "_level_set", (None,))[0] != key:
+            shape._level_set = (key, cls(shape, slab, scale))
+        return shape._level_set[1]
+
+    def variance_at(self, points):
+        """Return the variance (mm2) of the surface's position near (n, 3) points."""
+        return self.shape.uncertainty_at(self.slab.place(points / self.scale)) ** 2
 
     def _surface(self) -> np.ndarray:
         """Return points on the zero level, projected from the grid points beside it."""
@@ -95,7 +110,7 @@ class LevelSet:
 
 
 def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: float,
-                   iterations: int = 6) -> Refinement:
+                   iterations: int = 5) -> Refinement:
     """Fit a displacement of fixed slab points so that both surfaces meet (Gauss-Newton, bending penalty).
 
     Parameters
@@ -110,7 +125,8 @@ def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: f
     origin, n = -(count - 1) / 2 * spacing, int(np.prod(count))
     penalty = bending * _bending(count).toarray()
     penalty[np.diag_indices(n)] += 1e-6
-    surface_f, surface_m = _thin(fixed.surface), _thin(moving.surface)
+    pick_f, pick_m = _thin(fixed.surface), _thin(moving.surface)
+    surface_f, surface_m = fixed.surface[pick_f], moving.surface[pick_m]
     basis_f = _design(surface_f, origin, spacing, count)
     c = np.zeros((3, *count))
     for _ in range(iterations):
@@ -118,13 +134,13 @@ def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: f
         # Fixed surface points, pushed, should lie on the moving surface ...
         pushed = surface_f + refinement.displacement(surface_f)
         d1, g1 = moving.at(pushed)
-        w1 = moving.seen(pushed) / len(pushed)
+        w1 = moving.seen(pushed) * VARIANCE / (fixed.variance[pick_f] + moving.variance_at(pushed)) / len(pushed)
         # ... and moving surface points, pulled, on the fixed one.
         pulled = surface_m
         for _ in range(4):
             pulled = surface_m - refinement.displacement(pulled)
         d2, g2 = fixed.at(pulled)
-        w2 = fixed.seen(pulled) / len(pulled)
+        w2 = fixed.seen(pulled) * VARIANCE / (moving.variance[pick_m] + fixed.variance_at(pulled)) / len(pulled)
         rows = np.vstack([_rows(basis_f, g1, w1), _rows(_design(pulled, origin, spacing, count), -g2, w2)])
         residual = np.concatenate([d1 * np.sqrt(w1), d2 * np.sqrt(w2)])
         # Single precision halves the time of the one large product and costs no accuracy that a distance has.
@@ -142,8 +158,8 @@ def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: f
 
 
 def _thin(points: np.ndarray) -> np.ndarray:
-    """Return an even subset of the surface points."""
-    return points[np.linspace(0, len(points) - 1, min(len(points), FIT_POINTS)).astype(int)]
+    """Return indices of an even subset of the surface points."""
+    return np.linspace(0, len(points) - 1, min(len(points), FIT_POINTS)).astype(int)
 
 
 def _rows(basis, gradient, weight) -> np.ndarray:

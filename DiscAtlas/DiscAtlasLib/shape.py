@@ -36,11 +36,14 @@ class DiscShape:
     value : int
         Label value.
     center : ndarray, shape (3,)
-        LPS mm; the middle of the mid-sagittal AP chord.
+        LPS mm: the centroid; of a cut disc the middle of the mid-sagittal chord.
     axes : ndarray, shape (3, 3)
         Rows LR, AP, CC, orthonormal.
     half : ndarray, shape (3,)
-        Half width (LR), half depth (AP, mid-sagittal) and half mean height (CC) in mm.
+        Half width (LR), half depth (AP) and half mean height (CC) in mm; of a whole disc twice the SD along the axis
+        (exact for an ellipse, and steadier than the borders), of a cut one from the mid-sagittal chord.
+    chord : tuple of float
+        Half length and middle (AP frame coordinate) of the mid-sagittal chord, mm.
     distance : ndarray, shape (k, j, i)
         Signed distance in mm, negative inside, on `geometry` (the disc's surroundings, with a margin).
     geometry : Geometry
@@ -58,6 +61,7 @@ class DiscShape:
     center: np.ndarray
     axes: np.ndarray
     half: np.ndarray
+    chord: tuple[float, float]
     distance: np.ndarray
     geometry: Geometry
     cut: tuple[bool, bool]
@@ -83,6 +87,19 @@ class DiscShape:
         """Return the signed distance (mm) at (..., 3) LPS points; beyond the grid, that of its nearest voxel."""
         index = self.geometry.world_to_index(lps)[..., ::-1]
         return ndimage.map_coordinates(self.distance, np.moveaxis(index, -1, 0), order=1, mode="nearest")
+
+    def uncertainty_at(self, lps: np.ndarray) -> np.ndarray:
+        """Return the standard error (mm) of the surface's position near (n, 3) LPS points.
+
+        It is that of a position known to a voxel, along the surface's normal; 0.2 mm of it comes from the observer.
+        """
+        direction = np.array(self.geometry.direction).reshape(3, 3)
+        spacing = np.array(self.geometry.spacing)
+        steps = direction * (spacing / 2)
+        normal = np.stack([(self.distance_at(lps + steps[:, a]) - self.distance_at(lps - steps[:, a])) / spacing[a]
+                           for a in range(3)], axis=-1)
+        normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-3)
+        return np.sqrt((normal**2 * spacing**2 / 12).sum(-1) + 0.2**2)
 
     def seen_at(self, lps: np.ndarray) -> np.ndarray:
         """Return whether the image shows the disc's tissue at (..., 3) LPS points (the sides that are not cut do)."""
@@ -112,23 +129,25 @@ def disc_shape(labels: Image, value: int, person: str = "") -> DiscShape:
     edges = _lateral_edges(mask, box, labels.geometry)
     padded, geometry, at_cut = _pad(mask, box, labels.geometry, edges)
     points = geometry.index_to_world(np.argwhere(padded & ~at_cut)[:, ::-1])
-    center, axes, xyz, depth = _placed(points, _canal_x(labels, points), whole=False)
+    center, axes, xyz, chord = _placed(points, _canal_x(labels, points), whole=False)
     step = abs(axes[0] @ geometry.matrix3).max()
     seen = (xyz[:, 0].min() - step / 2, xyz[:, 0].max() + step / 2)
-    cut = tuple(bool(edges[side]["large"] and abs(reach) < CUT_REACH * depth)
+    cut = tuple(bool(edges[side]["large"] and abs(reach) < CUT_REACH * 2 * chord[0])
                 for side, reach in (("right", seen[0]), ("left", seen[1])))
     if not any(cut):
-        center, axes, xyz, depth = _placed(points, None, whole=True)
+        center, axes, xyz, chord = _placed(points, None, whole=True)
         seen = (xyz[:, 0].min() - step / 2, xyz[:, 0].max() + step / 2)
     if edges and not all(cut):
         padded = padded & ~_far(at_cut, edges, cut, padded.shape)
-    width = WIDTH_TO_DEPTH * depth / 2 if any(cut) else 2 * xyz[:, 0].std()
+    whole = not any(cut)
+    half = np.array([2 * xyz[:, 0].std(), 2 * xyz[:, 1].std(), 1.0] if whole else
+                    [WIDTH_TO_DEPTH * chord[0], chord[0], 1.0])
     for side, is_cut in zip(("right", "left"), cut):
         if is_cut:
             notes.append(f"cut at the patient's {side}")
     distance = signed_distance(padded, geometry)
-    shape = DiscShape(value, center, axes, np.array([width, depth / 2, 1.0]), distance, geometry, cut, seen,
-                      np.zeros(6), np.zeros(6), notes)
+    shape = DiscShape(value, center, axes, half, chord, distance, geometry, cut, seen, np.zeros(6), np.zeros(6),
+                      notes)
     _fit_surfaces(shape)
     return shape
 
@@ -273,12 +292,14 @@ def _frame(points: np.ndarray, midline: float | None, whole: bool):
 
 
 def _placed(points, midline, whole):
-    """Return center, axes, the points in frame mm, and the mid-sagittal depth."""
+    """Return center, axes, the points in frame mm, and the mid-sagittal chord (half length, middle)."""
     center, axes = _frame(points, midline, whole)
     xyz = (points - center) @ axes.T
     depth, middle = _depth(xyz)
+    if whole:
+        return center, axes, xyz, (depth / 2, middle)
     xyz[:, 1] -= middle
-    return center + middle * axes[1], axes, xyz, depth
+    return center + middle * axes[1], axes, xyz, (depth / 2, 0.0)
 
 
 def _orient(cc, ap, lr):

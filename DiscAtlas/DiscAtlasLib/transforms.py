@@ -44,29 +44,34 @@ class DisplacementField:
 
     def jacobian(self) -> np.ndarray:
         """Return the determinant of the map's Jacobian at the grid's voxels; negative values are folds."""
+        return np.linalg.det(self._jacobian_matrix())
+
+    def _jacobian_matrix(self) -> np.ndarray:
         steps = self.geometry.spacing[::-1]
         by_index = np.stack([np.stack(np.gradient(self.vectors[..., a].astype(float), *steps)[::-1], -1)
                              for a in range(3)], -2)
         direction = np.array(self.geometry.direction).reshape(3, 3)
-        return np.linalg.det(by_index @ direction.T + np.eye(3))
+        return by_index @ direction.T + np.eye(3)
 
     def inverse(self, geometry: Geometry, guess: PointMap) -> DisplacementField:
         """Return the inverse map sampled on `geometry`; `guess` is an approximate inverse, such as the affine one.
 
-        Newton's method with the Jacobian of the guess; points whose inverse lies outside the grid keep the guess.
+        Newton's method with the field's own Jacobian; beyond the grid the displacement is that of its border.
         """
-        target = grid_points(geometry)
-        x = guess(target)
-        unit = np.eye(3)
-        base = guess(np.zeros((1, 3)))
-        inverse_jacobian = np.stack([(guess(unit[a:a + 1]) - base)[0] for a in range(3)], -1)
-        for _ in range(25):
-            error = self(x) - target
-            known = np.isfinite(error).all(-1)
-            if np.abs(error[known]).max(initial=0) < 5e-3:
+        target = grid_points(geometry).reshape(-1, 3)
+        inverse_jacobian = np.linalg.inv(self._jacobian_matrix()).reshape(*self.geometry.shape, 9)
+        x = np.array(guess(target), float)
+        open_points = np.arange(len(x))
+        for _ in range(15):
+            index = np.clip(self.geometry.world_to_index(x[open_points]), 0, np.array(self.geometry.size) - 1)[:, ::-1].T
+            error = x[open_points] + _interpolate(self.vectors, index) - target[open_points]
+            local = _interpolate(inverse_jacobian, index).reshape(-1, 3, 3)
+            step = np.clip(np.einsum("nab,nb->na", local, error), -3 * STEP, 3 * STEP)
+            x[open_points] -= step
+            open_points = open_points[np.abs(error).max(1) > 2e-3]
+            if not len(open_points):
                 break
-            x = np.where(known[..., None], x - np.nan_to_num(error) @ inverse_jacobian.T * 0.9, x)
-        return DisplacementField((x - target).astype(np.float32), geometry)
+        return DisplacementField((x - target).astype(np.float32).reshape(*geometry.shape, 3), geometry)
 
     def to_sitk(self) -> sitk.DisplacementFieldTransform:
         """Return the map as an ITK transform; outside its grid that is the identity."""
@@ -96,6 +101,12 @@ class LevelTransform:
     value: int
     to_person: DisplacementField
     to_atlas: DisplacementField
+
+
+def _interpolate(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return (n, c) linear interpolations of (k, j, i, c) values at (3, n) indices."""
+    return np.stack([ndimage.map_coordinates(values[..., c], index, order=1, mode="nearest", output=float)
+                     for c in range(values.shape[-1])], axis=-1)
 
 
 def grid_points(geometry: Geometry) -> np.ndarray:

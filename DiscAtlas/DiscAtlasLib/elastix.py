@@ -1,0 +1,196 @@
+"""Backend Elastix: rigid, affine and B-spline registration of signed distance maps with itk-elastix.
+
+itk-elastix 0.25.4 crashes on a B-spline with two or more threads, so each process uses one thread and the levels run in
+several processes.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from DiscRelaxometryLib.errors import RegistrationError
+from DiscRelaxometryLib.progress import ProgressCallback
+from DiscRelaxometryLib.resources import resource_path
+
+from .shape import DiscShape
+from .start import Problem, composed, pose
+
+PARAMETER_FILES = ("1_rigid.txt", "2_affine.txt", "3_bspline.txt")
+
+
+def match_elastix(pairs: list[tuple[DiscShape, DiscShape]], progress: ProgressCallback,
+                  workers: int | None = None, folder: str | os.PathLike | None = None) -> list:
+    """Match each pair of discs by Elastix.
+
+    Parameters
+    ----------
+    pairs : list of (DiscShape, DiscShape)
+        The atlas's and the person's disc of each level.
+    progress : callable
+        Called after each level.
+    workers : int, optional
+        Processes, each with one thread; by default one a core, at most one a level. 1 works in this process.
+    folder : path, optional
+        Parameter files in place of the shipped ones.
+
+    Returns
+    -------
+    list
+        A (map,) tuple or a RegistrationError for each pair.
+    """
+    problems = [pose(fixed, moving) for fixed, moving in pairs]
+    files = parameter_files(folder)
+    workers = min(workers or os.cpu_count() or 1, len(problems))
+    outcomes: list = [None] * len(problems)
+    if workers <= 1:
+        for step, problem in enumerate(problems):
+            outcomes[step] = _guarded(problem, files)
+            progress((step + 1) / len(problems), f"{problem.name}: Elastix")
+        return [_finish(p, o) for p, o in zip(problems, outcomes)]
+    # Spawned, not forked: ITK's threads do not survive a fork.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(_guarded, _plain(p), files): n for n, p in enumerate(problems)}
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                number = futures[future]
+                outcomes[number] = future.result()
+                progress(done / len(problems), f"{problems[number].name}: Elastix")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [_finish(p, o) for p, o in zip(problems, outcomes)]
+
+
+match_elastix.name = "elastix"
+
+
+def parameter_files(folder: str | os.PathLike | None = None) -> list[str]:
+    """Return the paths of the three parameter files."""
+    root = resource_path("Parameters", "DiscAtlasLib") if folder is None else Path(folder)
+    missing = [f for f in PARAMETER_FILES if not (root / f).exists()]
+    if missing:
+        raise RegistrationError(f"Elastix parameter files are missing from '{root}': {', '.join(missing)}.")
+    return [str(root / f) for f in PARAMETER_FILES]
+
+
+def _plain(problem: Problem) -> Problem:
+    """Return the problem without its point maps, which are closures and can not travel to another process."""
+    return Problem(problem.fixed, problem.moving, problem.mask, None, None, problem.name)
+
+
+def _finish(problem: Problem, outcome):
+    if isinstance(outcome, Exception):
+        return outcome
+    return (composed(problem, to_sitk(outcome)),)
+
+
+def _guarded(problem: Problem, files: list[str]):
+    """Return the parameter maps that Elastix found, or the error in plain words."""
+    try:
+        return run_elastix(problem, files)
+    except RegistrationError as error:
+        return error
+
+
+def run_elastix(problem: Problem, files: list[str]) -> list[dict]:
+    """Run Elastix on one problem and return its transform parameter maps, first applied first.
+
+    Raises
+    ------
+    RegistrationError
+        In plain words, where Elastix only says that it stopped.
+    """
+    try:
+        import itk
+    except ImportError as error:
+        raise RegistrationError("Elastix is not installed: install the package itk-elastix, or choose the backend "
+                                "'coordinates'.", anchor="no-elastix") from error
+    parameters = itk.ParameterObject.New()
+    for file in files:
+        parameters.AddParameterFile(file)
+    images = [_itk_image(itk, i) for i in (problem.fixed, problem.moving, problem.mask)]
+    # Elastix and transformix leave files where they are told, or in the working directory.
+    with tempfile.TemporaryDirectory() as folder:
+        method = itk.ElastixRegistrationMethod.New(images[0], images[1])
+        method.SetFixedMask(images[2])
+        method.SetParameterObject(parameters)
+        method.SetOutputDirectory(folder)
+        method.SetLogToConsole(False)
+        method.SetLogToFile(True)
+        method.SetLogFileName("elastix.log")
+        method.SetNumberOfThreads(1)
+        try:
+            method.UpdateLargestPossibleRegion()
+        except RuntimeError as error:
+            log = Path(folder) / "elastix.log"
+            text = (log.read_text(errors="replace") if log.exists() else "") + str(error)
+            raise RegistrationError(f"{problem.name}: {plain_words(text)}", anchor="elastix-failed") from error
+        found = method.GetTransformParameterObject()
+        return [{k: tuple(v) for k, v in dict(found.GetParameterMap(n)).items()}
+                for n in range(found.GetNumberOfParameterMaps())]
+
+
+def plain_words(log: str) -> str:
+    """Return what an Elastix log says went wrong, and the remedy."""
+    if "Too many samples map outside moving image buffer" in log:
+        return ("Elastix moved the disc out of the image: the two discs are too far apart or too different in size. "
+                "Check that the level's label is right and the disc complete, or use the backend 'coordinates'.")
+    if "No valid voxels" in log or "mask" in log.lower() and "empty" in log.lower():
+        return ("Elastix found no voxel to compare: the disc is hardly in the image. Check the segmentation, or use "
+                "the backend 'coordinates'.")
+    last = [line.strip() for line in log.splitlines() if "rror" in line]
+    return f"Elastix stopped ({last[-1] if last else 'no reason given'}). Use the backend 'coordinates' for this level."
+
+
+def _itk_image(itk, image):
+    view = itk.image_from_array(np.ascontiguousarray(image.array))
+    view.SetSpacing(image.geometry.spacing)
+    view.SetOrigin(image.geometry.origin)
+    return view
+
+
+def to_sitk(maps: list[dict]) -> sitk.CompositeTransform:
+    """Return Elastix's transform parameter maps (first applied first) as one ITK transform.
+
+    Raises
+    ------
+    RegistrationError
+        If a map holds a transform other than Euler, affine and cubic B-spline.
+    """
+    composite = sitk.CompositeTransform(3)
+    for parameters in reversed(maps):  # ITK applies the transform added last first.
+        composite.AddTransform(_one(parameters))
+    return composite
+
+
+def _one(parameters: dict) -> sitk.Transform:
+    kind = parameters["Transform"][0]
+    values = [float(v) for v in parameters["TransformParameters"]]
+    if kind == "BSplineTransform":
+        transform = sitk.BSplineTransform(3, 3)
+        fixed = [float(v) for key in ("GridSize", "GridOrigin", "GridSpacing") for v in parameters[key]]
+        # Elastix lists direction cosines column by column, ITK row by row.
+        direction = np.array([float(v) for v in parameters["GridDirection"]]).reshape(3, 3).T.ravel()
+        transform.SetFixedParameters([*fixed, *direction])
+        transform.SetParameters(values)
+        return transform
+    center = [float(v) for v in parameters.get("CenterOfRotationPoint", (0, 0, 0))]
+    if kind == "AffineTransform":
+        transform = sitk.AffineTransform(3)
+        transform.SetFixedParameters(center)
+        transform.SetParameters(values)
+        return transform
+    if kind == "EulerTransform":
+        transform = sitk.Euler3DTransform()
+        transform.SetCenter(center)
+        transform.SetComputeZYX(parameters.get("ComputeZYX", ("false",))[0] == "true")
+        transform.SetParameters(values)
+        return transform
+    raise RegistrationError(f"Elastix used a transform of kind '{kind}', which can not be written for Slicer: use "
+                            "EulerTransform, AffineTransform and BSplineTransform in the parameter files.")

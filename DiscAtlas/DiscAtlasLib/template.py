@@ -1,0 +1,193 @@
+"""Unbiased group-wise template: average the people's discs in shape, level by level, until the mean map is identity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from DiscRelaxometryLib import __version__
+from DiscRelaxometryLib.errors import RegistrationError
+from DiscRelaxometryLib.image import Geometry, Image
+from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_name, disc_value
+from DiscRelaxometryLib.progress import ProgressCallback, silent
+
+from .atlas import Atlas, make_atlas
+from .coordinates import match
+from .parametric import LITERATURE, disc_level
+from .shape import DiscShape, disc_shape, signed_distance
+from .transforms import DisplacementField, grid_points
+
+#: Half size (mm, LR AP CC) of the grid on which one level's template is built, centered on the disc.
+_EXTENT = np.array([38.0, 34.0, 24.0])
+#: Iterations stop when the mean map moves the template's disc by less than this (mm, mean).
+CONVERGED = 0.1
+
+
+@dataclass
+class _Level:
+    """One level under construction, in frame coordinates written as LPS (x left, -y anterior, z cranial)."""
+
+    value: int
+    distance: np.ndarray
+    geometry: Geometry
+    moves: list[float]
+
+    def shape(self) -> DiscShape:
+        labels = Image(np.where(self.distance < 0, self.value, 0).astype(np.uint8), self.geometry)
+        return disc_shape(labels, self.value, "template")
+
+
+def build_template(people: Sequence[tuple[str, Image]], levels: Sequence[str] = LUMBAR_LEVELS, iterations: int = 4,
+                   symmetric: bool = False, spacing: float = 1.0, provenance: dict | None = None,
+                   progressCallback: ProgressCallback | None = None) -> Atlas:
+    """Return the mean discs of many people as an atlas.
+
+    Each iteration registers the template to everybody by disc coordinates, averages where its points go in the people's
+    disc frames (pose is not shape), and moves the template there. Discs that the images cut laterally count where they
+    are seen; where nobody's is, the literature's width over depth stays.
+
+    Parameters
+    ----------
+    people : sequence of (str, Image)
+        Identifier and disc labels.
+    levels : sequence of str
+    iterations : int
+        At most; fewer when the template moves by less than 0.1 mm.
+    symmetric : bool
+        Make each disc its own mirror image, which a laterality that nobody verified needs.
+    spacing : float
+        Grid step of the atlas, mm.
+    provenance : dict, optional
+        Source and license of the people's data, added to the atlas's provenance.
+
+    Raises
+    ------
+    RegistrationError
+        If fewer than two people have a level.
+    """
+    progress = progressCallback or silent
+    shapes, problems = collect_shapes(people, levels)
+    built = {}
+    for step, name in enumerate(levels):
+        value = disc_value(name)
+        ready = shapes[value]
+        if len(ready) < 2:
+            raise RegistrationError(f"{name}: only {len(ready)} people have a usable disc, a template needs two. "
+                                    f"{' '.join(problems)}", anchor="template-people")
+
+        def report(fraction, text, step=step, name=name):
+            progress((step + fraction) / len(levels), f"{name}: {text}")
+
+        built[value] = build_level(value, [s for _, s in ready], iterations, symmetric, report)
+    labels = _compose(built, shapes, spacing)
+    return make_atlas(labels, {
+        "name": "Group template", **(provenance or {}), "software": f"DiscAtlas {__version__}",
+        "people": {disc_name(v): [p for p, _ in s] for v, s in shapes.items()}, "problems": problems,
+        "convergence_mm": {disc_name(v): [round(m, 3) for m in level.moves] for v, level in built.items()},
+        "symmetric": symmetric, "method": "disc coordinates, mean of maps in disc frames; Docs/method/atlas.md"})
+
+
+def collect_shapes(people, levels) -> tuple[dict[int, list[tuple[str, DiscShape]]], list[str]]:
+    """Return the usable shapes of each level, and the sentences of those that are not."""
+    shapes = {disc_value(n): [] for n in levels}
+    problems = []
+    for person, labels in people:
+        for value, found in shapes.items():
+            try:
+                found.append((person, disc_shape(labels, value, person)))
+            except RegistrationError as error:
+                problems.append(str(error))
+    return shapes, problems
+
+
+def build_level(value: int, shapes: list[DiscShape], iterations: int, symmetric: bool = False,
+                progress: Callable = silent) -> _Level:
+    """Return the mean disc of one level."""
+    level = _start(value, shapes)
+    points = grid_points(level.geometry)
+    for iteration in range(iterations):
+        fixed = level.shape()
+        total, weight = np.zeros(points.shape), np.zeros(points.shape[:-1])
+        every, count = np.zeros(points.shape), 0
+        for step, moving in enumerate(shapes):
+            progress((iteration + step / len(shapes)) / iterations, f"iteration {iteration + 1}, person {step + 1}")
+            try:
+                there = match(fixed, moving).forward(points)
+            except RegistrationError:
+                continue
+            place = moving.to_frame(there) * [1, -1, 1]
+            seen = moving.seen_at(there)
+            total += np.where(seen[..., None], place, 0)
+            weight += seen
+            every += place
+            count += 1
+        if count < 2:
+            raise RegistrationError(f"{disc_name(value)}: fewer than two discs could be matched to the template.")
+        # Where few see the disc, their mean fades into the mean of all extrapolated maps, without a step.
+        share = np.clip(weight / count * 2, 0, 1)[..., None]
+        mean = share * total / np.maximum(weight, 1)[..., None] + (1 - share) * every / count
+        field = DisplacementField((mean - points).astype(np.float32), level.geometry)
+        inside = level.distance < 0
+        # A common shift is pose, not shape.
+        shift = field.vectors[inside].mean(0)
+        field = DisplacementField(field.vectors - shift, level.geometry)
+        level.moves.append(float(np.linalg.norm(field.vectors[inside], axis=-1).mean()))
+        back = field.inverse(level.geometry, lambda p: p)
+        moved = fixed.distance_at(points + back.vectors)
+        if symmetric:
+            moved = (moved + moved[..., ::-1]) / 2
+        level.distance = moved
+        if level.moves[-1] < CONVERGED:
+            break
+    return level
+
+
+def _start(value: int, shapes: list[DiscShape]) -> _Level:
+    """Return the literature's disc, scaled to the people's mean mid-sagittal depth and height."""
+    geometry = Geometry((2 * _EXTENT + 1).astype(int), (1.0,) * 3, -_EXTENT)
+    name = disc_name(value)
+    size = LITERATURE.get(name, LITERATURE["L1-L2"])
+    depth = np.mean([s.chord[0] for s in shapes]) * 2 / size.depth
+    height = np.mean([s.half[2] for s in shapes]) * 2 / size.middle
+    xyz = grid_points(geometry) * [1, -1, 1] / [depth, depth, height]
+    return _Level(value, signed_distance(disc_level(xyz, size) < 0, geometry), geometry, [])
+
+
+def _compose(built: dict[int, _Level], shapes, spacing: float) -> Image:
+    """Place all levels at the people's mean relative poses on one grid."""
+    poses = _mean_poses(shapes)
+    corners = []
+    for value, level in built.items():
+        inside = grid_points(level.geometry)[level.distance < 0] * [1, -1, 1]
+        center, axes = poses[value]
+        corners.append(inside @ axes + center)
+    low = np.floor(np.min([c.min(0) for c in corners], axis=0)) - 4
+    high = np.ceil(np.max([c.max(0) for c in corners], axis=0)) + 4
+    geometry = Geometry(np.ceil((high - low) / spacing).astype(int) + 1, (spacing,) * 3, low)
+    points = grid_points(geometry)
+    best, labels = np.zeros(geometry.shape), np.zeros(geometry.shape, np.uint8)
+    for value, level in built.items():
+        center, axes = poses[value]
+        distance = level.shape().distance_at(((points - center) @ axes.T) * [1, -1, 1])
+        take = distance < best
+        best[take], labels[take] = distance[take], value
+    return Image(labels, geometry, {"content": "atlas discs"})
+
+
+def _mean_poses(shapes) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Return the mean center and axes of each level relative to the middle of the people's discs."""
+    by_person: dict[str, dict[int, DiscShape]] = {}
+    for value, found in shapes.items():
+        for person, shape in found:
+            by_person.setdefault(person, {})[value] = shape
+    complete = [p for p in by_person.values() if len(p) == len(shapes)]
+    if not complete:
+        raise RegistrationError("Nobody has all levels that the template should hold: leave a level out.",
+                                anchor="template-people")
+    poses = {}
+    for value in shapes:
+        centers = [p[value].center - np.mean([s.center for s in p.values()], axis=0) for p in complete]
+        u, _, vt = np.linalg.svd(np.mean([p[value].axes for p in complete], axis=0))
+        poses[value] = (np.mean(centers, axis=0), u @ vt)
+    return poses
