@@ -135,6 +135,11 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
         DiscAtlasLib.cohort.CohortRegistration
             ``registrations`` by person, ``quality`` (table), ``atlas``.
         """
+        if backend == "brainsfit":
+            from DiscAtlasLib.mrml import brainsfit_backend
+
+            # Slicer's program needs the scene: it runs here, not in a job's child process.
+            backend = brainsfit_backend()
         return self.registerJob(people, template, atlasFolder, backend, outputFolder, levels).run(progressCallback)
 
     def loadRegistrations(self, folder):
@@ -146,6 +151,20 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
     def showQuality(self, result, node=None):
         """Put the quality table of a registration into the scene and return its node."""
         return mrml.table_node(result.quality, _("Registration quality"), node)
+
+    def showRegistration(self, result, person):
+        """Put a person's transforms and quality table into the scene, in a folder of their own.
+
+        Returns
+        -------
+        dict of nodes
+            ``"quality"`` and, for each level, ``"L4-L5 to person"`` (resamples the person's images onto the atlas) and
+            ``"L4-L5 to atlas"`` (the other way).
+        """
+        from DiscAtlasLib.mrml import registration_nodes
+
+        with mrml.all_or_nothing():
+            return registration_nodes(self._registration(result, person))
 
     def showAtlas(self, atlas=None, name="Disc atlas"):
         """Put an atlas's discs into the scene as a segmentation (the shipped atlas by default)."""

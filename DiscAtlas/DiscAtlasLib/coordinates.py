@@ -152,8 +152,11 @@ def match(fixed: DiscShape, moving: DiscShape) -> Correspondence:
     slab_f, slab_m = _slabs(fixed, moving)
     scale = np.array([slab_f.half[0], slab_f.half[1], SLAB_HALF_HEIGHT])
     level_f, level_m = LevelSet.cached(fixed, slab_f, scale), LevelSet(moving, slab_m, scale)
+    anchor = None
+    if fixed.midline is not None and moving.midline is not None:
+        anchor = (slab_f.normalize(fixed.midline) * scale, float((slab_m.normalize(moving.midline) * scale)[0]))
     for attempt in range(4):
-        refinement = fit_refinement(level_f, level_m, LATTICE, BENDING * 4**attempt)
+        refinement = fit_refinement(level_f, level_m, LATTICE, BENDING * 4**attempt, anchor=anchor)
         if refinement.lipschitz() < INJECTIVE:
             break
     else:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+
 from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.progress import ProgressCallback
 from DiscRelaxometryLib.resources import resource_path

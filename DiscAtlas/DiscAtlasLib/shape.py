@@ -53,6 +53,8 @@ class DiscShape:
         LR frame coordinates (mm) between which the image shows the disc.
     mid, logheight : ndarray
         Quadratic polynomials of the mid-surface (mm) and of the log half height, in x / half[0] and y / half[1].
+    midline : ndarray, shape (3,), or None
+        Center of the spinal canal at the disc's height (LPS mm), where it is labelled and whole.
     notes : list of str
         What is unusual: pieces dropped, sides cut, edges touched.
     """
@@ -68,6 +70,7 @@ class DiscShape:
     seen: tuple[float, float]
     mid: np.ndarray
     logheight: np.ndarray
+    midline: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -129,7 +132,8 @@ def disc_shape(labels: Image, value: int, person: str = "") -> DiscShape:
     edges = _lateral_edges(mask, box, labels.geometry)
     padded, geometry, at_cut = _pad(mask, box, labels.geometry, edges)
     points = geometry.index_to_world(np.argwhere(padded & ~at_cut)[:, ::-1])
-    center, axes, xyz, chord = _placed(points, _canal_x(labels, points), whole=False)
+    midline = _canal_center(labels, points)
+    center, axes, xyz, chord = _placed(points, None if midline is None else midline[0], whole=False)
     step = abs(axes[0] @ geometry.matrix3).max()
     seen = (xyz[:, 0].min() - step / 2, xyz[:, 0].max() + step / 2)
     cut = tuple(bool(edges[side]["large"] and abs(reach) < CUT_REACH * 2 * chord[0])
@@ -147,7 +151,7 @@ def disc_shape(labels: Image, value: int, person: str = "") -> DiscShape:
             notes.append(f"cut at the patient's {side}")
     distance = signed_distance(padded, geometry)
     shape = DiscShape(value, center, axes, half, chord, distance, geometry, cut, seen, np.zeros(6), np.zeros(6),
-                      notes)
+                      midline, notes)
     _fit_surfaces(shape)
     return shape
 
@@ -240,18 +244,18 @@ def _far(at_cut, edges, cut, shape):
     return far
 
 
-def _canal_x(labels: Image, points: np.ndarray) -> float | None:
-    """Return the LPS x of the spinal canal's center at the disc's height, or None where it is absent or cut."""
+def _canal_center(labels: Image, points: np.ndarray) -> np.ndarray | None:
+    """Return the spinal canal's center (LPS mm) at the disc's height, or None where it is absent or cut."""
     canal = labels.array == CANAL.value
     if not canal.any():
         return None
-    where = labels.geometry.index_to_world(np.argwhere(canal)[:, ::-1])
-    near = where[np.abs(where[:, 2] - points[:, 2].mean()) < 10]
-    if len(near) < 50:
-        return None
     edges = _lateral_edges(canal, tuple(slice(0, n) for n in canal.shape), labels.geometry)
     # A canal that fills the edge slices is cut on both sides: its middle is only the slab's.
-    return None if any(e["large"] for e in edges.values()) else float(near[:, 0].mean())
+    if any(e["large"] for e in edges.values()):
+        return None
+    where = labels.geometry.index_to_world(np.argwhere(canal)[:, ::-1])
+    near = where[np.abs(where[:, 2] - points[:, 2].mean()) < 10]
+    return near.mean(0) if len(near) >= 50 else None
 
 
 def _frame(points: np.ndarray, midline: float | None, whole: bool):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
+
 from DiscRelaxometryLib.image import Geometry, Image
 
 from .shape import DiscShape

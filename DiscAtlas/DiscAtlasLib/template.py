@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 import numpy as np
+
 from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_name, disc_value
-from DiscRelaxometryLib.progress import ProgressCallback, silent
+from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 
 from .atlas import Atlas, make_atlas
 from .coordinates import match
@@ -40,7 +43,7 @@ class _Level:
 
 def build_template(people: Sequence[tuple[str, Image]], levels: Sequence[str] = LUMBAR_LEVELS, iterations: int = 4,
                    symmetric: bool = False, spacing: float = 1.0, provenance: dict | None = None,
-                   progressCallback: ProgressCallback | None = None) -> Atlas:
+                   progressCallback: ProgressCallback | None = None, workers: int = 1) -> Atlas:
     """Return the mean discs of many people as an atlas.
 
     Each iteration registers the template to everybody by disc coordinates, averages where its points go in the people's
@@ -60,6 +63,8 @@ def build_template(people: Sequence[tuple[str, Image]], levels: Sequence[str] = 
         Grid step of the atlas, mm.
     provenance : dict, optional
         Source and license of the people's data, added to the atlas's provenance.
+    workers : int
+        Processes; levels are independent of each other.
 
     Raises
     ------
@@ -68,24 +73,40 @@ def build_template(people: Sequence[tuple[str, Image]], levels: Sequence[str] = 
     """
     progress = progressCallback or silent
     shapes, problems = collect_shapes(people, levels)
-    built = {}
-    for step, name in enumerate(levels):
-        value = disc_value(name)
-        ready = shapes[value]
+    for value, ready in shapes.items():
         if len(ready) < 2:
-            raise RegistrationError(f"{name}: only {len(ready)} people have a usable disc, a template needs two. "
-                                    f"{' '.join(problems)}", anchor="template-people")
-
-        def report(fraction, text, step=step, name=name):
-            progress((step + fraction) / len(levels), f"{name}: {text}")
-
-        built[value] = build_level(value, [s for _, s in ready], iterations, symmetric, report)
+            raise RegistrationError(f"{disc_name(value)}: only {len(ready)} people have a usable disc, a template "
+                                    f"needs two. {' '.join(problems)}", anchor="template-people")
+    tasks = {v: (v, [s for _, s in ready], iterations, symmetric) for v, ready in shapes.items()}
+    built = _in_processes(tasks, workers, progress) if workers > 1 else _one_by_one(tasks, progress)
     labels = _compose(built, shapes, spacing)
     return make_atlas(labels, {
         "name": "Group template", **(provenance or {}), "software": f"DiscAtlas {__version__}",
         "people": {disc_name(v): [p for p, _ in s] for v, s in shapes.items()}, "problems": problems,
         "convergence_mm": {disc_name(v): [round(m, 3) for m in level.moves] for v, level in built.items()},
         "symmetric": symmetric, "method": "disc coordinates, mean of maps in disc frames; Docs/method/atlas.md"})
+
+
+def _one_by_one(tasks: dict, progress: ProgressCallback) -> dict[int, _Level]:
+    built = {}
+    for step, (value, task) in enumerate(tasks.items()):
+        part = subrange(progress, step / len(tasks), (step + 1) / len(tasks))
+        built[value] = build_level(*task, progress=part)
+    return built
+
+
+def _in_processes(tasks: dict, workers: int, progress: ProgressCallback) -> dict[int, _Level]:
+    built = {}
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(build_level, *task): value for value, task in tasks.items()}
+        try:
+            for future in as_completed(futures):
+                built[futures[future]] = future.result()
+                progress(len(built) / len(tasks), f"{disc_name(futures[future])} averaged")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return {value: built[value] for value in tasks}
 
 
 def collect_shapes(people, levels) -> tuple[dict[int, list[tuple[str, DiscShape]]], list[str]]:
@@ -111,7 +132,8 @@ def build_level(value: int, shapes: list[DiscShape], iterations: int, symmetric:
         total, weight = np.zeros(points.shape), np.zeros(points.shape[:-1])
         every, count = np.zeros(points.shape), 0
         for step, moving in enumerate(shapes):
-            progress((iteration + step / len(shapes)) / iterations, f"iteration {iteration + 1}, person {step + 1}")
+            progress((iteration + step / len(shapes)) / iterations,
+                     f"{disc_name(value)}: iteration {iteration + 1}, person {step + 1}")
             try:
                 there = match(fixed, moving).forward(points)
             except RegistrationError:

@@ -63,7 +63,8 @@ class DisplacementField:
         x = np.array(guess(target), float)
         open_points = np.arange(len(x))
         for _ in range(15):
-            index = np.clip(self.geometry.world_to_index(x[open_points]), 0, np.array(self.geometry.size) - 1)[:, ::-1].T
+            index = self.geometry.world_to_index(x[open_points])
+            index = np.clip(index, 0, np.array(self.geometry.size) - 1)[:, ::-1].T
             error = x[open_points] + _interpolate(self.vectors, index) - target[open_points]
             local = _interpolate(inverse_jacobian, index).reshape(-1, 3, 3)
             step = np.clip(np.einsum("nab,nb->na", local, error), -3 * STEP, 3 * STEP)

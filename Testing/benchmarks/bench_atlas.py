@@ -1,0 +1,205 @@
+"""Registration of 46 native disc shapes and two whole-width people to templates built from other people.
+
+The people are split in two halves; each half is registered to the template of some of the other half, so nobody is
+registered to a template that holds him or her. Run it with a Python that has itk-elastix and picsl-greedy besides
+numpy, scipy and SimpleITK, for the peers in the same run::
+
+    DISC_SHARED_DATA=... python Testing/benchmarks/bench_atlas.py --template-people 8 --elastix 2 --peers 1
+
+Everybody gets shapes only: the peers register the same signed distance maps, aligned by centroid. Dice is of the
+person's own voxels against the warped atlas disc.
+"""
+
+import argparse
+import os
+import resource
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / p) for p in ("DiscRelaxometry", "DiscAtlas", "Testing")]
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+import SimpleITK as sitk  # noqa: E402
+
+from DiscAtlasLib.registration import register_person  # noqa: E402
+from DiscAtlasLib.shape import disc_shape  # noqa: E402
+from DiscAtlasLib.template import build_template  # noqa: E402
+from DiscRelaxometryLib.image import Geometry, Image, read_image  # noqa: E402
+from DiscRelaxometryLib.labels import disc_name  # noqa: E402
+
+DATA = Path(os.environ.get("DISC_SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+
+def people() -> dict[str, Image]:
+    """Return label images of the 46 native shapes (as stored: rows to caudal, columns to posterior) and the two."""
+    found = {}
+    for path in sorted((DATA / "ivd_t2w" / "native_labels").glob("*_dseg.nii.gz")):
+        image = read_image(path)
+        geometry = Geometry(image.geometry.size, image.geometry.spacing, (0, 0, 0), (0, 0, 1, 1, 0, 0, 0, -1, 0))
+        found[path.name[:6]] = Image(_named(image.array), geometry)
+    for path in sorted((DATA / "ivd_t2w").glob("*_dseg.nii.gz")):
+        image = read_image(path)
+        found[path.name[:6] + " (1 mm)"] = image.like(_named(image.array))
+    return found
+
+
+def _named(array):
+    return np.where(array > 0, array + 10, 0).astype(np.uint8)
+
+
+def one(task):
+    """Register one person; return rows, CPU seconds of shapes, match and dense fields, and peak memory in MB."""
+    name, labels, atlas, backend, levels = task
+    begin = time.process_time()
+    result = register_person(labels, atlas, levels, _elastix if backend == "elastix" else backend, person=name)
+    seconds = time.process_time() - begin
+    return name, result.quality.rows, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def peer(task):
+    """Return name, Dice and CPU seconds of a peer on one disc; the error if it does not run."""
+    kind, name, labels, atlas, value = task
+    try:
+        return kind, f"{name} {disc_name(value)}", *peer_dice(kind, labels, atlas, value)
+    except (ImportError, RuntimeError) as error:
+        words = str(error).strip().splitlines()[-1][:80]
+        return kind, f"{name} {disc_name(value)}: {words}", float("nan"), float("nan")
+
+
+def _elastix(pairs, progress):
+    from DiscAtlasLib.elastix import match_elastix
+
+    return match_elastix(pairs, progress, workers=1)
+
+
+def peer_dice(kind: str, labels: Image, atlas, value: int) -> tuple[float, float]:
+    """Return Dice and CPU seconds of a peer on one disc: person fixed, atlas moving, centroids aligned."""
+    fixed, moving = disc_shape(labels, value), atlas.shape(value)
+    g = fixed.geometry
+    images = []
+    for shape, origin in ((fixed, g.origin), (moving, moving.geometry.origin - moving.center + fixed.center)):
+        geometry = Geometry(shape.geometry.size, shape.geometry.spacing, origin, shape.geometry.direction)
+        images.append(Image(np.clip(shape.distance, -8, 8).astype(np.float32), geometry))
+    begin = time.process_time()
+    transform = {"greedy": _greedy, "elastix default": _elastix_default}[kind](*images)
+    seconds = time.process_time() - begin
+    warped = sitk.GetArrayFromImage(sitk.Resample(images[1].to_sitk(), g.to_sitk(), transform, sitk.sitkLinear, 8.0))
+    a, b = fixed.distance < 0, warped < 0
+    return 2 * (a & b).sum() / (a.sum() + b.sum()), seconds
+
+
+def _greedy(fixed, moving):
+    from picsl_greedy import Greedy3D
+
+    images = {"fx": fixed.to_sitk(), "mv": moving.to_sitk()}
+    with tempfile.TemporaryDirectory() as folder:
+        run, file = Greedy3D(), f"{folder}/affine.mat"
+        run.execute("-d 3 -threads 1 -V 0 -a -dof 12 -ia-identity -i fx mv -o aff -n 50x20 -m SSD", aff=None, **images)
+        affine = np.array(run["aff"])
+        np.savetxt(file, affine)
+        run.execute(f"-d 3 -threads 1 -V 0 -i fx mv -it {file} -o warp -n 100x50 -m SSD -s 1.732vox 0.707vox",
+                    warp=None, **images)
+        field = sitk.DisplacementFieldTransform(sitk.Cast(run["warp"], sitk.sitkVectorFloat64))
+    matrix = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine @ np.diag([-1.0, -1.0, 1.0, 1.0])
+    linear = sitk.AffineTransform(3)
+    linear.SetMatrix(matrix[:3, :3].ravel())
+    linear.SetTranslation(matrix[:3, 3])
+    return sitk.CompositeTransform([linear, field])
+
+
+def _elastix_default(fixed, moving):
+    import itk
+
+    from DiscAtlasLib.elastix import to_sitk
+
+    parameters = itk.ParameterObject.New()
+    for name in ("rigid", "affine", "bspline"):
+        parameters.AddParameterMap(parameters.GetDefaultParameterMap(name))
+    views = []
+    for image in (fixed, moving):
+        view = itk.image_from_array(np.ascontiguousarray(image.array))
+        view.SetSpacing(image.geometry.spacing)
+        view.SetOrigin(image.geometry.origin)
+        view.SetDirection(itk.matrix_from_array(np.array(image.geometry.direction).reshape(3, 3)))
+        views.append(view)
+    with tempfile.TemporaryDirectory() as folder:
+        method = itk.ElastixRegistrationMethod.New(*views)
+        method.SetParameterObject(parameters)
+        method.SetOutputDirectory(folder)
+        method.SetNumberOfThreads(1)
+        method.SetLogToConsole(False)
+        method.UpdateLargestPossibleRegion()
+        found = method.GetTransformParameterObject()
+        return to_sitk([dict(found.GetParameterMap(n)) for n in range(found.GetNumberOfParameterMaps())])
+
+
+def summary(name, results):
+    rows = [r for _, found, _, _ in results for r in found]
+    good = [r for r in rows if "dice" in r]
+    column = {k: np.array([r[k] for r in good]) for k in ("dice", "surface_mean", "folding", "jacobian_min",
+                                                         "jacobian_max", "inverse_error")}
+    worst = good[int(column["dice"].argmin())]
+    print(f"| {name} | {len(good)} of {len(rows)} | {column['dice'].mean():.3f} | {column['dice'].min():.3f} "
+          f"({worst['participant_id']} {worst['level']}) | {column['surface_mean'].mean():.2f} "
+          f"| {column['folding'].max():.4f} | {column['jacobian_min'].min():.2f} to {column['jacobian_max'].max():.1f} "
+          f"| {column['inverse_error'].mean():.3f} | {sum(s for _, _, s, _ in results) / len(good):.2f} "
+          f"| {max(m for *_, m in results):.0f} |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--template-people", type=int, default=8)
+    parser.add_argument("--iterations", type=int, default=2)
+    parser.add_argument("--elastix", type=int, default=1, help="people registered by the backend elastix")
+    parser.add_argument("--peers", type=int, default=1, help="people registered by the peers")
+    parser.add_argument("--elastix-levels", type=int, default=5, help="levels that itk-elastix's default maps get")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    everyone = people()
+    names = list(everyone)
+    halves = [names[0::2], names[1::2]]
+    atlases = []
+    for n in (0, 1):
+        chosen = [p for p in halves[1 - n] if "1 mm" not in p][:options.template_people]
+        atlas = build_template([(p, everyone[p]) for p in chosen], iterations=options.iterations,
+                               workers=options.workers)
+        print(f"half {n}: template of {', '.join(chosen)}; movement of the template's discs (mm) by iteration "
+              f"{atlas.provenance['convergence_mm']}", flush=True)
+        atlases.append(atlas)
+    tasks = [(p, everyone[p], atlases[n], "coordinates", None) for n in (0, 1) for p in halves[n]]
+    few = [*[t for t in tasks if "1 mm" in t[0]], *tasks]
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        slow = [pool.submit(peer, ("elastix default", *t[:3], v)) for t in few[:options.peers]
+                for v in t[2].values[:options.elastix_levels]]
+        ours = [pool.submit(one, (*t[:3], "elastix", [level])) for t in few[:options.elastix] for level in t[2].levels]
+        fast = [pool.submit(peer, ("greedy", *t[:3], v)) for t in few[:options.peers] for v in t[2].values]
+        results = list(pool.map(one, tasks))
+        elastix, peers = [f.result() for f in ours], [f.result() for f in [*fast, *slow]]
+    print(f"\nload {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print("| method | discs | mean Dice | worst Dice | surface mm | folding | Jacobian | inverse mm | CPU s a disc "
+          "| peak MB |\n|---|---|---|---|---|---|---|---|---|---|")
+    summary("disc coordinates", results)
+    same = [r for r in results if r[0] in [t[0] for t in few[:max(options.peers, options.elastix)]]]
+    summary("disc coordinates, the peers' people", same)
+    if elastix:
+        summary("Elastix, shipped files", elastix)
+    for kind in ("greedy", "elastix default"):
+        found = [f for f in peers if f[0] == kind]
+        dice, seconds = np.array([f[2] for f in found]), np.array([f[3] for f in found])
+        print(f"| {kind} | {np.isfinite(dice).sum()} of {len(found)} | {np.nanmean(dice):.3f} | {np.nanmin(dice):.3f} "
+              f"| | | | | {np.nanmean(seconds):.1f} | |")
+    print("peers:", [(f[0], f[1], round(float(f[2]), 3), round(float(f[3]), 1)) for f in peers])
+    for level in atlases[0].levels:
+        dice = [r["dice"] for _, rows, _, _ in results for r in rows if r["level"] == level and "dice" in r]
+        print(f"{level}: mean Dice {np.mean(dice):.3f}, worst {np.min(dice):.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""DiscAtlas on nodes: transforms and quality in a folder of their own, BRAINSFit through Slicer's runner."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from DiscRelaxometryLib.headless import start_headless
+
+start_headless()
+
+from DiscAtlas import DiscAtlasLogic  # noqa: E402
+from DiscAtlasLib import mrml as atlas_mrml  # noqa: E402
+from DiscAtlasLib.atlas import make_atlas  # noqa: E402
+from DiscAtlasLib.cohort import CohortRegistration  # noqa: E402
+from DiscAtlasLib.parametric import LITERATURE, disc_level  # noqa: E402
+from DiscAtlasLib.registration import register_person  # noqa: E402
+from DiscAtlasLib.transforms import DisplacementField, grid_points  # noqa: E402
+from DiscRelaxometryLib.errors import RegistrationError  # noqa: E402
+from DiscRelaxometryLib.image import Geometry, Image  # noqa: E402
+
+
+def disc(shift=(0, 0, 0)) -> Image:
+    geometry = Geometry((54, 42, 28), (1.0, 1.0, 1.0), np.add((-27, -21, -14), shift))
+    xyz = (grid_points(geometry) - shift) * [1, -1, 1]
+    return Image(((disc_level(xyz, LITERATURE["L3-L4"]) < 0) * 13).astype(np.uint8), geometry)
+
+
+def test_transform_node_maps_as_the_field(slicer):
+    geometry = Geometry((12, 11, 10), (2.0, 2.0, 2.0), (-10, -9, 30))
+    field = DisplacementField.sampled(lambda p: p + np.stack([0.1 * p[..., 1], 1 + 0 * p[..., 0],
+                                                              -0.05 * p[..., 2]], axis=-1), geometry)
+    node = atlas_mrml.transform_node(field, "field")
+    point = np.array([[-3.0, 2.0, 41.0]])
+    result = [0.0, 0.0, 0.0]
+    # World RAS to the person's RAS is the transform from parent.
+    node.GetTransformFromParent().TransformPoint(list(point[0] * [-1, -1, 1]), result)
+    np.testing.assert_allclose(np.array(result) * [-1, -1, 1], field(point)[0], atol=1e-3)
+
+
+def test_registration_comes_as_a_folder_of_nodes(slicer):
+    atlas = make_atlas(disc(), {})
+    result = register_person(disc((4, 5, -6)), atlas, person="sub-01")
+    cohort = CohortRegistration(atlas, {"sub-01": result}, result.quality)
+    nodes = DiscAtlasLogic().showRegistration(cohort, "sub-01")
+    assert set(nodes) == {"quality", "L3-L4 to person", "L3-L4 to atlas"}
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    parents = {hierarchy.GetItemParent(hierarchy.GetItemByDataNode(n)) for n in nodes.values()}
+    assert len(parents) == 1 and hierarchy.GetItemName(parents.pop()).startswith("DiscAtlas sub-01")
+    moved = [0.0, 0.0, 0.0]
+    nodes["L3-L4 to person"].GetTransformFromParent().TransformPoint([0, 0, 0], moved)
+    np.testing.assert_allclose(moved, [-4, -5, -6], atol=0.5)
+    with pytest.raises(RegistrationError, match="sub-02 is not registered"):
+        DiscAtlasLogic().showRegistration(cohort, "sub-02")
+
+
+def test_brainsfit_runs_on_temporary_nodes(slicer, monkeypatch):
+    """The program itself is not here: a stand-in for ``slicer.cli.run`` checks what it would be given."""
+    calls = []
+
+    class Done:
+        ErrorsMask = 0x20
+
+        def __init__(self, status=0):
+            self.status = status
+
+        def GetStatus(self):
+            return self.status
+
+        def GetErrorText(self):
+            return "out of memory"
+
+    def run(module, node, parameters, wait_for_completion, update_display):
+        fixed = slicer.mrmlScene.GetNodeByID(parameters["fixedVolume"])
+        calls.append((module, parameters, slicer.util.arrayFromVolume(fixed).min()))
+        sitk.WriteTransform(sitk.TranslationTransform(3, (0.0, 0.0, 0.0)), parameters["outputTransform"])
+        return Done()
+
+    monkeypatch.setattr(slicer.modules, "brainsfit", "BRAINSFit", raising=False)
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    atlas = make_atlas(disc(), {})
+    result = register_person(disc((4, 5, -6)), atlas, backend=atlas_mrml.brainsfit_backend(run))
+    module, parameters, least = calls[0]
+    assert module == "BRAINSFit" and parameters["useBSpline"] and least < 0
+    assert result.backend == "brainsfit" and result.quality.rows[0]["dice"] > 0.95
+    assert slicer.mrmlScene.GetNumberOfNodes() <= before + 2  # Color tables may stay.
+    with pytest.raises(RegistrationError, match="BRAINSFit stopped: out of memory"):
+        register_person(disc(), atlas, backend=atlas_mrml.brainsfit_backend(
+            lambda *a, **k: Done(0x20)))
