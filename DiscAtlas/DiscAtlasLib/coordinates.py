@@ -152,11 +152,9 @@ def match(fixed: DiscShape, moving: DiscShape) -> Correspondence:
     slab_f, slab_m = _slabs(fixed, moving)
     scale = np.array([slab_f.half[0], slab_f.half[1], SLAB_HALF_HEIGHT])
     level_f, level_m = LevelSet.cached(fixed, slab_f, scale), LevelSet(moving, slab_m, scale)
-    anchor = None
-    if fixed.midline is not None and moving.midline is not None:
-        anchor = (slab_f.normalize(fixed.midline) * scale, float((slab_m.normalize(moving.midline) * scale)[0]))
+    anchors = _anchors(fixed, moving, slab_f, slab_m, scale)
     for attempt in range(4):
-        refinement = fit_refinement(level_f, level_m, LATTICE, BENDING * 4**attempt, anchor=anchor)
+        refinement = fit_refinement(level_f, level_m, LATTICE, BENDING * 4**attempt, anchors=anchors)
         if refinement.lipschitz() < INJECTIVE:
             break
     else:
@@ -198,6 +196,20 @@ def _slabs(fixed: DiscShape, moving: DiscShape) -> tuple[Slab, Slab]:
     # The width that the image does not show is the atlas's, scaled like the depth.
     ratio = fixed.half[0] / fixed.chord[0]
     return tuple(Slab.of(s, np.array([ratio, 1.0]) * s.chord[0], s.chord[1]) for s in (fixed, moving))
+
+
+def _anchors(fixed: DiscShape, moving: DiscShape, slab_f: Slab, slab_m: Slab, scale: np.ndarray):
+    """Return fixed points and the LR positions they should go to: the canal's, and those of a cut disc's LR axis."""
+    points, targets = [], []
+    if fixed.midline is not None and moving.midline is not None:
+        points.append(slab_f.normalize(fixed.midline) * scale)
+        targets.append((slab_m.normalize(moving.midline) * scale)[0])
+    if any(fixed.cut) or any(moving.cut):
+        # What is not seen must not be stretched: the frame has said where the middle is, and the depth how wide.
+        for share in (-0.7, -0.35, 0.0, 0.35, 0.7):
+            points.append(np.array([share, 0.0, 0.0]) * scale)
+            targets.append(share * scale[0])
+    return (np.array(points), np.array(targets)) if points else None
 
 
 def _flow(fixed: LevelSet, moving: LevelSet, field: Field) -> Field:

@@ -19,7 +19,7 @@ STEP = 1.25
 FIT_POINTS = 700
 #: Variance (mm2) of a surface position at which a point has weight 1.
 VARIANCE = 0.1
-#: Weight of the spinal canal's LR position against the mean squared surface distance.
+#: Weight of an anchor's LR position against the mean squared surface distance.
 ANCHOR = 0.3
 
 
@@ -112,7 +112,7 @@ class LevelSet:
 
 
 def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: float,
-                   iterations: int = 5, anchor: tuple[np.ndarray, float] | None = None) -> Refinement:
+                   iterations: int = 5, anchors: tuple[np.ndarray, np.ndarray] | None = None) -> Refinement:
     """Fit a displacement of fixed slab points so that both surfaces meet (Gauss-Newton, bending penalty).
 
     Parameters
@@ -122,9 +122,9 @@ def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: f
         Control spacing, mm.
     bending : float
         Weight of the bending energy against the mean squared distance.
-    anchor : (ndarray, float), optional
-        A fixed point and the LR position it should go to: the spinal canal's. Two symmetric surfaces say nothing of a
-        stretch of one side against the other; the canal marks the middle.
+    anchors : (ndarray (n, 3), ndarray (n,)), optional
+        Fixed points and the LR positions they should go to: the spinal canal's, which marks the middle, since two
+        symmetric surfaces say nothing of a stretch of one side against the other; and those of a cut disc's LR axis.
     """
     count = np.ceil(2 * REACH * fixed.scale / spacing).astype(int) + 4
     origin, n = -(count - 1) / 2 * spacing, int(np.prod(count))
@@ -133,9 +133,9 @@ def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: f
     pick_f, pick_m = _thin(fixed.surface), _thin(moving.surface)
     surface_f, surface_m = fixed.surface[pick_f], moving.surface[pick_m]
     basis_f = _design(surface_f, origin, spacing, count)
-    if anchor is not None:
-        row = np.zeros((1, 3 * n), np.float32)
-        row[:, :n] = np.sqrt(ANCHOR) * _design(anchor[0][None], origin, spacing, count).toarray()
+    if anchors is not None:
+        anchor_rows = np.zeros((len(anchors[0]), 3 * n), np.float32)
+        anchor_rows[:, :n] = np.sqrt(ANCHOR) * _design(anchors[0], origin, spacing, count).toarray()
     c = np.zeros((3, *count))
     for _ in range(iterations):
         refinement = Refinement(origin, spacing, c)
@@ -151,10 +151,10 @@ def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: f
         w2 = fixed.seen(pulled) * VARIANCE / (moving.variance[pick_m] + fixed.variance_at(pulled)) / len(pulled)
         rows = np.vstack([_rows(basis_f, g1, w1), _rows(_design(pulled, origin, spacing, count), -g2, w2)])
         residual = np.concatenate([d1 * np.sqrt(w1), d2 * np.sqrt(w2)])
-        if anchor is not None:
-            rows = np.vstack([rows, row])
-            now = anchor[0][0] + (row[0, :n] @ c[0].ravel()) / np.sqrt(ANCHOR)
-            residual = np.append(residual, np.sqrt(ANCHOR) * (now - anchor[1]))
+        if anchors is not None:
+            rows = np.vstack([rows, anchor_rows])
+            left = np.sqrt(ANCHOR) * (anchors[0][:, 0] - anchors[1]) + anchor_rows[:, :n] @ c[0].ravel()
+            residual = np.append(residual, left)
         # Single precision halves the time of the one large product and costs no accuracy that a distance has.
         normal = (rows.T @ rows).astype(float)
         gradient = rows.T @ residual

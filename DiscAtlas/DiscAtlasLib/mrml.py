@@ -101,6 +101,6 @@ def _run(slicer, module, run, images: dict[str, Image], parameters: dict) -> sit
                                         anchor="brainsfit-failed")
             return sitk.ReadTransform(str(path))
     finally:
-        for node in [*nodes, cli]:
+        for node in [*[n.GetDisplayNode() for n in nodes], *nodes, cli]:
             if node is not None and slicer.mrmlScene.IsNodePresent(node):
                 slicer.mrmlScene.RemoveNode(node)
