@@ -146,7 +146,6 @@ def _start(slicer) -> None:
     for submodule in headless_scripted.submodules(slicer):
         sys.modules[submodule.__name__] = submodule
         setattr(slicer, submodule.__name__.partition(".")[2], submodule)
-    _add_terminology(slicer)
 
 
 def _add_cache(slicer, scene) -> None:
@@ -176,17 +175,6 @@ def _add_module_logic(slicer, application_logic, name: str, class_name: str) -> 
         logic.SetGlobalWarningDisplay(shown)
     application_logic.SetModuleLogic(name, logic)
     setattr(slicer.modules, name.lower(), HeadlessModule(name, logic))
-
-
-def _add_terminology(slicer) -> None:
-    """Load the shipped disc terminology where the installation holds it, as Slicer does from module resources."""
-    from .resources import resource_path
-
-    try:
-        path = resource_path("Terminologies/LumbarDiscs.term.json")
-    except DiscRelaxometryError:
-        return
-    slicer.modules.terminologies.logic().LoadTerminologyFromFile(str(path))
 
 
 def register_scripted_module(name: str, path: str | Path) -> None:

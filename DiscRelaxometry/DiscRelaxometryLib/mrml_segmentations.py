@@ -22,6 +22,19 @@ def terminology_entry(structure: structures.Structure) -> str:
     return f"{_CATEGORY}~SCT^123037004^Anatomical Structure~SCT^{code}^{meaning}~^^~~^^~^^"
 
 
+def load_terminology() -> None:
+    """Make Slicer know the shipped disc terminology, which its own lists lack; done once a session."""
+    import vtk
+
+    from .resources import resource_path
+
+    logic = start_headless().modules.terminologies.logic()
+    loaded = vtk.vtkStringArray()
+    logic.GetLoadedTerminologyNames(loaded)
+    if _CATEGORY not in [loaded.GetValue(n) for n in range(loaded.GetNumberOfValues())]:
+        logic.LoadTerminologyFromFile(str(resource_path("Terminologies/LumbarDiscs.term.json")))
+
+
 def segmentation_from_labels(labels: Image, name: str, reference=None, confidence: dict[int, float] | None = None,
                              node=None):
     """Put a label image into a segmentation node.
@@ -58,6 +71,7 @@ def segmentation_from_labels(labels: Image, name: str, reference=None, confidenc
         node = add_node("vtkMRMLSegmentationNode", name)
     else:
         node.GetSegmentation().RemoveAllSegments()
+    load_terminology()
     node.CreateDefaultDisplayNodes()
     if reference is not None:
         slicer = start_headless()

@@ -127,10 +127,10 @@ class RelaxometryPanel(DiscPanel):
             engine, device = ("torch", "cpu") if engine == "torch" else ("onnx", None)
         if engine == "torch":
             purpose = _("Segmentation with PyTorch needs the package torch (about 1 to 3 GB). Install Slicer's PyTorch "
-                        "extension, which chooses the right version for your GPU; or choose ONNX Runtime (18 MB).")
+                        "extension, which chooses the right version for your GPU; or choose ONNX Runtime (80 MB).")
             if not self.ensurePackages(TORCH, purpose):
                 return
-        elif not self.ensurePackages(ONNX, _("Segmentation needs the package onnxruntime (about 18 MB). Install it "
+        elif not self.ensurePackages(ONNX, _("Segmentation needs the package onnxruntime (about 80 MB). Install it "
                                              "into Slicer's Python?")):
             return
         volume, node = p.inputVolume, p.segmentation

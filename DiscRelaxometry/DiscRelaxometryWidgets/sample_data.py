@@ -38,7 +38,7 @@ def register():
 
     logic = SampleData.SampleDataLogic
     icons = Path(resource_path("Icons"))
-    for name, loader, thumbnail in ((_("Lumbar spine T2w with discs (SPIDER)"), load_person, "SampleSpine.png"),
+    for name, loader, thumbnail in ((_("Lumbar spine (SPIDER)"), load_person, "SampleSpine.png"),
                                     (_("Cohort of 33 people (SPIDER)"), load_cohort, "SampleCohort.png")):
         logic.registerCustomSampleDataSource(
             category=CATEGORY, sampleName=name, uris=[], fileNames=[], nodeNames=[], customDownloader=loader,

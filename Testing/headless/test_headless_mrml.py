@@ -263,3 +263,36 @@ def test_levels_shift_by_name_and_keep_voxels(slicer):
     with pytest.raises(SegmentationError, match="'L5-S1' can not be moved"):
         mrml.shift_segment_levels(node, -1)
     np.testing.assert_array_equal(mrml.labels_from_segmentation(node).array, labels.array)
+
+
+def test_slicer_reads_the_terminology_of_every_structure(slicer):
+    import vtk
+
+    mrml.segmentation_from_labels(label_image(), "Discs")
+    logic, loaded = slicer.modules.terminologies.logic(), vtk.vtkStringArray()
+    logic.GetLoadedTerminologyNames(loaded)
+    assert [loaded.GetValue(n) for n in range(loaded.GetNumberOfValues())].count(
+        "Segmentation category and type - Lumbar discs") == 1
+    for structure in structures.STRUCTURES:
+        entry = slicer.vtkSlicerTerminologyEntry()
+        assert logic.DeserializeTerminologyEntry(mrml.terminology_entry(structure), entry), structure.name
+        assert entry.GetTypeObject().GetCodeValue() == structure.snomed[0]
+
+
+def test_sample_data_load_and_register(slicer, monkeypatch):
+    import sys
+    import types
+    from pathlib import Path
+
+    from DiscRelaxometryWidgets import sample_data
+
+    sources = []
+    logic = types.SimpleNamespace(registerCustomSampleDataSource=lambda **source: sources.append(source))
+    monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=logic))
+    sample_data.register()
+    assert [s["sampleName"] for s in sources] == ["Lumbar spine (SPIDER)", "Cohort of 33 people (SPIDER)"]
+    assert all(Path(s["thumbnailFileName"]).exists() for s in sources)
+    volume, segmentation = sources[0]["customDownloader"](None)
+    assert volume.GetImageData() is not None and segmentation.GetSegmentation().GetSegment("L4L5") is not None
+    (table,) = sources[1]["customDownloader"](None)
+    assert table.GetTable().GetNumberOfRows() == 33
