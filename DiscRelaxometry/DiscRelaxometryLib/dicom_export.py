@@ -183,6 +183,9 @@ def source_datasets(source: str | os.PathLike | Iterable) -> list[Dataset]:
             dataset = pydicom.dcmread(file, stop_before_pixels=True)
         except InvalidDicomError:
             continue
+        except Exception as error:
+            raise DiscRelaxometryError(f"'{file.name}' is truncated or damaged: copy or export it again.",
+                                       anchor="truncated") from error
         if "Rows" in dataset and "FrameOfReferenceUID" in dataset:
             datasets.append(dataset)
     if not datasets:

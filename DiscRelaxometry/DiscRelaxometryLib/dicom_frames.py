@@ -112,11 +112,9 @@ def read_frames(files: list[Path], progressCallback: ProgressCallback = silent) 
     frames, skipped, others = [], 0, 0
     for step, file in enumerate(files):
         progressCallback(step / len(files), f"Reading headers, file {step + 1} of {len(files)}")
-        dataset = _header(file)
-        if dataset is None:
-            others += 1
-            continue
-        for frame in _frames(file, dataset):
+        found = _file_frames(file)
+        others += found is None
+        for frame in found or ():
             if _is_magnitude(frame.header):
                 frames.append(frame)
             else:
@@ -131,6 +129,18 @@ def read_frames(files: list[Path], progressCallback: ProgressCallback = silent) 
     return frames, notes
 
 
+def _file_frames(file: Path) -> list[Frame] | None:
+    """Return the frames of a file, or None if it is no DICOM MR image."""
+    try:
+        dataset = _header(file)
+        return None if dataset is None else list(_frames(file, dataset))
+    except EchoSeriesError:
+        raise
+    except Exception as error:
+        # A damaged header fails anywhere in pydicom, because elements are converted when they are looked at.
+        raise _truncated(file) from error
+
+
 def _header(file: Path):
     """Return a file's dataset without pixels, or None if the file is no DICOM MR image."""
     import pydicom
@@ -140,8 +150,6 @@ def _header(file: Path):
         dataset = pydicom.dcmread(file, stop_before_pixels=True)
     except InvalidDicomError:
         return None
-    except Exception as error:
-        raise _truncated(file) from error
     if "SOPClassUID" not in dataset:
         raise _truncated(file)
     if str(dataset.SOPClassUID) not in _IMAGE_CLASSES:

@@ -18,6 +18,7 @@ from .echo_dicom import sidecar_values
 from .echo_series import KINDS, EchoSeries
 from .errors import EchoSeriesError, GeometryError
 from .image import Geometry
+from .nifti import restore_missing
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 #: File name parts that count echoes; files that differ in these alone are one series.
@@ -106,6 +107,11 @@ def _read(file: Path) -> tuple[np.ndarray, Geometry, dict, list[str]]:
                               anchor="truncated") from error
     header = nrrd_times(file) if file.name.lower().endswith((".nrrd", ".nhdr")) else {}
     array = sitk.GetArrayFromImage(image)
+    if image.GetNumberOfComponentsPerPixel() == 1:
+        try:
+            restore_missing(array, file)
+        except GeometryError as error:
+            raise EchoSeriesError(str(error), anchor="truncated") from error
     if image.GetNumberOfComponentsPerPixel() > 1:
         array = np.moveaxis(array, -1, 0)
     elif image.GetDimension() == 3:

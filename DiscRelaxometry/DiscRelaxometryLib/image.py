@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import SimpleITK as sitk
 
 from .atomic import atomic_path
 from .errors import GeometryError
+from .nifti import restore_missing
 
 
 @dataclass(frozen=True)
@@ -148,23 +148,8 @@ def read_image(path: str | os.PathLike) -> Image:
         raise GeometryError(f"'{path.name}' is not a 3-D scalar volume (size {image.GetSize()}): "
                             "load it as an echo series instead.", anchor="not-a-3d-volume")
     result = Image.from_sitk(image, path=str(path))
-    _restore_missing(result.array, path)
+    restore_missing(result.array, path)
     return result
-
-
-def _restore_missing(array: np.ndarray, path: Path) -> None:
-    """Put NaN and infinity of a NIfTI file back: ITK's reader turns them into 0, which is a value and not a gap."""
-    if array.dtype.kind != "f" or not path.name.lower().endswith((".nii", ".nii.gz")):
-        return
-    with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
-        content = file.read()
-    # NIfTI-1, the only version ITK reads: the header's size (348) tells the byte order; 16 and 64 are float types.
-    order = "<" if content[:4] == b"\x5c\x01\0\0" else ">"
-    code = int(np.frombuffer(content, order + "i2", 1, 70)[0])
-    start = int(np.frombuffer(content, order + "f4", 1, 108)[0])
-    if code in (16, 64):
-        raw = np.frombuffer(content, order + {16: "f4", 64: "f8"}[code], array.size, start).reshape(array.shape)
-        array[~np.isfinite(raw)] = raw[~np.isfinite(raw)]
 
 
 def write_image(image: Image, path: str | os.PathLike) -> Path:

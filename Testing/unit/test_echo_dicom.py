@@ -270,3 +270,28 @@ def test_single_slice_needs_a_thickness(tmp_path):
         rewrite(path, lambda d: d.pop("SliceThickness"))
     with pytest.raises(EchoSeriesError, match="thickness"):
         read_echo_series(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("multiframe", [False, True])
+def test_damaged_files_never_crash(tmp_path, multiframe):
+    """Truncated anywhere, or with random header bytes: the same numbers, or one clear error."""
+    if multiframe:
+        path = samples.save(samples.enhanced((10.0, 20.0)), tmp_path / "enhanced.dcm")
+    else:
+        path = samples.write_classic(tmp_path, (10.0, 20.0), set_echo_time, slices=2)[1]
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = [whole[:n] for n in np.linspace(140, len(whole) - 1, 40).astype(int)]
+    for _ in range(40):
+        changed = bytearray(whole)
+        changed[rng.integers(132, len(whole) - 400)] = rng.integers(256)
+        damaged.append(bytes(changed))
+    errors = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            read_echo_series(tmp_path)
+        except EchoSeriesError:
+            errors += 1
+    assert errors >= 40

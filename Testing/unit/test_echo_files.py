@@ -161,6 +161,30 @@ def test_other_geometry_truncated_and_overflow(tmp_path):
         read_echo_series(tmp_path / "wrapped_T2.nii.gz", "T2", (10, 20))
 
 
+@pytest.mark.parametrize("name", ["a_T1rho.nii.gz", "a_T1rho.nii", "a.seq.nrrd"])
+def test_truncation_anywhere_is_an_error_and_never_other_numbers(tmp_path, name):
+    series = make()
+    path = write_echo_series(series, tmp_path / name)
+    whole = path.read_bytes()
+    for length in np.linspace(0, len(whole) - 9, 25).astype(int):
+        path.write_bytes(whole[:length])
+        try:
+            again = read_echo_series(path)
+        except EchoSeriesError:
+            continue
+        # Only a checksum may be missing.
+        assert length > len(whole) - 12
+        np.testing.assert_array_equal(again.echoes, series.echoes)
+
+
+def test_missing_voxels_of_an_echo_stay_missing(tmp_path):
+    series = make()
+    series.echoes[1, 2, 3, 4] = np.nan
+    for name in ("a_T1rho.nii.gz", "a.seq.nrrd"):
+        again = read_echo_series(write_echo_series(series, tmp_path / name))
+        np.testing.assert_array_equal(again.echoes, series.echoes)
+
+
 @pytest.mark.parametrize("folder, first, last", [("kidney_t2_philips", 12.9, 129.0), ("brain_se_qmrlab", 12.8, 384.0)])
 def test_real_series(folder, first, last):
     series = read_echo_series(shared_data(f"relaxometry/{folder}/echoes.nii.gz"))
