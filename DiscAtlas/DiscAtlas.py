@@ -104,6 +104,11 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
     def registerJob(self, people, template="shipped", atlasFolder=None, backend="coordinates", outputFolder=None,
                     levels=None):
         """Return the registration as a job that needs no scene; see :meth:`register`."""
+        if backend == "brainsfit":
+            from DiscAtlasLib.mrml import brainsfit_backend
+
+            # Slicer's program needs the scene: such a job runs in place, not in a child process.
+            backend = brainsfit_backend()
         if not isinstance(people, dict):
             people = {node.GetName(): node for node in people}
         arguments = {"people": {name: mrml.labels_from_segmentation(node) for name, node in people.items()},
@@ -135,11 +140,6 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
         DiscAtlasLib.cohort.CohortRegistration
             ``registrations`` by person, ``quality`` (table), ``atlas``.
         """
-        if backend == "brainsfit":
-            from DiscAtlasLib.mrml import brainsfit_backend
-
-            # Slicer's program needs the scene: it runs here, not in a job's child process.
-            backend = brainsfit_backend()
         return self.registerJob(people, template, atlasFolder, backend, outputFolder, levels).run(progressCallback)
 
     def loadRegistrations(self, folder):

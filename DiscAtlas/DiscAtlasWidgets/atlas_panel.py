@@ -32,7 +32,8 @@ class AtlasPanel(DiscPanel):
                              (ui.noneButton, lambda: self._check(False)), (ui.registerButton, self.onRegister),
                              (ui.loadResultsButton, self.onLoadResults), (ui.showAtlasButton, self.onShowAtlas),
                              (ui.overlayButton, lambda: self.onOverlay(False)),
-                             (ui.checkerboardButton, lambda: self.onOverlay(True)), (ui.warpButton, self.onWarp)):
+                             (ui.checkerboardButton, lambda: self.onOverlay(True)), (ui.warpButton, self.onWarp),
+                             (ui.transformsButton, self.onTransforms)):
             button.clicked.connect(slot)
         ui.peopleTable.itemChanged.connect(self.onPeopleChecked)
         fill_conventions(ui.conventionCombo, "project")
@@ -83,6 +84,7 @@ class AtlasPanel(DiscPanel):
         own = done or ([] if self._segmentation() else [_("This person's segmentation is not in the scene.")])
         self.allow(ui.overlayButton, own, _("Show the atlas's discs on this person"))
         self.allow(ui.checkerboardButton, own, _("Show the person's discs and the atlas's in turn"))
+        self.allow(ui.transformsButton, done, _("Add this person's transforms to the scene"))
         volume = [] if p.mapVolume else [_("Choose a map of this person.")]
         self.allow(ui.warpButton, done + volume, _("Bring the map into atlas space"))
 
@@ -140,7 +142,8 @@ class AtlasPanel(DiscPanel):
             [n for n in p.people if n is not None], p.template.value, chosen_path(p.atlasFolder), p.backend.value,
             chosen_path(p.outputFolder)))
         if job is not None:
-            self.runJob(job, self._show)
+            # BRAINSFit is a program that Slicer runs on nodes of the scene.
+            (self.runHere if p.backend.value == "brainsfit" else self.runJob)(job, self._show)
 
     def onLoadResults(self):
         """Take up registrations from the folder of results."""
@@ -183,6 +186,12 @@ class AtlasPanel(DiscPanel):
                 node.GetDisplayNode().SetVisibility(not checkerboard)
             # Outlines over the person's filled discs show where the borders part.
             shown.GetDisplayNode().SetVisibility2DFill(checkerboard)
+
+    def onTransforms(self):
+        """Add the chosen person's transforms to the scene."""
+        person = value(self.ui.personCombo, "currentText")
+        self.attempt(_("The transforms could not be shown."),
+                     lambda: self.logic.showRegistration(self._cohort, person))
 
     def onWarp(self):
         """Bring a map of the chosen person into atlas space."""

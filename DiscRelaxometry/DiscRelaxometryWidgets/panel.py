@@ -17,6 +17,20 @@ TROUBLESHOOTING = "https://github.com/DiscRelaxometry/SlicerDiscRelaxometry/blob
 POLL_MS = 100
 
 
+class InPlace:
+    """A job that runs in this process; takes the place of a child."""
+
+    def __init__(self, job):
+        self.job, self.cancelled = job, False
+        self.cancel = self.close = self._stop
+
+    def _stop(self):
+        self.cancelled = True
+
+    def remaining(self):
+        """Return None: the time left is not known."""
+
+
 class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """Base of the module panels.
 
@@ -128,13 +142,33 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def runJob(self, job, onResult):
         """Run a job in a child process; `onResult(result)` is called in the window's thread."""
         self._child, self._onResult = ChildProcess(job), onResult
+        self._showBusy(job)
+        self._timer.start()
+
+    def _showBusy(self, job):
         self.ui.progressBar.setValue(0)
         self.ui.progressBar.setVisible(True)
         self.ui.cancelButton.setVisible(True)
         self.ui.cancelButton.setEnabled(True)
         self.ui.statusLabel.setText(job.title)
         self._checkCanApply()
-        self._timer.start()
+
+    def runHere(self, job, onResult):
+        """Run a job in this process, for work that needs the scene; Cancel takes effect between its units."""
+        self._child, self._onResult = InPlace(job), onResult
+        self._showBusy(job)
+        try:
+            self._end(lambda: job.run(self._reportHere))
+        finally:
+            self._child = None
+            self._checkCanApply()
+
+    def _reportHere(self, fraction, text):
+        if self._child is not None:
+            self._showProgress(fraction, text)
+            slicer.app.processEvents()
+        if self._child is None or self._child.cancelled:
+            raise Cancelled
 
     def _poll(self):
         child = self._child
@@ -142,17 +176,20 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         self._timer.stop()
         self._child = None
+        self._end(child.result)
+        self._checkCanApply()
+
+    def _end(self, result):
+        """Show the result that `result()` returns, or why there is none."""
         try:
-            result = child.result()
+            outcome = result()
             self._showIdle(_("Done."))
-            self._onResult(result)
+            self._onResult(outcome)
         except Cancelled:
             self._showIdle(_("Cancelled; nothing was changed."))
         except Exception as error:
             self._showIdle(_("Failed: {reason}").format(reason=getattr(error, "message", error)))
             self.showError(_("The computation failed."), error)
-        finally:
-            self._checkCanApply()
 
     def _showProgress(self, fraction, text):
         self.ui.progressBar.setValue(int(round(100 * fraction)))

@@ -97,6 +97,9 @@ def test_register_look_and_bring_a_map(panel, slicer, tmp_path, monkeypatch):
     shown = slicer.util.getNode("sub-01 atlas")
     assert shown.GetSegmentation().GetNthSegment(0).GetName() == "L4-L5"
     click(panel.ui.checkerboardButton)
+    click(panel.ui.transformsButton)
+    names = [n.GetName() for n in slicer.util.getNodesByClass("vtkMRMLTransformNode")]
+    assert {"sub-01 L4-L5 to person", "sub-01 L4-L5 to atlas"} <= set(names)
     click(panel.ui.warpButton)
     warped = slicer.util.getNode("T2 of sub-01 in atlas")
     inside = slicer.util.arrayFromVolume(warped)
@@ -107,6 +110,15 @@ def test_register_look_and_bring_a_map(panel, slicer, tmp_path, monkeypatch):
     assert not panel.ui.warpButton.isEnabled()
     click(panel.ui.loadResultsButton)
     assert panel.ui.warpButton.isEnabled()
+
+
+def test_brainsfit_outside_slicer_says_so(panel, caplog):
+    mrml.segmentation_from_labels(moved_atlas(), "sub-01")
+    click(panel.ui.allButton)
+    panel.ui.backendCombo.setCurrentIndex(2)
+    with caplog.at_level(logging.ERROR):
+        click(panel.ui.registerButton)
+    assert "BRAINSFit is a program of 3D Slicer" in caplog.text and not panel.busy
 
 
 def test_people_are_loaded_from_a_folder(panel, tmp_path):
