@@ -31,7 +31,9 @@ class DesignPreview:
         start = re.search(r"\w*$", text).start()
         prefix, begun = text[:start], text[start:].lower()
         offers = [prefix + n for n in self._names if begun and n.lower().startswith(begun) and n.lower() != begun]
-        self.completer.setModel(qt.QStringListModel(offers[:MAX_NAMES]))
+        # The completer does not own its model: without this reference it would be collected.
+        self._offers = qt.QStringListModel(offers[:MAX_NAMES])
+        self.completer.setModel(self._offers)
 
     def update(self, table):
         """Renew the preview; the table is None where there is none."""
