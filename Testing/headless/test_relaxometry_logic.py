@@ -163,3 +163,16 @@ def test_parameter_node_defaults(slicer):
 
 def test_the_modules_self_test_passes(slicer):
     module.DiscRelaxometryTest().runTest()
+
+
+def test_normalized_signal_of_the_real_person(slicer):
+    """Discs are darker than cerebrospinal fluid, and the fluid's median is one by definition."""
+    from DiscRelaxometryWidgets.sample_data import load_person
+
+    volume, segmentation = load_person()
+    node = DiscRelaxometryLogic().normalizeSignal(volume, segmentation)
+    labels = mrml.labels_from_segmentation(segmentation, volume)
+    values = slicer.util.arrayFromVolume(node)
+    discs = [float(np.nanmedian(values[labels.array == v])) for v in (11, 12, 13, 14, 15)]
+    assert all(0.02 < d < 0.8 for d in discs), discs
+    assert node.GetVoxelValueUnits().GetCodeValue() == "1" and "this is not T2" in node.GetDescription()
