@@ -52,9 +52,8 @@ def run_cohort(output: Path, processes: int, people: list[str], permutations: in
 
 def fit_shared_series(output: Path) -> str:
     """Fit a real multi-echo series of the shared data; return a sentence on what was done."""
-    root = os.environ.get("DISC_SHARED_DATA", "")
-    folder = Path(root) / SERIES if root else None
-    if folder is None or not folder.exists():
+    folder = Path(os.environ.get("DISC_SHARED_DATA", "../shared/data")) / SERIES
+    if not folder.exists():
         return "No shared data (DISC_SHARED_DATA): the real multi-echo series was not fitted."
     import numpy as np
 
@@ -70,6 +69,27 @@ def fit_shared_series(output: Path) -> str:
     good = fit.value[np.isfinite(fit.value)]
     return (f"Real multi-echo series ({SERIES}, {len(alignment.series)} echoes): T2 of {good.size} voxels, median "
             f"{np.median(good):.1f} ms; maps in {output / 'multi-echo'}.")
+
+
+def measure_embedded(output: Path) -> str:
+    """Segment the embedded person from pixels, write labels and the table of discs; return the table as text."""
+    from DiscRelaxometryLib.image import read_image, write_image
+    from DiscRelaxometryLib.measures import measure_discs
+    from DiscRelaxometryLib.segment import segment
+
+    image = read_image(resource_path("SampleData/spider-sub-078_T2w.nii.gz"))
+    result = segment(image)
+    folder = output / "one-person"
+    write_image(result.labels, folder / "sub-078_dseg.nii.gz")
+    write_image(result.confidence, folder / "sub-078_confidence.nii.gz")
+    table = measure_discs(result.labels)
+    table.write(folder / "sub-078_discs.tsv")
+    confidence = {q.name: q.confidence for q in result.quality}
+    lines = ["One person (sub-078), discs found by the network:",
+             "  level     volume cm3   middle height mm   confidence"]
+    lines += [f"  {r['level']:8s}  {r['volume']:10.2f}   {r.get('height_middle') or float('nan'):16.1f}   "
+              f"{confidence.get(r['level'], float('nan')):10.2f}" for r in table.rows]
+    return "\n".join(lines)
 
 
 def _times(folder: Path) -> list[float] | None:
@@ -103,6 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     print("33 people with low back pain (SPIDER, CC BY 4.0; doi:10.1038/s41597-024-03090-w), T2-weighted MRI.")
     print("T2-weighted signal is not T2: it is compared here after division by that of cerebrospinal fluid.")
     try:
+        print(measure_embedded(options.output), flush=True)
         run = run_cohort(options.output, options.processes, options.person, options.permutations)
         print(fit_shared_series(options.output))
     except DiscRelaxometryError as error:

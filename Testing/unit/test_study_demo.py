@@ -1,0 +1,26 @@
+"""The demonstration's own parts: the cohort is copied whole, masks stay apart, real multi-echo data are fitted."""
+
+from __future__ import annotations
+
+from support import shared_data
+
+from DiscStatsLib.demo import FORMULA, SERIES, copy_cohort, fit_shared_series
+from DiscStatsLib.study import Study
+from DiscStatsLib.study_settings import make_settings
+from DiscStatsLib.study_validate import validate
+
+
+def test_cohort_is_copied_valid_and_its_masks_are_for_scoring_only(tmp_path):
+    study = Study(copy_cohort(tmp_path / "cohort"))
+    assert len(study.people) == 33
+    assert all(p.anatomical and p.reference and not p.labels for p in study.people)
+    found = validate(study, make_settings(formula=FORMULA, segmentation="cnn"), read_images=False)
+    assert [str(f) for f in found if f.severity == "error"] == []
+    assert not study.simulated
+
+
+def test_real_multi_echo_series_is_fitted(tmp_path, monkeypatch):
+    folder = shared_data(SERIES)
+    monkeypatch.setenv("DISC_SHARED_DATA", str(folder.parents[1]))
+    text = fit_shared_series(tmp_path)
+    assert "10 echoes" in text and (tmp_path / "multi-echo" / "T2.nii.gz").exists()
