@@ -125,6 +125,7 @@ def parametric_map(image: Image, key: str, source: list[Dataset], series_number:
         content_description=quantity.description[:64], series_description=f"{quantity.name} map",
         **_common(source, f"{key} map", array, series_number))
     _describe_anatomy(dataset)
+    _sort_along_normal(dataset)
     return _trimmed(dataset, real_source)
 
 
@@ -260,7 +261,7 @@ def _common(source: list[Dataset], what: str, array: np.ndarray, series_number: 
     return {"series_instance_uid": _uid(study, what, content, "series"), "series_number": series_number,
             "sop_instance_uid": _uid(study, what, content), "instance_number": 1, "manufacturer": "DiscRelaxometry",
             "manufacturer_model_name": "DiscRelaxometry", "software_versions": software_version(),
-            "device_serial_number": "0"}
+            "device_serial_number": "0", "content_creator_name": "DiscRelaxometry^"}
 
 
 def _content_label(key: str) -> str:
@@ -277,6 +278,19 @@ def _describe_anatomy(dataset: Dataset) -> None:
     anatomy.FrameLaterality = "U"
     anatomy.AnatomicRegionSequence = Sequence([hd.sr.CodedConcept("122496007", "SCT", "Lumbar spine")])
     dataset.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = Sequence([anatomy])
+
+
+def _sort_along_normal(dataset: Dataset) -> None:
+    """List frames by increasing position along row x column; dcmqi, Slicer's importer, takes that order for granted."""
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    row, column = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float).reshape(2, 3)
+    groups = list(dataset.PerFrameFunctionalGroupsSequence)
+    along = [np.array(g.PlanePositionSequence[0].ImagePositionPatient, float) @ np.cross(row, column) for g in groups]
+    order = np.argsort(along, kind="stable")
+    pixels = np.frombuffer(dataset.FloatPixelData, "<f4").reshape(len(groups), dataset.Rows, dataset.Columns)
+    dataset.FloatPixelData = np.ascontiguousarray(pixels[order]).tobytes()
+    dataset.PerFrameFunctionalGroupsSequence = type(dataset.PerFrameFunctionalGroupsSequence)(
+        [groups[i] for i in order])
 
 
 def _trimmed(dataset: Dataset, real_source: bool) -> Dataset:

@@ -8,14 +8,15 @@ from scipy.spatial.transform import Rotation
 from DiscRelaxometryLib.frames import PATIENT_AXES
 from DiscRelaxometryLib.image import Geometry, Image
 
+# Columns i to posterior, j to caudal, k to left: a left-handed grid.
 _SAGITTAL = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 _OBLIQUE = Rotation.from_euler("xyz", [8, -5, 11], degrees=True).as_matrix()
 #: Name: direction matrix (columns i, j, k in LPS) and spacing.
 GRIDS = {
     "isotropic": (np.eye(3), (0.8, 0.8, 0.8)),
     "sagittal_4mm": (_SAGITTAL, (0.6, 0.6, 4.0)),
-    "oblique": (_OBLIQUE @ _SAGITTAL, (0.7, 0.7, 3.0)),
-    "left_handed": (_OBLIQUE @ _SAGITTAL @ np.diag([1.0, 1.0, -1.0]), (0.7, 0.7, 3.0)),
+    "oblique": (_OBLIQUE @ _SAGITTAL @ np.diag([1.0, 1.0, -1.0]), (0.7, 0.7, 3.0)),
+    "left_handed": (_OBLIQUE @ _SAGITTAL, (0.7, 0.7, 3.0)),
 }
 
 

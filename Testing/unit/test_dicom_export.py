@@ -9,6 +9,7 @@ import dicom_samples as samples
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from disc_phantoms import label_image
 
 from DiscRelaxometryLib.dicom_export import export_study
@@ -20,7 +21,7 @@ from DiscRelaxometryLib.labels import BY_VALUE
 pytest.importorskip("highdicom")
 
 
-@pytest.fixture(scope="module", params=["sagittal_4mm", "left_handed"])
+@pytest.fixture(scope="module", params=["oblique", "left_handed"])
 def exported(request, tmp_path_factory):
     labels = label_image(request.param)
     t1rho = np.where(labels.array > 10, 60.25 + labels.array, np.nan).astype(np.float32)
@@ -73,6 +74,34 @@ def test_parametric_maps_read_back_where_they_belong(exported):
         expected = ("T1RHO", "99DISCRELAX") if key == "T1rho" else ("113065", "DCM")
         assert (quantity.CodeValue, quantity.CodingSchemeDesignator) == expected
         assert (mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept) == (1, 0)
+
+
+def test_frames_of_a_map_run_along_the_normal(exported):
+    """Not demanded by DICOM, but dcmqi, Slicer's importer, shuffles the slices otherwise."""
+    dataset = pydicom.dcmread(exported[2][0])
+    found = list(frames(dataset, dataset.pixel_array))
+    normal = np.cross(found[0][3], found[0][4])
+    assert np.all(np.diff([first @ normal for _, _, first, *_ in found]) > 0)
+
+
+def test_dcmqi_imports_what_was_exported(exported, tmp_path):
+    if not (shutil.which("paramap2itkimage") and shutil.which("segimage2itkimage")):
+        pytest.skip("dcmqi (pip install dcmqi), Slicer's importer, is not installed")
+    labels, maps, paths = exported
+    for program, path in (("paramap2itkimage", paths[0]), ("segimage2itkimage", paths[-1])):
+        subprocess.run([program, "--inputDICOM", str(path), "--outputDirectory", str(tmp_path), "-t", "nrrd"],
+                       check=True, capture_output=True)
+    for file, expected in ((tmp_path / "pmap.nrrd", np.nan_to_num(maps["T1rho"].array)),
+                           *((tmp_path / f"{n}.nrrd", n * (labels.array == v)) for n, v in enumerate(
+                               (2, 11, 12, 13), 1))):
+        image = sitk.ReadImage(str(file))
+        array = np.nan_to_num(sitk.GetArrayFromImage(image))
+        where = np.argwhere(array != 0)
+        assert len(where) == np.count_nonzero(expected)
+        matrix = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+        points = where[:, ::-1] @ matrix.T + image.GetOrigin()
+        index = np.rint(labels.geometry.world_to_index(points)).astype(int)
+        np.testing.assert_array_equal(array[tuple(where.T)], expected[tuple(index.T[::-1])])
 
 
 def test_segmentation_reads_back_with_snomed_codes(exported):
