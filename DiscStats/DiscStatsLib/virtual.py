@@ -1,6 +1,7 @@
 """A simulated study on disk: 31 people, T2-weighted and MAPSS volumes, participants table, ground truth (SIMULATED).
 
 >>> people = write_virtual_study("virtual", people=31, seed=1)            # doctest: +SKIP
+>>> people = write_virtual_study("shapes", people=31, seed=1, real=())    # parametric discs    # doctest: +SKIP
 
 Everything written says that it is simulated; what is assumed, and from where, is in ``Docs/method/virtual-cohort.md``.
 """
@@ -37,7 +38,7 @@ _NOTICE = "SIMULATED data: no measurement of a person."
 
 def write_virtual_study(folder: str | os.PathLike, people: int = 31, seed: int = 1, *, null: bool = False,
                         sites: int = 1, effects: Sequence[PlantedEffect] = (),
-                        real: Sequence[RealPerson] = (), site_table: Sequence[Site] = SITES,
+                        real: Sequence[RealPerson] | None = None, site_table: Sequence[Site] = SITES,
                         echo_motion_mm: float = 0.3, series_motion_mm: float = 1.0, with_labels: bool = False,
                         truth_maps: bool = True, spacing: tuple[float, float, float] = FINE,
                         progressCallback: ProgressCallback = silent) -> list[VirtualPerson]:
@@ -56,9 +57,9 @@ def write_virtual_study(folder: str | os.PathLike, people: int = 31, seed: int =
         1 or 2; the second has other voxels, more noise and the other handedness.
     effects : sequence of PlantedEffect
         Focal associations on top of those by grade and region.
-    real : sequence of RealPerson
-        Real anatomies (with their grades, age, sex) for the first people; the others have parametric ones. Only the
-        relaxation is simulated in these.
+    real : sequence of RealPerson, optional
+        Real anatomies (with their grades, age, sex) for the first people; only the relaxation is simulated in these.
+        By default the shipped ones; further people, or all with an empty sequence, have a parametric anatomy.
     site_table : sequence of Site
     echo_motion_mm, series_motion_mm : float
         Random motion from one echo to the next, and between the T2-weighted and the MAPSS scan; 0 for none.
@@ -84,6 +85,7 @@ def write_virtual_study(folder: str | os.PathLike, people: int = 31, seed: int =
         raise StudyError(f"The folder '{folder.name}' is not empty: give a new one for the simulated study.")
     if sites not in (1, 2) or len(site_table) < sites:
         raise StudyError(f"A simulated study has 1 or 2 sites, not {sites}.")
+    real = embedded_people(people) if real is None else real[:people]
     cohort = draw_people(people, seed, null, sites, [r.given for r in real])
     for n, person in enumerate(cohort):
         progressCallback(n / people, f"Simulating {person.id}")

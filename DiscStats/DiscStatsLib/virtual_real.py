@@ -125,11 +125,13 @@ def _tissue(fine: np.ndarray, geometry: Geometry, real: RealPerson) -> np.ndarra
     return tissue
 
 
-def embedded_people(leave_out: tuple[str, ...] = ("sub-141",)) -> list[RealPerson]:
+def embedded_people(count: int | None = None, leave_out: tuple[str, ...] = ("sub-141",)) -> list[RealPerson]:
     """Return the real anatomies shipped with the extension: SPIDER people with their grades, age and sex (CC BY 4.0).
 
     Parameters
     ----------
+    count : int, optional
+        No more than this.
     leave_out : tuple of str
         By default the one person who is no adult.
     """
@@ -141,6 +143,8 @@ def embedded_people(leave_out: tuple[str, ...] = ("sub-141",)) -> list[RealPerso
         labels = root / "derivatives" / "reference" / id / "anat" / f"{id}_dseg.nii.gz"
         if id in leave_out or not labels.exists():
             continue
+        if len(people) == count:
+            break
         grades = {level: int(row[f"pfirrmann_{level.replace('-', '')}"]) for level in LEVELS
                   if row.get(f"pfirrmann_{level.replace('-', '')}", "n/a").isdigit()}
         # A missing age or sex is drawn.

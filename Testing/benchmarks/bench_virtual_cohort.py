@@ -56,7 +56,7 @@ def table(title, head, rows, note=""):
 # ---- scanning, fitting, measuring ----------------------------------------------------------------------------------
 
 def cohort(count, seed):
-    real = embedded_people()[:count]
+    real = embedded_people(count)
     return draw_people(count, seed, sites=2, real=[r.given for r in real]), real
 
 

@@ -17,7 +17,15 @@ from DiscRelaxometryLib.measures import measure_discs
 from DiscRelaxometryLib.tables import read_tsv
 from DiscStatsLib.study import Study
 from DiscStatsLib.study_validate import validate
-from DiscStatsLib.virtual import PlantedEffect, RealPerson, Site, draw_people, scan_person, write_virtual_study
+from DiscStatsLib.virtual import (
+    PlantedEffect,
+    RealPerson,
+    Site,
+    draw_people,
+    embedded_people,
+    scan_person,
+    write_virtual_study,
+)
 from DiscStatsLib.virtual_anatomy import DISC_SIZES, build_anatomy
 from DiscStatsLib.virtual_people import ANNULUS, LEVELS, NUCLEUS
 from DiscStatsLib.virtual_signal import _DISC_M0, _SCALE, ECHO_MS, SPIN_LOCK_MS, disc_values
@@ -28,7 +36,7 @@ SITES = (Site("A", (1, 1, 1), (2, 1, 1), snr=60.0), Site("B", (1, 1, 1), (2, 2, 
 
 @pytest.fixture(scope="module")
 def crowd():
-    return draw_people(3000, seed=1)
+    return draw_people(1500, seed=1)
 
 
 def test_population_follows_its_sources(crowd):
@@ -61,17 +69,17 @@ def test_same_seed_same_people():
 
 
 def test_null_cohort_has_the_same_images_and_no_association(crowd):
-    null = draw_people(3000, seed=1, null=True)
+    null = draw_people(1500, seed=1, null=True)
     assert [p.nucleus for p in null] == [p.nucleus for p in crowd]
     t1rho = np.array([p.nucleus["T1rho", "L4-L5"] for p in null])
     for name in ("odi", "pfirrmann_L4L5", "fat_fraction"):
         listed = np.array([p.variables[name] for p in null])
         assert sorted(listed) == sorted(p.variables[name] for p in crowd)
-        assert abs(np.corrcoef(listed, t1rho)[0, 1]) < 0.06
+        assert abs(np.corrcoef(listed, t1rho)[0, 1]) < 0.08
 
 
 def test_discs_have_the_literature_sizes():
-    people = draw_people(3, 2)
+    people = draw_people(2, 2)
     found = {level: [] for level in LUMBAR_LEVELS}
     for person in people:
         anatomy = build_anatomy(person, (0.8, 0.8, 1.6))
@@ -151,7 +159,7 @@ def test_fit_recovers_the_planted_values_within_its_own_error(kind, rows, times)
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("virtual") / "study"
-    people = write_virtual_study(folder, 3, seed=8, sites=2, site_table=SITES, spacing=COARSE)
+    people = write_virtual_study(folder, 3, seed=8, sites=2, real=(), site_table=SITES, spacing=COARSE)
     return folder, people
 
 
@@ -195,7 +203,7 @@ def test_written_images_read_back(study):
 
 def test_same_seed_same_images(study, tmp_path):
     folder, _ = study
-    write_virtual_study(tmp_path / "again", 1, seed=8, site_table=SITES, spacing=COARSE)
+    write_virtual_study(tmp_path / "again", 1, seed=8, real=(), site_table=SITES, spacing=COARSE)
     name = "sub-01/anat/sub-01_acq-mapss_T1rho.nii.gz"
     assert np.array_equal(read_mapss(folder / name)[0].echoes, read_mapss(tmp_path / "again" / name)[0].echoes)
 
@@ -217,6 +225,16 @@ def test_real_anatomy_without_discs_is_refused():
     empty = Image(np.ones((8, 20, 20), np.uint8), Geometry((20, 20, 8), (1, 1, 4)))
     with pytest.raises(StudyError, match="no lumbar disc"):
         scan_person(draw_people(1, 1)[0], SITES[0], real=RealPerson(empty), spacing=COARSE)
+
+
+def test_shipped_anatomies_are_the_default(tmp_path):
+    person, = write_virtual_study(tmp_path / "study", 1, seed=8, spacing=COARSE, site_table=SITES, truth_maps=False)
+    real, = embedded_people(1)
+    assert person.age == real.given["age"]
+    assert {level: person.grade(level) for level in real.given["grades"]} == real.given["grades"]
+    written = read_image(tmp_path / "study" / person.id / "anat" / f"{person.id}_T2w.nii.gz")
+    assert np.array_equal(written.array, real.t2w.array)
+    assert "CC BY 4.0" in (tmp_path / "study" / "README").read_text()
 
 
 @pytest.mark.shared_data
