@@ -242,10 +242,10 @@ disc not cut by the upper or lower end of the volume has the level of the refere
     return write_text(path, text + f"## Time and memory\n\n{speed()}")
 
 
-READING = """Seen by eye, the references are not of one style: in some people (sub-022 and sub-136 here) the disc reaches
-the signal of the marrow, in others the dark endplate is left out. The network learned a mean style and can not know the
-reference's from the image; it shows in the ratio of volumes. sub-050 has hardware or artefacts; the reference of its
-L4-L5 disc is a fragment.
+READING = """Seen by eye, the references are not of one style: in some people (sub-022 and sub-136 here) the disc
+reaches the signal of the marrow, in others the dark endplate is left out. The network learned a mean style and can not
+know the reference's from the image; it shows in the ratio of volumes. sub-050 has hardware or artefacts; the reference
+of its L4-L5 disc is a fragment.
 
 """
 
