@@ -295,3 +295,23 @@ def test_damaged_files_never_crash(tmp_path, multiframe):
         except EchoSeriesError:
             errors += 1
     assert errors >= 40
+
+
+def test_lossless_compression_is_read_and_unknown_compression_named(tmp_path):
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEG2000Lossless, RLELossless
+
+    paths = samples.write_classic(tmp_path, TE, set_echo_time)
+    plain = read_echo_series(tmp_path)
+    for path in paths:
+        rewrite(path, lambda d: d.compress(RLELossless))
+    np.testing.assert_array_equal(read_echo_series(tmp_path).echoes, plain.echoes)
+
+    def foreign(dataset):
+        dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        dataset.PixelData = encapsulate([b"\xff\x4f\xff\x51 no codestream "])
+        dataset["PixelData"].is_undefined_length = True
+
+    rewrite(paths[0], foreign)
+    with pytest.raises(EchoSeriesError, match=f"'{paths[0].name}' is (compressed|truncated or damaged)"):
+        read_echo_series(tmp_path)
