@@ -215,13 +215,13 @@ def test_missing_packages_show_a_button_that_asks(panel, slicer, monkeypatch):
     assert "pandas" in asked[0] and "MB" in asked[0]
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_screenshot(panel, study, tmp_path, dark):
+def test_screenshots_in_light_and_dark(panel, study, tmp_path):
     fill(panel, study)
+    folder = tmp_path
     if os.environ.get("UPDATE_SCREENSHOTS"):
         click(panel.ui.runButton)
         wait_until(lambda: not panel.busy, 400)
         panel.ui.clusterTable.cellClicked.emit(0, 0)
-    folder = ROOT / "Docs" / "screenshots" if os.environ.get("UPDATE_SCREENSHOTS") else tmp_path
-    path = screenshot(panel, folder / f"panel-discstats{'-dark' if dark else ''}.png", dark)
-    assert path.stat().st_size > 5000
+        folder = ROOT / "Docs" / "screenshots"
+    for dark, suffix in ((False, ""), (True, "-dark")):
+        assert screenshot(panel, folder / f"panel-discstats{suffix}.png", dark).stat().st_size > 5000
