@@ -134,6 +134,16 @@ def test_withdrawn_person_leaves_the_group(study):
     assert set(group["means"]) == {"sub-01", "sub-02"}
 
 
+def test_results_elsewhere_leave_the_study_alone(study, tmp_path):
+    before = sorted(p for p in study.rglob("*"))
+    elsewhere = tmp_path / "results"
+    run(study, output=elsewhere)
+    assert sorted(p for p in study.rglob("*")) == before
+    assert (elsewhere / "sub-01" / "anat" / "sub-01_desc-half_T2w.nii.gz").exists()
+    assert set(states(run(study, output=elsewhere)).values()) == {"current"}
+    assert str(tmp_path) not in "".join(p.read_text() for p in elsewhere.rglob("*.json"))
+
+
 def test_dry_run_writes_nothing(study):
     outcome = run(study, dry_run=True)
     assert set(states(outcome).values()) == {"pending"}
