@@ -210,7 +210,7 @@ def voxelwise(people, kept, permutations):
         for source in (kind, f"true_{kind}"):
             stack = np.array([m[source] for _, m in used])
             result = analyze(stack, labels, frame, "map ~ pfirrmann_L4L5 + age + C(sex)", "pfirrmann_L4L5",
-                             correction=("fwe",), n_permutations=permutations, missing="available", min_count=20)
+                             correction=("fwe", "tfce"), n_permutations=permutations, missing="available", min_count=20)
             effect[source] = {key.rsplit("_", 1)[1]: image.array[inside] for key, image in result.maps.items()}
         measured, true = effect[kind], effect[f"true_{kind}"]
         maps[kind] = measured["effect"], true["effect"], measured["pfwe"]
@@ -222,10 +222,11 @@ def voxelwise(people, kept, permutations):
             rows.append((kind, name, ok.sum(), f"{np.median(a[ok]):+.1f}", f"{np.median(b[ok]):+.1f}",
                          f"{np.corrcoef(a[ok], b[ok])[0, 1]:.3f}", f"{np.sqrt(np.mean((a - b)[ok] ** 2)):.2f}",
                          f"{np.median(measured['r'][here][ok]):+.2f}",
-                         f"{100 * np.mean(measured['pfwe'][here][ok] < 0.05):.0f} %"))
+                         f"{100 * np.mean(measured['pfwe'][here][ok] < 0.05):.0f} %",
+                         f"{100 * np.mean(measured['ptfce'][here][ok] < 0.05):.0f} %"))
     table(f"Voxel by voxel at {LEVEL}: effect of the grade, adjusted for age and sex, {len(used)} people", (
         "map", "region", "voxels", "effect, ms a grade", "of the true maps", "r of effect map with the true one",
-        "RMS difference, ms a grade", "partial r", "p (FWE) < 0.05"), rows,
+        "RMS difference, ms a grade", "partial r", "p (FWE) < 0.05", "p (TFCE) < 0.05"), rows,
         "The true maps went through the same registration: the difference is that of noise, motion and fitting.")
     return maps, region, inside
 
@@ -310,7 +311,8 @@ def figure(path, maps, region, inside, people, kept):
     panels = []
     for title, low in (("ODI <= 40", True), ("ODI > 40", False)):
         stack = np.array([m["T1rho"] for p, m in used if (p.odi <= 40) == low])
-        mean = middle(np.nanmean(stack, axis=0))
+        seen = np.isfinite(stack).sum(axis=0)
+        mean = middle(np.where(seen > 0, np.nansum(stack, axis=0) / np.maximum(seen, 1), np.nan))
         panels.append((f"mean T1rho, {title} (n = {len(stack)})", mean, "viridis", 40, 130))
     for kind in VOLUMES:
         measured, true, p = maps[kind]
