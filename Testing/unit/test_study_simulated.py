@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+
 from DiscRelaxometryLib.image import Geometry, Image, write_image
 from DiscRelaxometryLib.tables import Column, Table, read_tsv
 from DiscStatsLib.study_simulated import label_results
