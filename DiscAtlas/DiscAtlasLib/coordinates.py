@@ -223,11 +223,14 @@ def _flow(fixed: LevelSet, moving: LevelSet, field: Field) -> Field:
         d, g = moving.at(points)
         g /= np.maximum(np.linalg.norm(g, axis=1, keepdims=True), 0.3)
         ok = moving.seen(points) & (np.abs(d) < 4)
-        push = np.clip(-d[ok], -2, 2)[:, None] * g[ok]
+        variance = fixed.variance[ok] + moving.variance_at(points[ok])
+        # Distances within the uncertainty of the two surfaces are not followed: they are voxels, not shape.
+        trust = d[ok] ** 2 / (d[ok] ** 2 + 2 * variance)
+        push = (np.clip(-d[ok], -2, 2) * trust)[:, None] * g[ok]
         sums = np.zeros((4, *field.values.shape[1:]))
         index = np.rint((points[ok] - field.low) / field.step).astype(int)
         index = tuple(np.clip(index, 0, np.array(sums.shape[1:]) - 1).T)
-        weight = 0.1 / (fixed.variance[ok] + moving.variance_at(points[ok]))
+        weight = 0.1 / variance
         for axis in range(3):
             np.add.at(sums[axis], index, weight * push[:, axis])
         np.add.at(sums[3], index, weight)

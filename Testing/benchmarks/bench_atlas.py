@@ -156,6 +156,7 @@ def summary(name, results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--template-people", type=int, default=8)
+    parser.add_argument("--people", type=int, default=48, help="people, evenly chosen, the two at 1 mm too")
     parser.add_argument("--iterations", type=int, default=2)
     parser.add_argument("--elastix", type=int, default=1, help="people registered by the backend elastix")
     parser.add_argument("--peers", type=int, default=1, help="people registered by the peers")
@@ -163,7 +164,9 @@ def main():
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     everyone = people()
-    names = list(everyone)
+    native = [p for p in everyone if "1 mm" not in p]
+    keep = [native[n] for n in np.unique(np.linspace(0, len(native) - 1, max(options.people - 2, 4)).astype(int))]
+    names = [*keep, *[p for p in everyone if p not in native]]
     halves = [names[0::2], names[1::2]]
     atlases = []
     for n in (0, 1):
