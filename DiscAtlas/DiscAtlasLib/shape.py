@@ -19,7 +19,8 @@ from DiscRelaxometryLib.labels import CANAL, disc_name
 MIN_VOXELS = 30
 #: A disc's width over its mid-sagittal AP depth (``Docs/method/atlas.md``; an assumption, no source measured it).
 WIDTH_TO_DEPTH = 1.4
-#: An edge slice with at least this share of the largest cross-section means that the disc goes on outside the volume.
+#: A mask whose last slice has at least this share of the largest cross-section ends where the image (or the observer)
+#: did, not where the disc does ...
 CUT_SHARE = 0.5
 #: ... unless the part seen on that side is already this share of the AP depth (a whole half-width is about 0.7).
 CUT_REACH = 0.55
@@ -129,7 +130,8 @@ def disc_shape(labels: Image, value: int, person: str = "") -> DiscShape:
     """
     who = f"{person + ', ' if person else ''}{disc_name(value)}"
     mask, box, notes = _crop(labels.array == value, who)
-    edges = _lateral_edges(mask, box, labels.geometry)
+    mask, box = _trimmed(mask, box, labels.geometry, notes)
+    edges = _lateral_edges(mask, labels.geometry)
     padded, geometry, at_cut = _pad(mask, box, labels.geometry, edges)
     points = geometry.index_to_world(np.argwhere(padded & ~at_cut)[:, ::-1])
     midline = _canal_center(labels, points)
@@ -195,16 +197,43 @@ def _crop(mask: np.ndarray, who: str):
     return pieces > 0, box, notes
 
 
-def _lateral_edges(mask, box, geometry):
-    """Return, for the sides right and left, whether the mask meets the volume's edge with a large cross-section."""
+def _lateral_areas(mask, geometry):
+    """Return the array axis nearest to left-right, its sign toward the left, and the mask's areas along it."""
     columns = geometry.matrix3 / np.array(geometry.spacing)
-    axis = int(np.argmax(np.abs(columns[0])))  # Image axis (i, j, k) nearest to left-right.
+    axis = int(np.argmax(np.abs(columns[0])))  # Image axis (i, j, k).
     array_axis = 2 - axis
-    areas = mask.sum(axis=tuple(a for a in range(3) if a != array_axis))
-    size = geometry.shape[array_axis]
-    first = bool(box[array_axis].start == 0 and areas[0] > CUT_SHARE * areas.max())
-    last = bool(box[array_axis].stop == size and areas[-1] > CUT_SHARE * areas.max())
-    sides = ("right", "left") if columns[0, axis] > 0 else ("left", "right")
+    return array_axis, columns[0, axis], mask.sum(axis=tuple(a for a in range(3) if a != array_axis))
+
+
+def _trimmed(mask, box, geometry, notes):
+    """Leave out the tapering outer slices of a mask that is too narrow to be a whole disc.
+
+    They are where the observer stopped, not where the disc ends.
+    """
+    array_axis, _, areas = _lateral_areas(mask, geometry)
+    other = [a for a in range(3) if a != array_axis]
+    spacing = geometry.spacing[::-1]
+    largest = np.argwhere(mask.take(int(areas.argmax()), axis=array_axis))
+    depth = np.hypot(*[np.ptp(largest[:, n]) * spacing[a] for n, a in enumerate(other)])
+    if len(areas) * spacing[array_axis] >= 2 * CUT_REACH * depth:
+        return mask, box
+    keep = np.nonzero(areas >= CUT_SHARE * areas.max())[0]
+    if len(keep) < len(areas):
+        notes.append(f"{len(areas) - (keep[-1] - keep[0] + 1)} tapering outer slice(s) left out")
+    inner, outer = [slice(None)] * 3, list(box)
+    inner[array_axis] = slice(keep[0], keep[-1] + 1)
+    start = box[array_axis].start
+    outer[array_axis] = slice(start + keep[0], start + keep[-1] + 1)
+    return mask[tuple(inner)], tuple(outer)
+
+
+def _lateral_edges(mask, geometry):
+    """Return, for the sides right and left, whether the mask (in its box) ends with a large cross-section."""
+    array_axis, sign, areas = _lateral_areas(mask, geometry)
+    # Whether the volume's edge is met does not matter: masks are often left out on the last slices.
+    first = bool(areas[0] >= CUT_SHARE * areas.max())
+    last = bool(areas[-1] >= CUT_SHARE * areas.max())
+    sides = ("right", "left") if sign > 0 else ("left", "right")
     return {sides[0]: {"axis": array_axis, "end": 0, "large": first},
             sides[1]: {"axis": array_axis, "end": 1, "large": last}}
 
@@ -249,7 +278,7 @@ def _canal_center(labels: Image, points: np.ndarray) -> np.ndarray | None:
     canal = labels.array == CANAL.value
     if not canal.any():
         return None
-    edges = _lateral_edges(canal, tuple(slice(0, n) for n in canal.shape), labels.geometry)
+    edges = _lateral_edges(canal, labels.geometry)
     # A canal that fills the edge slices is cut on both sides: its middle is only the slab's.
     if any(e["large"] for e in edges.values()):
         return None
