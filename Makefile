@@ -19,7 +19,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
 
-train: $(VENV)/.training ## FOLD=0..3, or FOLD=all for the shipped network
+train: $(VENV)/.training ## ARGS="--fold 0"; see Training/README.md
 	$(BIN)/python -m Training.train $(ARGS)
 
 evaluate: $(VENV)/.training

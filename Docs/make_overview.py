@@ -5,14 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 PARTS = (("segmentation.png", "1  Labelled discs of the 33 people (network)"),
          ("mean_nT2w.png", "2  Mean normalized T2w signal on the atlas"),
-         ("parametric_nT2w_pfirrmann.png", "3  Voxel by voxel: signal against Pfirrmann grade, adjusted for age and sex"))
+         ("parametric_nT2w_pfirrmann.png", "3  Voxel by voxel: signal and Pfirrmann grade, adjusted for age and sex"))
 
 
 def main(output: Path) -> None:
