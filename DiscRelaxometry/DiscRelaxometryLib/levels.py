@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import SimpleITK as sitk
 
 from .errors import SegmentationError
 from .image import Geometry, Image
-from .instances import Piece, SpineCurve, column_core, find_discs, spine_curve, world
+from .instances import Piece, SpineCurve, column_core, find_discs, spine_curve
 from .labels import BY_VALUE, CANAL, DISC, DISCS, SACRUM, VERTEBRA, VERTEBRAE
+from .vertebra_names import name_vertebrae, spacings_between
 
 LOWEST, HIGHEST = DISCS[0].value, DISCS[-1].value
-_VERTEBRA_OFFSET = VERTEBRAE[1].value - LOWEST
 GAP = 1.55  # times the expected distance between discs
 CROWDED = 0.55
 TINY, CROWDED_TINY = 0.2, 0.8  # a piece this small is believed to be a level only at more of the usual distance
@@ -140,11 +139,6 @@ def _mean_probability(piece: Piece, probability: np.ndarray | None) -> float:
     return float("nan") if probability is None else float(np.mean(probability[tuple(piece.indices.T)]))
 
 
-def _spacings(pieces: list[Piece]) -> np.ndarray:
-    """Return the distances between the centroids of neighboring discs, mm."""
-    return np.array([np.linalg.norm(b.centroid - a.centroid) for a, b in zip(pieces, pieces[1:])])
-
-
 def _expected_spacing(spacings: np.ndarray, n: int) -> float:
     """Return the spacing expected at gap `n` from the others: their median, corrected for the cranial decrease.
 
@@ -196,7 +190,7 @@ def _drop_crowded(pieces: list[Piece], flags: list[str]) -> tuple[list[Piece], l
     """Take out pieces that lie between two discs too near to each other to be separate levels."""
     pieces, extra = list(pieces), []
     while len(pieces) > 2:
-        spacings = _spacings(pieces)
+        spacings = spacings_between(pieces)
         typical = float(np.median(np.sort(spacings)[len(spacings) // 3:]))
         n = int(np.argmin(spacings))
         low, high = pieces[n], pieces[n + 1]
@@ -222,7 +216,7 @@ def _place(piece: Piece) -> str:
 
 def _level_steps(pieces: list[Piece], flags: list[str]) -> list[int]:
     """Return each disc's level counted from the lowest; a gap counts the discs that should be in it."""
-    spacings = _spacings(pieces)
+    spacings = spacings_between(pieces)
     steps = [0]
     for n, spacing in enumerate(spacings):
         expected = _expected_spacing(spacings, n)
@@ -348,57 +342,6 @@ def _flag_islands(islands: list[Piece], flags: list[str]) -> None:
     if large:
         flags.append(f"{len(large)} disc-like island(s) off the spine, {sum(p.volume for p in large):.0f} mm3 in all, "
                      "were left out.")
-
-
-def name_vertebrae(labels: np.ndarray, mask: np.ndarray, discs: list[Disc], pieces: list[Piece], geometry: Geometry,
-                   curve: SpineCurve, sacrum: bool = False) -> list[int]:
-    """Write vertebra values into `labels`, in place, and return them, caudal first.
-
-    Bodies are cut by the planes of the discs; the processes follow the body that they are nearest to inside the
-    vertebra mask (watershed from the bodies).
-    """
-    named = [(d, p) for d, p in zip(discs, pieces) if d.value >= LOWEST]
-    if not named or not mask.any():
-        labels[mask] = VERTEBRA.value
-        return []
-    indices = np.argwhere(mask)
-    points = world(indices, geometry)
-    _, distance = curve.locate(points)
-    level = np.zeros(len(points), np.uint8)
-    if sacrum:
-        level[:] = SACRUM.value
-    elif named[0][0].value > LOWEST:
-        level[:] = named[0][0].value + _VERTEBRA_OFFSET - 1
-    for disc, piece in named:
-        above = (points - piece.centroid) @ piece.normal > 0
-        level[above] = disc.value + _VERTEBRA_OFFSET
-    top, spacings = named[-1][1], _spacings(pieces)
-    reach = 1.25 * (float(np.median(spacings)) if len(spacings) else 34.0)
-    level[(points - top.centroid) @ top.normal > reach] = VERTEBRA.value  # a disc above was missed
-    for (disc, _), (after, _) in zip(named, named[1:]):
-        if after.value - disc.value > 1:  # fused or missed disc: the block between has no single level
-            level[level == disc.value + _VERTEBRA_OFFSET] = VERTEBRA.value
-    seeds = np.zeros(labels.shape, np.uint8)
-    body = distance < 14
-    seeds[tuple(indices[body].T)] = level[body]
-    flooded = _flood(seeds, mask, geometry)
-    labels[mask] = np.where(flooded[mask] > 0, flooded[mask], VERTEBRA.value)
-    return sorted(int(v) for v in np.unique(flooded[mask]) if v >= SACRUM.value)
-
-
-def _flood(seeds: np.ndarray, mask: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Grow seeds inside a mask, nearest first."""
-    where = np.argwhere(mask)
-    box = tuple(slice(a, b) for a, b in zip(where.min(0), where.max(0) + 1))
-    spacing = geometry.spacing
-    flat = sitk.GetImageFromArray(np.where(mask[box], 0, 255).astype(np.uint8))
-    marks = sitk.GetImageFromArray(np.ascontiguousarray(seeds[box]))
-    for image in (flat, marks):
-        image.SetSpacing(spacing)
-    grown = sitk.GetArrayFromImage(sitk.MorphologicalWatershedFromMarkers(flat, marks, False, False))
-    result = np.zeros(seeds.shape, np.uint8)
-    result[box] = np.where(mask[box], grown, 0)
-    return result
 
 
 def shift_levels(labels: Image, n: int) -> Image:

@@ -33,7 +33,8 @@ def spine(levels=5, spacing=(3.0, 1.5, 1.5), lordosis=0.0, scoliosis=0.0, width=
     body = in_column & (up >= DISC_HEIGHT) & (up < length) & (rest >= DISC_HEIGHT + 0.01) & ~disc
     canal = (np.abs(x - cx) < 9) & (np.abs(y - cy + 26) < 7)
     spinous = (np.abs(x - cx) < 4) & (np.abs(y - cy + 45) < 10) & (rest > 14) & (rest < 26) & (up > 0) & (up < length)
-    bridge = (np.abs(np.abs(x - cx) - 12) < 3) & (y < cy - 15) & (y > cy - 40) & (rest > 16) & (rest < 24) & (up > 0) & (up < length)
+    within = (up > 0) & (up < length)
+    bridge = (np.abs(np.abs(x - cx) - 12) < 3) & (y < cy - 15) & (y > cy - 40) & (rest > 16) & (rest < 24) & within
     classes = np.zeros(x.shape, np.uint8)
     classes[body | spinous | bridge] = 1
     classes[canal] = 2

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+
 from DiscRelaxometryLib.errors import DesignError, GeometryError
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscStatsLib.analysis import analyze
