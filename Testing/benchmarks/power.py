@@ -113,8 +113,8 @@ def draw(power, places, effects, path: Path) -> None:
         axis.set_xlabel("effect, ms a grade (noise SD 12 ms)")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("power (simulated, n = 31)")
-    axes[1].legend(fontsize=8, loc="lower right")
-    figure.tight_layout()
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="lower center", ncol=len(METHODS))
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path, dpi=110)
 
 
