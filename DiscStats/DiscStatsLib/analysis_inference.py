@@ -82,7 +82,7 @@ def infer(result, fitted: ContrastFit, scheme: Scheme | None, options: Options, 
             _tfce_columns(result, columns, turned, fitted, nulls.tfce.max(axis=0), layout, settings, alternative, as_z)
             done["tfce"] = vars(settings) | {}
             if as_z:
-                result.warnings.append("TFCE p are approximate where voxels lack different people (about 7 % instead of "
+                result.warnings.append("TFCE p are approximate where voxels lack different people (some 7 % instead of "
                                        "5 % false positives were measured): trust p (FWE) where they disagree.")
         if height is not None:
             _cluster_columns(result, columns, turned, fitted, nulls, layout, height, alternative, region_names)
