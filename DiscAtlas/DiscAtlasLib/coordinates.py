@@ -223,9 +223,10 @@ def _flow(fixed: LevelSet, moving: LevelSet, field: Field) -> Field:
         d, g = moving.at(points)
         g /= np.maximum(np.linalg.norm(g, axis=1, keepdims=True), 0.3)
         ok = moving.seen(points) & (np.abs(d) < 4)
-        variance = fixed.variance[ok] + moving.variance_at(points[ok])
-        # Distances within the uncertainty of the two surfaces are not followed: they are voxels, not shape.
-        trust = d[ok] ** 2 / (d[ok] ** 2 + 2 * variance)
+        theirs = moving.variance_at(points[ok])
+        variance = fixed.variance[ok] + theirs
+        # Distances within the uncertainty of the person's surface are not followed: they are voxels, not shape.
+        trust = d[ok] ** 2 / (d[ok] ** 2 + 3 * theirs)
         push = (np.clip(-d[ok], -2, 2) * trust)[:, None] * g[ok]
         sums = np.zeros((4, *field.values.shape[1:]))
         index = np.rint((points[ok] - field.low) / field.step).astype(int)

@@ -28,6 +28,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
 
+from DiscAtlasLib.atlas import load_atlas  # noqa: E402
 from DiscAtlasLib.registration import register_person  # noqa: E402
 from DiscAtlasLib.shape import disc_shape  # noqa: E402
 from DiscAtlasLib.template import build_template  # noqa: E402
@@ -155,7 +156,7 @@ def summary(name, results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--template-people", type=int, default=8)
+    parser.add_argument("--template-people", type=int, default=8, help="0: the shipped atlas, of other people")
     parser.add_argument("--people", type=int, default=48, help="people, evenly chosen, the two at 1 mm too")
     parser.add_argument("--iterations", type=int, default=2)
     parser.add_argument("--elastix", type=int, default=1, help="people registered by the backend elastix")
@@ -170,6 +171,9 @@ def main():
     halves = [names[0::2], names[1::2]]
     atlases = []
     for n in (0, 1):
+        if not options.template_people:
+            atlases.append(load_atlas())
+            continue
         chosen = [p for p in halves[1 - n] if "1 mm" not in p][:options.template_people]
         atlas = build_template([(p, everyone[p]) for p in chosen], iterations=options.iterations,
                                workers=options.workers)
