@@ -6,8 +6,6 @@ that a result does not depend on the machine. See ``Docs/method/alignment.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +14,7 @@ from scipy import ndimage
 
 from .echo_series import EchoSeries
 from .errors import DiscRelaxometryError, RegistrationError
-from .image import Image
+from .image import Image, one_thread
 from .progress import ProgressCallback, silent
 from .tables import Column, Table
 
@@ -152,24 +150,13 @@ def _register(series: EchoSeries, n: int, body: Image) -> sitk.Euler3DTransform:
         method.SetOptimizerScalesFromPhysicalShift()
         method.SetInitialTransform(transform, inPlace=True)
         try:
-            with _one_thread():
+            with one_thread():
                 method.Execute(fixed, moving)
         except RuntimeError as error:
             raise RegistrationError(f"Echo {n} ({series.times_ms[n]:g} ms) can not be aligned to the first: they "
                                     "hardly overlap or one is empty. Check the series, or use alignment mode off.",
                                     anchor="alignment") from error
     return sitk.Euler3DTransform(transform)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run ITK on one thread: sums in another order would change the last digits."""
-    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
 def _edges(image: Image, sigma: float) -> sitk.Image:

@@ -8,8 +8,6 @@ voxel, so that thick slices and fine grids both keep a disc's volume and shape.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +16,7 @@ from scipy import ndimage
 
 from .carry_shape import apply_transform, resample_labels
 from .errors import RegistrationError, SegmentationError
-from .image import Geometry, Image, require_same_geometry, resample
+from .image import Geometry, Image, one_thread, require_same_geometry, resample
 from .labels import BY_VALUE, DISC
 from .progress import ProgressCallback, silent
 
@@ -298,17 +296,6 @@ def _region(labels: Image, geometry: Geometry) -> np.ndarray:
     return ndimage.distance_transform_edt(~found, sampling=geometry.spacing[::-1]) <= REGION
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run ITK on one thread: sums in another order differ in the last digits, and optimizers follow them."""
-    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
-
-
 def _metric(mask: sitk.Image) -> sitk.ImageRegistrationMethod:
     """Return Mattes mutual information (32 bins) over all voxels of the mask, on one thread: reproducible."""
     method = sitk.ImageRegistrationMethod()
@@ -341,7 +328,7 @@ def _register(levels, start: sitk.Euler3DTransform) -> sitk.Euler3DTransform:
         method.SetOptimizerScalesFromPhysicalShift()
         method.SetInitialTransform(transform, inPlace=True)
         try:
-            with _one_thread():
+            with one_thread():
                 method.Execute(fixed, moving)
         except RuntimeError as error:
             raise RegistrationError("The anatomical image and the echo image can not be registered: too little of the "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -175,3 +177,14 @@ def resample(image: Image, geometry: Geometry, interpolator: int = sitk.sitkLine
     result = sitk.Resample(image.to_sitk(), geometry.to_sitk(), transform or sitk.Transform(3, sitk.sitkIdentity),
                            interpolator, default)
     return Image.from_sitk(result, **image.meta)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run ITK on one thread: sums in another order differ in the last digits, and optimizers follow them."""
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
