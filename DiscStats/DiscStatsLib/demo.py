@@ -17,6 +17,7 @@ from pathlib import Path
 
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.resources import resource_path
+from DiscRelaxometryLib.tables import read_tsv
 
 FORMULA = "nT2w ~ pfirrmann + age + C(sex)"
 #: Real multi-echo series that the demonstration fits where present, relative to the shared data: path, kind, times.
@@ -34,6 +35,19 @@ def copy_cohort(target: Path) -> Path:
     return target
 
 
+def same_field(study: Path) -> list[str]:
+    """Return the people scanned at 1.5 T: T2-weighted signal is not comparable across field strengths.
+
+    This leaves out sub-141, the only person at 3 T, who is 14 years old and whose CSF is hardly brighter than the rest
+    of the canal.
+    """
+    rows = read_tsv(study / "participants.tsv", required=("participant_id", "field_T"), numeric=("field_T",)).rows
+    kept = [r["participant_id"] for r in rows if r["field_T"] == 1.5]
+    print(f"{len(kept)} of {len(rows)} people were scanned at 1.5 T and are analyzed; left out: "
+          f"{', '.join(r['participant_id'] for r in rows if r['field_T'] != 1.5)}.", flush=True)
+    return kept
+
+
 def show(fraction: float, text: str, state={"shown": -1.0}) -> None:  # noqa: B006 (remembers what was printed)
     """Print progress in steps of 2 %."""
     if fraction >= 1 or fraction - state["shown"] >= 0.02:
@@ -46,7 +60,8 @@ def run_cohort(output: Path, processes: int, people: list[str], permutations: in
     from .runner import run_study
 
     study = copy_cohort(output / "spider-cohort")
-    return run_study(study, FORMULA, processes=processes, people=people, permutations=permutations,
+    chosen = people or same_field(study)
+    return run_study(study, FORMULA, processes=processes, people=chosen, permutations=permutations,
                      segmentation="cnn", analysis="pfirrmann", progressCallback=show)
 
 

@@ -101,12 +101,12 @@ def warnings(context: Context) -> Section:
     flagged = [(p, n) for p, records in context.everyone.items() for s, r in records.items()
                if s in ("segment", "normalize") or s.startswith(("maps", "carry")) for n in r.notes]
     shown = [("note", f"{p}: {n}") for p, n in flagged]
-    items += shown[:25]
-    if len(shown) > 25:
-        items.append(("note", f"{len(shown) - 25} more notes are in the provenance files."))
     overlap = training_overlap(context)
     if overlap:
         items.append(("warning", overlap))
+    items += shown[:14]
+    if len(shown) > 14:
+        items.append(("note", f"{len(shown) - 14} more notes are in the provenance files."))
     section.add(Notes(items) if items else Notes([("good", "Nothing to report.")]))
     return section
 
@@ -212,7 +212,7 @@ def registration(context: Context, folder: Path) -> Section | None:
         return section.add(Paragraph("No disc was flagged.", small=True))
     counts: dict[str, int] = {}
     for _, flag in flags:
-        name = re.sub(r"\s*\(.*?\)", "", flag).split(":")[0]
+        name = re.sub(r"^\d+ |\s*\(.*?\)", "", flag).split(":")[0]
         counts[name] = counts.get(name, 0) + 1
     listed = [{"flag": k, "discs": v} for k, v in sorted(counts.items(), key=lambda item: -item[1])]
     section.add(TableBlock(Table("flags", [Column("flag"), Column("discs")], listed),

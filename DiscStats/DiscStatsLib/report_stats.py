@@ -73,7 +73,7 @@ def read_stats(context: Context, step: str, prefix: str, names: list[str]) -> di
 def _map_blocks(context: Context, folder: Path, key: str, contrast: str, facts: dict, images: dict[str, Image],
                 labels: Image) -> list:
     """Return the figure and the table of one map and contrast (t: r and effect; F: share of variance)."""
-    r, effect, share, corrected, p = (images.get(n) for n in ("r", "effect", "eta2", "pfwe", "p"))
+    r, effect, share, corrected, p, tfce = (images.get(n) for n in ("r", "effect", "eta2", "pfwe", "p", "ptfce"))
     significant = None
     if corrected is not None:
         small = np.nan_to_num(corrected.array, nan=1.0) < context.settings.alpha
@@ -97,7 +97,7 @@ def _map_blocks(context: Context, folder: Path, key: str, contrast: str, facts: 
     figure = atlas_figure(columns, labels, context.settings.levels, outline)
     caption = (f"{key} and {contrast}, n = {facts['n']}. Red is a positive, blue a negative correlation; gray voxels "
                "were not tested (too few people have a value there). Outlined: significant voxels.")
-    table = summary(contrast, labels, r if r is not None else share, corrected, p, context.settings.alpha)
+    table = summary(contrast, labels, r if r is not None else share, corrected, p, context.settings.alpha, tfce)
     return [Figure(save(context, figure, folder, f"parametric_{key}_{contrast}"), caption,
                    f"Parametric maps of {key} and {contrast}"),
             TableBlock(table, f"{key} and {contrast}, by level")]
@@ -110,11 +110,14 @@ def _high(values: np.ndarray, percentile: float) -> float:
 
 
 def summary(contrast: str, labels: Image, r: Image | None, corrected: Image | None, uncorrected: Image | None,
-            alpha: float) -> Table:
+            alpha: float, tfce: Image | None = None) -> Table:
     """Return how many voxels of each level are significant, and the strongest correlation."""
     table = Table(contrast, [Column("level"), Column("voxels"), Column("median r", "", "Median partial correlation"),
                         Column("strongest r"), Column("smallest p", "", "Family-wise p"),
                         Column("significant", "%", f"Voxels with family-wise p < {alpha:g}")])
+    if tfce is not None:
+        table.columns += [Column("smallest p (TFCE)", "", "Family-wise p of threshold-free cluster enhancement"),
+                          Column("significant (TFCE)", "%", f"Voxels with family-wise p (TFCE) < {alpha:g}")]
     for level in LUMBAR_LEVELS:
         inside = labels.array == disc_value(level)
         row = {"level": level}
@@ -129,5 +132,10 @@ def summary(contrast: str, labels: Image, r: Image | None, corrected: Image | No
             some = p.array[inside & np.isfinite(p.array)]
             if some.size:
                 row |= {"smallest p": float(some.min()), "significant": 100 * float(np.mean(some < alpha))}
+        if tfce is not None:
+            some = tfce.array[inside & np.isfinite(tfce.array)]
+            if some.size:
+                row |= {"smallest p (TFCE)": float(some.min()),
+                        "significant (TFCE)": 100 * float(np.mean(some < alpha))}
         table.rows.append(row)
     return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support import shared_data
 
-from DiscStatsLib.demo import FORMULA, SERIES, copy_cohort, fit_shared_series
+from DiscStatsLib.demo import FORMULA, SERIES, copy_cohort, fit_shared_series, same_field
 from DiscStatsLib.study import Study
 from DiscStatsLib.study_settings import make_settings
 from DiscStatsLib.study_validate import validate
@@ -24,3 +24,9 @@ def test_real_multi_echo_series_is_fitted(tmp_path, monkeypatch):
     monkeypatch.setenv("DISC_SHARED_DATA", str(folder.parents[1]))
     text = fit_shared_series(tmp_path)
     assert "10 echoes" in text and (tmp_path / "multi-echo" / "T2.nii.gz").exists()
+
+
+def test_one_field_strength_is_analyzed(tmp_path, capsys):
+    kept = same_field(copy_cohort(tmp_path / "cohort"))
+    assert len(kept) == 32 and "sub-141" not in kept
+    assert "left out: sub-141" in capsys.readouterr().out
