@@ -4,6 +4,10 @@ VENV   ?= .venv
 OUT    ?= demo-output
 TORCH  ?= 1
 BIN    := $(VENV)/bin
+# Real data beyond the embedded ones are used where present.
+ifneq ($(wildcard ../shared/data),)
+export DISC_SHARED_DATA ?= $(abspath ../shared/data)
+endif
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
 .PHONY: demo test lint train evaluate benchmark docs cmake-lists clean
