@@ -30,6 +30,8 @@ LATTICE = 16.0
 BENDING = 0.1
 #: Widths (mm, slab) of the smoothing of the remaining displacement, coarse to fine.
 FLOW_SIGMAS = (8.0, 5.0, 4.0, 3.0, 2.5, 2.5, 2.0, 2.0)
+#: The flow keeps the Jacobian determinant in slab coordinates above this, in the disc and 2 mm around it.
+LEAST_JACOBIAN = 0.1
 #: Largest Lipschitz constant of the coarse fit; below 1 a displacement is one-to-one and can be inverted by iteration.
 INJECTIVE = 0.9
 
@@ -107,6 +109,12 @@ class Field:
             x = x - np.clip(np.einsum("...ab,...b->...a", local, error), -2 * self.step, 2 * self.step)
         return x
 
+    def determinant(self) -> np.ndarray:
+        """Return the Jacobian determinant of the map at the grid's nodes."""
+        (a, b, c), (d, e, f), (g, h, i) = (np.gradient(v, self.step) for v in self.values)
+        a, e, i = a + 1, e + 1, i + 1
+        return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
     def index(self, points: np.ndarray) -> np.ndarray:
         """Return the continuous grid indices (3, ...) of (..., 3) points."""
         return np.moveaxis((points - self.low) / self.step, -1, 0)
@@ -173,8 +181,7 @@ def _centered(fixed: DiscShape, slab_f: Slab, slab_m: Slab, scale: np.ndarray, f
     Slices some millimeters apart show a lateral border to half a slice, but moments to a fraction of that.
     """
     points = slab_f.normalize(fixed.geometry.index_to_world(np.argwhere(fixed.distance < 0)[:, ::-1]))
-    gradient = np.stack([np.stack(np.gradient(v, field.step), 0) for v in field.values])
-    determinant = np.linalg.det(np.moveaxis(gradient, (0, 1), (-2, -1)) + np.eye(3))
+    determinant = field.determinant()
     there = (points * scale + field.at(points * scale)) / scale
     # Volume of a voxel in the moving disc: both slabs' heights and the field's determinant.
     volume = (np.exp(quadratic(*there.T[:2]) @ slab_m.logheight - quadratic(*points.T[:2]) @ slab_f.logheight)
@@ -218,6 +225,7 @@ def _flow(fixed: LevelSet, moving: LevelSet, field: Field) -> Field:
     Each is a normalized convolution of the surface points' remaining normal distances, steep by one half at most, so
     that the composition stays one-to-one.
     """
+    inside = fixed.value < 2
     for sigma in FLOW_SIGMAS:
         points = fixed.surface + field.at(fixed.surface)
         d, g = moving.at(points)
@@ -241,5 +249,11 @@ def _flow(fixed: LevelSet, moving: LevelSet, field: Field) -> Field:
         step *= min(1.0, 0.5 / max(steepness, 1e-9))
         moved = np.moveaxis(fixed.grid, -1, 0) + field.values
         update = _sample(step, (moved - field.low[:, None, None, None]) / field.step)
-        field = Field(field.low, field.step, field.values + np.moveaxis(update, -1, 0))
+        update = np.moveaxis(update, -1, 0)
+        # Sampling a composition on a grid can fold where the composition does not: take a shorter step then.
+        for share in (1.0, 0.5, 0.25):
+            longer = Field(field.low, field.step, field.values + share * update)
+            if longer.determinant()[inside].min() > LEAST_JACOBIAN:
+                field = longer
+                break
     return field

@@ -24,6 +24,10 @@ WIDTH_TO_DEPTH = 1.4
 CUT_SHARE = 0.5
 #: ... unless the part seen on that side is already this share of the AP depth (a whole half-width is about 0.7).
 CUT_REACH = 0.55
+#: The same for masks as wide as a whole disc, of which one side may be cut all the same.
+CUT_REACH_WIDE = 0.4
+#: Masks narrower than this share of the AP depth are no whole discs, even if their outer slices taper (whole: 1.0-1.6).
+TRIM_WIDTH = 0.9
 _LEFT = np.array([1.0, 0.0, 0.0])
 _CRANIAL = np.array([0.0, 0.0, 1.0])
 
@@ -138,7 +142,9 @@ def disc_shape(labels: Image, value: int, person: str = "") -> DiscShape:
     center, axes, xyz, chord = _placed(points, None if midline is None else midline[0], whole=False)
     step = abs(axes[0] @ geometry.matrix3).max()
     seen = (xyz[:, 0].min() - step / 2, xyz[:, 0].max() + step / 2)
-    cut = tuple(bool(edges[side]["large"] and abs(reach) < CUT_REACH * 2 * chord[0])
+    depth = 2 * chord[0]
+    limit = depth * (CUT_REACH if seen[1] - seen[0] < TRIM_WIDTH * depth else CUT_REACH_WIDE)
+    cut = tuple(bool(edges[side]["large"] and abs(reach) < limit)
                 for side, reach in (("right", seen[0]), ("left", seen[1])))
     if not any(cut):
         center, axes, xyz, chord = _placed(points, None, whole=True)
@@ -215,7 +221,7 @@ def _trimmed(mask, box, geometry, notes):
     spacing = geometry.spacing[::-1]
     largest = np.argwhere(mask.take(int(areas.argmax()), axis=array_axis))
     depth = np.hypot(*[np.ptp(largest[:, n]) * spacing[a] for n, a in enumerate(other)])
-    if len(areas) * spacing[array_axis] >= 2 * CUT_REACH * depth:
+    if len(areas) * spacing[array_axis] >= TRIM_WIDTH * depth:
         return mask, box
     keep = np.nonzero(areas >= CUT_SHARE * areas.max())[0]
     if len(keep) < len(areas):
