@@ -10,14 +10,15 @@ import math
 import torch
 from torch.nn import functional
 
-from DiscRelaxometryLib.network import CANAL, CLASSES, DISC
+from DiscRelaxometryLib.network import CLASSES, DISC
 from Training.dataset import Person
+from Training.lateral import canal_kept, clear_canal, draw_outline, fill_muscle, narrow
 
-CROP = (224, 160)
-SPACING = 0.8
+CROP = (288, 192)
+SPACING = 0.6
 SLICES = 5
-#: Half width of a disc in mm (transverse width about 1.4 times the AP length); beyond it a lateral slice is empty.
-HALF_WIDTH = 24.0
+#: Shares of samples that are lateral, and whose contrast is synthesized.
+LATERAL, SYNTHETIC = 0.25, 0.3
 
 
 class Dice:
@@ -49,27 +50,54 @@ class Dice:
 
 def sample(person: Person, dice: Dice) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a stack (SLICES, rows, columns) and soft labels (classes, rows, columns) of its center slice."""
-    lateral, synthetic = dice.chance(0.15), dice.chance(0.2)
+    lateral, synthetic = dice.chance(LATERAL), dice.chance(SYNTHETIC)
     slices, step_mm = pick_slices(person, dice)
     grid = place_grid(person, dice)
-    keep = None
     if lateral:
-        grid, keep = narrow_column(person, grid, step_mm, dice)
-    stack, labels, grid = cut(person, slices, grid, every_slice=lateral or synthetic)
-    image = functional.grid_sample(stack[:, None], grid.expand(SLICES, -1, -1, -1), padding_mode="border",
-                                   align_corners=False)[:, 0]
-    middle = slice(None) if len(labels) == SLICES else slice(SLICES // 2, SLICES // 2 + 1)
-    soft = functional.grid_sample(labels, grid.expand(SLICES, -1, -1, -1)[middle], padding_mode="zeros",
-                                  align_corners=False)
-    if lateral:
-        image, soft = clear_canal(image, soft, keep, dice)
-    image = torch.where((grid.abs() <= 1).all(-1), image, image.amin())
+        image, soft = lateral_stack(person, slices, step_mm, grid, dice)
+    else:
+        stack, labels, unit = cut(person, slices, grid, every_slice=synthetic)
+        image, soft = pick(stack[None], labels[None], unit)
+        image, soft = image[0], soft[0].reshape(len(labels), -1, *CROP)
     if synthetic:
         image = synthesize(image, soft, dice)
     image = change_contrast(image, dice, invert=not synthetic)
     image, target = degrade(image, soft[len(soft) // 2], dice)
     target = torch.cat([(1 - target.sum(0, keepdim=True)).clamp_min(0), target])
     return image, target
+
+
+def pick(stack: torch.Tensor, labels: torch.Tensor, grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Interpolate signal (n, c, h, w) and labels (n, ..., h, w) at grid (n, rows, columns, 2) in one go."""
+    labels = labels.reshape(len(labels), -1, *labels.shape[-2:])
+    both = functional.grid_sample(torch.cat([stack, labels], 1), grid, padding_mode="border", align_corners=False)
+    inside = (grid.abs() <= 1).all(-1)[:, None]
+    image, soft = both[:, :stack.shape[1]], both[:, stack.shape[1]:] * inside
+    # Beyond the volume there is air.
+    return torch.where(inside, image, image.amin()), soft
+
+
+def lateral_stack(person: Person, slices: torch.Tensor, step_mm: float, grid: torch.Tensor, dice: Dice):
+    """Return a stack as if seen far from the mid-plane, and the soft labels of each of its slices."""
+    outline = draw_outline(dice)
+    side = 1 if dice.chance(0.5) else -1
+    center = dice.uniform(0.3, 1.25) * outline.half_width
+    thickness = dice.uniform(0, 5) if dice.chance(0.4) else 0.0
+    parts = 3 if thickness > 1.5 else 1
+    muscle, clear, images, softs = dice.chance(0.5), [], [], []
+    for part in range(parts):
+        inner = thickness * ((part + 0.5) / parts - 0.5)
+        u = center + inner + side * step_mm * (torch.arange(SLICES) - SLICES // 2).float()
+        moved, emptied = narrow(person, grid, u, outline)
+        stack, labels, unit = cut(person, slices, moved, every_slice=True)
+        image, soft = pick(stack[:, None], labels, unit)
+        images.append((image[:, 0], emptied))
+        softs.append(soft)
+        clear.append(canal_kept(u))
+    image, emptied, soft = (torch.stack(v).mean(0) for v in (*zip(*images), softs))
+    if muscle:
+        image = fill_muscle(image, emptied, dice)
+    return clear_canal(image, soft, torch.stack(clear).mean(0), dice)
 
 
 def pick_slices(person: Person, dice: Dice) -> tuple[torch.Tensor, float]:
@@ -140,39 +168,6 @@ def place_grid(person: Person, dice: Dice) -> torch.Tensor:
     return torch.stack([center[0] + xs / person.spacing[2], center[1] + ys / person.spacing[1]], -1)[None]
 
 
-def narrow_column(person: Person, grid: torch.Tensor, step_mm: float, dice: Dice):
-    """Return a grid a slice that narrows bodies and discs as lateral slices do, and the share of canal kept.
-
-    The training data hold mid-sagittal slices only. The outline of a disc is taken as an ellipse: at `u` mm
-    from the mid-plane its AP length is sqrt(1 - (u / W)^2) of the middle one, and nothing is left beyond W.
-    Tissue around moves in; at four half lengths from the center nothing moves.
-    """
-    u = dice.uniform(0.35, 1.3) * HALF_WIDTH + step_mm * (torch.arange(SLICES) - SLICES // 2).float()
-    factor = (1 - (u / HALF_WIDTH) ** 2).clamp_min(0).sqrt().clamp_min(0.02)[:, None, None]
-    column = torch.from_numpy(person.column[person.column.shape[0] // 2])
-    row = grid[..., 1].round().long().clamp(0, len(column) - 1)
-    middle, half = column[row][..., 0], column[row][..., 1].clamp_min(10)
-    t = (grid[..., 0] - middle) / half
-    distance = t.abs().expand(SLICES, -1, -1)
-    outside = 1 + (distance - factor) * (4 - 1) / (4 - factor)
-    source = torch.where(distance < factor, distance / factor, torch.where(distance < 4, outside, distance))
-    moved = grid.repeat(SLICES, 1, 1, 1)
-    moved[..., 0] = middle + t.sign() * source * half
-    return moved, (1 - (u.abs() - 5) / 6).clamp(0, 1)
-
-
-def clear_canal(image: torch.Tensor, soft: torch.Tensor, keep: torch.Tensor, dice: Dice):
-    """Replace the canal by patchy tissue in lateral slices, where pedicles and foramina lie."""
-    low, high = torch.quantile(image[SLICES // 2], torch.tensor([0.15, 0.75])).tolist()
-    patch = dice.uniform(low, high) + 0.5 * (high - low) * dice.smooth(24, 16, CROP)
-    canal = soft[:, CANAL - 1]
-    weight = functional.avg_pool2d(canal[:, None], 5, 1, 2)[:, 0].clamp(0, 1) * (1 - keep[:, None, None])
-    image = image * (1 - weight) + (patch + 0.3 * (image - image.mean())) * weight
-    soft = soft.clone()
-    soft[:, CANAL - 1] *= keep[:, None, None]
-    return image, soft
-
-
 def change_contrast(image: torch.Tensor, dice: Dice, invert: bool) -> torch.Tensor:
     """Change contrast: inversion, gamma, bias field, gain."""
     if invert and dice.chance(0.07):
@@ -216,12 +211,12 @@ def degrade(image: torch.Tensor, target: torch.Tensor, dice: Dice):
     """Lower resolution, blur, add ghosts and noise, crop the field of view."""
     size = image.shape[1:]
     if dice.chance(0.25):
-        factor = dice.uniform(1.2, 2.6)
+        factor = dice.uniform(1.2, 3.2)
         small = [round(size[0] / factor), round(size[1] / (factor if dice.chance(0.5) else dice.uniform(1, factor)))]
         image = functional.interpolate(image[None], small, mode="area")
         image = functional.interpolate(image, size, mode="bilinear", align_corners=False)[0]
     elif dice.chance(0.15):
-        sigma = dice.uniform(0.4, 1.2)
+        sigma = dice.uniform(0.5, 1.6)
         kernel = torch.exp(-0.5 * (torch.arange(-3, 4) / sigma) ** 2)
         kernel = (kernel[:, None] * kernel / kernel.sum() ** 2)[None, None]
         image = functional.conv2d(image[:, None], kernel, padding=3)[:, 0]

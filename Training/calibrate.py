@@ -1,12 +1,14 @@
-"""Temperature and review threshold from the people kept from the gradient: ``python -m Training.calibrate``.
+"""Temperature and review threshold of each fold: ``python -m Training.calibrate temperature``, then ``threshold``.
 
-They are chosen on the two "inner" people of the fold, as acquired and degraded, never on test people.
+Both come from other people than the fold's: the test people of the other folds, each seen by the network that held
+them out. No fold's figures rest on anything chosen on its own people. The threshold needs the results of
+``Training.evaluate --parts spider degraded``.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +20,16 @@ from DiscRelaxometryLib.engine import Model, load_engine, load_model
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.inference import normalize_signal, softmax, stack_indices
 from DiscRelaxometryLib.sagittal import plan_sagittal
-from DiscRelaxometryLib.segment import segment
-from Training.dataset import class_labels, split
-from Training.degrade import DEGRADATIONS
-from Training.evaluate import disc_rows
+from Training.dataset import class_labels, read_folds
 from Training.train import RUNS
 
 BAD = 0.85
+#: Every so many slices give samples for the temperature.
+EVERY = 4
 
 
 def logit_samples(image: Image, dseg: Image, model: Model, engine, count: int, seed: int):
-    """Return logits (2 passes, n, classes) and true classes (n,) of random voxels within 4 mm of a structure."""
+    """Return logits (n, classes) and true classes (n,) of random voxels near a structure, in every few slices."""
     plan = plan_sagittal(image.geometry, model.config.spacing_mm)
     slices = plan.upright(normalize_signal(image.array))
     classes = class_labels(dseg.array)
@@ -39,14 +40,14 @@ def logit_samples(image: Image, dseg: Image, model: Model, engine, count: int, s
     padded = np.pad(slices, [(0, 0), (0, -rows % multiple), (0, -columns % multiple)],
                     constant_values=float(slices.min()))
     random, logits, labels = np.random.default_rng(seed), [], []
-    for index, members in enumerate(stack_indices(len(slices), plan.slice_mm, model.config.slices)):
+    stacks = stack_indices(len(slices), plan.slice_mm, model.config.slices)
+    for index in range(len(slices) % EVERY // 2, len(slices), EVERY):
         near = ndimage.binary_dilation(truth[index] > 0, iterations=5)
         picked = random.choice(np.flatnonzero(near), min(count, int(near.sum())), replace=False)
-        passes = [engine.run(padded[None, order])[0, :, :rows, :columns].reshape(len(votes), -1)[:, picked].T
-                  for order in (members, members[::-1])]
-        logits.append(np.stack(passes))
+        whole = engine.run(padded[None, stacks[index]])[0, :, :rows, :columns]
+        logits.append(whole.reshape(len(votes), -1)[:, picked].T)
         labels.append(truth[index].ravel()[picked])
-    return np.concatenate(logits, 1), np.concatenate(labels)
+    return np.concatenate(logits), np.concatenate(labels)
 
 
 def choose_threshold(scores: np.ndarray, bad: np.ndarray) -> float:
@@ -57,40 +58,60 @@ def choose_threshold(scores: np.ndarray, bad: np.ndarray) -> float:
     return float(edges[int(np.argmax(gain))])
 
 
-def main() -> None:
-    """Calibrate a fold and write ``calibration.json`` beside its checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/spider_t2space"))
-    parser.add_argument("--fold", type=int, default=0)
-    parser.add_argument("--runs", type=Path, default=RUNS)
-    parser.add_argument("--manifest", type=Path, help="weights; the shipped ones by default")
-    options = parser.parse_args()
-    model = load_model(options.manifest)
+def sample_fold(data: Path, runs: Path, fold: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return logits and true classes of a fold's held-out people; kept in ``samples.npz``."""
+    path = runs / f"fold{fold}" / "samples.npz"
+    if path.exists():
+        kept = np.load(path)
+        return kept["logits"], kept["truth"]
+    model = load_model(runs / f"fold{fold}" / "weights" / "lumbar-discs.json")
     engine = load_engine(model, "onnx")
-    inner = split(options.data, options.fold)[1]
-    pairs = [(read_image(options.data / f"{n}_T2w.nii.gz"), read_image(options.data / f"{n}_dseg.nii.gz"))
-             for n in inner]
-    samples = [logit_samples(image, dseg, model, engine, 2000, seed) for seed, (image, dseg) in enumerate(pairs)]
-    logits, truth = np.concatenate([s[0] for s in samples], 1), np.concatenate([s[1] for s in samples])
-    temperature = fit_temperature(logits, truth)
-    result = {"inner": inner, "temperature": temperature, "samples": len(truth)}
+    parts = [logit_samples(read_image(data / f"{n}_T2w.nii.gz"), read_image(data / f"{n}_dseg.nii.gz"), model, engine,
+                           2000, seed) for seed, n in enumerate(read_folds()["folds"][fold])]
+    logits, truth = (np.concatenate(v) for v in zip(*parts))
+    np.savez(path, logits=logits.astype(np.float32), truth=truth.astype(np.uint8))
+    return logits, truth
+
+
+def choose_temperature(data: Path, runs: Path, fold: int, folds: list[int]) -> dict:
+    """Return the temperature from the other folds' people, and the calibration error on them before and after."""
+    logits, truth = (np.concatenate(v) for v in zip(*(sample_fold(data, runs, k) for k in folds if k != fold)))
+    temperature = fit_temperature(logits[None], truth)
+    result = {"temperature": temperature, "samples": len(truth),
+              "people": sorted(n for k in folds if k != fold for n in read_folds()["folds"][k])}
     for name, value in (("before", 1.0), ("after", temperature)):
-        probability = softmax(np.array(logits, float), value, axis=2).mean(0)
+        probability = softmax(np.array(logits, float), value)
         result[f"ece_{name}"] = calibration(probability.max(1), probability.argmax(1) == truth)[0]
-    model, rows = replace(model, temperature=temperature), []
-    for image, dseg in pairs:
-        for seed, (name, change) in enumerate(DEGRADATIONS.items()):
-            rows += [r | {"degradation": name} for r in
-                     disc_rows(segment(change(image, seed), "onnx", model=model), dseg)]
-    scores = np.array([r["expected_dice"] for r in rows])
-    bad = np.array([r["dice"] < BAD for r in rows])
-    if bad.any() and not bad.all():
-        result["review_threshold"] = choose_threshold(scores, bad)
-        result["inner_recall"] = float(np.mean(scores[bad] < result["review_threshold"]))
-        result["inner_false_alarms"] = float(np.mean(scores[~bad] < result["review_threshold"]))
-    result |= {"discs": len(rows), "bad": int(bad.sum()), "rows": rows}
-    print(write_json(options.runs / f"fold{options.fold}" / "calibration.json", result))
-    print({k: v for k, v in result.items() if k != "rows"})
+    return result
+
+
+def choose_review(results: dict, fold: int, folds: list[int]) -> dict:
+    """Return the review threshold from the discs of the other folds' people, as acquired and degraded."""
+    rows = [r for part in ("spider", "degraded") for k in folds if k != fold for r in results[part][str(k)]["rows"]
+            if r["review"] is not None]
+    scores, bad = (np.array([r[key] for r in rows]) for key in ("expected_dice", "dice"))
+    bad = bad < BAD
+    threshold = choose_threshold(scores, bad)
+    return {"review_threshold": threshold, "discs": len(rows), "bad": int(bad.sum()),
+            "recall": float(np.mean(scores[bad] < threshold)), "false_alarms": float(np.mean(scores[~bad] < threshold))}
+
+
+def main() -> None:
+    """Write ``calibration.json`` beside each fold's weights."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=("temperature", "threshold"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/spider_t2space"))
+    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--runs", type=Path, default=RUNS)
+    options = parser.parse_args()
+    for fold in options.folds:
+        path = options.runs / f"fold{fold}" / "calibration.json"
+        if options.what == "temperature":
+            result = choose_temperature(options.data, options.runs, fold, options.folds)
+        else:
+            results = json.loads((options.runs / "evaluation.json").read_text())
+            result = json.loads(path.read_text()) | choose_review(results, fold, options.folds)
+        print(write_json(path, result), {k: v for k, v in result.items() if k != "people"})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from DiscRelaxometryLib.network import BACKGROUND, CANAL, DISC, DISC_L5S1, VERTEBRA
 
@@ -51,16 +50,32 @@ def class_labels(dseg: np.ndarray) -> np.ndarray:
 
 
 def load_person(folder: Path, name: str) -> Person:
-    """Read ``NAME_T2w.nii.gz`` and ``NAME_dseg.nii.gz``, stored as x = left-right, y = to anterior, z = to superior."""
-    from DiscRelaxometryLib.inference import normalize_signal
+    """Read ``NAME_T2w.nii.gz`` and ``NAME_dseg.nii.gz``, stored as x = left-right, y = to anterior, z = to superior.
+
+    A folder written by ``Training.pack`` is read as well, and needs no SimpleITK.
+    """
+    if (folder / f"{name}.json").exists():
+        from Training.pack import read_packed
+
+        image, labels, spacing = read_packed(folder, name)
+    else:
+        from DiscRelaxometryLib.inference import normalize_signal
+
+        image, labels, spacing = read_upright(folder, name)
+        image = normalize_signal(image)
+    return Person(name, image, labels, spacing, spine_column(labels))
+
+
+def read_upright(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
+    """Return signal as stored and classes (slices, rows downward, columns backward), and spacing in that order."""
+    import SimpleITK as sitk
 
     image = sitk.ReadImage(str(folder / f"{name}_T2w.nii.gz"))
     dseg = sitk.ReadImage(str(folder / f"{name}_dseg.nii.gz"))
     # (z, y, x) -> (x, z downward, y backward)
     turn = [np.ascontiguousarray(sitk.GetArrayFromImage(v).transpose(2, 0, 1)[:, ::-1, ::-1]) for v in (image, dseg)]
     x, y, z = image.GetSpacing()
-    labels = class_labels(turn[1])
-    return Person(name, normalize_signal(turn[0]), labels, (x, z, y), spine_column(labels))
+    return turn[0], class_labels(turn[1]), (x, z, y)
 
 
 def spine_column(labels: np.ndarray) -> np.ndarray:
@@ -92,7 +107,8 @@ def spine_column(labels: np.ndarray) -> np.ndarray:
 
 def people(folder: Path) -> list[str]:
     """Return the names of the people in a folder."""
-    return sorted(p.name.split("_")[0] for p in folder.glob("sub-*_T2w.nii.gz"))
+    return sorted({p.name.split("_")[0].split(".")[0] for pattern in ("sub-*_T2w.nii.gz", "sub-*.json")
+                   for p in folder.glob(pattern)})
 
 
 def make_folds(folder: Path, count: int = 4, seed: int = 20261123, sample: str = "sub-078") -> dict:
@@ -100,8 +116,6 @@ def make_folds(folder: Path, count: int = 4, seed: int = 20261123, sample: str =
 
     The person embedded in the extension as sample data goes to fold 0, whose network is the shipped one, by
     changing places with the person of fold 0 from the same block: what the demonstration shows is out of sample.
-    In each fold, two of the people used for training are kept from the gradient ("inner"): temperature and the
-    threshold of the review flag are chosen on them.
     """
     with open(folder / "participants.tsv", encoding="utf-8") as file:
         grade = {row["participant_id"]: np.mean([float(v) for k, v in row.items() if k.startswith("pfirrmann")])
@@ -116,12 +130,7 @@ def make_folds(folder: Path, count: int = 4, seed: int = 20261123, sample: str =
         if sample in block and sample not in folds[0]:
             other = next((f for f in folds if sample in f), folds[0])
             other[-1], folds[0][-1] = folds[0][-1], other[-1]
-    inner = []
-    for fold in folds:
-        rest = [n for n in names if n not in fold]
-        inner.append(sorted(random.choice(rest, 2, replace=False).tolist()))
-    return {"seed": seed, "rule": make_folds.__doc__.split("\n")[0],
-            "folds": [{"test": sorted(f), "inner": i} for f, i in zip(folds, inner)]}
+    return {"seed": seed, "rule": make_folds.__doc__.split("\n")[0], "folds": [sorted(f) for f in folds]}
 
 
 def read_folds() -> dict:
@@ -129,8 +138,12 @@ def read_folds() -> dict:
     return json.loads(FOLDS_FILE.read_text(encoding="utf-8"))
 
 
-def split(folder: Path, fold: int) -> tuple[list[str], list[str], list[str]]:
-    """Return names of the people for training, for calibration ("inner") and for testing."""
-    entry = read_folds()["folds"][fold]
-    held = set(entry["test"]) | set(entry["inner"])
-    return [n for n in people(folder) if n not in held], entry["inner"], entry["test"]
+def split(folder: Path, fold: int) -> tuple[list[list[str]], list[str]]:
+    """Return the people to train on, a list for each of the other folds, and the people to test on.
+
+    People of the folder that are in no fold (another data set, made-up people) count as one more training fold.
+    """
+    folds, here = read_folds()["folds"], people(folder)
+    rest = [n for n in here if not any(n in f for f in folds)]
+    groups = [[n for n in here if n in f] for k, f in enumerate(folds) if k != fold] + [rest]
+    return [g for g in groups if g], [n for n in here if n in folds[fold]]

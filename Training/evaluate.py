@@ -1,7 +1,8 @@
-"""Evaluate the shipped network on people it was not trained on: ``python -m Training.evaluate`` (``make evaluate``).
+"""Evaluate on people not used for training: ``python -m Training.evaluate`` (``make evaluate``).
 
-Parts can be run one by one (``--parts spider ivd``); results are kept in ``runs/evaluation.json``, and the tables of
-``Docs/validation/segmentation.md`` are written from them.
+SPIDER's people are each segmented by the network of the fold that holds them out, other data by the shipped network.
+Parts can be run one by one (``--parts spider ivd``, ``--folds 2``); results are kept in ``runs/evaluation.json``, one
+entry a part and fold, and the tables of ``Docs/validation/segmentation.md`` are written from them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import csv
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +20,19 @@ from SimpleITK import sitkNearestNeighbor
 
 from DiscRelaxometryLib.atomic import write_json
 from DiscRelaxometryLib.confidence import calibration
-from DiscRelaxometryLib.engine import load_model
+from DiscRelaxometryLib.engine import Model, load_model
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.image import Geometry, Image, read_image, resample
 from DiscRelaxometryLib.labels import disc_name
 from DiscRelaxometryLib.normalize import normalized_t2w
 from DiscRelaxometryLib.segment import Segmentation, segment
+from Training.dataset import read_folds
 from Training.degrade import DEGRADATIONS, low_resolution
 from Training.metrics import dice, surface_distance
 from Training.train import RUNS
 
-PARTS = ("spider", "degraded", "ivd", "bodies", "echo", "reject")
+CROSS_VALIDATED = ("spider", "degraded", "echo")
+PARTS = (*CROSS_VALIDATED, "ivd", "bodies", "reject")
 CENTRAL_MM = 10.0
 #: Voxels this far from any structure are left out of the calibration, which they would make look perfect.
 NEAR_MM = 4.0
@@ -114,7 +118,7 @@ def calibration_samples(result: Segmentation, reference: Image, count: int = 200
 
 
 def evaluate_spider(data: Path, names: list[str], **options) -> dict:
-    """Evaluate people of SPIDER: overlap, surfaces, volumes, signal, names, calibration, review flag."""
+    """Evaluate people of SPIDER: overlap, surfaces, volumes, signal, names, calibration, review score."""
     people, rows, sure, right = [], [], [], []
     grade = grades(data)
     for seed, name in enumerate(names):
@@ -141,22 +145,24 @@ def evaluate_spider(data: Path, names: list[str], **options) -> dict:
         print({k: v for k, v in person.items() if k != "flags"}, flush=True)
         people.append(person)
         rows += own
-    error, bins = calibration(np.concatenate(sure), np.concatenate(right))
-    return {"people": people, "rows": rows, "ece": error, "bins": bins}
+    return {"people": people, "rows": rows, "bins": calibration(np.concatenate(sure), np.concatenate(right))[1]}
 
 
 def evaluate_degraded(data: Path, names: list[str], **options) -> dict:
-    """Evaluate the review flag where discs go wrong: the test people's volumes made worse on purpose."""
-    rows = []
-    for seed, name in enumerate(names):
+    """Evaluate the review flag where discs go wrong: the test people's volumes made worse on purpose.
+
+    Each person gets one kind of degradation, in turn over the names of all folds.
+    """
+    rows, kinds = [], [k for k in DEGRADATIONS if k != "as acquired"]
+    order = sorted(n for fold in read_folds()["folds"] for n in fold)
+    for name in names:
         image = read_image(data / f"spider_t2space/{name}_T2w.nii.gz")
         truth = read_image(data / f"spider_t2space/{name}_dseg.nii.gz")
-        for kind, change in DEGRADATIONS.items():
-            if kind == "as acquired":
-                continue
-            result = segment(change(image, 100 + seed), **options)
-            rows += [r | {"person": name, "degradation": kind, "reason": result.reason}
-                     for r in disc_rows(result, truth)]
+        index = order.index(name)
+        kind = kinds[index % len(kinds)]
+        result = segment(DEGRADATIONS[kind](image, 100 + index), **options)
+        rows += [r | {"person": name, "degradation": kind, "reason": result.reason} for r in disc_rows(result, truth)]
+        print(name, kind, [round(r["dice"], 2) for r in rows if r["person"] == name], flush=True)
     return {"rows": rows}
 
 
@@ -299,34 +305,51 @@ def evaluate_reject(data: Path, test: str, **options) -> dict:
     return {"rows": rows}
 
 
+def fold_model(runs: Path, fold: int) -> Model:
+    """Return a fold's network, with the temperature and threshold chosen on the other folds' people."""
+    model = load_model(runs / f"fold{fold}" / "weights" / "lumbar-discs.json")
+    calibrated = json.loads((runs / f"fold{fold}" / "calibration.json").read_text())
+    manifest = model.manifest | {k: calibrated[k] for k in ("temperature", "review_threshold") if k in calibrated}
+    return replace(model, manifest=manifest, temperature=manifest["temperature"])
+
+
 def main() -> None:
     """Run the parts asked for, keep their results, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--manifest", type=Path, help="weights; the shipped ones by default")
-    parser.add_argument("--people", nargs="+", help="people; the weights' own test people by default")
-    parser.add_argument("--results", type=Path, default=RUNS / "evaluation.json")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
+    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--manifest", type=Path, help="weights for other data; the shipped ones by default")
+    parser.add_argument("--runs", type=Path, default=RUNS)
+    parser.add_argument("--results", type=Path, help="runs/evaluation.json by default")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--tables", action="store_true", help="write the page of figures")
     options = parser.parse_args()
-    from Training.tables import write_tables
-
-    model = load_model(options.manifest)
-    names = options.people or model.manifest["training"]["people"]["test"]
-    results = json.loads(options.results.read_text()) if options.results.exists() else {}
-    if results.get("weights") != model.manifest["files"]["onnx"]["sha256"]:
-        results = {"weights": model.manifest["files"]["onnx"]["sha256"]}
-    results |= {"manifest": {k: v for k, v in model.manifest.items() if k != "files"}}
-    run = {"engine": "onnx", "model": model, "threads": options.threads}
-    calls = {"spider": lambda: evaluate_spider(options.data, names, **run),
-             "degraded": lambda: evaluate_degraded(options.data, names, **run),
-             "ivd": lambda: evaluate_ivd(options.data, **run), "bodies": lambda: evaluate_bodies(options.data, **run),
-             "echo": lambda: evaluate_echo(options.data, names, **run),
-             "reject": lambda: evaluate_reject(options.data, names[0], **run)}
+    path = options.results or options.runs / "evaluation.json"
+    run = {"engine": "onnx", "threads": options.threads}
+    people = read_folds()["folds"]
     for part in options.parts:
-        results[part] = calls[part]()
-        write_json(options.results, results)
-    print(write_tables(json.loads(options.results.read_text())))
+        if part in CROSS_VALIDATED:
+            evaluate = {"spider": evaluate_spider, "degraded": evaluate_degraded, "echo": evaluate_echo}[part]
+            for fold in options.folds:
+                model = fold_model(options.runs, fold)
+                keep(path, part, fold, evaluate(options.data, people[fold], model=model, **run))
+        else:
+            model = load_model(options.manifest)
+            evaluate = {"ivd": evaluate_ivd, "bodies": evaluate_bodies,
+                        "reject": lambda data, **o: evaluate_reject(data, people[0][0], **o)}[part]
+            keep(path, part, "shipped", evaluate(options.data, model=model, **run))
+    if options.tables:
+        from Training.tables import write_tables
+
+        print(write_tables(json.loads(path.read_text()), load_model(options.manifest).manifest, options.runs))
+
+
+def keep(path: Path, part: str, fold: int | str, result: dict) -> None:
+    """Add a result to the file of results."""
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results.setdefault(part, {})[str(fold)] = result
+    write_json(path, results)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Write weights, ONNX and manifest of a trained fold: ``python -m Training.export --fold 0``.
+"""Write weights, ONNX and manifest of trained folds: ``python -m Training.export --folds 0 1 2 3`` and ``--ship 0``.
+
+Each fold's files go to ``runs/foldN/weights``; those of the fold to ship go to the extension as well.
 
 Weights are rounded to half precision first, and both files hold exactly the rounded values.
 """
@@ -19,13 +21,14 @@ from Training.train import RUNS
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "DiscRelaxometry/Resources/Weights"
 NAME = "lumbar-discs"
-VERSION = "1.0.0"
+VERSION = "2.0.0"
 
 
-def averaged_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """Return the moving average of a checkpoint, floating values rounded to half precision."""
-    values = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
-    return {k: v.long() if k.endswith("num_batches_tracked") else v.half() for k, v in values.items()}
+def averaged_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Return the moving average of a run, floating values rounded to half precision."""
+    from safetensors.torch import load_file
+
+    return {k: v.long() if k.endswith("num_batches_tracked") else v.half() for k, v in load_file(path).items()}
 
 
 def export_onnx(network: torch.nn.Module, config: NetworkConfig, path: Path) -> None:
@@ -40,7 +43,7 @@ def export_onnx(network: torch.nn.Module, config: NetworkConfig, path: Path) -> 
 
 
 def export(run: Path, folder: Path) -> Path:
-    """Write ``lumbar-discs.safetensors``, ``.onnx`` and ``.json`` from a run's checkpoint; return the manifest.
+    """Write ``lumbar-discs.safetensors``, ``.onnx`` and ``.json`` from a run's average; return the manifest.
 
     Temperature and review threshold come from the run's ``calibration.json``, once there is one.
     """
@@ -48,7 +51,7 @@ def export(run: Path, folder: Path) -> Path:
 
     description = json.loads((run / "run.json").read_text())
     config = NetworkConfig.of(description["config"])
-    weights = averaged_weights(run / "checkpoint.pt")
+    weights = averaged_weights(run / "average.safetensors")
     network = build_network(config).eval()
     network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +76,8 @@ def export(run: Path, folder: Path) -> Path:
         "input": "stack: n x slices x rows (superior to inferior) x columns (anterior to posterior)",
         "parameters": int(sum(np.prod(p.shape) for p in network.parameters())),
         "training": {"fold": description["fold"], "seed": description["seed"], "batch": description["batch"],
-                     "length": progress, "people": {k: description[k] for k in ("train", "inner", "test")}},
+                     "length": progress, "gpu": description["gpu"],
+                     "people": {k: description[k] for k in ("train", "test")}},
         "calibration": {k: v for k, v in calibration.items() if k not in ("rows", "temperature", "review_threshold")},
         "files": files}
     return write_json(folder / f"{NAME}.json", manifest)
@@ -82,11 +86,14 @@ def export(run: Path, folder: Path) -> Path:
 def main() -> None:
     """Parse arguments and export."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--folds", type=int, nargs="*", default=[])
+    parser.add_argument("--ship", type=int, help="fold whose weights go to the extension")
     parser.add_argument("--runs", type=Path, default=RUNS)
-    parser.add_argument("--output", type=Path, default=WEIGHTS)
     options = parser.parse_args()
-    print(export(options.runs / f"fold{options.fold}", options.output))
+    for fold in options.folds:
+        print(export(options.runs / f"fold{fold}", options.runs / f"fold{fold}" / "weights"))
+    if options.ship is not None:
+        print(export(options.runs / f"fold{options.ship}", WEIGHTS))
 
 
 if __name__ == "__main__":

@@ -1,38 +1,45 @@
-"""Train one fold: ``python -m Training.train --fold 0 --minutes 90``. Resumes from its last checkpoint."""
+"""Train folds: ``python -m Training.train --folds 0 1 2 3 --minutes 9``. Resumes from its last checkpoint.
+
+Folds trained together share each sample: it goes to the networks of all folds but the one whose test person it shows.
+Preparing samples is the larger part of the work next to a GPU, and is done once instead of once a fold.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch.nn import functional
 
-from DiscRelaxometryLib.atomic import atomic_path
+from DiscRelaxometryLib.atomic import atomic_path, write_json
 from DiscRelaxometryLib.network import DISC, DISC_L5S1, NetworkConfig, build_network
 from Training.augment import Dice, sample
 from Training.dataset import load_person, split
 
 RUNS = Path(__file__).with_name("runs")
 PEAK_RATE = 3e-3
+SAVE_SECONDS, LOG_STEPS = 60, 50
 
 
 class Samples(torch.utils.data.IterableDataset):
-    """An endless stream of augmented samples, seeded by run and worker."""
+    """An endless stream of augmented samples, one person of each group in turn, seeded by run and worker."""
 
-    def __init__(self, persons: list, seed: int):
-        self.persons, self.seed = persons, seed
+    def __init__(self, groups: list[list], seed: int):
+        self.groups, self.seed = groups, seed
 
     def __iter__(self):
-        """Yield (stack, soft labels)."""
+        """Yield (stack float16, soft labels of the structures in 255ths)."""
         torch.set_num_threads(1)
         info = torch.utils.data.get_worker_info()
         dice = Dice(torch.Generator().manual_seed(self.seed * 1000 + (info.id if info else 0)))
         while True:
-            yield sample(self.persons[dice.integer(len(self.persons))], dice)
+            for group in self.groups:
+                image, target = sample(group[dice.integer(len(group))], dice)
+                yield image.half(), (target[1:] * 255).round().byte()
 
 
 def learning_rate(progress: float) -> float:
@@ -62,14 +69,76 @@ class Average:
     def update(self, network: torch.nn.Module, step: int) -> None:
         """Move towards the network's values; short memory at first."""
         decay = min(0.9985, (1 + step) / (20 + step))
-        for key, value in network.state_dict().items():
-            self.values[key].lerp_(value.detach().float(), 1 - decay)
+        now = [v.detach().float() for v in network.state_dict().values()]
+        torch._foreach_lerp_(list(self.values.values()), now, 1 - decay)
 
 
-def save(path: Path, **state) -> None:
-    """Write a checkpoint atomically."""
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+class Learner:
+    """One fold's network with its optimizer, moving average and folder.
+
+    Parameters
+    ----------
+    fold : int
+    config : NetworkConfig
+    folder : Path
+        Of the fold's run; holds ``checkpoint.pt`` if there is something to resume.
+    device : str
+    start : Path, optional
+        Weights (safetensors) to begin from.
+    """
+
+    def __init__(self, fold: int, config: NetworkConfig, folder: Path, device: str, start: Path | None = None):
+        self.fold, self.folder, self.device = fold, folder, device
+        self.network = build_network(config).to(device, memory_format=torch.channels_last).train()
+        if start and not self.checkpoint.exists():
+            from safetensors.torch import load_file
+            self.network.load_state_dict({k: v.float() if v.is_floating_point() else v
+                                          for k, v in load_file(start).items()})
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=PEAK_RATE, weight_decay=1e-2,
+                                           fused=device.startswith("cuda"))
+        self.average, self.running = Average(self.network), None
+        # Processors without bfloat16 instructions emulate it, many times slower than float32.
+        self.bfloat16 = device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+    @property
+    def checkpoint(self) -> Path:
+        """File to resume from."""
+        return self.folder / "checkpoint.pt"
+
+    def resume(self) -> dict:
+        """Load the checkpoint and return its counters."""
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.values = state["average"]
+        return {k: state[k] for k in ("step", "spent", "resumed")}
+
+    def step(self, image: torch.Tensor, target: torch.Tensor, rate: float, step: int, processes: int = 1) -> None:
+        """Take one optimizer step on stacks (n, slices, rows, columns) and soft labels (n, classes, rows, columns)."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
+            logits = self.network(image.contiguous(memory_format=torch.channels_last))
+        loss = loss_of(logits, target)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if processes > 1:
+            average_gradients(self.network, processes)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimizer.step()
+        self.average.update(self.network, step)
+        loss = loss.detach()
+        self.running = loss if self.running is None else 0.98 * self.running + 0.02 * loss
+
+    def save(self, **counters) -> None:
+        """Write the checkpoint, and the moving average as ``average.safetensors``, atomically."""
+        from safetensors.torch import save_file
+
+        with atomic_path(self.checkpoint) as temporary:
+            torch.save({"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(),
+                        "average": self.average.values, **counters}, temporary)
+        with atomic_path(self.folder / "average.safetensors") as temporary:
+            save_file({k: v.cpu().contiguous() for k, v in self.average.values.items()}, str(temporary))
 
 
 def average_gradients(network: torch.nn.Module, processes: int) -> None:
@@ -90,8 +159,47 @@ def shared(value: float, processes: int) -> float:
     return box.item()
 
 
+def groups_of(options: argparse.Namespace) -> tuple[list[list[str]], dict[int, list[int]], dict[int, dict]]:
+    """Return groups of people, the groups that each fold learns from, and each fold's people.
+
+    Raises
+    ------
+    ValueError
+        If a batch can not be dealt to groups and processes evenly.
+    """
+    splits = {fold: split(options.data, fold) for fold in options.folds}
+    groups = sorted({tuple(g) for train, _ in splits.values() for g in train})
+    members = {fold: [n for n, g in enumerate(groups) if list(g) in train] for fold, (train, _) in splits.items()}
+    if options.batch % (len(groups) * options.processes):
+        raise ValueError(f"--batch {options.batch} has to be a multiple of {len(groups)} groups of people times "
+                         f"{options.processes} processes.")
+    names = {fold: {"train": sorted(n for g in train for n in g), "test": test}
+             for fold, (train, test) in splits.items()}
+    return [list(g) for g in groups], members, names
+
+
+def describe(options: argparse.Namespace, config: NetworkConfig, folder: Path, fold: int, people: dict) -> None:
+    """Write a fold's settings and people to ``run.json``."""
+    kept = ("seed", "batch", "minutes", "iterations", "processes", "workers", "folds", "device")
+    gpu = torch.cuda.get_device_name() if options.device.startswith("cuda") else ""
+    write_json(folder / "run.json", {"fold": fold, **{k: getattr(options, k) for k in kept}, **people, "gpu": gpu,
+                                     "config": config.to_dict(), "torch": str(torch.__version__)})
+
+
+def stream(options: argparse.Namespace, groups: list[list[str]], seed: int):
+    """Return an iterator of batches (stacks, soft labels of the structures)."""
+    names = sorted(n for g in groups for n in g)
+    with ThreadPoolExecutor() as pool:
+        persons = dict(zip(names, pool.map(lambda n: load_person(options.data, n), names)))
+    samples = Samples([[persons[n] for n in g] for g in groups], seed)
+    loader = torch.utils.data.DataLoader(samples, options.batch // options.processes, num_workers=options.workers,
+                                         prefetch_factor=4 if options.workers else None,
+                                         pin_memory=options.device.startswith("cuda"))
+    return iter(loader)
+
+
 def train(rank: int, options: argparse.Namespace) -> None:
-    """Train a fold until `iterations`, or until `minutes` of training time have passed.
+    """Train folds until `iterations`, or until `minutes` of training time have passed.
 
     The learning rate follows the share of the budget spent, so that a run on a busy machine still ends its cycle.
     With several processes each works on its share of the batch, on one core, and gradients are averaged once a
@@ -99,85 +207,83 @@ def train(rank: int, options: argparse.Namespace) -> None:
     operation waits for the slower core.
     """
     device, processes = options.device, options.processes
-    folder = options.runs / f"fold{options.fold}"
-    folder.mkdir(parents=True, exist_ok=True)
+    options.runs.mkdir(parents=True, exist_ok=True)
     if processes > 1:
         torch.set_num_threads(1)
-        torch.distributed.init_process_group("gloo", init_method=f"file://{(folder / 'rendezvous').resolve()}",
+        torch.distributed.init_process_group("gloo", init_method=f"file://{(options.runs / 'rendezvous').resolve()}",
                                              rank=rank, world_size=processes)
-    checkpoint = folder / "checkpoint.pt"
-    names, inner, test = split(options.data, options.fold)
-    config = NetworkConfig()
-    torch.manual_seed(options.seed)
-    network = build_network(config).to(device, memory_format=torch.channels_last)
-    if options.start and not checkpoint.exists():
-        from safetensors.torch import load_file
-        network.load_state_dict({k: v.float() if v.is_floating_point() else v
-                                 for k, v in load_file(options.start).items()})
-    optimizer = torch.optim.AdamW(network.parameters(), lr=PEAK_RATE, weight_decay=1e-2)
-    average, step, spent, resumed = Average(network), 0, 0.0, 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.values, step, spent, resumed = state["average"], state["step"], state["spent"], state["resumed"] + 1
-    description = {"fold": options.fold, "seed": options.seed, "batch": options.batch, "minutes": options.minutes,
-                   "iterations": options.iterations, "processes": processes, "train": names, "inner": inner,
-                   "test": test, "config": config.to_dict(), "torch": torch.__version__, "device": device}
-    if rank == 0:
-        (folder / "run.json").write_text(json.dumps(description, indent=1))
-    persons = [load_person(options.data, name) for name in names]
-    samples = Samples(persons, options.seed + 7919 * resumed + 104729 * rank)
-    loader = torch.utils.data.DataLoader(samples, options.batch // processes, num_workers=options.workers,
-                                         prefetch_factor=4 if options.workers else None)
-    total, started, last_saved, running = options.minutes * 60, time.time() - spent, time.time(), None
-    network.train()
-    for image, target in loader:
+    groups, members, people = groups_of(options)
+    config, learners, counters = NetworkConfig(), [], {"step": 0, "spent": 0.0, "resumed": 0}
+    saved = [options.runs / f"fold{fold}" / "checkpoint.pt" for fold in options.folds]
+    again = all(path.exists() for path in saved)
+    resumed = torch.load(saved[0], map_location="cpu", weights_only=True)["resumed"] + 1 if again else 0
+    # Workers start before the GPU is touched, and draw other samples after each resumption.
+    batches = stream(options, groups, options.seed + 7919 * resumed + 104729 * rank)
+    for fold in options.folds:
+        folder = options.runs / f"fold{fold}"
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(options.seed + fold)
+        learners.append(Learner(fold, config, folder, device, options.start))
+        if again:
+            counters = learners[-1].resume() | {"resumed": resumed}
+        if rank == 0:
+            describe(options, config, folder, fold, people[fold])
+    run(rank, options, learners, members, len(groups), batches, counters)
+    if processes > 1:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def run(rank: int, options, learners: list[Learner], members: dict, groups: int, batches, counters: dict) -> None:
+    """Feed batches to the learners until the budget is spent; log and save from the first process."""
+    device, processes = options.device, options.processes
+    chosen = {fold: torch.isin(torch.arange(options.batch // processes) % groups, torch.tensor(own)).to(device)
+              for fold, own in members.items()}
+    torch.backends.cudnn.benchmark = True
+    step, spent, resumed = counters["step"], counters["spent"], counters["resumed"]
+    total, started, last_saved = options.minutes * 60, time.time() - spent, time.time()
+    for image, target in batches:
         spent = time.time() - started
         progress = step / options.iterations if options.iterations else shared(spent / total, processes)
         if progress >= 1:
             break
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(progress)
-        image = image.to(device, memory_format=torch.channels_last)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            logits = network(image)
-        loss = loss_of(logits, target.to(device))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if processes > 1:
-            average_gradients(network, processes)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
+        image = image.to(device, non_blocking=True).float()
+        target = target.to(device, non_blocking=True).float() / 255
+        target = torch.cat([(1 - target.sum(1, keepdim=True)).clamp_min(0), target], 1)
+        for learner in learners:
+            own = chosen[learner.fold]
+            if own.all():
+                learner.step(image, target, learning_rate(progress), step, processes)
+            else:
+                learner.step(image[own], target[own], learning_rate(progress), step, processes)
         step += 1
-        if rank:
-            continue
-        average.update(network, step - 1)
-        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
-        if step % 50 == 0:
-            with open(folder / "log.tsv", "a", encoding="utf-8") as log:
-                log.write(f"{step}\t{spent:.0f}\t{progress:.4f}\t{running:.4f}\n")
-        if time.time() - last_saved > 180:
-            save(checkpoint, network=network.state_dict(), optimizer=optimizer.state_dict(), average=average.values,
-                 step=step, spent=spent, resumed=resumed)
+        if rank == 0 and step % LOG_STEPS == 0:
+            log(options.runs, step, spent, progress, learners)
+        if rank == 0 and time.time() - last_saved > SAVE_SECONDS:
+            for learner in learners:
+                learner.save(step=step, spent=spent, resumed=resumed)
             last_saved = time.time()
     if rank == 0:
-        save(checkpoint, network=network.state_dict(), optimizer=optimizer.state_dict(), average=average.values,
-             step=step, spent=spent, resumed=resumed)
-        (folder / "done").write_text(f"{step} steps, {spent:.0f} s\n")
-    if processes > 1:
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+        for learner in learners:
+            learner.save(step=step, spent=spent, resumed=resumed)
+            (learner.folder / "done").write_text(f"{step} steps, {spent:.0f} s\n")
+
+
+def log(folder: Path, step: int, spent: float, progress: float, learners: list[Learner]) -> None:
+    """Append step, seconds, progress and each fold's running loss to ``log.tsv``."""
+    losses = "\t".join(f"{learner.running.item():.4f}" for learner in learners)
+    with open(folder / "log.tsv", "a", encoding="utf-8") as file:
+        file.write(f"{step}\t{spent:.0f}\t{progress:.4f}\t{losses}\n")
 
 
 def main() -> None:
     """Parse arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/spider_t2space"))
-    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--folds", type=int, nargs="+", default=[0])
     parser.add_argument("--minutes", type=float, default=90, help="training time; the learning rate ends with it")
     parser.add_argument("--iterations", type=int, help="number of steps instead of a time (reproducible)")
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=12, help="samples a step, of all groups of people together")
     parser.add_argument("--seed", type=int, default=20261123)
     parser.add_argument("--workers", type=int, default=0, help="processes a training process that prepare samples")
     parser.add_argument("--processes", type=int, default=1, help="processes that share each batch (CPU)")
@@ -188,7 +294,7 @@ def main() -> None:
     if options.processes == 1:
         train(0, options)
         return
-    (options.runs / f"fold{options.fold}" / "rendezvous").unlink(missing_ok=True)
+    (options.runs / "rendezvous").unlink(missing_ok=True)
     torch.multiprocessing.spawn(train, (options,), options.processes)
 
 

@@ -14,6 +14,10 @@ from .sagittal import SagittalPlan, check_volume, plan_sagittal
 
 #: Distance in mm of neighboring slices in a stack, as far as the volume's slice spacing allows.
 NEIGHBOR_MM = 1.8
+#: Slices this far apart (mm) are looked at first, to find where the spine is; a spine is at least 40 mm wide.
+PROBE_MM = 8.0
+#: mm kept in front of and behind what the first look saw of the spine.
+MARGIN_MM = 25.0
 #: Pixels of upright slices in one call of the engine (bounds memory).
 PIXELS_PER_CALL = 600_000
 
@@ -74,8 +78,21 @@ def stack_indices(count: int, slice_mm: float, size: int, neighbor_mm: float = N
 
 
 def upright_probabilities(slices: np.ndarray, slice_mm: float, model: Model, engine, flip: bool = True,
-                          progressCallback: ProgressCallback | None = None):
+                          selected=None, progressCallback: ProgressCallback | None = None):
     """Run the network on upright, normalized slices (n, rows, columns), a few slices at a time.
+
+    Parameters
+    ----------
+    slices : ndarray (n, rows, columns)
+    slice_mm : float
+        Distance of neighboring slices.
+    model, engine
+        See ``engine.load_model`` and ``engine.load_engine``.
+    flip : bool
+        Average with the left-right mirror image.
+    selected : sequence of int, optional
+        Slices to label; all by default. The others still serve as neighbors.
+    progressCallback : callable, optional
 
     Yields
     ------
@@ -88,23 +105,54 @@ def upright_probabilities(slices: np.ndarray, slice_mm: float, model: Model, eng
     """
     report = progressCallback or silent
     count, rows, columns = slices.shape
+    selected = np.arange(count) if selected is None else np.asarray(selected)
     multiple = model.config.multiple
     padding = [(0, 0)] + [(0, -size % multiple) for size in (rows, columns)]
     padded = np.pad(slices, padding, constant_values=float(slices.min()))
-    indices = stack_indices(count, slice_mm, model.config.slices)
+    indices = stack_indices(count, slice_mm, model.config.slices)[selected]
     batch = max(1, PIXELS_PER_CALL // (padded.shape[1] * padded.shape[2]))
-    for start in range(0, count, batch):
-        report(start / count, f"Network: slice {start + 1} of {count}")
+    for start in range(0, len(selected), batch):
+        report(start / len(selected), f"Network: slice {start + 1} of {len(selected)}")
         stacks = padded[indices[start:start + batch]]
         passes = [softmax(engine.run(stack)[..., :rows, :columns], model.temperature)
                   for stack in ([stacks, stacks[:, ::-1]] if flip else [stacks])]
         discs = [p[:, DISC] + p[:, DISC_L5S1] for p in passes]
         mean = passes[0] if not flip else (passes[0] + passes[1]) / 2
         for n in range(len(stacks)):
-            yield start + n, mean[n], np.abs(discs[0][n] - discs[-1][n])
+            yield int(selected[start + n]), mean[n], np.abs(discs[0][n] - discs[-1][n])
 
 
-def predict(image: Image, model: Model, engine, flip: bool = True,
+def locate_spine(slices: np.ndarray, plan: SagittalPlan, model: Model, engine) -> tuple[np.ndarray, slice]:
+    """Return the slices and the columns that can hold spine, from a look at slices `PROBE_MM` apart.
+
+    All rows are kept, because the network names L5-S1 by what lies above and below it. Without any spine in the
+    slices looked at, no slice is returned.
+
+    Returns
+    -------
+    selected : ndarray of int
+        Slices between the outermost ones that show spine, one probing distance wider.
+    columns : slice
+    """
+    count, _, width = slices.shape
+    step = max(1, int(PROBE_MM / plan.slice_mm))
+    probes = np.unique(np.r_[np.arange(count // 2 % step, count, step), 0, count - 1])
+    seen = []
+    for index, probabilities, _ in upright_probabilities(slices, plan.slice_mm, model, engine, False, probes):
+        spine = probabilities[BACKGROUND] < 0.5
+        # A few pixels (1 cm2 and less) are no spine.
+        if np.count_nonzero(spine) * plan.spacing**2 > 100:
+            columns = np.flatnonzero(spine.any(0))
+            seen.append((index, columns[0], columns[-1]))
+    if not seen:
+        return np.arange(0), slice(0, width)
+    margin = int(np.ceil(MARGIN_MM / plan.spacing))
+    found = np.array(seen)
+    selected = np.arange(max(0, found[:, 0].min() - step), min(count, found[:, 0].max() + step + 1))
+    return selected, slice(max(0, int(found[:, 1].min()) - margin), min(width, int(found[:, 2].max()) + margin + 1))
+
+
+def predict(image: Image, model: Model, engine, flip: bool = False,
             progressCallback: ProgressCallback | None = None) -> tuple[Prediction, list[str]]:
     """Return class, confidence and disc probabilities of each voxel, and warnings about the input.
 
@@ -132,15 +180,21 @@ def predict(image: Image, model: Model, engine, flip: bool = True,
     if len(slices) < 3:
         flags.append(f"The volume has only {len(slices)} sagittal slice(s): volumes and levels are unreliable.")
     result = _empty(image.array.shape)
-    runs = upright_probabilities(slices, plan.slice_mm, model, engine, flip, progressCallback)
-    for index, probabilities, disagreement in runs:
-        _store(result, plan, index, probabilities, disagreement)
+    selected, columns = locate_spine(slices, plan, model, engine)
+    whole = np.zeros((len(CLASSES), *plan.shape), np.float32)
+    uneven = np.zeros(plan.shape, np.float32)
+    for index, probabilities, disagreement in upright_probabilities(
+            slices[..., columns], plan.slice_mm, model, engine, flip, selected, progressCallback):
+        whole[BACKGROUND] = 1
+        whole[..., columns], uneven[:, columns] = probabilities, disagreement
+        _store(result, plan, index, whole, uneven)
     return result, flags
 
 
 def _empty(shape: tuple[int, ...]) -> Prediction:
     half = [np.zeros(shape, np.float16) for _ in range(4)]
-    return Prediction(np.zeros(shape, np.uint8), np.zeros(shape, np.float32), *half)
+    # Slices that the first look leaves out are background, surely.
+    return Prediction(np.zeros(shape, np.uint8), np.ones(shape, np.float32), *half)
 
 
 def _store(result: Prediction, plan: SagittalPlan, index: int, probabilities: np.ndarray,

@@ -35,7 +35,7 @@ class NetworkConfig:
     channels: tuple[int, ...] = (16, 32, 64, 128, 160, 192)
     blocks: tuple[int, ...] = (1, 2, 2, 1, 1, 1)
     classes: int = len(CLASSES)
-    spacing_mm: float = 0.8
+    spacing_mm: float = 0.6
 
     @property
     def multiple(self) -> int:

@@ -85,7 +85,7 @@ class Segmentation:
         return quality_table(self.quality)
 
 
-def segment(image: Image, engine: str = "auto", device: str | None = None, flip: bool = True,
+def segment(image: Image, engine: str = "auto", device: str | None = None, flip: bool = False,
             threads: int | None = None, model: Model | None = None,
             progressCallback: ProgressCallback | None = None) -> Segmentation:
     """Segment and name the discs of a sagittal lumbar volume.

@@ -24,6 +24,7 @@ class BrightIsDisc:
         self.shapes.append(stacks.shape)
         center = stacks[:, stacks.shape[1] // 2]
         logits = np.zeros((len(stacks), 5, *center.shape[1:]), np.float32)
+        logits[:, 0] = 5
         logits[:, 3] = 20 * np.clip(center - 1, -1, 1)
         logits[:, 4] = 40 * np.clip(center - 3, -1, 1)
         return logits
@@ -62,7 +63,30 @@ def test_stacks_are_padded_to_the_networks_multiple_and_split_in_calls():
     engine = BrightIsDisc()
     predict(volume(), MODEL, engine, flip=False)
     assert all(s[2] % 32 == 0 and s[3] % 32 == 0 and s[1] == 5 for s in engine.shapes)
-    assert sum(s[0] for s in engine.shapes) == 9
+    # Five slices 8 mm apart for the first look (0, 2, .., 8; spine in 2 and 4), then 0 to 6.
+    assert sum(s[0] for s in engine.shapes) == 5 + 7
+
+
+def test_only_slices_and_columns_near_the_spine_are_labelled():
+    narrow, wide = volume(), volume()
+    grid = Geometry((31, *wide.geometry.size[1:]), wide.geometry.spacing)
+    array = np.random.default_rng(0).normal(50, 1, (90, 80, 31)).astype(np.float32)
+    array[..., 11:20] = narrow.array
+    engine = BrightIsDisc()
+    prediction, _ = predict(Image(array, grid), MODEL, engine)
+    alone, _ = predict(narrow, MODEL, BrightIsDisc())
+    # The look sees the box in slices 13 to 16 and labels one probing distance more.
+    probes = len({*range(1, 31, 2), 0, 30})
+    assert probes + 4 <= sum(s[0] for s in engine.shapes) <= probes + 8
+    assert np.mean(prediction.classes[..., 11:20] == alone.classes) > 0.99
+    assert not prediction.classes[..., :11].any() and np.all(prediction.confidence[..., 0] == 1)
+
+
+def test_without_a_spine_no_slice_is_labelled():
+    engine = BrightIsDisc()
+    image = Image(np.random.default_rng(0).normal(50, 1, (90, 80, 9)).astype(np.float32), volume().geometry)
+    prediction, _ = predict(image, MODEL, engine)
+    assert not prediction.classes.any() and sum(s[0] for s in engine.shapes) == 5
 
 
 def test_signal_scale_and_offset_do_not_matter():

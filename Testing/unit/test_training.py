@@ -11,12 +11,15 @@ from support import shared_data
 torch = pytest.importorskip("torch")
 
 from DiscRelaxometryLib.image import Geometry, Image  # noqa: E402
+from Training import augment  # noqa: E402
 from Training import train as training  # noqa: E402
-from Training.augment import CROP, HALF_WIDTH, SLICES, Dice, narrow_column, pick_slices, sample  # noqa: E402
-from Training.calibrate import choose_threshold  # noqa: E402
-from Training.dataset import class_labels, load_person, make_folds, read_folds, spine_column  # noqa: E402
+from Training.augment import CROP, SLICES, Dice, pick_slices, sample  # noqa: E402
+from Training.calibrate import choose_review, choose_threshold  # noqa: E402
+from Training.dataset import class_labels, load_person, make_folds, read_folds, spine_column, split  # noqa: E402
 from Training.degrade import DEGRADATIONS, low_resolution  # noqa: E402
+from Training.lateral import Outline, canal_kept, fill_muscle, narrow  # noqa: E402
 from Training.metrics import dice, surface_distance  # noqa: E402
+from Training.pack import pack_person  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +49,17 @@ def person(folder):
 
 def test_every_person_is_tested_once_and_never_trained_on_then():
     folds = read_folds()["folds"]
-    tests = [name for fold in folds for name in fold["test"]]
+    tests = [name for fold in folds for name in fold]
     assert len(tests) == len(set(tests)) == 33
-    assert "sub-078" in folds[0]["test"]  # the embedded person is out of sample for the shipped network
-    for fold in folds:
-        assert len(fold["inner"]) == 2 and not set(fold["inner"]) & set(fold["test"])
+    assert "sub-078" in folds[0]  # the embedded person is out of sample for the shipped network
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("fold", range(4))
+def test_a_fold_trains_on_all_others(fold):
+    groups, test = split(shared_data("spider_t2space"), fold)
+    trained = {n for g in groups for n in g}
+    assert len(groups) == 3 and not trained & set(test) and len(trained) + len(test) == 33
 
 
 @pytest.mark.shared_data
@@ -91,33 +100,95 @@ def test_neighbors_stay_in_the_volume(person):
         assert slices.min() >= 0 and slices.max() < 9 and step in [pytest.approx(0.9 * n) for n in range(1, 6)]
 
 
-def test_lateral_slices_narrow_as_an_ellipse(person, monkeypatch):
-    random = Dice(torch.Generator().manual_seed(0))
-    monkeypatch.setattr(random, "uniform", lambda low=0.0, high=1.0: 0.6)  # u = 0.6 of the half width
+def test_lateral_slices_narrow_as_the_outline_says(person):
     column = torch.from_numpy(person.column[4])
     rows = torch.full((1, 101), 80.0)
     middle, half = column[80]
     grid = torch.stack([middle + half * torch.linspace(-5, 5, 101)[None], rows], -1)[None]
-    moved, keep = narrow_column(person, grid, 0.0, random)
-    # A point at 0.8 half lengths shows what was at the border: sqrt(1 - 0.6^2) = 0.8.
-    assert moved[2, 0, 58, 0].item() == pytest.approx((middle + half).item(), abs=0.01)
-    assert moved[2, 0, 95, 0].item() == pytest.approx(grid[0, 0, 95, 0].item(), abs=1e-3)
-    assert keep[2].item() == pytest.approx(max(0, 1 - (0.6 * HALF_WIDTH - 5) / 6))
+    moved, emptied = narrow(person, grid, torch.tensor([0.0, 14.4, 30.0]), Outline(24.0, 2.0, 0.0))
+    # In the mid-plane nothing moves; a point at 0.8 half lengths shows what was at the border: sqrt(1 - 0.6^2) = 0.8.
+    torch.testing.assert_close(moved[:1], grid, rtol=1e-3, atol=1e-2)
+    assert moved[1, 0, 58, 0].item() == pytest.approx((middle + half).item(), abs=0.01)
+    assert moved[1, 0, 95, 0].item() == pytest.approx(grid[0, 0, 95, 0].item(), abs=1e-3)
+    # Beyond the half width nothing of the disc is left but its center line, and all of its place is empty.
+    assert emptied[0, 0, 50] == 0 and emptied[2, 0, 55] == 1 and emptied[2, 0, 95] == 0
+    lateral = (moved[2, 0, :, 0] - middle).abs() < half
+    assert lateral.sum() <= 1
 
 
-def options(folder, runs, iterations):
-    return argparse.Namespace(data=folder, fold=0, minutes=1.0, iterations=iterations, batch=2, seed=1, workers=0,
-                              processes=1, device="cpu", runs=runs, start=None)
+def test_a_rounder_outline_keeps_more_of_the_length():
+    u = torch.tensor([12.0])
+    assert Outline(24.0, 3.0, 0.0).share(u) > Outline(24.0, 2.0, 0.0).share(u) > 0
+    assert Outline(24.0, 2.0, 0.0).share(torch.tensor([25.0])) == 0
+    torch.testing.assert_close(canal_kept(torch.tensor([0.0, -5.0, 8.0, 20.0])), torch.tensor([1.0, 1.0, 0.5, 0.0]))
 
 
-def test_training_resumes_where_it_stopped(folder, tmp_path, monkeypatch):
+def test_muscle_is_put_only_where_something_was_emptied():
+    random = Dice(torch.Generator().manual_seed(0))
+    image, emptied = random.normal(SLICES, 64, 48), torch.zeros(SLICES, 64, 48)
+    emptied[:, 20:40] = 1
+    filled = fill_muscle(image, emptied, random)
+    assert torch.equal(filled[:, :20], image[:, :20]) and not torch.equal(filled[:, 20:40], image[:, 20:40])
+
+
+@pytest.mark.parametrize("lateral, synthetic", [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_every_kind_of_sample_is_finite_with_labels_that_sum_to_one(person, monkeypatch, lateral, synthetic):
+    monkeypatch.setattr(augment, "LATERAL", lateral)
+    monkeypatch.setattr(augment, "SYNTHETIC", synthetic)
+    random = Dice(torch.Generator().manual_seed(2))
+    for _ in range(6):
+        image, target = sample(person, random)
+        assert torch.isfinite(image).all() and torch.allclose(target.sum(0), torch.ones(CROP), atol=1e-5)
+
+
+def test_packed_people_are_the_same_people(folder, tmp_path, person):
+    pack_person(folder, "sub-900", tmp_path, 0, 0)
+    packed = load_person(tmp_path, "sub-900")
+    np.testing.assert_array_equal(packed.labels, person.labels)
+    np.testing.assert_allclose(packed.image, person.image, atol=1e-6)
+    assert packed.spacing == person.spacing
+    pack_person(folder, "sub-900", tmp_path, 0, 10)
+    np.testing.assert_allclose(load_person(tmp_path, "sub-900").image, person.image[..., 10:], atol=1e-6)
+    with pytest.raises(ValueError, match="cut off labelled voxels"):
+        pack_person(folder, "sub-900", tmp_path, 0, 60)
+
+
+def options(folder, runs, iterations, **changes):
+    return argparse.Namespace(**{"data": folder, "folds": [0], "minutes": 1.0, "iterations": iterations, "batch": 2,
+                                 "seed": 1, "workers": 0, "processes": 1, "device": "cpu", "runs": runs, "start": None,
+                                 **changes})
+
+
+@pytest.fixture
+def small_network(monkeypatch):
     small = training.NetworkConfig(channels=(8, 8), blocks=(1, 1))
     monkeypatch.setattr(training, "NetworkConfig", lambda: small)
+
+
+def test_training_resumes_where_it_stopped(folder, tmp_path, small_network):
     training.train(0, options(folder, tmp_path, 2))
     training.train(0, options(folder, tmp_path, 3))
     state = torch.load(tmp_path / "fold0/checkpoint.pt", weights_only=True)
     assert state["step"] == 3 and state["resumed"] == 1
     assert json.loads((tmp_path / "fold0/run.json").read_text())["train"] == ["sub-900", "sub-901"]
+
+
+def test_folds_trained_together_see_none_of_their_own_people(folder, tmp_path, small_network, monkeypatch):
+    monkeypatch.setattr(training, "split", lambda data, fold: ([[f"sub-90{1 - fold}"]], [f"sub-90{fold}"]))
+    seen = {0: [], 1: []}
+    monkeypatch.setattr(training, "sample", lambda group, dice: (
+        torch.full((SLICES, 8, 8), float(group.name[-1])), torch.ones(5, 8, 8) / 5))
+    monkeypatch.setattr(training.Learner, "step", lambda self, image, *rest: seen[self.fold].append(image[:, 0, 0, 0]))
+    monkeypatch.setattr(training, "log", lambda *rest: None)
+    training.train(0, options(folder, tmp_path, 3, folds=[0, 1], batch=4))
+    assert all((v == 1).all() and len(v) == 2 for v in seen[0]) and len(seen[0]) == 3
+    assert all((v == 0).all() and len(v) == 2 for v in seen[1])
+
+
+def test_an_uneven_batch_is_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "split", lambda data, fold: ([["sub-900"], ["sub-901"]], []))
+    with pytest.raises(ValueError, match="multiple of 2 groups"):
+        training.train(0, options(folder, tmp_path, 3, batch=3))
 
 
 def test_loss_is_least_for_the_truth():
@@ -158,6 +229,16 @@ def test_a_wall_shifted_by_one_voxel_is_one_voxel_away():
 def test_threshold_separates_what_can_be_separated():
     scores, bad = np.array([0.5, 0.7, 0.9, 0.95, 0.97]), np.array([1, 1, 0, 0, 0], bool)
     assert 0.7 < choose_threshold(scores, bad) < 0.9
+
+
+def test_a_folds_threshold_never_sees_its_own_people():
+    def part(scores, dices):
+        return {"rows": [{"review": False, "expected_dice": s, "dice": d} for s, d in zip(scores, dices)]}
+
+    own, others = part([0.1, 0.2], [0.95, 0.95]), part([0.5, 0.7, 0.9, 0.95], [0.6, 0.7, 0.9, 0.93])
+    results = {"spider": {"0": own, "1": others}, "degraded": {"0": own, "1": others}}
+    chosen = choose_review(results, 0, [0, 1])
+    assert 0.7 < chosen["review_threshold"] < 0.9 and chosen["recall"] == 1 and chosen["discs"] == 8
 
 
 def test_coarse_image_keeps_its_place():
