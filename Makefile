@@ -27,7 +27,7 @@ train: $(VENV)/.training ## ARGS="--fold 0"; see Training/README.md
 	$(BIN)/python -m Training.train $(ARGS)
 
 evaluate: $(VENV)/.training
-	$(BIN)/python -m Training.evaluate $(ARGS)
+	$(BIN)/python -m Training.evaluate --tables $(ARGS)
 
 docs: $(VENV)/.docs ## API reference and guides as HTML
 	$(BIN)/sphinx-build -q -b html Docs Docs/_build/html

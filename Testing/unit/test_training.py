@@ -20,6 +20,7 @@ from Training.degrade import DEGRADATIONS, low_resolution  # noqa: E402
 from Training.lateral import Outline, canal_kept, fill_muscle, narrow  # noqa: E402
 from Training.metrics import dice, surface_distance  # noqa: E402
 from Training.pack import pack_person  # noqa: E402
+from Training.tables import pooled  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -257,3 +258,14 @@ def test_degradations_change_the_signal_and_not_the_grid():
         worse = change(image, 3)
         assert worse.geometry == image.geometry and np.isfinite(worse.array).all()
         assert (name == "as acquired") == np.array_equal(worse.array, image.array)
+
+
+def test_folds_are_pooled_with_their_own_threshold_and_by_the_size_of_their_bins():
+    def fold(name, count, accuracy, score):
+        return {"people": [{"person": name}], "rows": [{"review": True, "expected_dice": score}],
+                "bins": [{"low": 0.8, "high": 0.9, "count": count, "confidence": 0.85, "accuracy": accuracy}]}
+
+    joined = pooled({"0": fold("b", 30, 0.85, 0.7), "1": fold("a", 10, 0.45, 0.7)}, {"0": 0.6, "1": 0.8})
+    assert [p["person"] for p in joined["people"]] == ["a", "b"]
+    assert [r["review"] for r in joined["rows"]] == [False, True]
+    assert joined["bins"][0]["accuracy"] == pytest.approx(0.75) and joined["ece"] == pytest.approx(0.1)
