@@ -17,6 +17,7 @@ GAP = 1.55  # times the expected distance between discs
 CROWDED = 0.55
 TINY, CROWDED_TINY = 0.2, 0.8  # a piece this small is believed to be a level only at more of the usual distance
 SMALL = 0.35  # of a disc's volume; smaller pieces need a vertebra beside them to count as a level
+SHORT = 0.72  # of the next disc's AP length; true L5-S1 discs have 0.95 (median), the remnant S1-S2 about 0.65
 ROOM_BELOW = 20.0  # mm of image below the lowest disc, enough to see the sacrum or L5
 
 
@@ -234,7 +235,7 @@ def _lowest_level(pieces, steps, probabilities, vertebra, geometry, curve, flags
     below, whole = vertebra
     room = room_below(pieces[0], geometry, curve)
     if best is not None and probabilities[best] >= 0.5:
-        return _from_network(best, pieces, steps, probabilities, flags)
+        return _from_network(best, pieces, steps, probabilities, geometry, flags)
     if below and whole:
         flags.append("A whole vertebra lies below the lowest disc found: the disc L5-S1 is missing, fused or outside "
                      "the image. The lowest disc is taken as L4-L5; check the levels.")
@@ -251,15 +252,14 @@ def _lowest_level(pieces, steps, probabilities, vertebra, geometry, curve, flags
         flags.append("The network does not recognize L5-S1 in any disc; the lowest disc is taken as L5-S1 because no "
                      "vertebra lies below it. Check the levels.")
         return 0, False, "no vertebra lies below the lowest disc, against the network"
-    _flag_transitional(pieces, flags)
-    return 0, True, "no vertebra lies below the lowest disc and the image continues below it"
+    sure = not _flag_transitional(pieces, geometry, flags)
+    return 0, sure, "no vertebra lies below the lowest disc and the image continues below it"
 
 
-def _from_network(best, pieces, steps, probabilities, flags) -> tuple[int, bool, str]:
+def _from_network(best, pieces, steps, probabilities, geometry, flags) -> tuple[int, bool, str]:
     evidence = f"the network sees L5-S1 in it with probability {probabilities[best]:.2f}"
     if best == 0:
-        _flag_transitional(pieces, flags)
-        return 0, True, evidence
+        return 0, not _flag_transitional(pieces, geometry, flags), evidence
     if best == len(pieces) - 1 and best >= 2:
         flags.append("The network sees L5-S1 in the uppermost disc: the image's header may state superior and inferior "
                      "the wrong way round. The lowest disc is taken as L5-S1; check the orientation.")
@@ -269,14 +269,31 @@ def _from_network(best, pieces, steps, probabilities, flags) -> tuple[int, bool,
     return steps[best], False, evidence
 
 
-def _flag_transitional(pieces: list[Piece], flags: list[str]) -> None:
-    """Flag a lowest disc much smaller than the next: a sign of transitional anatomy or collapse."""
+def _flag_transitional(pieces: list[Piece], geometry: Geometry, flags: list[str]) -> bool:
+    """Flag a lowest disc much smaller or shorter than the next, and tell whether the names are in doubt.
+
+    A remnant disc S1-S2 may look like L5-S1 to the network; it is shorter than a lumbar disc, whatever its height.
+    """
     if len(pieces) < 2 or pieces[0].at_edge:
-        return
+        return False
     ratio = pieces[0].volume / pieces[1].volume
     if ratio < 0.3:
         flags.append(f"The lowest disc has {100 * ratio:.0f} % of the next one's volume: collapsed, cut, or "
                      "transitional anatomy (sacralized L5 or lumbarized S1). Check the levels.")
+    length = ap_length(pieces[0], geometry) / ap_length(pieces[1], geometry)
+    if length < SHORT:
+        flags.append(f"The lowest disc is only {100 * length:.0f} % as long from front to back as the next one: it may "
+                     "be the remnant disc S1-S2 (transitional anatomy). The names are an assumption (lowest disc = "
+                     "L5-S1): if it is the remnant, delete that segment and shift the other labels down.")
+    return length < SHORT
+
+
+def ap_length(piece: Piece, geometry: Geometry) -> float:
+    """Return a disc's extent from front to back along its own plane, mm (2nd to 98th percentile of its voxels)."""
+    axis = np.cross(piece.normal, [1.0, 0.0, 0.0])
+    axis /= np.linalg.norm(axis)
+    along = geometry.index_to_world(piece.indices[:, ::-1]) @ axis
+    return float(np.subtract(*np.percentile(along, [98, 2])) + np.abs(axis @ geometry.matrix3).max())
 
 
 def vertebra_below(piece: Piece, core: tuple[np.ndarray, np.ndarray], geometry: Geometry, curve: SpineCurve

@@ -240,6 +240,17 @@ def test_small_lowest_disc_is_flagged_as_possibly_transitional():
     assert any("transitional" in f for f in result.flags)
 
 
+def test_short_lowest_disc_may_be_the_remnant_of_the_sacrum():
+    classes, truth = spine()
+    array = classes.array.copy()
+    where = np.argwhere(truth.array == 11)
+    # 60 % of the length from front to back, all of the height: 60 % of the volume.
+    array[tuple(where[where[:, 1] > np.percentile(where[:, 1], 60)].T)] = 0
+    result = label_instances(array, classes.geometry, np.where(truth.array == 11, 0.95, 0.0))
+    assert values(result) == [11, 12, 13, 14, 15]
+    assert not result.certain and any("remnant disc S1-S2" in f for f in result.flags)
+
+
 def test_one_disc_alone():
     classes, truth = spine(levels=1)
     result = label_instances(classes.array, classes.geometry)
