@@ -190,19 +190,20 @@ def match_coordinates(pairs: list[tuple[DiscShape, DiscShape]], progress: Progre
 
 def level_transform(fixed: DiscShape, moving: DiscShape, forward: PointMap,
                     inverse: PointMap | None = None) -> LevelTransform:
-    """Sample a correspondence in both directions around the two discs."""
+    """Sample a correspondence in both directions around the two discs; what is stored does not fold in the disc."""
     inside = fixed.geometry.index_to_world(np.argwhere(fixed.distance < 0)[:, ::-1])
-    to_person = DisplacementField.sampled(forward, surrounding_grid(inside))
-    grid = surrounding_grid(forward(inside))
-    if inverse is not None:
+    there = forward(inside)
+    sampled = DisplacementField.sampled(forward, surrounding_grid(inside))
+    to_person, grid = sampled.unfolded(inside), surrounding_grid(there)
+    if inverse is not None and to_person is sampled:
         return LevelTransform(fixed.value, to_person, DisplacementField.sampled(inverse, grid))
-    start, end = inside, forward(inside)
-    affine = np.linalg.lstsq(np.column_stack([end, np.ones(len(end))]), start, rcond=None)[0]
+    if inverse is None:
+        affine = np.linalg.lstsq(np.column_stack([there, np.ones(len(there))]), inside, rcond=None)[0]
 
-    def guess(points):
-        return points @ affine[:3] + affine[3]
+        def inverse(points):
+            return points @ affine[:3] + affine[3]
 
-    return LevelTransform(fixed.value, to_person, to_person.inverse(grid, guess))
+    return LevelTransform(fixed.value, to_person, to_person.inverse(grid, inverse))
 
 
 def save_registration(registration: PersonRegistration, folder: str | os.PathLike, suffix: str = ".h5") -> Path:

@@ -28,6 +28,10 @@ CUT_REACH = 0.55
 CUT_REACH_WIDE = 0.4
 #: Masks narrower than this share of the AP depth are no whole discs, even if their outer slices taper (whole: 1.0-1.6).
 TRIM_WIDTH = 0.9
+#: Terms of the polynomials of mid-surface and height; beyond this normalized coordinate they are constant.
+TERMS, RIM, RIDGE = 15, 1.15, 0.01
+#: SD of the Gaussian that takes the staircase off a surface, in voxels of the finest axis.
+SMOOTHING = 0.8
 _LEFT = np.array([1.0, 0.0, 0.0])
 _CRANIAL = np.array([0.0, 0.0, 1.0])
 
@@ -50,14 +54,18 @@ class DiscShape:
     chord : tuple of float
         Half length and middle (AP frame coordinate) of the mid-sagittal chord, mm.
     distance : ndarray, shape (k, j, i)
-        Signed distance in mm, negative inside, on `geometry` (the disc's surroundings, with a margin).
+        Signed distance in mm, negative inside, on `geometry` (the disc's surroundings, with a margin); its sign is that
+        of the voxels.
+    surface : ndarray, shape (k, j, i)
+        The same without the staircase of the voxels: its zero is the smooth surface that registration uses.
     geometry : Geometry
     cut : tuple of bool
         Whether the disc goes on outside the volume at the patient's right and left.
     seen : tuple of float
         LR frame coordinates (mm) between which the image shows the disc.
     mid, logheight : ndarray
-        Quadratic polynomials of the mid-surface (mm) and of the log half height, in x / half[0] and y / half[1].
+        Coefficients (of :func:`polynomial`'s terms) of the mid-surface (mm) and of the log half height, in x / half[0]
+        and y / half[1]; of degree 4, of a cut disc of degree 2.
     midline : ndarray, shape (3,), or None
         Center of the spinal canal at the disc's height (LPS mm), where it is labelled and whole.
     notes : list of str
@@ -70,6 +78,7 @@ class DiscShape:
     half: np.ndarray
     chord: tuple[float, float]
     distance: np.ndarray
+    surface: np.ndarray
     geometry: Geometry
     cut: tuple[bool, bool]
     seen: tuple[float, float]
@@ -93,8 +102,15 @@ class DiscShape:
 
     def distance_at(self, lps: np.ndarray) -> np.ndarray:
         """Return the signed distance (mm) at (..., 3) LPS points; beyond the grid, that of its nearest voxel."""
-        index = self.geometry.world_to_index(lps)[..., ::-1]
-        return ndimage.map_coordinates(self.distance, np.moveaxis(index, -1, 0), order=1, mode="nearest")
+        return self._at(self.distance, lps)
+
+    def surface_at(self, lps: np.ndarray) -> np.ndarray:
+        """Return the signed distance (mm) from the smooth surface at (..., 3) LPS points."""
+        return self._at(self.surface, lps)
+
+    def _at(self, array: np.ndarray, lps: np.ndarray) -> np.ndarray:
+        index = np.moveaxis(self.geometry.world_to_index(lps)[..., ::-1], -1, 0)
+        return ndimage.map_coordinates(array, index, order=1, mode="nearest")
 
     def uncertainty_at(self, lps: np.ndarray) -> np.ndarray:
         """Return the standard error (mm) of the surface's position near (n, 3) LPS points.
@@ -104,7 +120,7 @@ class DiscShape:
         direction = np.array(self.geometry.direction).reshape(3, 3)
         spacing = np.array(self.geometry.spacing)
         steps = direction * (spacing / 2)
-        normal = np.stack([(self.distance_at(lps + steps[:, a]) - self.distance_at(lps - steps[:, a])) / spacing[a]
+        normal = np.stack([(self.surface_at(lps + steps[:, a]) - self.surface_at(lps - steps[:, a])) / spacing[a]
                            for a in range(3)], axis=-1)
         normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-3)
         return np.sqrt((normal**2 * spacing**2 / 12).sum(-1) + 0.2**2)
@@ -158,8 +174,8 @@ def disc_shape(labels: Image, value: int, person: str = "") -> DiscShape:
         if is_cut:
             notes.append(f"cut at the patient's {side}")
     distance = signed_distance(padded, geometry)
-    shape = DiscShape(value, center, axes, half, chord, distance, geometry, cut, seen, np.zeros(6), np.zeros(6),
-                      midline, notes)
+    shape = DiscShape(value, center, axes, half, chord, distance, without_staircase(distance, geometry), geometry, cut,
+                      seen, np.zeros(TERMS), np.zeros(TERMS), midline, notes)
     _fit_surfaces(shape)
     return shape
 
@@ -171,10 +187,24 @@ def signed_distance(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
             - ndimage.distance_transform_edt(mask, sampling=sampling)).astype(np.float32)
 
 
-def quadratic(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Return the six quadratic terms of u and v, held at the values of the rim (1.25) beyond it."""
-    u, v = np.clip(u, -1.25, 1.25), np.clip(v, -1.25, 1.25)
-    return np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=-1)
+def without_staircase(distance: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Return a signed distance freed of the staircase of the voxels.
+
+    A low-pass with a flat pass band, ``2 G - G * G`` with G a Gaussian of :data:`SMOOTHING` voxels of the finest axis:
+    G alone would move a rounded rim inward by half its variance times the curvature. Along thick slices the Gaussian is
+    narrower than a voxel and leaves the linear interpolation of the distance, that is, of the shape.
+    """
+    sigma = SMOOTHING * min(geometry.spacing) / np.array(geometry.spacing[::-1])
+    once = ndimage.gaussian_filter(distance, sigma, mode="nearest", truncate=3)
+    return 2 * once - ndimage.gaussian_filter(once, sigma, mode="nearest", truncate=3)
+
+
+def polynomial(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Return the 15 terms up to degree 4 of u and v (degree 2 first), held at the rim's values beyond it."""
+    u, v = np.clip(u, -RIM, RIM), np.clip(v, -RIM, RIM)
+    uu, uv, vv = u * u, u * v, v * v
+    return np.stack([np.ones_like(u), u, v, uu, uv, vv, uu * u, uu * v, u * vv, vv * v,
+                     uu * uu, uu * uv, uu * vv, uv * vv, vv * vv], axis=-1)
 
 
 def _crop(mask: np.ndarray, who: str):
@@ -356,7 +386,7 @@ def _depth(xyz: np.ndarray) -> tuple[float, float]:
 
 
 def _fit_surfaces(shape: DiscShape, step: float = 1.5) -> None:
-    """Fit the mid-surface and log half height by quadratics in the normalized outline, from columns along CC."""
+    """Fit the mid-surface and log half height by polynomials in the normalized outline, from columns along CC."""
     a, b, _ = shape.half
     top = float(np.abs((shape.geometry.index_to_world(
         np.argwhere(shape.distance < 0)[:, ::-1]) - shape.center) @ shape.axes[2]).max()) + 3
@@ -375,10 +405,11 @@ def _fit_surfaces(shape: DiscShape, step: float = 1.5) -> None:
         keep = length > 0
     center = (inside * z).sum(-1) / np.maximum(inside.sum(-1), 1e-9)
     u, v = np.broadcast_arrays(x[:, None] / a, y[None] / b)
-    terms = quadratic(u, v)[keep]
+    count = 6 if any(shape.cut) else TERMS
+    terms = polynomial(u, v)[keep][:, :count]
     # A light ridge on all but the constant keeps the extrapolation of a cut or thin disc tame.
-    ridge = np.diag([0, 1, 1, 1, 1, 1]) * 0.01 * keep.sum()
+    ridge = np.diag([0, *[1] * (count - 1)]) * RIDGE * keep.sum()
     gram = terms.T @ terms + ridge
-    shape.mid = np.linalg.solve(gram, terms.T @ center[keep])
-    shape.logheight = np.linalg.solve(gram, terms.T @ np.log(length[keep] / 2))
+    shape.mid[:count] = np.linalg.solve(gram, terms.T @ center[keep])
+    shape.logheight[:count] = np.linalg.solve(gram, terms.T @ np.log(length[keep] / 2))
     shape.half[2] = float(np.exp(shape.logheight[0]))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 
 import numpy as np
+from scipy import ndimage
 
 from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.errors import RegistrationError
@@ -25,6 +26,8 @@ from .transforms import DisplacementField, grid_points
 _EXTENT = np.array([38.0, 34.0, 24.0])
 #: Iterations stop when the mean map moves the template's disc by less than this (mm, mean).
 CONVERGED = 0.1
+#: The mean map is found this near (mm) to the disc, and carried on beyond by a Gaussian mean of this SD (mm).
+NEAR, EXTENSION = 6.0, 6.0
 
 
 @dataclass
@@ -41,7 +44,7 @@ class _Level:
         return disc_shape(labels, self.value, "template")
 
 
-def build_template(people: Sequence[tuple[str, Image]], levels: Sequence[str] = LUMBAR_LEVELS, iterations: int = 4,
+def build_template(people: Sequence[tuple[str, Image]], levels: Sequence[str] = LUMBAR_LEVELS, iterations: int = 8,
                    symmetric: bool = False, spacing: float = 1.0, provenance: dict | None = None,
                    progressCallback: ProgressCallback | None = None, workers: int = 1) -> Atlas:
     """Return the mean discs of many people as an atlas.
@@ -128,41 +131,48 @@ def build_level(value: int, shapes: list[DiscShape], iterations: int, symmetric:
     level = _start(value, shapes)
     points = grid_points(level.geometry)
     for iteration in range(iterations):
+        part = subrange(progress, iteration / iterations, (iteration + 1) / iterations)
         fixed = level.shape()
-        total, weight = np.zeros(points.shape), np.zeros(points.shape[:-1])
-        every, count = np.zeros(points.shape), 0
-        for step, moving in enumerate(shapes):
-            progress((iteration + step / len(shapes)) / iterations,
-                     f"{disc_name(value)}: iteration {iteration + 1}, person {step + 1}")
-            try:
-                there = match(fixed, moving).forward(points)
-            except RegistrationError:
-                continue
-            place = moving.to_frame(there) * [1, -1, 1]
-            seen = moving.seen_at(there)
-            total += np.where(seen[..., None], place, 0)
-            weight += seen
-            every += place
-            count += 1
-        if count < 2:
-            raise RegistrationError(f"{disc_name(value)}: fewer than two discs could be matched to the template.")
-        # Where few see the disc, their mean fades into the mean of all extrapolated maps, without a step.
-        share = np.clip(weight / count * 2, 0, 1)[..., None]
-        mean = share * total / np.maximum(weight, 1)[..., None] + (1 - share) * every / count
-        field = DisplacementField((mean - points).astype(np.float32), level.geometry)
+        mean = _mean_displacement(fixed, shapes, points, part, f"{disc_name(value)}: iteration {iteration + 1}")
+        if symmetric:
+            mean = (mean + mean[:, :, ::-1] * [-1, 1, 1]) / 2
         inside = level.distance < 0
         # A common shift is pose, not shape.
-        shift = field.vectors[inside].mean(0)
-        field = DisplacementField(field.vectors - shift, level.geometry)
+        field = DisplacementField((mean - mean[inside].mean(0)).astype(np.float32), level.geometry)
         level.moves.append(float(np.linalg.norm(field.vectors[inside], axis=-1).mean()))
         back = field.inverse(level.geometry, lambda p: p)
-        moved = fixed.distance_at(points + back.vectors)
-        if symmetric:
-            moved = (moved + moved[..., ::-1]) / 2
-        level.distance = moved
+        moved = fixed.surface_at(points + back.vectors)
+        level.distance = (moved + moved[..., ::-1]) / 2 if symmetric else moved
         if level.moves[-1] < CONVERGED:
             break
     return level
+
+
+def _mean_displacement(fixed: DiscShape, shapes, points, progress, words) -> np.ndarray:
+    """Return the mean over people of where the template's points lie in their disc frames, less the points."""
+    near = fixed.surface_at(points) < NEAR
+    here = points[near]
+    total, weight, count = np.zeros(here.shape), np.zeros(len(here)), 0
+    for step, moving in enumerate(shapes):
+        progress(step / len(shapes), f"{words}, person {step + 1}")
+        try:
+            there = match(fixed, moving).forward(here)
+        except RegistrationError:
+            continue
+        seen = moving.seen_at(there)
+        total += np.where(seen[:, None], moving.to_frame(there) * [1, -1, 1] - here, 0)
+        weight += seen
+        count += 1
+    if count < 2:
+        raise RegistrationError(f"{disc_name(fixed.value)}: fewer than two discs could be matched to the template.")
+    # What few or none see follows what is seen beside it, so that it moves only as long as that does.
+    sums = np.zeros((4, *points.shape[:-1]))
+    sums[:3, near], sums[3, near] = total.T, weight
+    wide = np.stack([ndimage.gaussian_filter(s, EXTENSION, mode="constant", truncate=4) for s in sums])
+    beside = wide[:3] / np.maximum(wide[3], 1e-6 * wide[3].max())
+    share = np.clip(2 * sums[3] / count, 0, 1)
+    mean = share * sums[:3] / np.maximum(sums[3], 1) + (1 - share) * beside
+    return np.moveaxis(mean, 0, -1)
 
 
 def _start(value: int, shapes: list[DiscShape]) -> _Level:
@@ -191,7 +201,7 @@ def _compose(built: dict[int, _Level], shapes, spacing: float) -> Image:
     best, labels = np.zeros(geometry.shape), np.zeros(geometry.shape, np.uint8)
     for value, level in built.items():
         center, axes = poses[value]
-        distance = level.shape().distance_at(((points - center) @ axes.T) * [1, -1, 1])
+        distance = level.shape().surface_at(((points - center) @ axes.T) * [1, -1, 1])
         take = distance < best
         best[take], labels[take] = distance[take], value
     return Image(labels, geometry, {"content": "atlas discs"})

@@ -87,7 +87,8 @@ def peer_dice(kind: str, labels: Image, atlas, value: int) -> tuple[float, float
     images = []
     for shape, origin in ((fixed, g.origin), (moving, moving.geometry.origin - moving.center + fixed.center)):
         geometry = Geometry(shape.geometry.size, shape.geometry.spacing, origin, shape.geometry.direction)
-        images.append(Image(np.clip(shape.distance, -8, 8).astype(np.float32), geometry))
+        distance = shape.distance if shape is fixed else shape.surface
+        images.append(Image(np.clip(distance, -8, 8).astype(np.float32), geometry))
     begin = time.process_time()
     transform = {"greedy": _greedy, "elastix default": _elastix_default}[kind](*images)
     seconds = time.process_time() - begin
