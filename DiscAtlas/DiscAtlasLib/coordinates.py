@@ -179,18 +179,20 @@ def match(fixed: DiscShape, moving: DiscShape) -> Correspondence:
     scale = np.array([slab_f.half[0], slab_f.half[1], _half_height(moving)])
     level_f, level_m = LevelSet.cached(fixed, slab_f, scale), LevelSet(moving, slab_m, scale)
     anchors = _anchors(fixed, moving, slab_f, slab_m, scale)
+    # A cut disc does not show how wide it is: LR positions then follow the frames alone.
+    whole = not any(fixed.cut) and not any(moving.cut)
     for attempt in range(4):
-        refinement = fit_refinement(level_f, level_m, LATTICE, BENDING * 4**attempt, anchors=anchors)
+        refinement = fit_refinement(level_f, level_m, LATTICE, BENDING * 4**attempt, anchors=anchors, lateral=whole)
         if refinement.lipschitz() < INJECTIVE:
             break
     else:
         raise RegistrationError(f"{moving.name}: the disc's shape is too far from the atlas to match without folding. "
                                 "Check the segmentation, or leave the level out.", anchor="folding")
     values = np.moveaxis(refinement.displacement(level_f.grid), -1, 0)
-    field = _flow(level_f, level_m, Field(level_f.low, level_f.step, values), COARSE_SIGMAS)
-    if not any(fixed.cut) and not any(moving.cut):
+    field = _flow(level_f, level_m, Field(level_f.low, level_f.step, values), COARSE_SIGMAS, whole)
+    if whole:
         field = _centered(fixed, slab_f, slab_m, scale, field)
-    field = _flow(level_f, level_m, field, FINE_SIGMAS)
+    field = _flow(level_f, level_m, field, FINE_SIGMAS, whole)
     return Correspondence(slab_f, slab_m, scale, field)
 
 
@@ -243,7 +245,7 @@ def _anchors(fixed: DiscShape, moving: DiscShape, slab_f: Slab, slab_m: Slab, sc
     return (np.array(points), np.array(targets)) if points else None
 
 
-def _flow(fixed: LevelSet, moving: LevelSet, field: Field, sigmas) -> Field:
+def _flow(fixed: LevelSet, moving: LevelSet, field: Field, sigmas, lateral: bool) -> Field:
     """Close what is left between the surfaces by composing small smooth displacements, coarse to fine.
 
     Each is a normalized convolution of the surface points' remaining distances, steep by one half at most, so that the
@@ -252,7 +254,7 @@ def _flow(fixed: LevelSet, moving: LevelSet, field: Field, sigmas) -> Field:
     inside = fixed.value < 2
     for sigma in sigmas:
         points = fixed.surface + field.at(fixed.surface)
-        place, push, weight = _pushes(fixed, moving, points, max(2.0, sigma / 2))
+        place, push, weight = _pushes(fixed, moving, points, max(2.0, sigma / 2), lateral)
         sums = np.zeros((4, *field.values.shape[1:]))
         index = np.rint((place - field.low) / field.step).astype(int)
         index = tuple(np.clip(index, 0, np.array(sums.shape[1:]) - 1).T)
@@ -285,7 +287,7 @@ def _one_to_one(field: Field, update: np.ndarray, inside: np.ndarray) -> Field:
     return field
 
 
-def _pushes(fixed: LevelSet, moving: LevelSet, points: np.ndarray, longest: float):
+def _pushes(fixed: LevelSet, moving: LevelSet, points: np.ndarray, longest: float, lateral: bool):
     """Return where, how far and with which weight the mapped surface `points` of the fixed disc still have to move.
 
     Along the moving surface's normal by its distance; and, where a part of the moving surface has no mapped point near
@@ -293,6 +295,9 @@ def _pushes(fixed: LevelSet, moving: LevelSet, points: np.ndarray, longest: floa
     """
     d, g = moving.at(points)
     g /= np.maximum(np.linalg.norm(g, axis=1, keepdims=True), 0.3)
+    if not lateral:
+        g[:, 0] = 0
+        g /= np.maximum((g * g).sum(1, keepdims=True), 0.25)
     ok = moving.seen(points) & (np.abs(d) < FARTHEST)
     theirs = moving.variance_at(points[ok])
     # Distances within the uncertainty of the person's surface are not followed: they are voxels, not shape.
@@ -304,6 +309,7 @@ def _pushes(fixed: LevelSet, moving: LevelSet, points: np.ndarray, longest: floa
     left = surface - points[nearest]
     share = np.clip((far - UNCOVERED) / UNCOVERED, 0, 1)
     use = share > 0
+    left[:, 0] *= lateral
     left = left[use] * np.minimum(1, longest / np.maximum(far[use], 1e-9))[:, None]
     return (np.vstack([points[ok], points[nearest[use]]]), np.vstack([push, left]),
             np.append(weight, share[use] * 0.1 / (fixed.variance[nearest[use]] + variance[use])))

@@ -117,7 +117,8 @@ class LevelSet:
 
 
 def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: float,
-                   iterations: int = 3, anchors: tuple[np.ndarray, np.ndarray] | None = None) -> Refinement:
+                   iterations: int = 3, anchors: tuple[np.ndarray, np.ndarray] | None = None,
+                   lateral: bool = True) -> Refinement:
     """Fit a displacement of fixed slab points so that both surfaces meet (Gauss-Newton, bending penalty).
 
     Parameters
@@ -130,6 +131,8 @@ def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: f
     anchors : (ndarray (n, 3), ndarray (n,)), optional
         Fixed points and the LR positions they should go to: the spinal canal's, which marks the middle, since two
         symmetric surfaces say nothing of a stretch of one side against the other; and those of a cut disc's LR axis.
+    lateral : bool
+        Whether the surfaces may move points along LR; else only the anchors do.
     """
     count = np.ceil(-2 * fixed.low / spacing).astype(int) + 4
     origin, n = -(count - 1) / 2 * spacing, int(np.prod(count))
@@ -155,6 +158,8 @@ def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: f
         d2, g2 = fixed.at(pulled)
         w2 = fixed.seen(pulled) * VARIANCE / (moving.variance[pick_m] + fixed.variance_at(pulled)) / len(pulled)
         rows = np.vstack([_rows(basis_f, g1, w1), _rows(_design(pulled, origin, spacing, count), -g2, w2)])
+        if not lateral:
+            rows[:, :n] = 0
         residual = np.concatenate([d1 * np.sqrt(w1), d2 * np.sqrt(w2)])
         if anchors is not None:
             rows = np.vstack([rows, anchor_rows])

@@ -19,15 +19,17 @@ from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 from .atlas import Atlas, make_atlas
 from .coordinates import match
 from .parametric import LITERATURE, disc_level
-from .shape import DiscShape, disc_shape, signed_distance
+from .shape import DiscShape, disc_shape, signed_distance, without_staircase
 from .transforms import DisplacementField, grid_points
 
 #: Half size (mm, LR AP CC) of the grid on which one level's template is built, centered on the disc.
 _EXTENT = np.array([38.0, 34.0, 24.0])
 #: Iterations stop when the mean map moves the template's disc by less than this (mm, mean).
 CONVERGED = 0.1
-#: The mean map is found this near (mm) to the disc, and carried on beyond by a Gaussian mean of this SD (mm).
-NEAR, EXTENSION = 6.0, 6.0
+#: The mean map is found this near (mm) to the disc; beyond it is affine.
+NEAR = 6.0
+#: Width (mm) over which a person's disc fades out of the mean toward an edge where it is cut.
+FADE = 4.0
 
 
 @dataclass
@@ -41,7 +43,11 @@ class _Level:
 
     def shape(self) -> DiscShape:
         labels = Image(np.where(self.distance < 0, self.value, 0).astype(np.uint8), self.geometry)
-        return disc_shape(labels, self.value, "template")
+        shape = disc_shape(labels, self.value, "template")
+        # The surface between the voxels is known here: taken from voxels anew it would move by a part of one each time.
+        index = self.geometry.world_to_index(grid_points(shape.geometry))[..., ::-1]
+        shape.surface = ndimage.map_coordinates(self.distance, np.moveaxis(index, -1, 0), order=1, mode="nearest")
+        return shape
 
 
 def build_template(people: Sequence[tuple[str, Image]], levels: Sequence[str] = LUMBAR_LEVELS, iterations: int = 8,
@@ -137,8 +143,7 @@ def build_level(value: int, shapes: list[DiscShape], iterations: int, symmetric:
         if symmetric:
             mean = (mean + mean[:, :, ::-1] * [-1, 1, 1]) / 2
         inside = level.distance < 0
-        # A common shift is pose, not shape.
-        field = DisplacementField((mean - mean[inside].mean(0)).astype(np.float32), level.geometry)
+        field = DisplacementField(mean.astype(np.float32), level.geometry)
         level.moves.append(float(np.linalg.norm(field.vectors[inside], axis=-1).mean()))
         back = field.inverse(level.geometry, lambda p: p)
         moved = fixed.surface_at(points + back.vectors)
@@ -159,20 +164,36 @@ def _mean_displacement(fixed: DiscShape, shapes, points, progress, words) -> np.
             there = match(fixed, moving).forward(here)
         except RegistrationError:
             continue
-        seen = moving.seen_at(there)
-        total += np.where(seen[:, None], moving.to_frame(there) * [1, -1, 1] - here, 0)
+        seen = _seen_share(moving, there)
+        total += seen[:, None] * (moving.to_frame(there) * [1, -1, 1] - here)
         weight += seen
         count += 1
     if count < 2:
         raise RegistrationError(f"{disc_name(fixed.value)}: fewer than two discs could be matched to the template.")
-    # What few or none see follows what is seen beside it, so that it moves only as long as that does.
-    sums = np.zeros((4, *points.shape[:-1]))
-    sums[:3, near], sums[3, near] = total.T, weight
-    wide = np.stack([ndimage.gaussian_filter(s, EXTENSION, mode="constant", truncate=4) for s in sums])
-    beside = wide[:3] / np.maximum(wide[3], 1e-6 * wide[3].max())
-    share = np.clip(2 * sums[3] / count, 0, 1)
-    mean = share * sums[:3] / np.maximum(sums[3], 1) + (1 - share) * beside
-    return np.moveaxis(mean, 0, -1)
+    # A common shift is pose, not shape. What few or none see follows the others' mean by an affine map, so that it
+    # moves only as long as what is seen does.
+    inside = fixed.surface_at(here) < 0
+    found = total / np.maximum(weight, 1e-6)[:, None]
+    found -= np.average(found[inside], axis=0, weights=weight[inside])
+    design = np.column_stack([np.ones(len(here)), here[:, 1:]])
+    scaled = design[inside] * weight[inside][:, None]
+    affine = np.linalg.solve(scaled.T @ design[inside], scaled.T @ found[inside])
+    share = np.clip(2 * weight / count, 0, 1)[:, None]
+    mean = np.column_stack([np.ones(points.size // 3), points.reshape(-1, 3)[:, 1:]]) @ affine
+    mean[near.ravel()] = share * found + (1 - share) * mean[near.ravel()]
+    mean = mean.reshape(points.shape)
+    if all(all(s.cut) for s in shapes):
+        # Nobody shows how wide the disc is: its width over depth stays as it is.
+        mean[..., 0] = affine[1, 1] * points[..., 0]
+    return mean
+
+
+def _seen_share(shape: DiscShape, lps: np.ndarray) -> np.ndarray:
+    """Return how far (n, 3) points count: 1 where the image shows the disc, fading to 0 at a cut edge."""
+    x = shape.to_frame(lps)[:, 0]
+    right = np.clip((x - shape.seen[0]) / FADE, 0, 1) if shape.cut[0] else 1.0
+    left = np.clip((shape.seen[1] - x) / FADE, 0, 1) if shape.cut[1] else 1.0
+    return np.ones(len(x)) * right * left
 
 
 def _start(value: int, shapes: list[DiscShape]) -> _Level:
@@ -183,7 +204,8 @@ def _start(value: int, shapes: list[DiscShape]) -> _Level:
     depth = np.mean([s.chord[0] for s in shapes]) * 2 / size.depth
     height = np.mean([s.half[2] for s in shapes]) * 2 / size.middle
     xyz = grid_points(geometry) * [1, -1, 1] / [depth, depth, height]
-    return _Level(value, signed_distance(disc_level(xyz, size) < 0, geometry), geometry, [])
+    distance = without_staircase(signed_distance(disc_level(xyz, size) < 0, geometry), geometry)
+    return _Level(value, distance, geometry, [])
 
 
 def _compose(built: dict[int, _Level], shapes, spacing: float) -> Image:
