@@ -1,11 +1,12 @@
 """Disc coordinates: smooth normalized positions inside a disc, and the correspondence they give between two discs.
 
-Two steps, both invertible (``Docs/method/atlas.md``):
+Steps, each invertible (``Docs/method/atlas.md``):
 
 1. *Slab coordinates*, analytic: ``(x / a, y / b, (z - m) / h)`` in the disc's frame, with the mid-surface m and the
-   half height h quadratic in the outline's coordinates. They take away pose, size, wedge and bulge.
-2. *Outline refinement*: a cubic B-spline displacement between the two discs' slab coordinates, fitted to both surfaces
-   under a bending penalty (Gauss-Newton), whose Lipschitz constant is kept below 1: one-to-one by construction.
+   half height h polynomials of the outline's coordinates. They take away pose, size, wedge and bulge.
+2. *Coarse match*: a cubic B-spline displacement between the two discs' slab coordinates, fitted to both surfaces under
+   a bending penalty (Gauss-Newton), whose Lipschitz constant is kept below 1: one-to-one by construction.
+3. *Flow*: small smooth displacements, composed, that close what is left.
 
 No intensity enters.
 """
@@ -30,11 +31,14 @@ STRETCH = 2.4
 LATTICE = 20.0
 #: Weight of the bending energy against mean squared surface distance.
 BENDING = 0.1
-#: Widths (mm, slab) of the smoothing of the remaining displacement, coarse to fine.
+#: Widths (mm, slab) of the smoothing of the remaining displacement, before and after the discs are centered.
 COARSE_SIGMAS = (8.0, 6.0, 4.0)
 FINE_SIGMAS = (3.0, 2.5, 2.0, 1.7, 1.5, 1.5, 1.5, 1.5)
+#: A distance d counts d^2 / (d^2 + TRUST s^2), with s the standard error of the person's surface.
 TRUST = 1.0
+#: Parts of the person's surface farther than this (mm, slab) from all mapped points pull the nearest of them.
 UNCOVERED = 1.0
+#: Distances (mm, slab) beyond this are not followed.
 FARTHEST = 8.0
 #: The flow keeps the Jacobian determinant in slab coordinates above this, in the disc and 2 mm around it.
 LEAST_JACOBIAN = 0.1
