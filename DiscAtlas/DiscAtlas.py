@@ -192,21 +192,17 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
             On the atlas's grid; NaN outside the discs and where the person's image does not reach.
         """
         from DiscAtlasLib.warping import warp_to_atlas
-        from DiscRelaxometryLib.quantities import QUANTITIES
 
         image = warp_to_atlas(mrml.image_from_volume(volumeNode), self._registration(result, person), interpolation)
-        key = volumeNode.GetAttribute(mrml.ATTRIBUTE + "Quantity")
-        with mrml.all_or_nothing():
-            return mrml.volume_from_image(image, f"{volumeNode.GetName()} in atlas", QUANTITIES.get(key))
+        return self._likeSource(volumeNode, image, f"{volumeNode.GetName()} in atlas")
 
     def warpFromAtlas(self, volumeNode, result, person, referenceNode):
-        """Bring an image of the atlas (a statistical map) onto a person's grid."""
+        """Bring an image of the atlas (a statistical map, regions) onto a person's grid, with its units and window."""
         from DiscAtlasLib.warping import warp_from_atlas
 
         image = warp_from_atlas(mrml.image_from_volume(volumeNode), self._registration(result, person),
                                 mrml.volume_geometry(referenceNode))
-        with mrml.all_or_nothing():
-            return mrml.volume_from_image(image, f"{volumeNode.GetName()} on {person}")
+        return self._likeSource(volumeNode, image, f"{volumeNode.GetName()} on {person}")
 
     def overlay(self, result, person, segmentationNode, checkerboard=False):
         """Show the atlas's discs on a person, beside or in turn with the person's own.
@@ -226,6 +222,15 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
         with mrml.all_or_nothing():
             name = _("checkerboard") if checkerboard else _("atlas")
             return mrml.segmentation_from_labels(image, f"{person} {name}")
+
+    def _likeSource(self, source, image, name):
+        """Return a volume node of the image with the source's quantity, units, window and colors."""
+        from DiscAtlasLib.mrml import keep_look
+        from DiscRelaxometryLib.quantities import QUANTITIES
+
+        key = source.GetAttribute(mrml.ATTRIBUTE + "Quantity")
+        with mrml.all_or_nothing():
+            return keep_look(source, mrml.volume_from_image(image, name, QUANTITIES.get(key)))
 
     def _registration(self, result, person):
         if person not in result.registrations:

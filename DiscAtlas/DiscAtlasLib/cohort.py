@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 from DiscRelaxometryLib.tables import Table
 
 from .atlas import Atlas, load_atlas, save_atlas
+from .montage import montage
 from .registration import PersonRegistration, load_registration, register_people, save_registration
 
 
@@ -53,7 +55,8 @@ def register_cohort(people: dict[str, Image], template: str = "shipped", atlas_f
     backend : str
         ``coordinates``, ``elastix`` or ``brainsfit``.
     output : path, optional
-        Receives ``atlas/``, one folder a person, and ``registration_quality.tsv``.
+        Receives ``atlas/``, one folder a person (transforms, quality table and, where matplotlib is installed, a
+        montage picture), and ``registration_quality.tsv``.
     levels : sequence of str, optional
         Levels such as ``L4-L5``; all of the atlas by default.
 
@@ -82,6 +85,8 @@ def register_cohort(people: dict[str, Image], template: str = "shipped", atlas_f
         save_atlas(atlas, folder / "atlas")
         for person, registration in done.items():
             save_registration(registration, folder / person)
+            if find_spec("matplotlib") is not None:
+                montage(registration, folder / person / "montage.png")
         quality.write(folder / "registration_quality.tsv")
     progressCallback(1.0, "Everyone is registered")
     return CohortRegistration(atlas, done, quality)

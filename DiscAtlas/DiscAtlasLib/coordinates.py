@@ -1,11 +1,12 @@
 """Disc coordinates: smooth normalized positions inside a disc, and the correspondence they give between two discs.
 
-Two steps, both invertible (``Docs/method/atlas.md``):
+Steps, each invertible (``Docs/method/atlas.md``):
 
 1. *Slab coordinates*, analytic: ``(x / a, y / b, (z - m) / h)`` in the disc's frame, with the mid-surface m and the
-   half height h quadratic in the outline's coordinates. They take away pose, size, wedge and bulge.
-2. *Outline refinement*: a cubic B-spline displacement between the two discs' slab coordinates, fitted to both surfaces
-   under a bending penalty (Gauss-Newton), whose Lipschitz constant is kept below 1: one-to-one by construction.
+   half height h polynomials of the outline's coordinates. They take away pose, size, wedge and bulge.
+2. *Coarse match*: a cubic B-spline displacement between the two discs' slab coordinates, fitted to both surfaces under
+   a bending penalty (Gauss-Newton), whose Lipschitz constant is kept below 1: one-to-one by construction.
+3. *Flow*: small smooth displacements, composed, that close what is left.
 
 No intensity enters.
 """
@@ -13,23 +14,32 @@ No intensity enters.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from DiscRelaxometryLib.errors import RegistrationError
 
-from .levelset import LevelSet, fit_refinement
-from .shape import DiscShape, quadratic
+from .levelset import DEEPEST, LevelSet, fit_refinement
+from .shape import DiscShape, polynomial
 
-#: Half height (mm) of every disc in slab coordinates: CC is stretched, so that both endplates can move on their own.
-SLAB_HALF_HEIGHT = 12.0
+#: In slab coordinates CC is stretched, so that both endplates can move on their own: by this, up to ``DEEPEST``.
+STRETCH = 2.4
 #: Control point spacing in slab coordinates, mm.
-LATTICE = 16.0
+LATTICE = 20.0
 #: Weight of the bending energy against mean squared surface distance.
 BENDING = 0.1
-#: Widths (mm, slab) of the smoothing of the remaining displacement, coarse to fine.
-FLOW_SIGMAS = (8.0, 5.0, 4.0, 3.0, 2.5, 2.5, 2.0, 2.0)
+#: Widths (mm, slab) of the smoothing of the remaining displacement, before and after the discs are centered.
+COARSE_SIGMAS = (8.0, 6.0, 4.0)
+FINE_SIGMAS = (3.0, 2.5, 2.0, 1.7, 1.5, 1.5, 1.5, 1.5)
+#: A distance d counts d^2 / (d^2 + TRUST s^2), with s the standard error of the person's surface.
+TRUST = 1.0
+#: Parts of the person's surface farther than this (mm, slab) from all mapped points pull the nearest of them.
+UNCOVERED = 1.0
+#: Distances (mm, slab) beyond this are not followed.
+FARTHEST = 8.0
 #: The flow keeps the Jacobian determinant in slab coordinates above this, in the disc and 2 mm around it.
 LEAST_JACOBIAN = 0.1
 #: Largest Lipschitz constant of the coarse fit; below 1 a displacement is one-to-one and can be inverted by iteration.
@@ -38,48 +48,47 @@ INJECTIVE = 0.9
 
 @dataclass(frozen=True)
 class Slab:
-    """Slab coordinates of one disc: LPS mm to normalized (LR, AP, CC), each in [-1, 1] inside the disc."""
+    """Slab coordinates of one disc: LPS mm to normalized (LR, AP, CC), each in [-1, 1] inside the disc.
 
-    center: np.ndarray
-    axes: np.ndarray
+    Attributes
+    ----------
+    shape : DiscShape
+        Whose frame, mid-surface and height they follow.
+    half : ndarray, shape (2,)
+        Half width and half depth, mm.
+    middle : float
+        AP frame coordinate of the center, mm.
+    """
+
+    shape: DiscShape
     half: np.ndarray
-    mid: np.ndarray
-    logheight: np.ndarray
+    middle: float = 0.0
 
     @classmethod
-    def of(cls, shape: DiscShape, half: np.ndarray | None = None, middle: float = 0.0) -> Slab:
-        """Return the slab coordinates of a shape.
+    def of(cls, shape: DiscShape) -> Slab:
+        """Return the slab coordinates of a whole disc."""
+        return cls(shape, shape.half[:2])
 
-        Parameters
-        ----------
-        half : ndarray, shape (2,), optional
-            Half width and depth (mm) in place of the shape's.
-        middle : float
-            AP frame coordinate of the slab's center, mm.
-        """
-        if half is None:
-            return cls(shape.center, shape.axes, shape.half, shape.mid, shape.logheight)
-        # The quadratics, in the new normalized coordinates u', v': u = p u', v = q v' + r.
-        p, q, r = half[0] / shape.half[0], half[1] / shape.half[1], middle / shape.half[1]
-        change = np.array([[1, 0, r, 0, 0, r * r], [0, p, 0, 0, p * r, 0], [0, 0, q, 0, 0, 2 * q * r],
-                           [0, 0, 0, p * p, 0, 0], [0, 0, 0, 0, p * q, 0], [0, 0, 0, 0, 0, q * q]])
-        return cls(shape.center + middle * shape.axes[1], shape.axes, np.array([*half, shape.half[2]]),
-                   change @ shape.mid, change @ shape.logheight)
+    def surfaces(self, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mid-surface (mm) and half height (mm) at normalized LR and AP coordinates."""
+        a, b, _ = self.shape.half
+        terms = polynomial(u * (self.half[0] / a), (v * self.half[1] + self.middle) / b)
+        return terms @ self.shape.mid, np.exp(terms @ self.shape.logheight)
 
     def normalize(self, lps: np.ndarray) -> np.ndarray:
         """Map (..., 3) LPS mm to slab coordinates."""
-        xyz = (np.asarray(lps, float) - self.center) @ self.axes.T
-        u, v = xyz[..., 0] / self.half[0], xyz[..., 1] / self.half[1]
-        terms = quadratic(u, v)
-        return np.stack([u, v, (xyz[..., 2] - terms @ self.mid) * np.exp(-(terms @ self.logheight))], axis=-1)
+        xyz = self.shape.to_frame(lps)
+        u, v = xyz[..., 0] / self.half[0], (xyz[..., 1] - self.middle) / self.half[1]
+        mid, height = self.surfaces(u, v)
+        return np.stack([u, v, (xyz[..., 2] - mid) / height], axis=-1)
 
     def place(self, uvw: np.ndarray) -> np.ndarray:
         """Map (..., 3) slab coordinates to LPS mm, the inverse of :meth:`normalize`."""
         uvw = np.asarray(uvw, float)
-        terms = quadratic(uvw[..., 0], uvw[..., 1])
-        xyz = np.stack([uvw[..., 0] * self.half[0], uvw[..., 1] * self.half[1],
-                        uvw[..., 2] * np.exp(terms @ self.logheight) + terms @ self.mid], axis=-1)
-        return xyz @ self.axes + self.center
+        mid, height = self.surfaces(uvw[..., 0], uvw[..., 1])
+        xyz = np.stack([uvw[..., 0] * self.half[0], uvw[..., 1] * self.half[1] + self.middle,
+                        uvw[..., 2] * height + mid], axis=-1)
+        return self.shape.to_world(xyz)
 
 
 @dataclass(frozen=True)
@@ -94,20 +103,24 @@ class Field:
         """Return the displacement at (..., 3) points; beyond the grid, that of its border."""
         return _sample(self.values, self.index(points))
 
-    def inverse_at(self, points: np.ndarray, iterations: int = 8) -> np.ndarray:
-        """Return the (..., 3) points that the field takes to `points`, by Newton's method with the field's Jacobian."""
+    def inverted(self, iterations: int = 12) -> Field:
+        """Return the inverse displacement on the same grid, by Newton's method with the field's own Jacobian."""
         jacobian = np.stack([np.stack(np.gradient(v, self.step), 0) for v in self.values])
         jacobian = np.moveaxis(jacobian, (0, 1), (-2, -1)) + np.eye(3)
         inverse = np.moveaxis(np.linalg.inv(jacobian).reshape(*jacobian.shape[:-2], 9), -1, 0)
-        x = points - self.at(points)
+        target = np.stack(np.meshgrid(*[low + self.step * np.arange(n) for low, n in
+                                        zip(self.low, self.values.shape[1:])], indexing="ij"), -1).reshape(-1, 3)
+        x = target - self.at(target)
+        left = np.arange(len(x))
         for _ in range(iterations):
-            error = x + self.at(x) - points
-            if np.abs(error).max(initial=0) < 1e-3:
+            error = x[left] + self.at(x[left]) - target[left]
+            left, error = left[(off := np.abs(error).max(1) > 1e-3)], error[off]
+            if not len(left):
                 break
-            local = _sample(inverse, self.index(x)).reshape(*x.shape[:-1], 3, 3)
+            local = _sample(inverse, self.index(x[left])).reshape(-1, 3, 3)
             # A step longer than a grid step would leave the linear neighborhood.
-            x = x - np.clip(np.einsum("...ab,...b->...a", local, error), -2 * self.step, 2 * self.step)
-        return x
+            x[left] -= np.clip(np.einsum("nab,nb->na", local, error), -2 * self.step, 2 * self.step)
+        return Field(self.low, self.step, np.moveaxis((x - target).reshape(*self.values.shape[1:], 3), -1, 0))
 
     def determinant(self) -> np.ndarray:
         """Return the Jacobian determinant of the map at the grid's nodes."""
@@ -139,9 +152,18 @@ class Correspondence:
         points = self.fixed.normalize(lps) * self.scale
         return self.moving.place((points + self.field.at(points)) / self.scale)
 
+    @cached_property
+    def _back(self) -> Field:
+        return self.field.inverted()
+
     def inverse(self, lps: np.ndarray) -> np.ndarray:
         """Map (..., 3) moving points to fixed points."""
-        return self.fixed.place(self.field.inverse_at(self.moving.normalize(lps) * self.scale) / self.scale)
+        target = self.moving.normalize(lps) * self.scale
+        points = target + self._back.at(target)
+        # One step of fixed-point iteration takes the interpolation error of the inverse's grid away.
+        for _ in range(2):
+            points = points - (points + self.field.at(points) - target)
+        return self.fixed.place(points / self.scale)
 
 
 def match(fixed: DiscShape, moving: DiscShape) -> Correspondence:
@@ -158,21 +180,29 @@ def match(fixed: DiscShape, moving: DiscShape) -> Correspondence:
         If a disc has no surface, or the surfaces can not be brought together without folding.
     """
     slab_f, slab_m = _slabs(fixed, moving)
-    scale = np.array([slab_f.half[0], slab_f.half[1], SLAB_HALF_HEIGHT])
+    scale = np.array([slab_f.half[0], slab_f.half[1], _half_height(moving)])
     level_f, level_m = LevelSet.cached(fixed, slab_f, scale), LevelSet(moving, slab_m, scale)
     anchors = _anchors(fixed, moving, slab_f, slab_m, scale)
+    # A cut disc does not show how wide it is: LR positions then follow the frames alone.
+    whole = not any(fixed.cut) and not any(moving.cut)
     for attempt in range(4):
-        refinement = fit_refinement(level_f, level_m, LATTICE, BENDING * 4**attempt, anchors=anchors)
+        refinement = fit_refinement(level_f, level_m, LATTICE, BENDING * 4**attempt, anchors=anchors, lateral=whole)
         if refinement.lipschitz() < INJECTIVE:
             break
     else:
         raise RegistrationError(f"{moving.name}: the disc's shape is too far from the atlas to match without folding. "
                                 "Check the segmentation, or leave the level out.", anchor="folding")
     values = np.moveaxis(refinement.displacement(level_f.grid), -1, 0)
-    field = _flow(level_f, level_m, Field(level_f.low, level_f.step, values))
-    if not any(fixed.cut) and not any(moving.cut):
+    field = _flow(level_f, level_m, Field(level_f.low, level_f.step, values), COARSE_SIGMAS, whole)
+    if whole:
         field = _centered(fixed, slab_f, slab_m, scale, field)
+    field = _flow(level_f, level_m, field, FINE_SIGMAS, whole)
     return Correspondence(slab_f, slab_m, scale, field)
+
+
+def _half_height(shape: DiscShape) -> float:
+    """Return the half height (mm) of a disc in slab coordinates; whole millimeters, so that the atlas's are kept."""
+    return float(np.clip(np.rint(STRETCH * shape.half[2]), DEEPEST / 2, DEEPEST))
 
 
 def _centered(fixed: DiscShape, slab_f: Slab, slab_m: Slab, scale: np.ndarray, field: Field) -> Field:
@@ -184,7 +214,7 @@ def _centered(fixed: DiscShape, slab_f: Slab, slab_m: Slab, scale: np.ndarray, f
     determinant = field.determinant()
     there = (points * scale + field.at(points * scale)) / scale
     # Volume of a voxel in the moving disc: both slabs' heights and the field's determinant.
-    volume = (np.exp(quadratic(*there.T[:2]) @ slab_m.logheight - quadratic(*points.T[:2]) @ slab_f.logheight)
+    volume = (slab_m.surfaces(*there.T[:2])[1] / slab_f.surfaces(*points.T[:2])[1]
               * _sample(determinant[None], field.index(points * scale))[:, 0])
     mean = np.average(there[:, 0], weights=volume)
     spread = np.sqrt(np.average((there[:, 0] - mean) ** 2, weights=volume))
@@ -202,7 +232,7 @@ def _slabs(fixed: DiscShape, moving: DiscShape) -> tuple[Slab, Slab]:
         return Slab.of(fixed), Slab.of(moving)
     # The width that the image does not show is the atlas's, scaled like the depth.
     ratio = fixed.half[0] / fixed.chord[0]
-    return tuple(Slab.of(s, np.array([ratio, 1.0]) * s.chord[0], s.chord[1]) for s in (fixed, moving))
+    return tuple(Slab(s, np.array([ratio, 1.0]) * s.chord[0], s.chord[1]) for s in (fixed, moving))
 
 
 def _anchors(fixed: DiscShape, moving: DiscShape, slab_f: Slab, slab_m: Slab, scale: np.ndarray):
@@ -219,27 +249,19 @@ def _anchors(fixed: DiscShape, moving: DiscShape, slab_f: Slab, slab_m: Slab, sc
     return (np.array(points), np.array(targets)) if points else None
 
 
-def _flow(fixed: LevelSet, moving: LevelSet, field: Field) -> Field:
+def _flow(fixed: LevelSet, moving: LevelSet, field: Field, sigmas, lateral: bool) -> Field:
     """Close what is left between the surfaces by composing small smooth displacements, coarse to fine.
 
-    Each is a normalized convolution of the surface points' remaining normal distances, steep by one half at most, so
-    that the composition stays one-to-one.
+    Each is a normalized convolution of the surface points' remaining distances, steep by one half at most, so that the
+    composition stays one-to-one.
     """
     inside = fixed.value < 2
-    for sigma in FLOW_SIGMAS:
+    for sigma in sigmas:
         points = fixed.surface + field.at(fixed.surface)
-        d, g = moving.at(points)
-        g /= np.maximum(np.linalg.norm(g, axis=1, keepdims=True), 0.3)
-        ok = moving.seen(points) & (np.abs(d) < 4)
-        theirs = moving.variance_at(points[ok])
-        variance = fixed.variance[ok] + theirs
-        # Distances within the uncertainty of the person's surface are not followed: they are voxels, not shape.
-        trust = d[ok] ** 2 / (d[ok] ** 2 + 3 * theirs)
-        push = (np.clip(-d[ok], -2, 2) * trust)[:, None] * g[ok]
+        place, push, weight = _pushes(fixed, moving, points, max(2.0, sigma / 2), lateral)
         sums = np.zeros((4, *field.values.shape[1:]))
-        index = np.rint((points[ok] - field.low) / field.step).astype(int)
+        index = np.rint((place - field.low) / field.step).astype(int)
         index = tuple(np.clip(index, 0, np.array(sums.shape[1:]) - 1).T)
-        weight = 0.1 / variance
         for axis in range(3):
             np.add.at(sums[axis], index, weight * push[:, axis])
         np.add.at(sums[3], index, weight)
@@ -250,10 +272,48 @@ def _flow(fixed: LevelSet, moving: LevelSet, field: Field) -> Field:
         moved = np.moveaxis(fixed.grid, -1, 0) + field.values
         update = _sample(step, (moved - field.low[:, None, None, None]) / field.step)
         update = np.moveaxis(update, -1, 0)
-        # Sampling a composition on a grid can fold where the composition does not: take a shorter step then.
-        for share in (1.0, 0.5, 0.25):
-            longer = Field(field.low, field.step, field.values + share * update)
-            if longer.determinant()[inside].min() > LEAST_JACOBIAN:
-                field = longer
-                break
+        field = _one_to_one(field, update, inside)
     return field
+
+
+def _one_to_one(field: Field, update: np.ndarray, inside: np.ndarray) -> Field:
+    """Return the field after the update, which is left out (smoothly) where the Jacobian would become too small.
+
+    Sampling a composition on a grid can fold where the composition does not.
+    """
+    share = np.ones(inside.shape)
+    for _ in range(6):
+        longer = Field(field.low, field.step, field.values + share * update)
+        bad = (longer.determinant() < LEAST_JACOBIAN) & inside
+        if not bad.any():
+            return longer
+        share *= 1 - np.minimum(1, 8 * ndimage.gaussian_filter(bad.astype(float), 1.5))
+    return field
+
+
+def _pushes(fixed: LevelSet, moving: LevelSet, points: np.ndarray, longest: float, lateral: bool):
+    """Return where, how far and with which weight the mapped surface `points` of the fixed disc still have to move.
+
+    Along the moving surface's normal by its distance; and, where a part of the moving surface has no mapped point near
+    it (a protrusion), toward that part.
+    """
+    d, g = moving.at(points)
+    g /= np.maximum(np.linalg.norm(g, axis=1, keepdims=True), 0.3)
+    if not lateral:
+        g[:, 0] = 0
+        g /= np.maximum((g * g).sum(1, keepdims=True), 0.25)
+    ok = moving.seen(points) & (np.abs(d) < FARTHEST)
+    theirs = moving.variance_at(points[ok])
+    # Distances within the uncertainty of the person's surface are not followed: they are voxels, not shape.
+    trust = d[ok] ** 2 / (d[ok] ** 2 + TRUST * theirs)
+    push = (np.clip(-d[ok], -longest, longest) * trust)[:, None] * g[ok]
+    weight = 0.1 / (fixed.variance[ok] + theirs)
+    surface, variance = moving.surface[::moving.thin], moving.variance[::moving.thin]
+    far, nearest = cKDTree(points).query(surface)
+    left = surface - points[nearest]
+    share = np.clip((far - UNCOVERED) / UNCOVERED, 0, 1)
+    use = share > 0
+    left[:, 0] *= lateral
+    left = left[use] * np.minimum(1, longest / np.maximum(far[use], 1e-9))[:, None]
+    return (np.vstack([points[ok], points[nearest[use]]]), np.vstack([push, left]),
+            np.append(weight, share[use] * 0.1 / (fixed.variance[nearest[use]] + variance[use])))

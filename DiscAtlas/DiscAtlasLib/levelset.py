@@ -13,10 +13,14 @@ from .shape import DiscShape
 
 #: The grid reaches this far beyond the disc, in half widths.
 REACH = 1.35
+#: Half height (mm) of a disc of ordinary height in scaled slab coordinates; the grid reaches beyond it for all.
+DEEPEST = 12.0
 #: Grid step in scaled slab coordinates, mm.
 STEP = 1.25
 #: Surface points used by the fit; more do not change it.
-FIT_POINTS = 700
+FIT_POINTS = 500
+#: Points by which it is seen whether a surface is covered.
+COVER_POINTS = 2000
 #: Variance (mm2) of a surface position at which a point has weight 1.
 VARIANCE = 0.1
 #: Weight of an anchor's LR position against the mean squared surface distance.
@@ -56,17 +60,18 @@ class LevelSet:
     """A disc's signed distance on a grid of scaled slab coordinates, with surface points and what is seen."""
 
     def __init__(self, shape: DiscShape, slab, scale: np.ndarray):
-        self.low = -REACH * scale
+        self.low = -REACH * np.maximum(scale, [0, 0, DEEPEST])
         self.step = STEP
         axes = [np.arange(lo, -lo + STEP, STEP) for lo in self.low]
         self.grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
         self.shape, self.slab, self.scale = shape, slab, scale
-        value = shape.distance_at(slab.place(self.grid / scale))
+        value = shape.surface_at(slab.place(self.grid / scale))
         norm = np.linalg.norm(np.stack(np.gradient(value, STEP), axis=-1), axis=-1)
         # Divided by its gradient, the value is the distance in slab millimeters near the surface.
-        self.value = np.clip(value / np.maximum(norm, 0.05), -6, 6)
+        self.value = np.clip(value / np.maximum(norm, 0.05), -10, 10)
         self.surface = self._surface()
         self.variance = self.variance_at(self.surface)
+        self.thin = -(-len(self.surface) // COVER_POINTS)
 
     @classmethod
     def cached(cls, shape: DiscShape, slab, scale: np.ndarray) -> LevelSet:
@@ -112,7 +117,8 @@ class LevelSet:
 
 
 def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: float,
-                   iterations: int = 5, anchors: tuple[np.ndarray, np.ndarray] | None = None) -> Refinement:
+                   iterations: int = 3, anchors: tuple[np.ndarray, np.ndarray] | None = None,
+                   lateral: bool = True) -> Refinement:
     """Fit a displacement of fixed slab points so that both surfaces meet (Gauss-Newton, bending penalty).
 
     Parameters
@@ -125,8 +131,10 @@ def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: f
     anchors : (ndarray (n, 3), ndarray (n,)), optional
         Fixed points and the LR positions they should go to: the spinal canal's, which marks the middle, since two
         symmetric surfaces say nothing of a stretch of one side against the other; and those of a cut disc's LR axis.
+    lateral : bool
+        Whether the surfaces may move points along LR; else only the anchors do.
     """
-    count = np.ceil(2 * REACH * fixed.scale / spacing).astype(int) + 4
+    count = np.ceil(-2 * fixed.low / spacing).astype(int) + 4
     origin, n = -(count - 1) / 2 * spacing, int(np.prod(count))
     penalty = bending * _bending(count).toarray()
     penalty[np.diag_indices(n)] += 1e-6
@@ -150,6 +158,8 @@ def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: f
         d2, g2 = fixed.at(pulled)
         w2 = fixed.seen(pulled) * VARIANCE / (moving.variance[pick_m] + fixed.variance_at(pulled)) / len(pulled)
         rows = np.vstack([_rows(basis_f, g1, w1), _rows(_design(pulled, origin, spacing, count), -g2, w2)])
+        if not lateral:
+            rows[:, :n] = 0
         residual = np.concatenate([d1 * np.sqrt(w1), d2 * np.sqrt(w2)])
         if anchors is not None:
             rows = np.vstack([rows, anchor_rows])
@@ -162,7 +172,7 @@ def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: f
             block = slice(axis * n, (axis + 1) * n)
             normal[block, block] += penalty
             gradient[block] += penalty @ c[axis].ravel()
-        step = linalg.solve(normal, -gradient, assume_a="pos", check_finite=False)
+        step = linalg.cho_solve(linalg.cho_factor(normal, overwrite_a=True, check_finite=False), -gradient)
         c = c + step.reshape(c.shape)
         if np.abs(step).max() < 0.05:
             break

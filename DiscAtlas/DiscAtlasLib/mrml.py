@@ -12,7 +12,7 @@ from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.headless import start_headless
 from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.labels import disc_name
-from DiscRelaxometryLib.mrml import add_node, create_folder, put_in_folder, table_node, volume_from_image
+from DiscRelaxometryLib.mrml import ATTRIBUTE, add_node, create_folder, put_in_folder, table_node, volume_from_image
 
 from .brainsfit import BrainsfitBackend
 from .registration import PersonRegistration
@@ -55,6 +55,24 @@ def registration_nodes(registration: PersonRegistration, folder: int | None = No
             nodes[key] = transform_node(field, f"{person} {key}")
     put_in_folder(item, *nodes.values())
     return nodes
+
+
+def keep_look(source, target):
+    """Give a warped volume the quantity, units, window, colors and threshold of the volume it came from; return it."""
+    target.SetVoxelValueQuantity(source.GetVoxelValueQuantity())
+    target.SetVoxelValueUnits(source.GetVoxelValueUnits())
+    for name in source.GetAttributeNames():
+        if name.startswith(ATTRIBUTE):
+            target.SetAttribute(name, source.GetAttribute(name))
+    old, new = source.GetScalarVolumeDisplayNode(), target.GetScalarVolumeDisplayNode()
+    if old is not None and new is not None:
+        new.SetAndObserveColorNodeID(old.GetColorNodeID())
+        new.SetAutoWindowLevel(old.GetAutoWindowLevel())
+        if not old.GetAutoWindowLevel():
+            new.SetWindowLevel(old.GetWindow(), old.GetLevel())
+        new.SetApplyThreshold(old.GetApplyThreshold())
+        new.SetThreshold(old.GetLowerThreshold(), old.GetUpperThreshold())
+    return target
 
 
 def brainsfit_backend(run: Callable | None = None) -> BrainsfitBackend:

@@ -58,7 +58,7 @@ def assess(transform: LevelTransform, fixed: DiscShape, moving: DiscShape, landm
     points = moving.geometry.index_to_world(np.argwhere(moving.distance < 6)[:, ::-1])
     points = points[moving.seen_at(points)]
     theirs = moving.distance_at(points) < 0
-    atlas_distance = _defined(fixed.distance_at(np.nan_to_num(transform.to_atlas(points), nan=1e6)))
+    atlas_distance = _defined(fixed.surface_at(np.nan_to_num(transform.to_atlas(points), nan=1e6)))
     ours = atlas_distance < 0
     surface = np.abs(_surface_distance(transform, fixed, moving))
     row = {
@@ -106,21 +106,21 @@ def _surface_distance(transform, fixed, moving) -> np.ndarray:
     points = fixed.geometry.index_to_world(index[:, ::-1])
     for _ in range(4):
         gradient = _gradient(fixed, points)
-        points = points - fixed.distance_at(points)[:, None] * gradient / np.maximum(
+        points = points - fixed.surface_at(points)[:, None] * gradient / np.maximum(
             (gradient**2).sum(-1, keepdims=True), 0.5)
-    points = points[np.abs(fixed.distance_at(points)) < 0.1]
+    points = points[np.abs(fixed.surface_at(points)) < 0.1]
     mapped = transform.to_person(points)
     mapped = mapped[np.isfinite(mapped).all(-1)]
     mapped = mapped[moving.seen_at(mapped)]
     # The distance jumps by a voxel between the voxels on either side of the surface: its slope there is up to two.
     slope = np.linalg.norm(_gradient(moving, mapped), axis=-1)
-    return moving.distance_at(mapped) / np.maximum(slope, 1.0)
+    return moving.surface_at(mapped) / np.maximum(slope, 1.0)
 
 
 def _gradient(shape: DiscShape, points: np.ndarray, step: float = 0.5) -> np.ndarray:
     """Return the gradient of the signed distance at (n, 3) points by central differences."""
     offsets = step * np.eye(3)
-    return np.stack([(shape.distance_at(points + o) - shape.distance_at(points - o)) / (2 * step)
+    return np.stack([(shape.surface_at(points + o) - shape.surface_at(points - o)) / (2 * step)
                      for o in offsets], axis=-1)
 
 

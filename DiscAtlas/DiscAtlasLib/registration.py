@@ -20,7 +20,7 @@ from DiscRelaxometryLib.tables import Table, read_tsv
 from .atlas import Atlas
 from .coordinates import match
 from .quality import QUALITY_COLUMNS, assess, failed_row
-from .shape import DiscShape, disc_shape
+from .shape import DiscShape, Seen, disc_shape
 from .transforms import (
     DisplacementField,
     LevelTransform,
@@ -51,6 +51,8 @@ class PersonRegistration:
         The person's discs (empty after reading from disk).
     quality : Table
         One row a requested level; see ``DiscAtlasLib.quality``.
+    limits : dict of int to Seen
+        Between which planes the person's image shows each disc; kept on disk.
     """
 
     person: str
@@ -59,6 +61,7 @@ class PersonRegistration:
     levels: dict[int, LevelTransform] = field(default_factory=dict)
     shapes: dict[int, DiscShape] = field(default_factory=dict)
     quality: Table = field(default_factory=lambda: Table("registration_quality", QUALITY_COLUMNS))
+    limits: dict[int, Seen] = field(default_factory=dict)
 
 
 def register_person(labels: Image, atlas: Atlas, levels: Sequence[str] | None = None,
@@ -112,6 +115,7 @@ def register_person(labels: Image, atlas: Atlas, levels: Sequence[str] | None = 
         if isinstance(outcome, Exception):
             problems[value] = f"{person + ', ' if person else ''}{outcome}"
             continue
+        result.limits[value] = result.shapes[value].limits
         result.levels[value] = level_transform(fixed[value], result.shapes[value], *outcome)
     for step, value in enumerate(values):
         progress(0.8 + 0.2 * step / len(values), f"{person} {disc_name(value)}: quality".strip())
@@ -190,19 +194,20 @@ def match_coordinates(pairs: list[tuple[DiscShape, DiscShape]], progress: Progre
 
 def level_transform(fixed: DiscShape, moving: DiscShape, forward: PointMap,
                     inverse: PointMap | None = None) -> LevelTransform:
-    """Sample a correspondence in both directions around the two discs."""
+    """Sample a correspondence in both directions around the two discs; what is stored does not fold in the disc."""
     inside = fixed.geometry.index_to_world(np.argwhere(fixed.distance < 0)[:, ::-1])
-    to_person = DisplacementField.sampled(forward, surrounding_grid(inside))
-    grid = surrounding_grid(forward(inside))
-    if inverse is not None:
+    there = forward(inside)
+    sampled = DisplacementField.sampled(forward, surrounding_grid(inside))
+    to_person, grid = sampled.unfolded(inside), surrounding_grid(there)
+    if inverse is not None and to_person is sampled:
         return LevelTransform(fixed.value, to_person, DisplacementField.sampled(inverse, grid))
-    start, end = inside, forward(inside)
-    affine = np.linalg.lstsq(np.column_stack([end, np.ones(len(end))]), start, rcond=None)[0]
+    if inverse is None:
+        affine = np.linalg.lstsq(np.column_stack([there, np.ones(len(there))]), inside, rcond=None)[0]
 
-    def guess(points):
-        return points @ affine[:3] + affine[3]
+        def inverse(points):
+            return points @ affine[:3] + affine[3]
 
-    return LevelTransform(fixed.value, to_person, to_person.inverse(grid, guess))
+    return LevelTransform(fixed.value, to_person, to_person.inverse(grid, inverse))
 
 
 def save_registration(registration: PersonRegistration, folder: str | os.PathLike, suffix: str = ".h5") -> Path:
@@ -216,6 +221,7 @@ def save_registration(registration: PersonRegistration, folder: str | os.PathLik
     write_json(folder / "registration.json", {
         "person": registration.person, "backend": registration.backend, "suffix": suffix,
         "levels": [disc_name(v) for v in registration.levels],
+        "seen": {disc_name(v): limits.to_dict() for v, limits in registration.limits.items()},
         "direction": "to_person maps atlas points to the person's (LPS mm): it resamples the person's images onto "
                      "the atlas; to_atlas is its inverse"})
     return folder
@@ -237,6 +243,7 @@ def load_registration(folder: str | os.PathLike, atlas: Atlas) -> PersonRegistra
     rows = read_tsv(folder / "quality.tsv", numeric=numeric).rows
     result = PersonRegistration(about["person"], about["backend"], atlas,
                                 quality=Table("registration_quality", QUALITY_COLUMNS, rows))
+    result.limits = {disc_value(n): Seen.from_dict(v) for n, v in about.get("seen", {}).items()}
     for name in about["levels"]:
         value, key, suffix = disc_value(name), name.replace("-", ""), about["suffix"]
         result.levels[value] = LevelTransform(value, read_transform(folder / f"{key}_to_person{suffix}"),

@@ -11,25 +11,54 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
-from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.labels import CANAL, disc_name
 
-#: Fewest voxels a disc needs: fewer hold no orientation.
-MIN_VOXELS = 30
+from . import disc_mask
+
 #: A disc's width over its mid-sagittal AP depth (``Docs/method/atlas.md``; an assumption, no source measured it).
 WIDTH_TO_DEPTH = 1.4
-#: A mask whose last slice has at least this share of the largest cross-section ends where the image (or the observer)
-#: did, not where the disc does ...
-CUT_SHARE = 0.5
-#: ... unless the part seen on that side is already this share of the AP depth (a whole half-width is about 0.7).
+#: A mask that ends with a large slice is cut there, unless the part seen on that side is already this share of the AP
+#: depth (a whole half-width is about 0.7).
 CUT_REACH = 0.55
 #: The same for masks as wide as a whole disc, of which one side may be cut all the same.
 CUT_REACH_WIDE = 0.4
-#: Masks narrower than this share of the AP depth are no whole discs, even if their outer slices taper (whole: 1.0-1.6).
-TRIM_WIDTH = 0.9
+#: Terms of the polynomials of mid-surface and height, and the weight of their ridge a column.
+TERMS, RIDGE = 15, 0.01
+#: Beyond this normalized coordinate the polynomials are constant.
+RIM = 1.15
+#: SD of the Gaussian that takes the staircase off a surface, in voxels of the finest axis.
+SMOOTHING = 0.8
 _LEFT = np.array([1.0, 0.0, 0.0])
 _CRANIAL = np.array([0.0, 0.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Between which planes an image shows a disc: LR positions `low` and `high` (mm, infinite where it is not cut)."""
+
+    center: np.ndarray
+    axis: np.ndarray
+    low: float
+    high: float
+
+    def contains(self, lps: np.ndarray) -> np.ndarray:
+        """Return whether the image shows the disc's tissue at (..., 3) LPS points."""
+        x = (np.asarray(lps, float) - self.center) @ self.axis
+        return (x >= self.low) & (x <= self.high)
+
+    def to_dict(self) -> dict:
+        """Return plain numbers for JSON; an infinite limit is None."""
+        low, high = (float(v) if np.isfinite(v) else None for v in (self.low, self.high))
+        return {"center": [float(v) for v in self.center], "axis": [float(v) for v in self.axis], "low": low,
+                "high": high}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Seen:
+        """Return what :meth:`to_dict` wrote."""
+        low, high = values["low"], values["high"]
+        return cls(np.array(values["center"]), np.array(values["axis"]), -np.inf if low is None else low,
+                   np.inf if high is None else high)
 
 
 @dataclass
@@ -50,14 +79,18 @@ class DiscShape:
     chord : tuple of float
         Half length and middle (AP frame coordinate) of the mid-sagittal chord, mm.
     distance : ndarray, shape (k, j, i)
-        Signed distance in mm, negative inside, on `geometry` (the disc's surroundings, with a margin).
+        Signed distance in mm, negative inside, on `geometry` (the disc's surroundings, with a margin); its sign is that
+        of the voxels.
+    surface : ndarray, shape (k, j, i)
+        The same without the staircase of the voxels: its zero is the smooth surface that registration uses.
     geometry : Geometry
     cut : tuple of bool
         Whether the disc goes on outside the volume at the patient's right and left.
     seen : tuple of float
         LR frame coordinates (mm) between which the image shows the disc.
     mid, logheight : ndarray
-        Quadratic polynomials of the mid-surface (mm) and of the log half height, in x / half[0] and y / half[1].
+        Coefficients (of :func:`polynomial`'s terms) of the mid-surface (mm) and of the log half height, in x / half[0]
+        and y / half[1]; of degree 4, of a cut disc of degree 2.
     midline : ndarray, shape (3,), or None
         Center of the spinal canal at the disc's height (LPS mm), where it is labelled and whole.
     notes : list of str
@@ -70,6 +103,7 @@ class DiscShape:
     half: np.ndarray
     chord: tuple[float, float]
     distance: np.ndarray
+    surface: np.ndarray
     geometry: Geometry
     cut: tuple[bool, bool]
     seen: tuple[float, float]
@@ -93,8 +127,15 @@ class DiscShape:
 
     def distance_at(self, lps: np.ndarray) -> np.ndarray:
         """Return the signed distance (mm) at (..., 3) LPS points; beyond the grid, that of its nearest voxel."""
-        index = self.geometry.world_to_index(lps)[..., ::-1]
-        return ndimage.map_coordinates(self.distance, np.moveaxis(index, -1, 0), order=1, mode="nearest")
+        return self._at(self.distance, lps)
+
+    def surface_at(self, lps: np.ndarray) -> np.ndarray:
+        """Return the signed distance (mm) from the smooth surface at (..., 3) LPS points."""
+        return self._at(self.surface, lps)
+
+    def _at(self, array: np.ndarray, lps: np.ndarray) -> np.ndarray:
+        index = np.moveaxis(self.geometry.world_to_index(lps)[..., ::-1], -1, 0)
+        return ndimage.map_coordinates(array, index, order=1, mode="nearest")
 
     def uncertainty_at(self, lps: np.ndarray) -> np.ndarray:
         """Return the standard error (mm) of the surface's position near (n, 3) LPS points.
@@ -104,15 +145,20 @@ class DiscShape:
         direction = np.array(self.geometry.direction).reshape(3, 3)
         spacing = np.array(self.geometry.spacing)
         steps = direction * (spacing / 2)
-        normal = np.stack([(self.distance_at(lps + steps[:, a]) - self.distance_at(lps - steps[:, a])) / spacing[a]
+        normal = np.stack([(self.surface_at(lps + steps[:, a]) - self.surface_at(lps - steps[:, a])) / spacing[a]
                            for a in range(3)], axis=-1)
         normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-3)
         return np.sqrt((normal**2 * spacing**2 / 12).sum(-1) + 0.2**2)
 
     def seen_at(self, lps: np.ndarray) -> np.ndarray:
         """Return whether the image shows the disc's tissue at (..., 3) LPS points (the sides that are not cut do)."""
-        x = self.to_frame(lps)[..., 0]
-        return (~np.array(self.cut[0]) | (x >= self.seen[0])) & (~np.array(self.cut[1]) | (x <= self.seen[1]))
+        return self.limits.contains(lps)
+
+    @property
+    def limits(self) -> Seen:
+        """Where the image shows the disc."""
+        low, high = (v if c else s * np.inf for v, c, s in zip(self.seen, self.cut, (-1, 1)))
+        return Seen(self.center, self.axes[0], low, high)
 
 
 def disc_shape(labels: Image, value: int, person: str = "") -> DiscShape:
@@ -133,24 +179,24 @@ def disc_shape(labels: Image, value: int, person: str = "") -> DiscShape:
         If the disc is absent, has too few voxels, or is in pieces of comparable size.
     """
     who = f"{person + ', ' if person else ''}{disc_name(value)}"
-    mask, box, notes = _crop(labels.array == value, who)
-    mask, box = _trimmed(mask, box, labels.geometry, notes)
-    edges = _lateral_edges(mask, labels.geometry)
-    padded, geometry, at_cut = _pad(mask, box, labels.geometry, edges)
+    mask, box, notes = disc_mask.crop(labels.array == value, who)
+    mask, box = disc_mask.trimmed(mask, box, labels.geometry, notes)
+    edges = disc_mask.lateral_edges(mask, labels.geometry)
+    padded, geometry, at_cut = disc_mask.pad(mask, box, labels.geometry, edges)
     points = geometry.index_to_world(np.argwhere(padded & ~at_cut)[:, ::-1])
     midline = _canal_center(labels, points)
     center, axes, xyz, chord = _placed(points, None if midline is None else midline[0], whole=False)
     step = abs(axes[0] @ geometry.matrix3).max()
     seen = (xyz[:, 0].min() - step / 2, xyz[:, 0].max() + step / 2)
     depth = 2 * chord[0]
-    limit = depth * (CUT_REACH if seen[1] - seen[0] < TRIM_WIDTH * depth else CUT_REACH_WIDE)
+    limit = depth * (CUT_REACH if seen[1] - seen[0] < disc_mask.TRIM_WIDTH * depth else CUT_REACH_WIDE)
     cut = tuple(bool(edges[side]["large"] and abs(reach) < limit)
                 for side, reach in (("right", seen[0]), ("left", seen[1])))
     if not any(cut):
         center, axes, xyz, chord = _placed(points, None, whole=True)
         seen = (xyz[:, 0].min() - step / 2, xyz[:, 0].max() + step / 2)
     if edges and not all(cut):
-        padded = padded & ~_far(at_cut, edges, cut, padded.shape)
+        padded = padded & ~disc_mask.far(at_cut, edges, cut, padded.shape)
     whole = not any(cut)
     half = np.array([2 * xyz[:, 0].std(), 2 * xyz[:, 1].std(), 1.0] if whole else
                     [WIDTH_TO_DEPTH * chord[0], chord[0], 1.0])
@@ -158,8 +204,8 @@ def disc_shape(labels: Image, value: int, person: str = "") -> DiscShape:
         if is_cut:
             notes.append(f"cut at the patient's {side}")
     distance = signed_distance(padded, geometry)
-    shape = DiscShape(value, center, axes, half, chord, distance, geometry, cut, seen, np.zeros(6), np.zeros(6),
-                      midline, notes)
+    shape = DiscShape(value, center, axes, half, chord, distance, without_staircase(distance, geometry), geometry, cut,
+                      seen, np.zeros(TERMS), np.zeros(TERMS), midline, notes)
     _fit_surfaces(shape)
     return shape
 
@@ -171,112 +217,24 @@ def signed_distance(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
             - ndimage.distance_transform_edt(mask, sampling=sampling)).astype(np.float32)
 
 
-def quadratic(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Return the six quadratic terms of u and v, held at the values of the rim (1.25) beyond it."""
-    u, v = np.clip(u, -1.25, 1.25), np.clip(v, -1.25, 1.25)
-    return np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=-1)
+def without_staircase(distance: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Return a signed distance freed of the staircase of the voxels.
 
-
-def _crop(mask: np.ndarray, who: str):
-    """Return the largest piece of the mask in its bounding box, the box, and notes."""
-    count = int(mask.sum())
-    if count == 0:
-        raise RegistrationError(f"{who}: the segmentation has no such disc. Label it, or leave the level out.",
-                                anchor="missing-level")
-    if count < MIN_VOXELS:
-        raise RegistrationError(f"{who}: only {count} voxels are labelled, too few to tell the disc's orientation "
-                                f"(at least {MIN_VOXELS}). Check the segmentation.", anchor="tiny-disc")
-    box = ndimage.find_objects(mask.astype(np.uint8))[0]
-    pieces, number = ndimage.label(mask[box], np.ones((3, 3, 3)))
-    notes = []
-    if number > 1:
-        sizes = np.bincount(pieces.ravel())[1:]
-        if np.sort(sizes)[-2] > 0.25 * sizes.max():
-            raise RegistrationError(
-                f"{who}: the label has {number} separate pieces of {', '.join(map(str, np.sort(sizes)[::-1][:4]))} "
-                "voxels. Two discs may share one label: correct the segmentation.", anchor="two-components")
-        notes.append(f"{number - 1} small piece(s) left out ({count - sizes.max()} voxels)")
-        pieces = pieces == 1 + int(sizes.argmax())
-        inner = ndimage.find_objects(pieces.astype(np.uint8))[0]
-        box = tuple(slice(b.start + s.start, b.start + s.stop) for b, s in zip(box, inner))
-        return pieces[inner], box, notes
-    return pieces > 0, box, notes
-
-
-def _lateral_areas(mask, geometry):
-    """Return the array axis nearest to left-right, its sign toward the left, and the mask's areas along it."""
-    columns = geometry.matrix3 / np.array(geometry.spacing)
-    axis = int(np.argmax(np.abs(columns[0])))  # Image axis (i, j, k).
-    array_axis = 2 - axis
-    return array_axis, columns[0, axis], mask.sum(axis=tuple(a for a in range(3) if a != array_axis))
-
-
-def _trimmed(mask, box, geometry, notes):
-    """Leave out the tapering outer slices of a mask that is too narrow to be a whole disc.
-
-    They are where the observer stopped, not where the disc ends.
+    A low-pass with a flat pass band, ``2 G - G * G`` with G a Gaussian of :data:`SMOOTHING` voxels of the finest axis:
+    G alone would move a rounded rim inward by half its variance times the curvature. Along thick slices the Gaussian is
+    narrower than a voxel and leaves the linear interpolation of the distance, that is, of the shape.
     """
-    array_axis, _, areas = _lateral_areas(mask, geometry)
-    other = [a for a in range(3) if a != array_axis]
-    spacing = geometry.spacing[::-1]
-    largest = np.argwhere(mask.take(int(areas.argmax()), axis=array_axis))
-    depth = np.hypot(*[np.ptp(largest[:, n]) * spacing[a] for n, a in enumerate(other)])
-    if len(areas) * spacing[array_axis] >= TRIM_WIDTH * depth:
-        return mask, box
-    keep = np.nonzero(areas >= CUT_SHARE * areas.max())[0]
-    if len(keep) < len(areas):
-        notes.append(f"{len(areas) - (keep[-1] - keep[0] + 1)} tapering outer slice(s) left out")
-    inner, outer = [slice(None)] * 3, list(box)
-    inner[array_axis] = slice(keep[0], keep[-1] + 1)
-    start = box[array_axis].start
-    outer[array_axis] = slice(start + keep[0], start + keep[-1] + 1)
-    return mask[tuple(inner)], tuple(outer)
+    sigma = SMOOTHING * min(geometry.spacing) / np.array(geometry.spacing[::-1])
+    once = ndimage.gaussian_filter(distance, sigma, mode="nearest", truncate=3)
+    return 2 * once - ndimage.gaussian_filter(once, sigma, mode="nearest", truncate=3)
 
 
-def _lateral_edges(mask, geometry):
-    """Return, for the sides right and left, whether the mask (in its box) ends with a large cross-section."""
-    array_axis, sign, areas = _lateral_areas(mask, geometry)
-    # Whether the volume's edge is met does not matter: masks are often left out on the last slices.
-    first = bool(areas[0] >= CUT_SHARE * areas.max())
-    last = bool(areas[-1] >= CUT_SHARE * areas.max())
-    sides = ("right", "left") if sign > 0 else ("left", "right")
-    return {sides[0]: {"axis": array_axis, "end": 0, "large": first},
-            sides[1]: {"axis": array_axis, "end": 1, "large": last}}
-
-
-def _pad(mask, box, geometry, edges, margin: float = 12.0):
-    """Pad the cropped mask by `margin` mm of background, and by itself where it may be cut.
-
-    The self-padding keeps the distance near a cut edge free of a surface that is not there.
-    """
-    width = [int(np.ceil(margin / s)) for s in geometry.spacing[::-1]]
-    padded = np.pad(mask, [(w, w) for w in width])
-    at_cut = np.zeros(padded.shape, bool)
-    for edge in edges.values():
-        if edge["large"]:
-            axis, w = edge["axis"], width[edge["axis"]]
-            region = [slice(None)] * 3
-            source = [slice(None)] * 3
-            region[axis] = slice(0, w) if edge["end"] == 0 else slice(padded.shape[axis] - w, None)
-            source[axis] = slice(w, w + 1) if edge["end"] == 0 else slice(-w - 1, -w)
-            padded[tuple(region)] = padded[tuple(source)]
-            at_cut[tuple(region)] = True
-    start = np.array([b.start - w for b, w in zip(box, width)])[::-1]
-    return padded, Geometry(padded.shape[::-1], geometry.spacing, geometry.index_to_world(start),
-                            geometry.direction), at_cut
-
-
-def _far(at_cut, edges, cut, shape):
-    """Return the self-padding of the sides that turned out not to be cut."""
-    far = np.zeros(shape, bool)
-    for side, is_cut in zip(("right", "left"), cut):
-        edge = edges[side]
-        if edge["large"] and not is_cut:
-            half = [slice(None)] * 3
-            n = shape[edge["axis"]]
-            half[edge["axis"]] = slice(0, n // 2) if edge["end"] == 0 else slice(n // 2, None)
-            far[tuple(half)] = at_cut[tuple(half)]
-    return far
+def polynomial(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Return the 15 terms up to degree 4 of u and v (degree 2 first), held at the rim's values beyond it."""
+    u, v = np.clip(u, -RIM, RIM), np.clip(v, -RIM, RIM)
+    uu, uv, vv = u * u, u * v, v * v
+    return np.stack([np.ones_like(u), u, v, uu, uv, vv, uu * u, uu * v, u * vv, vv * v,
+                     uu * uu, uu * uv, uu * vv, uv * vv, vv * vv], axis=-1)
 
 
 def _canal_center(labels: Image, points: np.ndarray) -> np.ndarray | None:
@@ -284,7 +242,7 @@ def _canal_center(labels: Image, points: np.ndarray) -> np.ndarray | None:
     canal = labels.array == CANAL.value
     if not canal.any():
         return None
-    edges = _lateral_edges(canal, labels.geometry)
+    edges = disc_mask.lateral_edges(canal, labels.geometry)
     # A canal that fills the edge slices is cut on both sides: its middle is only the slab's.
     if any(e["large"] for e in edges.values()):
         return None
@@ -356,7 +314,7 @@ def _depth(xyz: np.ndarray) -> tuple[float, float]:
 
 
 def _fit_surfaces(shape: DiscShape, step: float = 1.5) -> None:
-    """Fit the mid-surface and log half height by quadratics in the normalized outline, from columns along CC."""
+    """Fit the mid-surface and log half height by polynomials in the normalized outline, from columns along CC."""
     a, b, _ = shape.half
     top = float(np.abs((shape.geometry.index_to_world(
         np.argwhere(shape.distance < 0)[:, ::-1]) - shape.center) @ shape.axes[2]).max()) + 3
@@ -375,10 +333,11 @@ def _fit_surfaces(shape: DiscShape, step: float = 1.5) -> None:
         keep = length > 0
     center = (inside * z).sum(-1) / np.maximum(inside.sum(-1), 1e-9)
     u, v = np.broadcast_arrays(x[:, None] / a, y[None] / b)
-    terms = quadratic(u, v)[keep]
+    count = 6 if any(shape.cut) else TERMS
+    terms = polynomial(u, v)[keep][:, :count]
     # A light ridge on all but the constant keeps the extrapolation of a cut or thin disc tame.
-    ridge = np.diag([0, 1, 1, 1, 1, 1]) * 0.01 * keep.sum()
+    ridge = np.diag([0, *[1] * (count - 1)]) * RIDGE * keep.sum()
     gram = terms.T @ terms + ridge
-    shape.mid = np.linalg.solve(gram, terms.T @ center[keep])
-    shape.logheight = np.linalg.solve(gram, terms.T @ np.log(length[keep] / 2))
+    shape.mid[:count] = np.linalg.solve(gram, terms.T @ center[keep])
+    shape.logheight[:count] = np.linalg.solve(gram, terms.T @ np.log(length[keep] / 2))
     shape.half[2] = float(np.exp(shape.logheight[0]))

@@ -59,8 +59,8 @@ def pose(fixed: DiscShape, moving: DiscShape) -> Problem:
     grid = surrounding_grid(fixed.geometry.index_to_world(np.argwhere(fixed.distance < 0)[:, ::-1]), margin=10.0)
     points = grid_points(grid)
     there = start(points)
-    fixed_map = np.clip(fixed.distance_at(points), -CLIP, CLIP).astype(np.float32)
-    moving_map = np.clip(moving.distance_at(there) / scale, -CLIP, CLIP).astype(np.float32)
+    fixed_map = np.clip(fixed.surface_at(points), -CLIP, CLIP).astype(np.float32)
+    moving_map = np.clip(moving.surface_at(there) / scale, -CLIP, CLIP).astype(np.float32)
     mask = (np.abs(fixed_map) < BAND) & moving.seen_at(there)
     return Problem(Image(fixed_map, grid), Image(moving_map, grid), Image(mask.astype(np.uint8), grid), start, back,
                    moving.name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 
 import numpy as np
+from scipy import ndimage
 
 from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.errors import RegistrationError
@@ -18,13 +19,17 @@ from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 from .atlas import Atlas, make_atlas
 from .coordinates import match
 from .parametric import LITERATURE, disc_level
-from .shape import DiscShape, disc_shape, signed_distance
+from .shape import DiscShape, disc_shape, signed_distance, without_staircase
 from .transforms import DisplacementField, grid_points
 
 #: Half size (mm, LR AP CC) of the grid on which one level's template is built, centered on the disc.
 _EXTENT = np.array([38.0, 34.0, 24.0])
 #: Iterations stop when the mean map moves the template's disc by less than this (mm, mean).
 CONVERGED = 0.1
+#: The mean map is found this near (mm) to the disc; beyond it is affine.
+NEAR = 6.0
+#: Width (mm) over which a person's disc fades out of the mean toward an edge where it is cut.
+FADE = 4.0
 
 
 @dataclass
@@ -38,10 +43,14 @@ class _Level:
 
     def shape(self) -> DiscShape:
         labels = Image(np.where(self.distance < 0, self.value, 0).astype(np.uint8), self.geometry)
-        return disc_shape(labels, self.value, "template")
+        shape = disc_shape(labels, self.value, "template")
+        # The surface between the voxels is known here: taken from voxels anew it would move by a part of one each time.
+        index = self.geometry.world_to_index(grid_points(shape.geometry))[..., ::-1]
+        shape.surface = ndimage.map_coordinates(self.distance, np.moveaxis(index, -1, 0), order=1, mode="nearest")
+        return shape
 
 
-def build_template(people: Sequence[tuple[str, Image]], levels: Sequence[str] = LUMBAR_LEVELS, iterations: int = 4,
+def build_template(people: Sequence[tuple[str, Image]], levels: Sequence[str] = LUMBAR_LEVELS, iterations: int = 8,
                    symmetric: bool = False, spacing: float = 1.0, provenance: dict | None = None,
                    progressCallback: ProgressCallback | None = None, workers: int = 1) -> Atlas:
     """Return the mean discs of many people as an atlas.
@@ -128,41 +137,63 @@ def build_level(value: int, shapes: list[DiscShape], iterations: int, symmetric:
     level = _start(value, shapes)
     points = grid_points(level.geometry)
     for iteration in range(iterations):
+        part = subrange(progress, iteration / iterations, (iteration + 1) / iterations)
         fixed = level.shape()
-        total, weight = np.zeros(points.shape), np.zeros(points.shape[:-1])
-        every, count = np.zeros(points.shape), 0
-        for step, moving in enumerate(shapes):
-            progress((iteration + step / len(shapes)) / iterations,
-                     f"{disc_name(value)}: iteration {iteration + 1}, person {step + 1}")
-            try:
-                there = match(fixed, moving).forward(points)
-            except RegistrationError:
-                continue
-            place = moving.to_frame(there) * [1, -1, 1]
-            seen = moving.seen_at(there)
-            total += np.where(seen[..., None], place, 0)
-            weight += seen
-            every += place
-            count += 1
-        if count < 2:
-            raise RegistrationError(f"{disc_name(value)}: fewer than two discs could be matched to the template.")
-        # Where few see the disc, their mean fades into the mean of all extrapolated maps, without a step.
-        share = np.clip(weight / count * 2, 0, 1)[..., None]
-        mean = share * total / np.maximum(weight, 1)[..., None] + (1 - share) * every / count
-        field = DisplacementField((mean - points).astype(np.float32), level.geometry)
+        mean = _mean_displacement(fixed, shapes, points, part, f"{disc_name(value)}: iteration {iteration + 1}")
+        if symmetric:
+            mean = (mean + mean[:, :, ::-1] * [-1, 1, 1]) / 2
         inside = level.distance < 0
-        # A common shift is pose, not shape.
-        shift = field.vectors[inside].mean(0)
-        field = DisplacementField(field.vectors - shift, level.geometry)
+        field = DisplacementField(mean.astype(np.float32), level.geometry)
         level.moves.append(float(np.linalg.norm(field.vectors[inside], axis=-1).mean()))
         back = field.inverse(level.geometry, lambda p: p)
-        moved = fixed.distance_at(points + back.vectors)
-        if symmetric:
-            moved = (moved + moved[..., ::-1]) / 2
-        level.distance = moved
+        moved = fixed.surface_at(points + back.vectors)
+        level.distance = (moved + moved[..., ::-1]) / 2 if symmetric else moved
         if level.moves[-1] < CONVERGED:
             break
     return level
+
+
+def _mean_displacement(fixed: DiscShape, shapes, points, progress, words) -> np.ndarray:
+    """Return the mean over people of where the template's points lie in their disc frames, less the points."""
+    near = fixed.surface_at(points) < NEAR
+    here = points[near]
+    total, weight, count = np.zeros(here.shape), np.zeros(len(here)), 0
+    for step, moving in enumerate(shapes):
+        progress(step / len(shapes), f"{words}, person {step + 1}")
+        try:
+            there = match(fixed, moving).forward(here)
+        except RegistrationError:
+            continue
+        seen = _seen_share(moving, there)
+        total += seen[:, None] * (moving.to_frame(there) * [1, -1, 1] - here)
+        weight += seen
+        count += 1
+    if count < 2:
+        raise RegistrationError(f"{disc_name(fixed.value)}: fewer than two discs could be matched to the template.")
+    # A common shift is pose, not shape. What few or none see follows the others' mean by an affine map, so that it
+    # moves only as long as what is seen does.
+    inside = fixed.surface_at(here) < 0
+    found = total / np.maximum(weight, 1e-6)[:, None]
+    found -= np.average(found[inside], axis=0, weights=weight[inside])
+    design = np.column_stack([np.ones(len(here)), here[:, 1:]])
+    scaled = design[inside] * weight[inside][:, None]
+    affine = np.linalg.solve(scaled.T @ design[inside], scaled.T @ found[inside])
+    share = np.clip(2 * weight / count, 0, 1)[:, None]
+    mean = np.column_stack([np.ones(points.size // 3), points.reshape(-1, 3)[:, 1:]]) @ affine
+    mean[near.ravel()] = share * found + (1 - share) * mean[near.ravel()]
+    mean = mean.reshape(points.shape)
+    if all(all(s.cut) for s in shapes):
+        # Nobody shows how wide the disc is: its width over depth stays as it is.
+        mean[..., 0] = affine[1, 1] * points[..., 0]
+    return mean
+
+
+def _seen_share(shape: DiscShape, lps: np.ndarray) -> np.ndarray:
+    """Return how far (n, 3) points count: 1 where the image shows the disc, fading to 0 at a cut edge."""
+    x = shape.to_frame(lps)[:, 0]
+    right = np.clip((x - shape.seen[0]) / FADE, 0, 1) if shape.cut[0] else 1.0
+    left = np.clip((shape.seen[1] - x) / FADE, 0, 1) if shape.cut[1] else 1.0
+    return np.ones(len(x)) * right * left
 
 
 def _start(value: int, shapes: list[DiscShape]) -> _Level:
@@ -173,7 +204,8 @@ def _start(value: int, shapes: list[DiscShape]) -> _Level:
     depth = np.mean([s.chord[0] for s in shapes]) * 2 / size.depth
     height = np.mean([s.half[2] for s in shapes]) * 2 / size.middle
     xyz = grid_points(geometry) * [1, -1, 1] / [depth, depth, height]
-    return _Level(value, signed_distance(disc_level(xyz, size) < 0, geometry), geometry, [])
+    distance = without_staircase(signed_distance(disc_level(xyz, size) < 0, geometry), geometry)
+    return _Level(value, distance, geometry, [])
 
 
 def _compose(built: dict[int, _Level], shapes, spacing: float) -> Image:
@@ -191,7 +223,7 @@ def _compose(built: dict[int, _Level], shapes, spacing: float) -> Image:
     best, labels = np.zeros(geometry.shape), np.zeros(geometry.shape, np.uint8)
     for value, level in built.items():
         center, axes = poses[value]
-        distance = level.shape().distance_at(((points - center) @ axes.T) * [1, -1, 1])
+        distance = level.shape().surface_at(((points - center) @ axes.T) * [1, -1, 1])
         take = distance < best
         best[take], labels[take] = distance[take], value
     return Image(labels, geometry, {"content": "atlas discs"})

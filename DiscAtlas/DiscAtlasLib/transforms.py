@@ -18,7 +18,9 @@ from DiscRelaxometryLib.image import Geometry
 PointMap = Callable[[np.ndarray], np.ndarray]
 #: Grid step and margin (mm) of stored fields. 1 mm keeps the interpolation error of a smooth field below 0.05 mm.
 STEP = 1.0
-MARGIN = 8.0
+MARGIN = 6.0
+#: Stored maps keep their Jacobian determinant above this in the disc.
+LEAST_JACOBIAN = 0.05
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,24 @@ class DisplacementField:
     def jacobian(self) -> np.ndarray:
         """Return the determinant of the map's Jacobian at the grid's voxels; negative values are folds."""
         return np.linalg.det(self._jacobian_matrix())
+
+    def unfolded(self, points: np.ndarray, least: float = LEAST_JACOBIAN, iterations: int = 40) -> DisplacementField:
+        """Return the field, smoothed around those (n, 3) points whose Jacobian determinant is below `least`.
+
+        Sampling a one-to-one map on a grid can fold it. The field itself is returned where nothing is to be done.
+        """
+        index = tuple(np.rint(self.geometry.world_to_index(points)[:, ::-1]).astype(int).T)
+        vectors, found = self.vectors, self
+        for _ in range(iterations):
+            bad = np.zeros(self.geometry.shape, bool)
+            bad[index] = found.jacobian()[index] < least
+            if not bad.any():
+                break
+            share = np.minimum(1, 10 * ndimage.gaussian_filter(bad.astype(np.float32), 1.5))[..., None]
+            smooth = ndimage.gaussian_filter(vectors, (1, 1, 1, 0), mode="nearest")
+            vectors = vectors + share * (smooth - vectors)
+            found = DisplacementField(vectors, self.geometry)
+        return found
 
     def _jacobian_matrix(self) -> np.ndarray:
         steps = self.geometry.spacing[::-1]

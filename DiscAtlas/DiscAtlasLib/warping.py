@@ -39,9 +39,8 @@ def warp_to_atlas(image: Image, registration: PersonRegistration, interpolation:
         points = atlas.geometry.index_to_world(np.argwhere(mask)[:, ::-1])
         there = transform.to_person(points)
         values = sample(image, there, interpolation)
-        shape = registration.shapes.get(value)
-        if shape is not None:
-            values[~shape.seen_at(there)] = np.nan
+        if value in registration.limits:
+            values[~registration.limits[value].contains(there)] = np.nan
         result[mask] = values
     return _like_input(image, result, atlas.geometry)
 

@@ -1,22 +1,24 @@
 """Registration of 46 native disc shapes and two whole-width people to templates built from other people.
 
 The people are split in two halves; each half is registered to the template of some of the other half, so nobody is
-registered to a template that holds him or her. Run it with a Python that has itk-elastix and picsl-greedy besides
-numpy, scipy and SimpleITK, for the peers in the same run::
+registered to a template that holds him or her. With ``--output`` each person's rows are kept in a file as they come,
+and a second run takes up where the first was stopped. Run it with a Python that has itk-elastix and picsl-greedy
+besides numpy, scipy and SimpleITK, for the peers in the same run::
 
     DISC_SHARED_DATA=... python Testing/benchmarks/bench_atlas.py --template-people 8 --elastix 2 --peers 1
 
-Everybody gets shapes only: the peers register the same signed distance maps, aligned by centroid. Dice is of the
-person's own voxels against the warped atlas disc.
+Everybody gets shapes only: the peers register the same signed distance maps, aligned by centroid. For all methods Dice
+is of the person's own voxels, on the person's own grid, against the warped smooth surface of the atlas's disc.
 """
 
 import argparse
+import json
 import os
 import resource
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -28,10 +30,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
 
-from DiscAtlasLib.atlas import load_atlas  # noqa: E402
+from DiscAtlasLib.atlas import load_atlas, save_atlas  # noqa: E402
 from DiscAtlasLib.registration import register_person  # noqa: E402
 from DiscAtlasLib.shape import disc_shape  # noqa: E402
 from DiscAtlasLib.template import build_template  # noqa: E402
+from DiscAtlasLib.transforms import grid_points, surrounding_grid  # noqa: E402
 from DiscRelaxometryLib.image import Geometry, Image, read_image  # noqa: E402
 from DiscRelaxometryLib.labels import disc_name  # noqa: E402
 
@@ -87,9 +90,14 @@ def peer_dice(kind: str, labels: Image, atlas, value: int) -> tuple[float, float
     images = []
     for shape, origin in ((fixed, g.origin), (moving, moving.geometry.origin - moving.center + fixed.center)):
         geometry = Geometry(shape.geometry.size, shape.geometry.spacing, origin, shape.geometry.direction)
-        images.append(Image(np.clip(shape.distance, -8, 8).astype(np.float32), geometry))
+        distance = shape.distance if shape is fixed else shape.surface
+        images.append(Image(np.clip(distance, -8, 8).astype(np.float32), geometry))
+    if kind == "greedy, 1 mm":
+        # Thick slices are against greedy's smoothing in voxels: the person's map on 1 mm voxels helps it.
+        grid = surrounding_grid(g.index_to_world(np.argwhere(fixed.distance < 0)[:, ::-1]), margin=12.0)
+        images[0] = Image(np.clip(fixed.distance_at(grid_points(grid)), -8, 8).astype(np.float32), grid)
     begin = time.process_time()
-    transform = {"greedy": _greedy, "elastix default": _elastix_default}[kind](*images)
+    transform = (_elastix_default if kind == "elastix default" else _greedy)(*images)
     seconds = time.process_time() - begin
     warped = sitk.GetArrayFromImage(sitk.Resample(images[1].to_sitk(), g.to_sitk(), transform, sitk.sitkLinear, 8.0))
     a, b = fixed.distance < 0, warped < 0
@@ -154,6 +162,36 @@ def summary(name, results):
           f"| {max(m for *_, m in results):.0f} |", flush=True)
 
 
+def _atlas(options, everyone, others, number):
+    """Return the atlas that half `number` is registered to: the shipped one, or a template of some of the others."""
+    if not options.template_people:
+        return load_atlas()
+    folder = options.output.with_suffix(f".half{number}") if options.output else None
+    if folder is not None and folder.exists():
+        return load_atlas(folder)
+    chosen = [p for p in others if "1 mm" not in p][:options.template_people]
+    atlas = build_template([(p, everyone[p]) for p in chosen], iterations=options.iterations, workers=options.workers)
+    print(f"half {number}: template of {', '.join(chosen)}; movement of the template's discs (mm) by iteration "
+          f"{atlas.provenance['convergence_mm']}", flush=True)
+    if folder is not None:
+        save_atlas(atlas, folder)
+    return atlas
+
+
+def _kept(pool, tasks, output):
+    """Run the tasks; with an output file, keep each result there, and do not run those that it has."""
+    done = []
+    if output is not None and output.exists():
+        done = [json.loads(line) for line in output.read_text().splitlines()]
+    futures = [pool.submit(one, t) for t in tasks if t[0] not in [d[0] for d in done]]
+    for future in as_completed(futures):
+        done.append(future.result())
+        if output is not None:
+            with output.open("a") as file:
+                file.write(json.dumps(done[-1]) + "\n")
+    return done
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--template-people", type=int, default=8, help="0: the shipped atlas, of other people")
@@ -163,31 +201,25 @@ def main():
     parser.add_argument("--peers", type=int, default=1, help="people registered by the peers")
     parser.add_argument("--elastix-levels", type=int, default=5, help="levels that itk-elastix's default maps get")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--output", type=Path, help="file that keeps each person's rows")
     options = parser.parse_args()
     everyone = people()
     native = [p for p in everyone if "1 mm" not in p]
     keep = [native[n] for n in np.unique(np.linspace(0, len(native) - 1, max(options.people - 2, 4)).astype(int))]
-    names = [*keep, *[p for p in everyone if p not in native]]
-    halves = [names[0::2], names[1::2]]
-    atlases = []
-    for n in (0, 1):
-        if not options.template_people:
-            atlases.append(load_atlas())
-            continue
-        chosen = [p for p in halves[1 - n] if "1 mm" not in p][:options.template_people]
-        atlas = build_template([(p, everyone[p]) for p in chosen], iterations=options.iterations,
-                               workers=options.workers)
-        print(f"half {n}: template of {', '.join(chosen)}; movement of the template's discs (mm) by iteration "
-              f"{atlas.provenance['convergence_mm']}", flush=True)
-        atlases.append(atlas)
+    names = [*[p for p in everyone if p not in native], *keep]
+    # The two at 1 mm are in the cohort, too: a person is in one half, whatever the resolution.
+    ids = sorted({p[:6] for p in names})
+    halves = [[p for p in names if ids.index(p[:6]) % 2 == n] for n in (0, 1)]
+    atlases = [_atlas(options, everyone, halves[1 - n], n) for n in (0, 1)]
     tasks = [(p, everyone[p], atlases[n], "coordinates", None) for n in (0, 1) for p in halves[n]]
-    few = [*[t for t in tasks if "1 mm" in t[0]], *tasks]
+    few = [*[t for t in tasks if "1 mm" in t[0]], *tasks[2:]]
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        fast = [pool.submit(peer, (kind, *t[:3], v)) for t in few[:options.peers] for v in t[2].values
+                for kind in ("greedy", "greedy, 1 mm")]
+        results = _kept(pool, sorted(tasks, key=lambda t: names.index(t[0]) * 7 % len(names)), options.output)
+        ours = [pool.submit(one, (*t[:3], "elastix", [level])) for t in few[:options.elastix] for level in t[2].levels]
         slow = [pool.submit(peer, ("elastix default", *t[:3], v)) for t in few[:options.peers]
                 for v in t[2].values[:options.elastix_levels]]
-        ours = [pool.submit(one, (*t[:3], "elastix", [level])) for t in few[:options.elastix] for level in t[2].levels]
-        fast = [pool.submit(peer, ("greedy", *t[:3], v)) for t in few[:options.peers] for v in t[2].values]
-        results = list(pool.map(one, tasks))
         elastix, peers = [f.result() for f in ours], [f.result() for f in [*fast, *slow]]
     print(f"\nload {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print("| method | discs | mean Dice | worst Dice | surface mm | folding | Jacobian | inverse mm | CPU s a disc "
@@ -197,8 +229,10 @@ def main():
     summary("disc coordinates, the peers' people", same)
     if elastix:
         summary("Elastix, shipped files", elastix)
-    for kind in ("greedy", "elastix default"):
+    for kind in ("greedy", "greedy, 1 mm", "elastix default"):
         found = [f for f in peers if f[0] == kind]
+        if not found:
+            continue
         dice, seconds = np.array([f[2] for f in found]), np.array([f[3] for f in found])
         print(f"| {kind} | {np.isfinite(dice).sum()} of {len(found)} | {np.nanmean(dice):.3f} | {np.nanmin(dice):.3f} "
               f"| | | | | {np.nanmean(seconds):.1f} | |")

@@ -15,6 +15,7 @@ from DiscAtlasLib.cohort import CohortRegistration  # noqa: E402
 from DiscAtlasLib.parametric import LITERATURE, disc_level  # noqa: E402
 from DiscAtlasLib.registration import register_person  # noqa: E402
 from DiscAtlasLib.transforms import DisplacementField, grid_points  # noqa: E402
+from DiscRelaxometryLib import mrml  # noqa: E402
 from DiscRelaxometryLib.errors import RegistrationError  # noqa: E402
 from DiscRelaxometryLib.image import Geometry, Image  # noqa: E402
 
@@ -84,3 +85,21 @@ def test_brainsfit_runs_on_temporary_nodes(slicer, monkeypatch):
     Done.status = 0x20
     with pytest.raises(RegistrationError, match="BRAINSFit stopped: out of memory"):
         register_person(disc(), atlas, backend=atlas_mrml.brainsfit_backend(run))
+
+
+def test_warped_volumes_keep_units_window_and_colors_both_ways(slicer):
+    atlas, labels = make_atlas(disc(), {}), disc((4, 5, -6))
+    result = register_person(labels, atlas, person="sub-01")
+    cohort, logic = CohortRegistration(atlas, {"sub-01": result}, result.quality), DiscAtlasLogic()
+    values = np.where(labels.array > 0, 80, np.nan).astype(np.float32)
+    node = mrml.volume_from_image(labels.like(values), "T2", "T2")
+    node.GetDisplayNode().SetWindowLevelMinMax(20, 140)
+    there = logic.warpToAtlas(node, cohort, "sub-01")
+    back = logic.warpFromAtlas(there, cohort, "sub-01", node)
+    for warped in (there, back):
+        display = warped.GetDisplayNode()
+        assert warped.GetVoxelValueUnits().GetCodeValue() == "ms"
+        assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (20, 140)
+        assert display.GetColorNodeID() == node.GetDisplayNode().GetColorNodeID()
+        found = mrml.image_from_volume(warped).array
+        assert np.isnan(found).any() and np.nanmax(np.abs(found - 80)) < 1e-3

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from test_atlas_bad_input import crop_left_right
 from test_atlas_registration import L45, disc_image
 
 from DiscAtlasLib.atlas import load_atlas
 from DiscAtlasLib.montage import montage
 from DiscAtlasLib.parametric import DiscSize
 from DiscAtlasLib.registration import register_person
+from DiscAtlasLib.shape import disc_shape
 from DiscAtlasLib.template import build_template
 from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Geometry, Image
@@ -37,7 +39,6 @@ def test_the_template_is_the_mean_of_two_known_discs(atlas, people):
     volume = (atlas.labels.array == L45).sum() * atlas.geometry.voxel_volume
     expected = (middle.array == L45).sum() * middle.geometry.voxel_volume
     assert abs(volume / expected - 1) < 0.04
-    from DiscAtlasLib.shape import disc_shape
     np.testing.assert_allclose(atlas.shape(L45).half, disc_shape(middle, L45).half, atol=0.6)
     moves = atlas.provenance["convergence_mm"]["L4-L5"]
     assert moves[-1] < 0.5 and moves[-1] <= moves[0]
@@ -59,6 +60,19 @@ def test_regions_lie_in_the_discs(atlas):
     # The posterior third lies behind (larger LPS y) the anterior one.
     y = [atlas.geometry.index_to_world(np.argwhere(atlas.thirds.array == v)[:, ::-1])[:, 1].mean() for v in (1, 3)]
     assert y[1] > y[0] + 10
+
+
+def test_a_template_of_cut_discs_keeps_its_width_and_settles(people):
+    """Nobody shows the lateral parts: they follow what is seen, and do not wander."""
+    from DiscAtlasLib.template import build_level
+
+    cut = [disc_shape(crop_left_right(labels, labels.geometry.origin[0] + 21, labels.geometry.origin[0] + 41), L45)
+           for _, labels in people]
+    assert all(all(s.cut) for s in cut)
+    level = build_level(L45, cut, 3, symmetric=True)
+    assert level.moves[-1] < 0.3 and level.moves[-1] < level.moves[0]
+    shape = level.shape()
+    assert 1.25 < shape.half[0] / shape.half[1] < 1.6
 
 
 def test_too_few_people_is_said(people):
