@@ -183,13 +183,12 @@ MAP_KEYS = ("effect", "se", "stat", "r", "size", "ci_low", "ci_high", "p")
 
 
 def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Design], data: AnalysisData,
-                 ranks: bool) -> ContrastFit:
-    """Fit one contrast in every cell and prepare its strata for permutation."""
+                 ranks: bool, robust: bool = False, flip: bool = False) -> ContrastFit:
+    """Fit one contrast in every cell and prepare its strata for permutation, or for sign flipping with `flip`."""
     total = len(data.values) * data.n_voxels
     columns = {key: np.full(total, np.nan) for key in (*MAP_KEYS, "df")}
-    result = ContrastFit(contrast, columns, [], False, 0, 0, 0)
+    result = ContrastFit(contrast, columns, [], flip, 0, 0, 0)
     first = {q: i * data.n_voxels for i, q in enumerate(data.values)}
-    parts: list[Partition] = []
     for cell in cells:
         matrix = cell_matrix(cell, designs[cell.level], data, ranks)
         usable = _full_rank(matrix)
@@ -206,7 +205,7 @@ def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Desig
         y = data.values[cell.quantity][np.ix_(cell.rows, voxels)]
         if ranks:
             y = rankdata(y, axis=0)
-        fitted = fit(part, y, contrast.kind)
+        fitted = fit(part, y, contrast.kind, robust=robust)
         where = first[cell.quantity] + voxels
         for key in MAP_KEYS:
             columns[key][where] = getattr(fitted, key)
@@ -218,11 +217,9 @@ def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Desig
             continue
         if part.voxelwise:
             part = Partition(part.qz[good], part.qx[good], part.scale[good], part.df)
-        flip = not has_constant(part.qz)
-        parts.append(part)
-        result.flip |= flip
+        result.flip |= not has_constant(part.qz)
         result.strata.append(make_stratum(part, y[:, good], contrast.kind, columns=where[good], rows=cell.rows,
-                                          group=cell.group, flip=flip))
+                                          group=cell.group, flip=result.flip, robust=robust))
     if not result.strata:
         raise DesignError(f"No voxel can be tested by contrast '{contrast.name}': the maps are constant, or fitted "
                           f"perfectly ({result.constant} and {result.perfect} voxels).", anchor="perfect-fit")

@@ -11,7 +11,7 @@ from DiscRelaxometryLib.progress import ProgressCallback, silent
 from .clusters import cluster_sizes, find_clusters
 from .permutation import VOXEL_BLOCK, Stratum, batches, in_order, partial_r2, to_statistic
 from .permutation_schemes import Scheme
-from .tfce import TfceSettings, tfce
+from .tfce import Neighbors, TfceSettings, tfce_maxima
 
 MAP_BATCH = 16
 
@@ -33,13 +33,13 @@ class MapLayout:
     ----------
     n_maps : int
         Maps (quantities) of v voxels each, one after the other.
-    neighbors : ndarray, shape (v, c)
+    neighbors : Neighbors
     members : list of ndarray
-        Voxels of each level; group = map * number of levels + level.
+        Voxels of each level, ascending; group = map * number of levels + level.
     """
 
     n_maps: int
-    neighbors: np.ndarray
+    neighbors: Neighbors
     members: list[np.ndarray]
 
 
@@ -109,9 +109,8 @@ def _one_map(stat, layout: MapLayout, number: int, best: np.ndarray, settings, h
         stat = np.where(stat > 0, stat, 0.0)
     first = number * len(layout.members)
     if settings is not None:
-        value = np.abs(tfce(enhance_input(stat, kind, as_z), layout.neighbors, settings))
-        for g, members in enumerate(layout.members):
-            best[0, first + g] = value[members].max(initial=0.0)
+        best[0, first: first + len(layout.members)] = tfce_maxima(enhance_input(stat, kind, as_z), layout.neighbors,
+                                                                  settings)
     if height is None:
         return
     labels = find_clusters(stat, height, layout.neighbors)
