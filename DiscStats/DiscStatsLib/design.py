@@ -156,6 +156,24 @@ def check_participants(participants) -> None:
                           "or tell the rows apart in a column 'session' or 'level'.", anchor="participants-table")
 
 
+def numeric_columns(table, *names: str) -> list[np.ndarray]:
+    """Return columns of a table as floats, or raise DesignError where one is not there or holds text."""
+    import pandas
+
+    found = []
+    for name in names:
+        if name not in table.columns:
+            raise DesignError(f"The table has no column '{name}'; it has {', '.join(map(str, table.columns))}.",
+                              anchor="participants-table")
+        values = pandas.to_numeric(table[name], errors="coerce")
+        text = values.isna() & table[name].notna()
+        if text.any():
+            raise DesignError(f"Column '{name}' holds '{table[name][text].iloc[0]}' where a number is needed.",
+                              anchor="participants-table")
+        found.append(values.to_numpy(float))
+    return found
+
+
 def _without_missing(table, formula: Formula, missing: str, level: str):
     empty = table[list(formula.names)].isna() if formula.names else None
     if empty is None or not empty.to_numpy().any():
