@@ -186,10 +186,15 @@ def partial_r2(stratum: Stratum, block: slice, order, sign, signed: bool = False
 def to_statistic(rho, df: int, r: int, kind: str, as_z: bool = False) -> np.ndarray:
     """Return t (with rho's sign) or F from partial R squared, or the normal deviate of the same p."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        size = np.abs(rho)
-        stat = df / r * size / np.maximum(1 - size, 1e-300)
+        stat = np.abs(rho)
+        rest = 1 - stat
+        np.maximum(rest, 1e-300, out=rest)
+        # In place: maps of many permutations outgrow the cache.
+        np.divide(stat, rest, out=stat)
+        stat *= df / r
         if kind == "t":
-            stat = np.copysign(np.sqrt(stat), rho)
+            np.sqrt(stat, out=stat)
+            np.copysign(stat, rho, out=stat)
         return stat_to_z(stat, df, kind, r) if as_z else stat
 
 

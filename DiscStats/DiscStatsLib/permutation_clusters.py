@@ -13,7 +13,7 @@ from .permutation import VOXEL_BLOCK, Stratum, batches, in_order, partial_r2, to
 from .permutation_schemes import Scheme
 from .tfce import Neighbors, TfceSettings, tfce_maxima
 
-MAP_BATCH = 16
+MAP_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,10 @@ def statistic_maps(strata: list[Stratum], scheme: Scheme, n_columns: int, *, as_
         for a in range(0, len(stratum.columns), VOXEL_BLOCK):
             block = slice(a, min(a + VOXEL_BLOCK, len(stratum.columns)))
             rho = partial_r2(stratum, block, order, sign, signed=stratum.kind == "t")
-            maps[:, stratum.columns[block]] = to_statistic(rho, stratum.df, stratum.r, stratum.kind, as_z)
+            columns = stratum.columns[block]
+            if columns[-1] - columns[0] == len(columns) - 1:
+                columns = slice(columns[0], columns[-1] + 1)  # several times faster than a list of places
+            maps[:, columns] = to_statistic(rho, stratum.df, stratum.r, stratum.kind, as_z)
     return maps
 
 
