@@ -140,9 +140,13 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     _choices(missing=(missing, ("complete", "available")), missing_covariates=(missing_covariates, ("error", "drop")),
              exchange=(exchange, (None, "within", "whole")), standard_errors=(standard_errors, ("classical", "hc3")),
              errors=(errors, ("exchangeable", "symmetric")))
+    _whole(n_permutations=(n_permutations, 1), seed=(seed, 0), min_count=(1 if min_count is None else min_count, 1))
     check_participants(participants)
     participants = participants.reset_index(drop=True)
     parsed = parse_formula(formula)
+    unused = [name for name in voxel_covariates or {} if name not in parsed.names]
+    if unused:
+        raise DesignError(f"The voxel-wise covariate '{unused[0]}' is not in the formula: add '+ {unused[0]}'.")
     data = gather(maps, atlas_labels, participants, levels=levels, regions=regions, voxel_covariates=voxel_covariates,
                   response=parsed.response)
     designs = level_designs(parsed, participants, data, ranks=ranks, missing=missing_covariates)
@@ -189,6 +193,14 @@ def _choices(**settings) -> None:
             raise DesignError(f"{name} = '{value}' is not known: choose from {known}.")
 
 
+def _whole(**settings) -> None:
+    for name, (value, least) in settings.items():
+        if not isinstance(value, (int, np.integer)) or value < least:
+            what = "At least one permutation is needed" if name == "n_permutations" else \
+                f"{name} must be a whole number of at least {least}"
+            raise DesignError(f"{what}; '{value}' was given.")
+
+
 def _same_columns(designs: dict[int, Design]) -> None:
     """Contrasts are written once for all levels, so their designs must have the same columns."""
     first = next(iter(designs.values()))
@@ -206,7 +218,11 @@ def _blocks(blocks, participants):
         if blocks not in participants.columns:
             raise DesignError(f"The exchangeability blocks '{blocks}' are no column of the participants table.")
         blocks = participants[blocks]
+    import pandas
+
     blocks = np.asarray(blocks)
+    if pandas.isna(blocks).any():
+        raise DesignError(f"Row {int(np.argmax(pandas.isna(blocks))) + 1} of the table has no exchangeability block.")
     if len(blocks) != len(participants):
         raise DesignError(f"{len(blocks)} exchangeability blocks for {len(participants)} rows of the table.")
     return np.unique(blocks.astype(str), return_inverse=True)[1]

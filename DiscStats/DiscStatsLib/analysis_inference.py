@@ -39,6 +39,9 @@ class Options:
             raise DesignError(f"alternative = '{self.alternative}' is not known: choose two-sided, greater or less.")
         if not 0 < self.cluster_p < 0.5:
             raise DesignError(f"The cluster-forming p must lie between 0 and 0.5; it is {self.cluster_p}.")
+        step = self.tfce_settings.step if self.tfce_settings else None
+        if step is not None and not step > 0:
+            raise DesignError(f"The step of TFCE must be above 0, or None for the exact sum; it is {step}.")
         if self.workers < 1:
             raise DesignError(f"At least one worker is needed; {self.workers} were asked for.")
         if self.device != "cpu":
@@ -82,9 +85,6 @@ def infer(result, fitted: ContrastFit, scheme: Scheme | None, options: Options, 
         if nulls.tfce is not None:
             _tfce_columns(result, columns, turned, fitted, nulls.tfce.max(axis=0), layout, settings, alternative, as_z)
             done["tfce"] = vars(settings) | {}
-            if as_z:
-                result.warnings.append("TFCE p are approximate where voxels lack different people (some 7 % instead of "
-                                       "5 % false positives were measured): trust p (FWE) where they disagree.")
         if height is not None:
             _cluster_columns(result, columns, turned, fitted, nulls, layout, height, alternative, region_names)
             done["cluster_forming_p"] = options.cluster_p

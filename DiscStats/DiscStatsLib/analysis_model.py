@@ -221,8 +221,9 @@ def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Desig
         result.strata.append(make_stratum(part, y[:, good], contrast.kind, columns=where[good], rows=cell.rows,
                                           group=cell.group, flip=result.flip, robust=robust))
     if not result.strata:
-        raise DesignError(f"No voxel can be tested by contrast '{contrast.name}': the maps are constant, or fitted "
-                          f"perfectly ({result.constant} and {result.perfect} voxels).", anchor="perfect-fit")
+        raise DesignError(f"No voxel can be tested by contrast '{contrast.name}': the maps are constant, fitted "
+                          f"perfectly, or the design is collinear there ({result.constant}, {result.perfect} and "
+                          f"{result.degenerate} voxels).", anchor="perfect-fit")
     return result
 
 

@@ -61,11 +61,21 @@ SCENARIOS = (
     Scenario("heavy tails (t with 3 df)", errors="heavy"),
     Scenario("SD differs 4-fold between people, with the covariate", spread="covariate"),
     Scenario("SD differs 4-fold between voxels", spread="voxel"),
-    Scenario("SD differs 4-fold with the variable of interest", spread="interest"),
     Scenario("missing values, per-voxel degrees of freedom", missing=0.15),
+    Scenario("SD differs 4-fold with the variable of interest, signs flipped", spread="interest", method="flip"),
+    Scenario("smooth normal noise, signs flipped", method="flip"),
+    Scenario("collinear covariate, signs flipped", "collinear", nuisance=3.0, method="flip"),
+    Scenario("skewed errors, signs flipped", errors="skewed", method="flip"),
+    Scenario("heavy tails, signs flipped", errors="heavy", method="flip"),
+    Scenario("missing values, signs flipped", missing=0.15, method="flip"),
+    Scenario("SD differs 4-fold with the variable of interest, permuted", spread="interest"),
+    Scenario("the same, HC3 statistic, signs flipped", spread="interest", method="hc3-flip"),
+    Scenario("the same, HC3 statistic, permuted", spread="interest", method="hc3"),
     Scenario("for comparison: naive permutation of the maps, collinear covariate", "collinear", nuisance=3.0,
              method="naive"),
 )
+#: The first rows are those in which max-T and TFCE hold 5 %.
+HOLDING = 13
 
 
 def make_set(scenario: Scenario, rng: np.random.Generator):
