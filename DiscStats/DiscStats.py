@@ -162,7 +162,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         progressCallback : callable, optional
         settings
             Of ``DiscStatsLib.analysis.analyze``: ``correction``, ``n_permutations``, ``seed``, ``missing``, ``blocks``,
-            ``levels``, ``ranks``, ``workers``, ``device``, ...
+            ``levels``, ``ranks``, ``errors``, ``standard_errors``, ``workers``, ``device``, ...
 
         Returns
         -------
