@@ -155,7 +155,10 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     _same_columns(designs)
     remarks = list(dict.fromkeys([*data.warnings, *(w for d in designs.values() for w in d.warnings)]))
     blocks = _blocks(blocks, participants)
-    cells, lost = make_cells(data, designs, missing=missing, min_count=min_count, blocks=blocks, exchange=exchange)
+    whole = exchange == "whole" or (exchange is None and blocks is not None
+                                    and any(_constant_in_blocks(c, designs, data, blocks) for c in listed))
+    cells, lost = make_cells(data, designs, missing=missing, min_count=min_count,
+                             whole_blocks=blocks if whole and errors == "exchangeable" else None)
     result = AnalysisResult({}, cluster_table([]), design, listed, {}, remarks + lost, designs, data)
     _describe_data(result, cells)
     described = []

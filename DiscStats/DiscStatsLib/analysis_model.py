@@ -69,8 +69,11 @@ def without_terms(formula: Formula, covariates: tuple[str, ...]) -> Formula:
 
 
 def make_cells(data: AnalysisData, designs: dict[int, Design], *, missing: str, min_count: int | None,
-               blocks, exchange: str) -> tuple[list[Cell], list[str]]:
+               whole_blocks=None) -> tuple[list[Cell], list[str]]:
     """Group the voxels by the observations they have, by the stated policy for missing values.
+
+    Blocks that change places as a whole (`whole_blocks`) are left out, voxel by voxel, where one of their observations
+    is missing; flipped signs do not need that.
 
     Returns
     -------
@@ -97,8 +100,8 @@ def make_cells(data: AnalysisData, designs: dict[int, Design], *, missing: str, 
                     remarks.append(f"{lost} of {len(voxels)} voxels of '{quantity}' at {level_name(level)} lack a "
                                    "value in at least one person and were left out (policy: complete).")
                 continue
-            if exchange == "whole" and blocks is not None:
-                valid = _whole_blocks(valid, blocks)
+            if whole_blocks is not None:
+                valid = _whole_blocks(valid, whole_blocks)
             least = min_count or max(design.rank + len(data.covariates) + 2, (data.n + 1) // 2)
             found, few = _patterns(valid, voxels, least)
             cells += [Cell(quantity, level, group, v, rows) for v, rows in found]

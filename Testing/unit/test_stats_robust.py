@@ -199,3 +199,21 @@ def test_error_rate_guard_where_the_spread_depends_on_the_tested_variable():
     low, high = binom.ppf([0.0005, 0.9995], 300, 0.05)
     assert low <= found[True] <= high
     assert found[False] > 1.3 * found[True]
+
+
+def test_flips_of_whole_people_and_any_number_of_workers():
+    rng = np.random.default_rng(5)
+    table = pd.DataFrame({"participant_id": np.repeat([f"s{i}" for i in range(10)], 2), "session": [1, 2] * 10,
+                          "age": np.repeat(rng.uniform(20, 80, 10), 2)})  # fmt: skip
+    atlas = Image(np.full(SHAPE, 11, np.uint8), Geometry(SHAPE[::-1]))
+    maps = rng.normal(size=(20, np.prod(SHAPE))) + np.repeat(rng.normal(size=10), 2)[:, None]
+    maps[4, 3] = np.nan
+    settings = {"blocks": "participant_id", "errors": "symmetric", "standard_errors": "hc3", "missing": "available",
+                "n_permutations": 50, "seed": 1}  # fmt: skip
+    one = analyze(maps, atlas, table, "map ~ age + session", "session", **settings)
+    many = analyze(maps, atlas, table, "map ~ age + session", "session", workers=3, **settings)
+    # The two sessions of a person keep their signs together: errors of one person are not independent.
+    assert one.provenance["contrasts"][0]["permutation"] == "50 random sign flips of 10 blocks"
+    assert one.maps["map_n"].array.ravel()[3] == 19
+    for name, image in one.maps.items():
+        np.testing.assert_array_equal(image.array, many.maps[name].array, err_msg=name)
