@@ -167,7 +167,7 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
         report(0.0, f"Fitting the model at {data.n_voxels} voxels ({contrast.name})")
         fitted = fit_contrast(contrast, cells, designs, data, ranks, standard_errors == "hc3", errors == "symmetric")
         _note_unfitted(result, fitted)
-        spread = residual_spread(contrast, cells, designs, data, ranks)
+        spread = residual_spread(contrast, cells, designs, data, ranks, blocks)
         _note_spread(result, contrast, spread, standard_errors, errors)
         scheme, mode = None, None
         if set(options.correction) - {"fdr"}:

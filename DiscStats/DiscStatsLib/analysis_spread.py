@@ -38,13 +38,14 @@ class Spread:
 
 
 def residual_spread(contrast: Contrast, cells: list[Cell], designs: dict[int, Design], data: AnalysisData,
-                    ranks: bool) -> Spread | None:
+                    ranks: bool, blocks=None) -> Spread | None:
     """Return the strongest dependence over levels and quantities; None where it can not be told.
 
     Each observation's squared residuals of the full model, over their expectation at equal spread, are averaged over
     the voxels; the logarithm of the average is explained by the tested columns (after Breusch & Pagan 1979,
     Econometrica 47:1287; Harvey 1976, Econometrica 44:461). The average over voxels makes one number a person, which
-    is as independent between persons as the model's errors are.
+    is as independent between persons as the model's errors are. Repeated measures of a person (`blocks`) are averaged
+    where the tested columns are constant in each person.
     """
     found = []
     tested = np.flatnonzero(np.any(contrast.weights != 0, axis=0))
@@ -59,7 +60,7 @@ def residual_spread(contrast: Contrast, cells: list[Cell], designs: dict[int, De
             if squares is not None:
                 size[cell.rows] += squares.sum(axis=1)
                 count[cell.rows] += squares.shape[1]
-        found.append(_dependence(members[0], design, tested, size, count))
+        found.append(_dependence(members[0], design, tested, size, count, blocks))
     found = [f for f in found if f is not None]
     if not found:
         return None
@@ -85,16 +86,22 @@ def _relative_squares(cell: Cell, design: Design, data: AnalysisData, ranks: boo
     return squares[:, fitted] / variance[fitted] / np.maximum(free, 1e-10)[:, None]
 
 
-def _dependence(cell: Cell, design: Design, tested, size, count) -> Spread | None:
+def _dependence(cell: Cell, design: Design, tested, size, count, blocks) -> Spread | None:
     rows = design.rows[(count[design.rows] > 0) & (size[design.rows] > 0)]
+    if not len(rows):
+        return None
     columns = design.matrix[np.isin(design.rows, rows)][:, tested]
-    columns = columns - columns.mean(axis=0)
-    rank = np.linalg.matrix_rank(columns) if len(rows) else 0
-    df = len(rows) - 1 - rank
+    log = np.log(size[rows] / count[rows])
+    if blocks is not None:
+        member = blocks[rows][:, None] == np.unique(blocks[rows])
+        mean = member / member.sum(axis=0)
+        if np.allclose(member @ (mean.T @ columns), columns):
+            columns, log = mean.T @ columns, mean.T @ log
+    columns, log = columns - columns.mean(axis=0), log - log.mean()
+    rank = np.linalg.matrix_rank(columns)
+    df = len(log) - 1 - rank
     if rank == 0 or df < 3:
         return None
-    log = np.log(size[rows] / count[rows])
-    log -= log.mean()
     fitted = columns @ np.linalg.lstsq(columns, log, rcond=None)[0]
     error = np.sum((log - fitted) ** 2)
     if error == 0:
