@@ -10,7 +10,6 @@
     logic.saveResult(result, "results")
 """
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -133,11 +132,13 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
 
     def analysisJob(self, maps, atlasLabels, participants, formula, contrasts=None, regions=None, **settings):
         """Return the analysis as a job that needs no scene; see :meth:`analyze`."""
-        arguments = {"maps": _images(maps), "atlas_labels": _image(atlasLabels),
+        from DiscStatsLib.mrml import image_of, images_of
+
+        arguments = {"maps": images_of(maps), "atlas_labels": image_of(atlasLabels),
                      "participants": self.participants(participants), "formula": formula, "contrasts": contrasts,
-                     "regions": None if regions is None else _image(regions), **settings}
+                     "regions": None if regions is None else image_of(regions), **settings}
         if "voxel_covariates" in settings:
-            arguments["voxel_covariates"] = {k: _images(v) for k, v in settings["voxel_covariates"].items()}
+            arguments["voxel_covariates"] = {k: images_of(v) for k, v in settings["voxel_covariates"].items()}
         return Job("DiscStatsLib.analysis:analyze", arguments, _("Statistics"))
 
     def analyze(self, maps, atlasLabels, participants, formula, contrasts=None, regions=None, progressCallback=None,
@@ -161,7 +162,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         progressCallback : callable, optional
         settings
             Of ``DiscStatsLib.analysis.analyze``: ``correction``, ``n_permutations``, ``seed``, ``missing``, ``blocks``,
-            ``levels``, ``ranks``, ``workers``, ``device``, ...
+            ``levels``, ``ranks``, ``errors``, ``standard_errors``, ``workers``, ``device``, ...
 
         Returns
         -------
@@ -219,8 +220,16 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
                          **({} if level is None else {"level": level}))
         return mrml.plot_nodes(data, adjusted, chartNode)
 
-    def saveResult(self, result, folder, scene=False):
-        """Write maps (NIfTI), tables (TSV) and provenance (JSON); with `scene`, the scene as ``analysis.mrb`` too.
+    def saveResult(self, result, folder, scene=False, extension=".nii.gz"):
+        """Write maps, tables (TSV) and provenance (JSON); with `scene`, the scene as ``analysis.mrb`` too.
+
+        Parameters
+        ----------
+        result : AnalysisResult
+        folder : str or path
+        scene : bool
+        extension : {".nii.gz", ".nrrd"}
+            NIfTI or NRRD maps.
 
         Returns
         -------
@@ -230,7 +239,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
 
         if not str(folder):
             raise DesignError(_("Choose a folder for the results."))
-        written = save_analysis(result, folder)
+        written = save_analysis(result, folder, extension)
         if scene:
             path = Path(folder) / "analysis.mrb"
             if not slicer.util.saveScene(str(path)):
@@ -253,10 +262,11 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         tuple of vtkMRMLScalarVolumeNode
         """
         from DiscRelaxometryLib.quantities import Quantity
+        from DiscStatsLib.mrml import image_of
         from DiscStatsLib.zscore import reference_group, z_score
 
-        reference = reference_group([_image(m) for m in referenceMaps])
-        deviation = z_score(_image(volumeNode), reference)
+        reference = reference_group([image_of(m) for m in referenceMaps])
+        deviation = z_score(image_of(volumeNode), reference)
         code = ("STAT_Z", "99DISCRELAX", "z score")
         count = len(referenceMaps)
         z = Quantity("z", "z score", "1", code, (-4, 4), "DivergingBlueRed",
@@ -282,32 +292,72 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         quantity : str, optional
             Key of the quantity, for unit, window and colors.
         """
+        from DiscStatsLib.mrml import image_of
         from DiscStatsLib.zscore import group_maps
 
-        found = group_maps([_image(m) for m in maps], groups)
+        found = group_maps([image_of(m) for m in maps], groups)
         with base.all_or_nothing():
             return {group: (base.volume_from_image(r.mean, f"{group} mean", quantity),
                             base.volume_from_image(r.sd, f"{group} SD")) for group, r in found.items()}
 
 
-def _image(source):
-    """Return a volume node, path or Image as Image."""
-    from DiscRelaxometryLib.image import Image, read_image
+    # ------------------------------------------------------------ tables
 
-    if isinstance(source, Image):
-        return source
-    if isinstance(source, (str, os.PathLike)):
-        return read_image(source)
-    return base.image_from_volume(source)
+    def regionTable(self, maps, atlasLabels, participants, regions=None, name="Region means", **settings):
+        """Return a table node of the maps' means in each disc or region, beside the participants' columns.
 
+        Parameters are those of :meth:`analyze`; see ``DiscStatsLib.mixed_regions.region_means``.
+        """
+        from DiscStatsLib.mixed_regions import region_means
+        from DiscStatsLib.mrml import image_of, images_of
 
-def _images(maps):
-    """Return lists and dicts of volume nodes, paths or Images as Images; None (no map) stays None."""
-    if isinstance(maps, dict):
-        return {key: _images(value) for key, value in maps.items()}
-    if isinstance(maps, (list, tuple)):
-        return [None if m is None else _image(m) for m in maps]
-    return maps if hasattr(maps, "ndim") else _image(maps)
+        table = region_means(images_of(maps), image_of(atlasLabels), self.participants(participants),
+                             regions=None if regions is None else image_of(regions), **settings)
+        return base.table_node(table, name)
+
+    def mixedModel(self, table, formula, name="Mixed model", **settings):
+        """Fit a mixed model with a random person to a per-disc or per-region table.
+
+        Parameters
+        ----------
+        table : vtkMRMLTableNode, path or pandas.DataFrame
+            Such as that of :meth:`regionTable`.
+        formula : str
+            Such as ``T2 ~ pfirrmann + C(level) + age + C(sex)``.
+        name : str
+        settings
+            Of ``DiscStatsLib.mixed.fit_mixed``: ``group``, ``slope``, ``reml``, ``missing``, ``confidence``.
+
+        Returns
+        -------
+        tuple of vtkMRMLTableNode
+            Fixed effects, and standard deviations; the description of the first holds n, ICC and remarks.
+        """
+        from DiscStatsLib import mrml
+        from DiscStatsLib.mixed import fit_mixed
+
+        return mrml.mixed_nodes(fit_mixed(self.participants(table), formula, **settings), formula, name)
+
+    def agreement(self, table, first, second, unit="", name="Agreement"):
+        """Return a table node: Bland-Altman, Lin's concordance and all ICC, with intervals, of two columns.
+
+        Rows are taken as independent: give one disc a person, or one table a level.
+        """
+        from DiscStatsLib.agreement import agreement_table
+        from DiscStatsLib.design import numeric_columns
+
+        return base.table_node(agreement_table(*numeric_columns(self.participants(table), first, second), unit), name)
+
+    def rocCurve(self, table, score, positive, name="ROC", **settings):
+        """Return a chart node of the ROC curve of a column of scores for a column of 0 and 1.
+
+        Its description holds the area with its interval; `settings` are those of ``DiscStatsLib.roc.roc``.
+        """
+        from DiscStatsLib import mrml
+        from DiscStatsLib.design import numeric_columns
+        from DiscStatsLib.roc import roc
+
+        return mrml.roc_nodes(roc(*numeric_columns(self.participants(table), score, positive), **settings), score, name)
 
 
 class DiscStatsTest(ScriptedLoadableModuleTest):

@@ -16,6 +16,7 @@ from .analysis_data import AnalysisData, gather
 from .analysis_inference import Options, infer
 from .analysis_maps import map_meta
 from .analysis_model import ContrastFit, fit_contrast, level_designs, make_cells
+from .analysis_spread import NOTABLE, Spread, residual_spread
 from .clusters import cluster_table
 from .design import Design, check_participants
 from .design_contrasts import Contrast, build_contrasts
@@ -63,7 +64,8 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
             correction=CORRECTIONS, n_permutations: int = 5000, seed: int = 0, missing: str = "complete",
             min_count: int | None = None, missing_covariates: str = "error", blocks=None, exchange: str | None = None,
             levels=None, regions: Image | None = None, region_names: dict[int, str] | None = None, ranks: bool = False,
-            voxel_covariates: dict | None = None, alternative: str = "two-sided", cluster_p: float = 0.001,
+            voxel_covariates: dict | None = None, standard_errors: str = "classical", errors: str = "exchangeable",
+            alternative: str = "two-sided", cluster_p: float = 0.001,
             tfce_settings=None, workers: int = 1, device: str = "cpu",
             progressCallback: ProgressCallback | None = None) -> AnalysisResult:
     """Analyze maps in atlas space, voxel by voxel, with correction over all maps and levels tested together.
@@ -107,6 +109,13 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
         Ranks of maps and of numeric columns: Spearman's partial correlation.
     voxel_covariates : dict, optional
         Maps that enter the model voxel by voxel, by the name used in the formula (``T1rho ~ T2 + age``).
+    standard_errors : {"classical", "hc3"}
+        Of equal residual spread, or heteroscedasticity-consistent (HC3): t, F, limits and parametric p then hold where
+        the spread differs between people.
+    errors : {"exchangeable", "symmetric"}
+        What permutation assumes of the errors: that people can change places, or that each person's error, of whatever
+        spread, is symmetric about 0 (signs are flipped). Choose symmetric where the spread depends on the tested
+        variable.
     alternative : {"two-sided", "greater", "less"}
         For t contrasts.
     cluster_p : float
@@ -126,13 +135,18 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     GeometryError
         Maps that are not on the atlas's grid.
     """
-    options = Options(_corrections(correction), alternative, cluster_p, tfce_settings, workers, device)
+    options = Options(_corrections(correction), alternative, cluster_p, tfce_settings, workers, device, standard_errors)
     options.check()
     _choices(missing=(missing, ("complete", "available")), missing_covariates=(missing_covariates, ("error", "drop")),
-             exchange=(exchange, (None, "within", "whole")))
+             exchange=(exchange, (None, "within", "whole")), standard_errors=(standard_errors, ("classical", "hc3")),
+             errors=(errors, ("exchangeable", "symmetric")))
+    _whole(n_permutations=(n_permutations, 1), seed=(seed, 0), min_count=(1 if min_count is None else min_count, 1))
     check_participants(participants)
     participants = participants.reset_index(drop=True)
     parsed = parse_formula(formula)
+    unused = [name for name in voxel_covariates or {} if name not in parsed.names]
+    if unused:
+        raise DesignError(f"The voxel-wise covariate '{unused[0]}' is not in the formula: add '+ {unused[0]}'.")
     data = gather(maps, atlas_labels, participants, levels=levels, regions=regions, voxel_covariates=voxel_covariates,
                   response=parsed.response)
     designs = level_designs(parsed, participants, data, ranks=ranks, missing=missing_covariates)
@@ -141,20 +155,27 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     _same_columns(designs)
     remarks = list(dict.fromkeys([*data.warnings, *(w for d in designs.values() for w in d.warnings)]))
     blocks = _blocks(blocks, participants)
-    cells, lost = make_cells(data, designs, missing=missing, min_count=min_count, blocks=blocks, exchange=exchange)
+    whole = exchange == "whole" or (exchange is None and blocks is not None
+                                    and any(_constant_in_blocks(c, designs, data, blocks) for c in listed))
+    cells, lost = make_cells(data, designs, missing=missing, min_count=min_count,
+                             whole_blocks=blocks if whole and errors == "exchangeable" else None)
     result = AnalysisResult({}, cluster_table([]), design, listed, {}, remarks + lost, designs, data)
     _describe_data(result, cells)
     described = []
     for index, contrast in enumerate(listed):
         report = subrange(progressCallback, index / len(listed), (index + 1) / len(listed))
         report(0.0, f"Fitting the model at {data.n_voxels} voxels ({contrast.name})")
-        fitted = fit_contrast(contrast, cells, designs, data, ranks)
+        fitted = fit_contrast(contrast, cells, designs, data, ranks, standard_errors == "hc3", errors == "symmetric")
         _note_unfitted(result, fitted)
+        spread = residual_spread(contrast, cells, designs, data, ranks, blocks)
+        _note_spread(result, contrast, spread, standard_errors, errors)
         scheme, mode = None, None
         if set(options.correction) - {"fdr"}:
             scheme, mode = _scheme(fitted, designs, data, participants, cells, n_permutations, seed, blocks, exchange)
-        described.append(infer(result, fitted, scheme, options, region_names or {}, report) | {"exchange": mode})
+        described.append(infer(result, fitted, scheme, options, region_names or {}, report)
+                         | {"exchange": mode, "residual_spread": vars(spread) if spread else None})
     result.provenance = _provenance(parsed, result, described, options, seed, missing, ranks, cells)
+    result.provenance |= {"standard_errors": standard_errors, "errors": errors}
     if progressCallback:
         progressCallback(1.0, "Analysis done")
     return result
@@ -175,6 +196,14 @@ def _choices(**settings) -> None:
             raise DesignError(f"{name} = '{value}' is not known: choose from {known}.")
 
 
+def _whole(**settings) -> None:
+    for name, (value, least) in settings.items():
+        if not isinstance(value, (int, np.integer)) or value < least:
+            what = "At least one permutation is needed" if name == "n_permutations" else \
+                f"{name} must be a whole number of at least {least}"
+            raise DesignError(f"{what}; '{value}' was given.")
+
+
 def _same_columns(designs: dict[int, Design]) -> None:
     """Contrasts are written once for all levels, so their designs must have the same columns."""
     first = next(iter(designs.values()))
@@ -192,7 +221,11 @@ def _blocks(blocks, participants):
         if blocks not in participants.columns:
             raise DesignError(f"The exchangeability blocks '{blocks}' are no column of the participants table.")
         blocks = participants[blocks]
+    import pandas
+
     blocks = np.asarray(blocks)
+    if pandas.isna(blocks).any():
+        raise DesignError(f"Row {int(np.argmax(pandas.isna(blocks))) + 1} of the table has no exchangeability block.")
     if len(blocks) != len(participants):
         raise DesignError(f"{len(blocks)} exchangeability blocks for {len(participants)} rows of the table.")
     return np.unique(blocks.astype(str), return_inverse=True)[1]
@@ -254,6 +287,18 @@ def _note_unfitted(result: AnalysisResult, fitted: ContrastFit) -> None:
         if number:
             result.warnings.append(f"{number} voxels {words} and are left empty in the maps of "
                                    f"'{fitted.contrast.name}'.")
+
+
+def _note_spread(result: AnalysisResult, contrast: Contrast, spread: Spread | None, standard_errors, errors) -> None:
+    """Warn where the residual spread depends on the tested variable and the chosen method does not allow for it."""
+    if spread is None or spread.p > NOTABLE or (standard_errors, errors) == ("hc3", "symmetric"):
+        return
+    advice = [words for chosen, words in ((errors == "exchangeable", "errors='symmetric' (sign flips) for corrected p"),
+                                          (standard_errors == "classical", "standard_errors='hc3' for limits, "
+                                           "parametric p and FDR")) if chosen]
+    result.warnings.append(f"The residual spread of '{spread.quantity}' at {spread.level} depends on "
+                           f"'{contrast.name}' (variance differs {spread.ratio:.1f}-fold, p = {spread.p:.2g}), which "
+                           f"makes p too small or too large: use {' and '.join(advice)}.")
 
 
 def _provenance(formula: Formula, result: AnalysisResult, described, options: Options, seed, missing, ranks,

@@ -108,6 +108,7 @@ def _mask(atlas_labels: Image, levels) -> np.ndarray:
     array = atlas_labels.array
     if array.dtype.kind == "f" and not np.array_equal(array, np.round(array)):
         raise DesignError("The atlas labels are not whole numbers: pass the label image, not a map.")
+    levels = [levels] if isinstance(levels, (str, int)) else levels
     if levels is None:
         inside = array > 0
         if not inside.any():
@@ -154,7 +155,9 @@ def _stack(value, name: str, ids: list[str], atlas: Image, inside: np.ndarray) -
         value = [named.get(i) for i in ids]
     if isinstance(value, np.ndarray):
         return _from_array(value, name, ids, inside)
-    value = list(value)
+    if not isinstance(value, (list, tuple)):
+        raise DesignError(f"The '{name}' maps are a {type(value).__name__}: give a list of images, images by person, "
+                          "or an array.")
     if len(value) != len(ids):
         raise DesignError(f"{len(value)} '{name}' maps for {len(ids)} rows of the participants table: give one map a "
                           "row, in the same order.", anchor="participants-table")
@@ -163,12 +166,17 @@ def _stack(value, name: str, ids: list[str], atlas: Image, inside: np.ndarray) -
         if image is None:
             raise DesignError(f"'{ids[row]}' is in the participants table but has no '{name}' map: add the map, or "
                               "take the row out.", anchor="participants-table")
+        if not isinstance(image, Image):
+            raise DesignError(f"The '{name}' map of '{ids[row]}' is a {type(image).__name__}, not an Image: read it "
+                              "with read_image first.")
         require_same_geometry(atlas, image, f"The atlas and the '{name}' map of '{ids[row]}'")
         stacked[row] = image.array[inside]
     return stacked
 
 
 def _from_array(value: np.ndarray, name: str, ids: list[str], inside: np.ndarray) -> np.ndarray:
+    if value.dtype.kind not in "fiub":
+        raise DesignError(f"The '{name}' array holds {value.dtype}: real numbers are needed.")
     if value.ndim == 4 and value.shape[1:] == inside.shape:
         value = value[:, inside]
     if value.ndim != 2 or value.shape[1] != inside.sum():

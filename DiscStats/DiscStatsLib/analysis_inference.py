@@ -18,7 +18,7 @@ from .multiple import adjust_bh, adjust_bky
 from .permutation import fwe_p, max_statistics
 from .permutation_clusters import MapLayout, enhance_input, map_null
 from .permutation_schemes import Scheme
-from .tfce import TfceSettings, neighbor_table, tfce
+from .tfce import TfceSettings, neighbors_of, tfce
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Options:
     tfce_settings: TfceSettings | None = None
     workers: int = 1
     device: str = "cpu"
+    standard_errors: str = "classical"
 
     def check(self) -> None:
         """Raise DesignError for settings that do not exist."""
@@ -38,6 +39,9 @@ class Options:
             raise DesignError(f"alternative = '{self.alternative}' is not known: choose two-sided, greater or less.")
         if not 0 < self.cluster_p < 0.5:
             raise DesignError(f"The cluster-forming p must lie between 0 and 0.5; it is {self.cluster_p}.")
+        step = self.tfce_settings.step if self.tfce_settings else None
+        if step is not None and not step > 0:
+            raise DesignError(f"The step of TFCE must be above 0, or None for the exact sum; it is {step}.")
         if self.workers < 1:
             raise DesignError(f"At least one worker is needed; {self.workers} were asked for.")
         if self.device != "cpu":
@@ -81,16 +85,13 @@ def infer(result, fitted: ContrastFit, scheme: Scheme | None, options: Options, 
         if nulls.tfce is not None:
             _tfce_columns(result, columns, turned, fitted, nulls.tfce.max(axis=0), layout, settings, alternative, as_z)
             done["tfce"] = vars(settings) | {}
-            if as_z:
-                result.warnings.append("TFCE p are approximate where voxels lack different people (some 7 % instead of "
-                                       "5 % false positives were measured): trust p (FWE) where they disagree.")
         if height is not None:
             _cluster_columns(result, columns, turned, fitted, nulls, layout, height, alternative, region_names)
             done["cluster_forming_p"] = options.cluster_p
             if options.cluster_p > 0.001:
                 result.warnings.append(f"The cluster-forming p of {options.cluster_p:g} is above 0.001: clusters "
                                        "formed at it are not accepted as localized findings (Woo 2014).")
-    _write_maps(result, fitted, columns, alternative)
+    _write_maps(result, fitted, columns, alternative, options.standard_errors)
     return done
 
 
@@ -113,7 +114,7 @@ def _directed(stat: np.ndarray, alternative: str, kind: str) -> np.ndarray:
 def _layout(data, settings: TfceSettings) -> MapLayout:
     grid = np.where(data.inside, 0, 0).astype(np.int32)
     grid[data.inside] = data.levels
-    return MapLayout(len(data.values), neighbor_table(grid, settings.connectivity),
+    return MapLayout(len(data.values), neighbors_of(grid, settings.connectivity),
                      [np.flatnonzero(data.levels == v) for v in data.level_values])
 
 
@@ -173,11 +174,12 @@ def _cluster_columns(result, columns, stat, fitted, nulls, layout, height, alter
     columns["cluster"] = labels
 
 
+_OF_STANDARD_ERROR = ("se", "ci_low", "ci_high", "stat", "r", "p", "qfdr", "qbky")
 _ORDER = ("effect", "se", "ci_low", "ci_high", "stat", "r", "size", "p", "pperm", "pfwe", "qfdr", "qbky", "tfce",
           "ptfce", "cluster", "pextent", "pmass")
 
 
-def _write_maps(result, fitted: ContrastFit, columns: dict[str, np.ndarray], alternative: str) -> None:
+def _write_maps(result, fitted: ContrastFit, columns: dict[str, np.ndarray], alternative: str, errors: str) -> None:
     """Add one image a statistic and quantity; F contrasts have no effect, limits or r."""
     contrast, data = fitted.contrast, result.data
     names = {"stat": contrast.kind, "size": "d" if contrast.kind == "t" else "eta2", "ci_low": "cilow",
@@ -190,4 +192,6 @@ def _write_maps(result, fitted: ContrastFit, columns: dict[str, np.ndarray], alt
         for key in wanted:
             name, values = names.get(key, key), columns[key][part]
             meta = map_meta(name, quantity, contrast.name, values, how)
+            if errors == "hc3" and key in _OF_STANDARD_ERROR:
+                meta["description"] += "; heteroscedasticity-consistent standard error (HC3)"
             result.maps[f"{quantity}_{contrast.name}_{name}"] = data.to_image(values, **meta)

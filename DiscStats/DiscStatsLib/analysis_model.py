@@ -69,8 +69,11 @@ def without_terms(formula: Formula, covariates: tuple[str, ...]) -> Formula:
 
 
 def make_cells(data: AnalysisData, designs: dict[int, Design], *, missing: str, min_count: int | None,
-               blocks, exchange: str) -> tuple[list[Cell], list[str]]:
+               whole_blocks=None) -> tuple[list[Cell], list[str]]:
     """Group the voxels by the observations they have, by the stated policy for missing values.
+
+    Blocks that change places as a whole (`whole_blocks`) are left out, voxel by voxel, where one of their observations
+    is missing; flipped signs do not need that.
 
     Returns
     -------
@@ -97,8 +100,8 @@ def make_cells(data: AnalysisData, designs: dict[int, Design], *, missing: str, 
                     remarks.append(f"{lost} of {len(voxels)} voxels of '{quantity}' at {level_name(level)} lack a "
                                    "value in at least one person and were left out (policy: complete).")
                 continue
-            if exchange == "whole" and blocks is not None:
-                valid = _whole_blocks(valid, blocks)
+            if whole_blocks is not None:
+                valid = _whole_blocks(valid, whole_blocks)
             least = min_count or max(design.rank + len(data.covariates) + 2, (data.n + 1) // 2)
             found, few = _patterns(valid, voxels, least)
             cells += [Cell(quantity, level, group, v, rows) for v, rows in found]
@@ -183,13 +186,12 @@ MAP_KEYS = ("effect", "se", "stat", "r", "size", "ci_low", "ci_high", "p")
 
 
 def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Design], data: AnalysisData,
-                 ranks: bool) -> ContrastFit:
-    """Fit one contrast in every cell and prepare its strata for permutation."""
+                 ranks: bool, robust: bool = False, flip: bool = False) -> ContrastFit:
+    """Fit one contrast in every cell and prepare its strata for permutation, or for sign flipping with `flip`."""
     total = len(data.values) * data.n_voxels
     columns = {key: np.full(total, np.nan) for key in (*MAP_KEYS, "df")}
-    result = ContrastFit(contrast, columns, [], False, 0, 0, 0)
+    result = ContrastFit(contrast, columns, [], flip, 0, 0, 0)
     first = {q: i * data.n_voxels for i, q in enumerate(data.values)}
-    parts: list[Partition] = []
     for cell in cells:
         matrix = cell_matrix(cell, designs[cell.level], data, ranks)
         usable = _full_rank(matrix)
@@ -206,7 +208,7 @@ def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Desig
         y = data.values[cell.quantity][np.ix_(cell.rows, voxels)]
         if ranks:
             y = rankdata(y, axis=0)
-        fitted = fit(part, y, contrast.kind)
+        fitted = fit(part, y, contrast.kind, robust=robust)
         where = first[cell.quantity] + voxels
         for key in MAP_KEYS:
             columns[key][where] = getattr(fitted, key)
@@ -218,14 +220,13 @@ def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Desig
             continue
         if part.voxelwise:
             part = Partition(part.qz[good], part.qx[good], part.scale[good], part.df)
-        flip = not has_constant(part.qz)
-        parts.append(part)
-        result.flip |= flip
+        result.flip |= not has_constant(part.qz)
         result.strata.append(make_stratum(part, y[:, good], contrast.kind, columns=where[good], rows=cell.rows,
-                                          group=cell.group, flip=flip))
+                                          group=cell.group, flip=result.flip, robust=robust))
     if not result.strata:
-        raise DesignError(f"No voxel can be tested by contrast '{contrast.name}': the maps are constant, or fitted "
-                          f"perfectly ({result.constant} and {result.perfect} voxels).", anchor="perfect-fit")
+        raise DesignError(f"No voxel can be tested by contrast '{contrast.name}': the maps are constant, fitted "
+                          f"perfectly, or the design is collinear there ({result.constant}, {result.perfect} and "
+                          f"{result.degenerate} voxels).", anchor="perfect-fit")
     return result
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from DiscRelaxometryLib.atomic import write_json
+from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import write_image
 from DiscRelaxometryLib.tables import Column, Table
 
@@ -13,18 +14,21 @@ from .analysis import AnalysisResult
 from .clusters import level_name
 
 
-def save_analysis(result: AnalysisResult, folder: str | os.PathLike) -> list[Path]:
+def save_analysis(result: AnalysisResult, folder: str | os.PathLike, extension: str = ".nii.gz") -> list[Path]:
     """Write an analysis and return the paths.
 
-    ``stat-<map>_statmap.nii.gz`` with a JSON each, ``clusters.tsv``, ``design[_level].tsv``, ``analysis.json``. Every
-    file is written under a temporary name first; ``analysis.json`` comes last, so that its presence means all is there.
+    ``stat-<map>_statmap.nii.gz`` (or ``.nrrd``, by `extension`) with a JSON each, ``clusters.tsv``,
+    ``design[_level].tsv``, ``analysis.json``. Every file is written under a temporary name first; ``analysis.json``
+    comes last, so that its presence means all is there.
     """
+    if extension not in (".nii.gz", ".nii", ".nrrd"):
+        raise DesignError(f"Maps can not be written as '{extension}': choose .nii.gz, .nii or .nrrd.")
     folder = Path(folder)
     written = []
     for name, image in result.maps.items():
-        path = folder / f"stat-{name.replace('_', '-')}_statmap.nii.gz"
+        path = folder / f"stat-{name.replace('_', '-')}_statmap{extension}"
         written.append(write_image(image, path))
-        written.append(write_json(folder / path.name.replace(".nii.gz", ".json"), image.meta))
+        written.append(write_json(folder / f"{path.name.removesuffix(extension)}.json", image.meta))
     written.append(result.clusters.write(folder / "clusters.tsv"))
     for path, table in _design_tables(result):
         written.append(table.write(folder / path))

@@ -10,6 +10,8 @@ from DiscRelaxometryLib.image import Geometry
 from DiscRelaxometryLib.labels import BY_VALUE
 from DiscRelaxometryLib.tables import Column, Table
 
+from .tfce import Neighbors
+
 CLUSTER_COLUMNS = (
     Column("contrast", "", "Contrast of the model"),
     Column("quantity", "", "Map that was tested"),
@@ -34,7 +36,7 @@ CLUSTER_COLUMNS = (
 )
 
 
-def find_clusters(stat: np.ndarray, height, neighbors: np.ndarray) -> np.ndarray:
+def find_clusters(stat: np.ndarray, height, neighbors: Neighbors) -> np.ndarray:
     """Label the connected voxels of one sign whose size reaches a height.
 
     Parameters
@@ -43,8 +45,8 @@ def find_clusters(stat: np.ndarray, height, neighbors: np.ndarray) -> np.ndarray
         Signed statistic; NaN belongs to no cluster.
     height : float or ndarray, shape (v,)
         Cluster-forming threshold.
-    neighbors : ndarray, shape (v, c), int32
-        From :func:`DiscStatsLib.tfce.neighbor_table`.
+    neighbors : Neighbors
+        From :func:`DiscStatsLib.tfce.neighbors_of`.
 
     Returns
     -------
@@ -59,7 +61,7 @@ def find_clusters(stat: np.ndarray, height, neighbors: np.ndarray) -> np.ndarray
         return labels
     local = np.full(len(stat) + 1, -1, np.int64)
     local[voxels] = np.arange(len(voxels))
-    to = neighbors[voxels]
+    to = neighbors.table[voxels]
     joined = (to >= 0) & above[to] & (np.sign(stat[to]) == np.sign(stat[voxels])[:, None])
     start = np.broadcast_to(np.arange(len(voxels))[:, None], to.shape)[joined]
     graph = coo_matrix((np.ones(len(start), np.int8), (start, local[to[joined]])), shape=(len(voxels),) * 2)

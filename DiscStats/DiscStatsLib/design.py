@@ -99,6 +99,7 @@ def build_design(formula: str | Formula, participants, *, level: str = "", ranks
         where = f" at level {level}" if level else ""
         raise DesignError(f"'{alike[0]}' has the same value ({table[alike[0]].iloc[0]}) for everyone{where}: take it "
                           "out of the formula.", anchor="design")
+    _no_text_among_numbers(formula, table)
     matrix, info = _evaluate(formula, table)
     design = Design(formula, matrix, list(info.column_names),
                     {t: list(range(s.start, s.stop)) for t, s in info.term_name_slices.items()},
@@ -140,6 +141,13 @@ def check_participants(participants) -> None:
 
     Repeated ids are allowed only in a long table, which says what differs in a column ``level`` or ``session``.
     """
+    if participants is not None and not hasattr(participants, "columns"):
+        raise DesignError(f"The participants table is a {type(participants).__name__}: a pandas.DataFrame is needed.",
+                          anchor="participants-table")
+    twice = [] if participants is None else participants.columns[participants.columns.duplicated()]
+    if len(twice):
+        raise DesignError(f"The participants table has two columns '{twice[0]}': rename or drop one.",
+                          anchor="participants-table")
     if participants is None or len(participants) == 0:
         raise DesignError("The participants table is empty.", anchor="participants-table")
     if ID not in participants.columns:
@@ -156,6 +164,24 @@ def check_participants(participants) -> None:
                           "or tell the rows apart in a column 'session' or 'level'.", anchor="participants-table")
 
 
+def numeric_columns(table, *names: str) -> list[np.ndarray]:
+    """Return columns of a table as floats, or raise DesignError where one is not there or holds text."""
+    import pandas
+
+    found = []
+    for name in names:
+        if name not in table.columns:
+            raise DesignError(f"The table has no column '{name}'; it has {', '.join(map(str, table.columns))}.",
+                              anchor="participants-table")
+        values = pandas.to_numeric(table[name], errors="coerce")
+        text = values.isna() & table[name].notna()
+        if text.any():
+            raise DesignError(f"Column '{name}' holds '{table[name][text].iloc[0]}' where a number is needed.",
+                              anchor="participants-table")
+        found.append(values.to_numpy(float))
+    return found
+
+
 def _without_missing(table, formula: Formula, missing: str, level: str):
     empty = table[list(formula.names)].isna() if formula.names else None
     if empty is None or not empty.to_numpy().any():
@@ -169,6 +195,24 @@ def _without_missing(table, formula: Formula, missing: str, level: str):
         f"The participants table has no value of '{formula.names[column]}' for '{person}'{where}; "
         f"{int(empty.to_numpy().any(axis=1).sum())} row(s) lack a value: fill the cells, or choose to leave these "
         "people out.", anchor="participants-table")
+
+
+def _no_text_among_numbers(formula: Formula, table) -> None:
+    """A column of numbers with one word in it is read as text, and would become a group for each number."""
+    import pandas
+
+    for name in formula.names:
+        values = table[name]
+        if values.dtype.kind == "M":
+            raise DesignError(f"Column '{name}' holds dates: use a number, such as age in years.", anchor="formula")
+        if values.dtype.kind in "ifub" or isinstance(values.dtype, pandas.CategoricalDtype):
+            continue
+        numbers = pandas.to_numeric(values, errors="coerce")
+        if numbers.notna().any() and numbers.isna().any():
+            row = int(np.argmax(numbers.isna()))
+            person = table[ID].iloc[row] if ID in table.columns else f"row {row + 1}"
+            raise DesignError(f"Column '{name}' holds the text '{values.iloc[row]}' ('{person}') among numbers: "
+                              "correct the cell, or leave it empty.", anchor="participants-table")
 
 
 def _evaluate(formula: Formula, table) -> tuple[np.ndarray, object]:

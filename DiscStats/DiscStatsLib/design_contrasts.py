@@ -76,7 +76,7 @@ def _contrast(name: str, value, design: Design, extra: tuple[str, ...]) -> Contr
     kind = None
     if isinstance(value, (tuple, list)) and len(value) == 2 and value[0] in ("t", "F"):
         kind, value = value
-    weights = _by_name(value, design, extra) if isinstance(value, str) else np.atleast_2d(np.asarray(value, float))
+    weights = _by_name(value, design, extra) if isinstance(value, str) else _numbers(name, value)
     width = design.rank + len(extra)
     if weights.ndim != 2 or weights.shape[1] != width:
         raise DesignError(f"Contrast '{name}' has {weights.shape[-1]} weights; the design has {width} columns "
@@ -90,6 +90,14 @@ def _contrast(name: str, value, design: Design, extra: tuple[str, ...]) -> Contr
     if kind == "t" and len(weights) > 1:
         raise DesignError(f"Contrast '{name}' has {len(weights)} rows and can only be tested by F.")
     return Contrast(file_name(name), weights, kind)
+
+
+def _numbers(name: str, value) -> np.ndarray:
+    try:
+        return np.atleast_2d(np.asarray(value, float))
+    except (TypeError, ValueError):
+        raise DesignError(f"Contrast '{name}' is neither a text, a vector, nor a matrix of numbers.",
+                          anchor="contrasts") from None
 
 
 def _by_name(text: str, design: Design, extra: tuple[str, ...]) -> np.ndarray:

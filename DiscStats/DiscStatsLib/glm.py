@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from .permutation_robust import hc3_weights, wald_share
+
 #: Residual sum of squares below this share of the total is rounding: the fit is perfect and t is undefined.
 PERFECT = 1e-20
 
@@ -118,8 +120,19 @@ def residuals(q: np.ndarray, y: np.ndarray) -> np.ndarray:
     return y
 
 
-def fit(part: Partition, y: np.ndarray, kind: str = "t", level: float = 0.95) -> Fit:
+def fit(part: Partition, y: np.ndarray, kind: str = "t", level: float = 0.95, robust: bool = False) -> Fit:
     """Fit one contrast to data of shape (n, v) without missing values.
+
+    Parameters
+    ----------
+    part : Partition
+    y : ndarray, shape (n, v)
+    kind : {"t", "F"}
+    level : float
+        Of the confidence limits.
+    robust : bool
+        Heteroscedasticity-consistent standard errors (HC3): they hold where the residual spread differs between
+        observations. The standardized effect stays that of the common residual SD.
 
     Returns
     -------
@@ -137,16 +150,25 @@ def fit(part: Partition, y: np.ndarray, kind: str = "t", level: float = 0.95) ->
     perfect = ~constant & (sse <= PERFECT * total)
     with np.errstate(all="ignore"):
         sigma2 = np.where(constant | perfect, np.nan, sse / part.df)
+        # Covariance of `along`, lower triangle row by row; sigma^2 on its diagonal for equal spread.
+        variances = _hc3(part, error) + 0 * sigma2 if robust else sigma2[None]
         empty = np.full(y.shape[1], np.nan)
         if kind == "F":
-            stat = ssx / part.r / sigma2
+            share = wald_share(along, variances, part.r, part.df) if robust else None
+            stat = part.df / part.r * share / (1 - share) if robust else ssx / part.r / sigma2
             p = special.fdtrc(part.r, part.df, stat)
             return Fit(empty, empty, empty, empty, stat, p, empty, ssx / (ssx + sse), part.df, perfect, constant)
-        effect, se = part.scale * along[0], part.scale * np.sqrt(sigma2)
-        t = along[0] / np.sqrt(sigma2)
+        effect, se = part.scale * along[0], part.scale * np.sqrt(variances[0])
+        t = along[0] / np.sqrt(variances[0])
         half = special.stdtrit(part.df, 0.5 + level / 2) * se
         return Fit(effect, se, effect - half, effect + half, t, t_to_p(t, part.df), t / np.sqrt(t ** 2 + part.df),
                    effect / np.sqrt(sigma2), part.df, perfect, constant)
+
+
+def _hc3(part: Partition, error: np.ndarray) -> np.ndarray:
+    """Return the HC3 covariance of qx'y at each voxel, shape (pairs, v)."""
+    weights = hc3_weights(part.qx, part.qz)
+    return weights @ error ** 2 if weights.ndim == 2 else np.einsum("vpn,nv->pv", weights, error ** 2)
 
 
 def t_to_p(t, df) -> np.ndarray:

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from DiscRelaxometryLib import mrml as base
 from DiscRelaxometryLib.atomic import _jsonable
 from DiscRelaxometryLib.headless import start_headless
-from DiscRelaxometryLib.image import Image
+from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.quantities import PRIVATE_SCHEME, Quantity
 from DiscRelaxometryLib.tables import Column, Table
 
-from .analysis import AnalysisResult
-from .plots_data import PlotData
+if TYPE_CHECKING:
+    from .analysis import AnalysisResult
+    from .mixed import MixedFit
+    from .plots_data import PlotData
+    from .roc import Roc
 
 _COLOR_NODES = {"diverging": "DivergingBlueRed", "sequential": "Viridis", "labels": "RandomIntegers"}
 #: Maps that users look at first; the others are added only when asked for.
 MAIN_MAPS = ("mean", "n", "effect", "t", "F", "r", "d", "eta2", "pfwe", "qfdr", "ptfce", "cluster")
+
+
+def image_of(source) -> Image:
+    """Return a volume node, path or Image as Image."""
+    if isinstance(source, Image):
+        return source
+    return read_image(source) if isinstance(source, (str, os.PathLike)) else base.image_from_volume(source)
+
+
+def images_of(maps):
+    """Return lists and dicts of volume nodes, paths or Images as Images; None (no map) stays None."""
+    if isinstance(maps, dict):
+        return {key: images_of(value) for key, value in maps.items()}
+    if isinstance(maps, (list, tuple)):
+        return [None if m is None else image_of(m) for m in maps]
+    return maps if hasattr(maps, "ndim") else image_of(maps)
 
 
 @dataclass
@@ -182,3 +203,29 @@ def _add_series(chart, table: Table, name: str, scatter: bool) -> None:
         series.SetLineStyle(slicer.vtkMRMLPlotSeriesNode.LineStyleSolid)
         series.SetColor(0.84, 0.37, 0.0)
     chart.AddAndObservePlotSeriesNodeID(series.GetID())
+
+
+def mixed_nodes(fitted: MixedFit, formula: str, name: str) -> tuple:
+    """Put a mixed model into two table nodes: fixed effects (described in full), and standard deviations."""
+    with base.all_or_nothing():
+        fixed = base.table_node(fitted.fixed, f"{name} fixed effects")
+        variances = base.table_node(fitted.variances, f"{name} standard deviations")
+        fixed.SetDescription(" ".join([
+            f"{formula}, random person: {fitted.n} rows of {fitted.people} people, ICC {fitted.icc:.2f}, restricted "
+            f"log-likelihood {fitted.log_likelihood:.2f}; p by the normal approximation.", *fitted.notes]))
+    return fixed, variances
+
+
+def roc_nodes(curve: Roc, score: str, name: str):
+    """Put a ROC curve into plot nodes; the chart's description holds the area and its interval."""
+    with base.all_or_nothing():
+        chart = _empty_chart(None, name)
+        points = np.column_stack([curve.false_positive, curve.true_positive])
+        _add_series(chart, _line_table(f"{name} curve", points), score, scatter=False)
+        _add_series(chart, _line_table(f"{name} chance", np.array([(0, 0), (1, 1)])), "chance", scatter=False)
+        chart.SetTitle(name)
+        chart.SetXAxisTitle("False positives (1 - specificity)")
+        chart.SetYAxisTitle("True positives (sensitivity)")
+        chart.SetDescription(f"Area of '{score}' {curve.area:.3f} ({curve.low:.3f} to {curve.high:.3f}, "
+                             f"{curve.method}), {curve.positives} positives and {curve.negatives} negatives.")
+    return chart

@@ -3,6 +3,7 @@
 The data are residualized by the reduced model once (E, columns of unit length). A permutation P needs only Q'PE with Q
 an orthonormal basis of the design: rho = |Qx'PE|^2 / (1 - |Qz'PE|^2) is the partial R squared of the exact refit, and
 F = (df / r) rho / (1 - rho). P moves to the small side: Q'P times E is one GEMM for many permutations. All is float64.
+The heteroscedasticity-consistent statistic takes the same way (``permutation_robust``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from DiscRelaxometryLib.progress import ProgressCallback, silent
 
 from .glm import Partition, residuals, stat_to_z
+from .permutation_robust import Sandwich, make_sandwich, refit_variances, wald_share
 from .permutation_schemes import Scheme
 
 #: Statistics closer than this (relative) are the same relabeling computed in another order of summation.
@@ -50,6 +52,8 @@ class Stratum:
     r, df : int
         Rank of the contrast and residual degrees of freedom.
     kind : {"t", "F"}
+    sandwich : Sandwich, optional
+        For the heteroscedasticity-consistent statistic.
     """
 
     group: int
@@ -61,6 +65,7 @@ class Stratum:
     r: int
     df: int
     kind: str
+    sandwich: Sandwich | None = None
 
 
 @dataclass(frozen=True)
@@ -72,20 +77,22 @@ class MaxResult:
 
 
 def make_stratum(part: Partition, y: np.ndarray, kind: str, *, columns: np.ndarray, rows: np.ndarray, group: int = 0,
-                 flip: bool = False) -> Stratum:
+                 flip: bool = False, robust: bool = False) -> Stratum:
     """Return the stratum of complete data y, shape (m, v), none of it constant given the reduced model."""
     e = residuals(part.qz, np.asarray(y, float))
     e /= np.linalg.norm(e, axis=0)
     m = len(e)
     if part.voxelwise:
-        return Stratum(group, columns, rows, None, e, np.concatenate([part.qx, part.qz], axis=2), part.r, part.df, kind)
-    movable = part.qz if flip else _without_constant(part.qz)
+        sandwich = make_sandwich(part.qx, part.qz, part.qz, e) if robust else None
+        return Stratum(group, columns, rows, None, e, np.concatenate([part.qx, part.qz], axis=2), part.r, part.df, kind,
+                       sandwich)
+    q = np.hstack([part.qx, part.qz if flip else _without_constant(part.qz)])
+    sandwich = make_sandwich(part.qx, part.qz, q, e) if robust else None
     basis = None
     if m <= BASIS_LIMIT:
         basis = np.linalg.qr(part.qz, mode="complete")[0][:, part.qz.shape[1]:]
         e = basis.T @ e
-    return Stratum(group, columns, rows, basis, np.ascontiguousarray(e), np.hstack([part.qx, movable]), part.r, part.df,
-                   kind)
+    return Stratum(group, columns, rows, basis, np.ascontiguousarray(e), q, part.r, part.df, kind, sandwich)
 
 
 def _without_constant(qz: np.ndarray) -> np.ndarray:
@@ -108,40 +115,61 @@ def has_constant(qz: np.ndarray) -> bool:
     return bool(np.all(np.sum(share ** 2, axis=-1) > 1 - 1e-10))
 
 
-def _moved(stratum: Stratum, order: np.ndarray, sign: np.ndarray | None) -> np.ndarray:
-    """Return Q'P for a batch, shape (c, batch, k): the small factor of the product."""
-    q = stratum.q.T[:, None, :] if sign is None else stratum.q.T[:, None, :] * sign[None]
-    q = np.broadcast_to(q, (stratum.q.shape[1], *order.shape))
-    if stratum.basis is None:
-        moved = np.empty(q.shape)
-        np.put_along_axis(moved, np.broadcast_to(order[None].astype(np.intp), q.shape), q, axis=2)
-        return moved
-    moved = np.empty((q.shape[0], order.shape[0], stratum.basis.shape[1]))
-    for c in range(q.shape[0]):
-        scattered = np.empty(order.shape)
-        np.put_along_axis(scattered, order.astype(np.intp), q[c], axis=1)
-        np.matmul(scattered, stratum.basis, out=moved[c])
-    return moved
+def moved_rows(q: np.ndarray, basis: np.ndarray | None, order: np.ndarray, sign: np.ndarray | None) -> np.ndarray:
+    """Return Q'P for a batch, shape (c, batch, k), in the basis if there is one: the small factor of the product."""
+    inverse = np.empty(order.shape, np.intp)
+    inverse[np.arange(len(order))[:, None], order] = np.arange(order.shape[1])
+    moved = q.T[:, inverse]
+    if sign is not None:
+        moved *= np.take_along_axis(sign, inverse, axis=1)
+    return moved if basis is None else _times(moved, basis)
 
 
-def _products(stratum: Stratum, block: slice, order, sign) -> np.ndarray:
-    """Return Q'PE, shape (c, batch, voxels of the block)."""
-    data = stratum.data[:, block]
+def _times(rows: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """Return the product of (c, batch, k) with (k, v), shape (c, batch, v)."""
+    return (rows.reshape(-1, rows.shape[2]) @ data).reshape(*rows.shape[:2], -1)
+
+
+def _products(stratum: Stratum, block: slice, order, sign) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return Q'PE, shape (c, batch, voxels of the block), and the robust variances, (pairs, batch, voxels)."""
+    data, sandwich = stratum.data[:, block], stratum.sandwich
     if stratum.q.ndim == 2:
-        moved = _moved(stratum, order, sign)
-        return (moved.reshape(-1, moved.shape[2]) @ data).reshape(*moved.shape[:2], -1)
+        g = _times(moved_rows(stratum.q, stratum.basis, order, sign), data)
+        if sandwich is None:
+            return g, None
+        f = _times(moved_rows(sandwich.factors, stratum.basis, order, sign), data)
+        variances = _times(moved_rows(sandwich.weights.T, None, order, None), sandwich.squares[:, block])
+        return g, less_fitted(variances, g, f)
     q = np.ascontiguousarray(np.moveaxis(stratum.q[block], 0, 2))  # (m, c, v)
     out = np.empty((q.shape[1], len(order), q.shape[2]))
+    variances = None if sandwich is None else np.empty((sandwich.weights.shape[1], len(order), q.shape[2]))
     for b in range(len(order)):
         moved = data[order[b]] if sign is None else data[order[b]] * sign[b][:, None]
         np.einsum("mcv,mv->cv", q, moved, out=out[:, b])
-    return out
+        if sandwich is not None:
+            variances[:, b] = refit_variances(q, out[:, b], moved, sandwich.weights[block])
+    return out, variances
+
+
+def less_fitted(variances, g, f):
+    """Take what the refit explains from w'P(E * E), in place; numpy or torch."""
+    c = len(g)
+    for pair in range(len(variances)):
+        for column in range(c):
+            variances[pair] -= g[column] * f[pair * c + column]
+    return variances
 
 
 def partial_r2(stratum: Stratum, block: slice, order, sign, signed: bool = False) -> np.ndarray:
-    """Return rho, shape (batch, voxels); with `signed` (r = 1) it carries the sign of the effect."""
-    g = _products(stratum, block, order, sign)
+    """Return rho, shape (batch, voxels); with `signed` (r = 1) it carries the sign of the effect.
+
+    Rho is the partial R squared, or for the robust statistic what takes its place: (df / r) rho / (1 - rho) is F.
+    """
+    g, variances = _products(stratum, block, order, sign)
     first = g[0].copy() if signed else None
+    if variances is not None:
+        rho = wald_share(g, variances, stratum.r, stratum.df)
+        return np.copysign(rho, first) if signed else rho
     np.multiply(g, g, out=g)
     rho, r = g[0], stratum.r
     for c in range(1, r):
@@ -158,10 +186,15 @@ def partial_r2(stratum: Stratum, block: slice, order, sign, signed: bool = False
 def to_statistic(rho, df: int, r: int, kind: str, as_z: bool = False) -> np.ndarray:
     """Return t (with rho's sign) or F from partial R squared, or the normal deviate of the same p."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        size = np.abs(rho)
-        stat = df / r * size / np.maximum(1 - size, 1e-300)
+        stat = np.abs(rho)
+        rest = 1 - stat
+        np.maximum(rest, 1e-300, out=rest)
+        # In place: maps of many permutations outgrow the cache.
+        np.divide(stat, rest, out=stat)
+        stat *= df / r
         if kind == "t":
-            stat = np.copysign(np.sqrt(stat), rho)
+            np.sqrt(stat, out=stat)
+            np.copysign(stat, rho, out=stat)
         return stat_to_z(stat, df, kind, r) if as_z else stat
 
 

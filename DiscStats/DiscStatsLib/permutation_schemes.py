@@ -27,15 +27,12 @@ class Scheme:
         Whether these, with the observed order, are all there are.
     description : str
         How they were made, for the methods text.
-    places : ndarray, shape (n,), int
-        Places sorted by block, so that leaving out observations keeps blocks together.
     """
 
     order: np.ndarray
     sign: np.ndarray | None
     exhaustive: bool
     description: str
-    places: np.ndarray
 
     def __len__(self) -> int:
         return len(self.order)
@@ -47,21 +44,22 @@ class Scheme:
     def restrict(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Return (order, sign) induced on a subset of the observations, in local indices 0..len(rows)-1.
 
-        Deleting the absent observations from a uniformly random order leaves the rest in uniformly random order;
-        subsets that overlap thus stay synchronised.
+        The absent are taken out of the cycles of each permutation: a place whose observation is absent gets the next
+        one of its cycle. A uniformly random permutation leaves a uniformly random one of the rest (it stays inside
+        blocks too), and all other places keep their observation, so that voxels which share most people stay in step.
         """
         n = self.order.shape[1]
         if len(rows) == n:
             return self.order, self.sign
-        keep = np.zeros(n, bool)
-        keep[rows] = True
+        absent = np.ones(n, bool)
+        absent[rows] = False
         local = np.full(n, -1, np.int32)
         local[rows] = np.arange(len(rows), dtype=np.int32)
-        sequence = self.order[:, self.places]
-        kept = local[sequence[keep[sequence]].reshape(len(self.order), len(rows))]
-        order = np.empty_like(kept)
-        order[:, local[self.places[keep[self.places]]]] = kept
-        return order, None if self.sign is None else self.sign[:, rows]
+        kept = self.order[:, rows]
+        while (gone := absent[kept]).any():
+            b, place = np.nonzero(gone)
+            kept[b, place] = self.order[b, kept[b, place]]
+        return local[kept], None if self.sign is None else self.sign[:, rows]
 
 
 def make_scheme(n: int, n_permutations: int, seed: int, *, flip: bool = False, blocks=None, exchange: str = "within",
@@ -95,20 +93,19 @@ def make_scheme(n: int, n_permutations: int, seed: int, *, flip: bool = False, b
     one = np.ptp(blocks) == 0 if n else True
     units = [np.flatnonzero(blocks == b) for b in range(blocks.max() + 1)]
     types = np.arange(n) if row_types is None else np.unique(np.asarray(row_types), return_inverse=True)[1].ravel()
-    places = np.argsort(blocks, kind="stable")
     rng = np.random.Generator(np.random.PCG64(seed))
     if flip:
         groups = [np.array([i]) for i in range(n)] if one or exchange == "within" else units
-        return _flips(n, groups, n_permutations, rng, places)
+        return _flips(n, groups, n_permutations, rng)
     if one or exchange == "within":
         words = f"within {len(units)} blocks" if not one else "freely"
-        return _permutations(n, [[np.array([i]) for i in u] for u in units], types, n_permutations, rng, words, places)
+        return _permutations(n, [[np.array([i]) for i in u] for u in units], types, n_permutations, rng, words)
     sizes = sorted({len(u) for u in units})
     sets = [[u for u in units if len(u) == s] for s in sizes]
-    return _permutations(n, sets, types, n_permutations, rng, f"as {len(units)} whole blocks", places)
+    return _permutations(n, sets, types, n_permutations, rng, f"as {len(units)} whole blocks")
 
 
-def _flips(n, groups, wanted, rng, places) -> Scheme:
+def _flips(n, groups, wanted, rng) -> Scheme:
     g = len(groups)
     exhaustive = g < 60 and 2 ** g - 1 <= wanted
     if exhaustive:
@@ -121,10 +118,10 @@ def _flips(n, groups, wanted, rng, places) -> Scheme:
     order = np.tile(np.arange(n, dtype=np.int32), (len(bits), 1))
     count = f"all {2 ** g}" if exhaustive else f"{wanted} random"
     units = "observations" if g == n else "blocks"
-    return Scheme(order, sign, exhaustive, f"{count} sign flips of {g} {units}", places)
+    return Scheme(order, sign, exhaustive, f"{count} sign flips of {g} {units}")
 
 
-def _permutations(n, sets, types, wanted, rng, words, places) -> Scheme:
+def _permutations(n, sets, types, wanted, rng, words) -> Scheme:
     """Permute the units of each set among themselves; a unit is an array of observations that stay together."""
     total = 1
     for units in sets:
@@ -135,13 +132,13 @@ def _permutations(n, sets, types, wanted, rng, words, places) -> Scheme:
                           "contrast.", anchor="exchangeability")
     if total - 1 <= wanted:
         order = _all_orders(n, sets, types)
-        return Scheme(order, None, True, f"all {total} distinct rearrangements, {words}", places)
+        return Scheme(order, None, True, f"all {total} distinct rearrangements, {words}")
     order = np.tile(np.arange(n, dtype=np.int32), (wanted, 1))
     for units in sets:
         stacked = np.array(units, dtype=np.int32)  # (number of units, size)
         shuffled = rng.permuted(np.tile(np.arange(len(units), dtype=np.int32), (wanted, 1)), axis=1)
         order[:, stacked.ravel()] = stacked[shuffled].reshape(wanted, -1)
-    return Scheme(order, None, False, f"{wanted} random permutations, {words}", places)
+    return Scheme(order, None, False, f"{wanted} random permutations, {words}")
 
 
 def _arrangements(kinds: list[tuple]) -> int:

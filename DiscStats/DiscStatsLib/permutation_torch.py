@@ -6,7 +6,8 @@ import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError
 
-from .permutation import TIE, Stratum, _block_maxima, _moved, batches, partial_r2
+from .permutation import TIE, Stratum, _block_maxima, batches, less_fitted, moved_rows, partial_r2
+from .permutation_robust import wald_share
 from .permutation_schemes import Scheme
 
 BATCH = 512
@@ -40,13 +41,25 @@ def block_maxima_torch(stratum: Stratum, block: slice, scheme: Scheme, alternati
     identity = np.arange(order.shape[1], dtype=order.dtype)[None]
     observed = partial_r2(stratum, block, identity, None, signed)[0] * turn
     reach = torch.as_tensor(observed - TIE * np.abs(observed), device=device)
+    sandwich, basis = stratum.sandwich, stratum.basis
+
+    def times(rows, data):
+        rows = torch.as_tensor(rows, device=device)
+        return (rows.reshape(-1, rows.shape[2]) @ data).reshape(*rows.shape[:2], -1)
+
     data = torch.as_tensor(np.ascontiguousarray(stratum.data[:, block]), device=device)
+    squares = None if sandwich is None else torch.as_tensor(sandwich.squares[:, block].copy(), device=device)
     best, count = np.empty(len(order)), torch.zeros(len(observed), dtype=torch.int64, device=device)
     for batch in batches(len(order), BATCH):
-        moved = torch.as_tensor(_moved(stratum, order[batch], None if sign is None else sign[batch]), device=device)
-        g = (moved.reshape(-1, moved.shape[2]) @ data).reshape(*moved.shape[:2], -1)
-        square = g * g
-        rho = square[: stratum.r].sum(dim=0) / (1.0 - square[stratum.r:].sum(dim=0))
+        part = order[batch], None if sign is None else sign[batch]
+        g = times(moved_rows(stratum.q, basis, *part), data)
+        if sandwich is None:
+            square = g * g
+            rho = square[: stratum.r].sum(dim=0) / (1.0 - square[stratum.r:].sum(dim=0))
+        else:
+            f = times(moved_rows(sandwich.factors, basis, *part), data)
+            variances = times(moved_rows(sandwich.weights.T, None, part[0], None), squares)
+            rho = wald_share(g, less_fitted(variances, g, f), stratum.r, stratum.df)
         if signed:
             rho = torch.copysign(rho, g[0]) * turn
         best[batch] = rho.max(dim=1).values.cpu().numpy()

@@ -43,29 +43,62 @@ class TfceSettings:
     times_step: bool = True
 
 
-def neighbor_table(labels: np.ndarray, connectivity: int = 6) -> np.ndarray:
-    """Return the neighbors of each voxel with labels > 0, shape (v, connectivity), -1 where there is none.
+@dataclass(frozen=True)
+class Neighbors:
+    """Who touches whom among the voxels of a mask; voxels are numbered in array order.
 
-    Voxels are numbered in array order; voxels of different labels (disc levels) are no neighbors.
+    Attributes
+    ----------
+    table : ndarray, shape (v, c), int32
+        Neighbors of each voxel, -1 where there is none.
+    place : ndarray, shape (v,), int32
+        Each label's box, padded, laid out in one line: the neighbors of a voxel stand at its place + `offsets`.
+    offsets : ndarray, shape (c,), int32
+    bounds : ndarray, shape (labels + 1,), int32
+        First place of each label's box, labels in ascending order, and the length of the line.
     """
-    offsets = {6: _FACES, 18: [o for o in _ALL if sum(map(abs, o)) < 3], 26: _ALL}.get(connectivity)
-    if offsets is None:
+
+    table: np.ndarray
+    place: np.ndarray
+    offsets: np.ndarray
+    bounds: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+
+def neighbors_of(labels: np.ndarray, connectivity: int = 6) -> Neighbors:
+    """Return the neighbors among the voxels with labels > 0; voxels of different labels (disc levels) are none.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (k, j, i)
+    connectivity : {6, 18, 26}
+    """
+    steps = {6: _FACES, 18: [o for o in _ALL if sum(map(abs, o)) < 3], 26: _ALL}.get(connectivity)
+    if steps is None:
         raise DesignError(f"Connectivity {connectivity} does not exist in a volume: choose 6, 18 or 26.")
+    steps = np.array(steps + [tuple(-x for x in o) for o in steps])
     inside = labels > 0
-    padded = np.zeros(np.add(labels.shape, 2), labels.dtype)
-    padded[1:-1, 1:-1, 1:-1] = labels
-    index = np.full(padded.shape, -1, np.int32)
-    index[1:-1, 1:-1, 1:-1][inside] = np.arange(inside.sum(), dtype=np.int32)
-    where = np.argwhere(inside) + 1
-    own = labels[inside]
-    columns = []
-    for offset in offsets + [tuple(-x for x in o) for o in offsets]:
-        at = tuple((where + offset).T)
-        columns.append(np.where(padded[at] == own, index[at], -1))
-    return np.ascontiguousarray(np.stack(columns, axis=1).astype(np.int32))
+    own, where = labels[inside], np.argwhere(inside)
+    boxes = [where[own == label] for label in np.unique(own)]
+    low = [box.min(axis=0) for box in boxes]
+    extent = np.max([box.max(axis=0) - at + 1 for box, at in zip(boxes, low)], axis=0) if boxes else np.ones(3, int)
+    # One empty column, row and plane is shared by the two voxels or boxes at its sides.
+    strides = np.array([(extent[1] + 1) * (extent[2] + 1), extent[2] + 1, 1])
+    place, bounds, start = np.empty(len(own), np.int32), [0], strides.sum()
+    for label, box, at in zip(np.unique(own), boxes, low):
+        place[own == label] = start + (box - at) @ strides
+        start += (np.ptp(box[:, 0]) + 2) * strides[0]
+        bounds.append(start)
+    line = np.full(start + strides.sum(), -1, np.int32)
+    line[place] = np.arange(len(own), dtype=np.int32)
+    offsets = (steps @ strides).astype(np.int32)
+    bounds[-1] = len(line)
+    return Neighbors(line[place[:, None] + offsets], place, offsets, np.array(bounds, np.int32))
 
 
-def tfce(stat: np.ndarray, neighbors: np.ndarray, settings: TfceSettings | None = None,
+def tfce(stat: np.ndarray, neighbors: Neighbors, settings: TfceSettings | None = None,
          compiled: bool | None = None) -> np.ndarray:
     """Enhance a map.
 
@@ -73,8 +106,8 @@ def tfce(stat: np.ndarray, neighbors: np.ndarray, settings: TfceSettings | None 
     ----------
     stat : ndarray, shape (v,), float
         Signed statistic; NaN is background.
-    neighbors : ndarray, shape (v, c), int32
-        From :func:`neighbor_table`.
+    neighbors : Neighbors
+        From :func:`neighbors_of`.
     settings : TfceSettings, optional
     compiled : bool, optional
         Use numba (default: if it is installed). The plain Python code is the same and gives the same numbers.
@@ -84,18 +117,43 @@ def tfce(stat: np.ndarray, neighbors: np.ndarray, settings: TfceSettings | None 
     ndarray, shape (v,), float64
         With the sign of `stat`.
     """
+    value = np.zeros(neighbors.bounds[-1])
+    _run(stat, neighbors, settings, compiled, value)
+    return np.copysign(value[neighbors.place], stat)
+
+
+def tfce_maxima(stat: np.ndarray, neighbors: Neighbors, settings: TfceSettings | None = None,
+                compiled: bool | None = None) -> np.ndarray:
+    """Return the largest size of the enhanced map in each label, labels ascending, without making the map.
+
+    The largest value of a cluster is that of one of its peaks, so that only peaks need be followed. Parameters are
+    those of :func:`tfce`.
+    """
+    return _run(stat, neighbors, settings, compiled, np.zeros(0))
+
+
+def _run(stat, neighbors: Neighbors, settings, compiled, value) -> np.ndarray:
+    """Fill `value`, by place, if it has any length; return the largest value of each label."""
     settings = settings or TfceSettings()
     stat = np.asarray(stat, float)
-    stat = np.where(np.isnan(stat), 0.0, stat)
-    if not np.isfinite(stat).all():
-        raise DesignError("The statistic is infinite somewhere: TFCE needs finite values.")
     size = np.abs(stat)
-    order = np.argsort(-size)
-    order = order[: np.count_nonzero(size)].astype(np.int32)
-    kernel = _kernel(have_numba() if compiled is None else compiled)
-    value = kernel(order, _antiderivative(size, settings), stat > 0, neighbors,
-                   _powers(len(stat), settings.extent_power))
-    return np.copysign(value, stat)
+    if not np.isfinite(size.sum()):
+        stat = np.where(np.isnan(stat), 0.0, stat)
+        size = np.abs(stat)
+        if not np.isfinite(size).all():
+            raise DesignError("The statistic is infinite somewhere: TFCE needs finite values.")
+    compiled = have_numba() if compiled is None else compiled
+    if compiled:
+        code, height = _kernel(_falling)(stat, size, size.view(np.int64), neighbors.place)
+    else:
+        order = np.argsort(-size, kind="stable")[: np.count_nonzero(size)]
+        code, height = 2 * neighbors.place[order] + (stat[order] > 0), size[order]
+    best = np.zeros(len(neighbors.bounds) - 1)
+    enhance = _kernel(_enhance) if compiled else _enhance
+    # Zeros from numpy cost only what is touched of them, which matters where a mask is thin.
+    enhance(code, _antiderivative(height, settings), np.zeros(neighbors.bounds[-1], np.int32), neighbors.offsets,
+            _powers(len(stat), settings.extent_power), value, neighbors.bounds, best)
+    return best
 
 
 def _antiderivative(size: np.ndarray, settings: TfceSettings) -> np.ndarray:
@@ -126,95 +184,126 @@ def have_numba() -> bool:
 
 
 @lru_cache
-def _kernel(compiled: bool):
-    if not compiled:
-        return _enhance
+def _kernel(function):
+    """Return a function of this file compiled by numba."""
     import numba
 
     try:
-        return numba.njit(nogil=True, cache=True)(_enhance)
+        return numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:
         # No folder to keep compiled code in: compile once a process.
-        return numba.njit(nogil=True)(_enhance)
+        return numba.njit(nogil=True)(function)
 
 
-def _enhance(order, weight, positive, neighbors, power):
-    """Return TFCE of voxels visited in falling order; `weight` is the antiderivative at each voxel's height.
+def _falling(stat, size, key, place):
+    """Return (2 place + 1 if positive) and size of the voxels of size > 0 in falling order, equal ones in array order.
 
-    Each cluster is a tree with a root. ``total[root]`` is what the cluster has gathered since the root was made; a
-    voxel's value is its own offset plus those on its way up plus the root's total.
+    `key` holds the bits of `size`, which rise with it: the leading ones sort into buckets of a few voxels each.
     """
-    n = weight.shape[0]
-    parent = np.full(n, -1, np.int32)
-    offset = np.zeros(n)
-    total = np.zeros(n)
-    last = np.zeros(n)
-    size = np.zeros(n, np.int32)
-    # 0 not yet visited, 1 positive, 2 negative: one small array to look at for each neighbor.
-    state = np.zeros(n, np.int8)
-    roots = np.full(neighbors.shape[1], -1, np.int32)
-    for v in order:
-        w = weight[v]
-        own = 1 if positive[v] else 2
-        state[v] = own
-        best = -1
-        count = 0
-        for c in range(neighbors.shape[1]):
-            u = neighbors[v, c]
-            if u < 0 or state[u] != own:
-                continue
-            root = parent[u]
-            if parent[root] != root:
-                # Shorten the way up: each voxel on it then hangs from the root, its offset the sum of those passed.
-                passed = offset[u]
-                while parent[root] != root:
-                    passed += offset[root]
-                    root = parent[root]
-                x = u
-                while parent[x] != root:
-                    step, above = offset[x], parent[x]
-                    offset[x] = passed
-                    parent[x] = root
-                    passed -= step
-                    x = above
-            known = False
-            for k in range(count):
-                if roots[k] == root:
-                    known = True
-            if not known:
-                roots[count] = root
-                count += 1
-                if best < 0 or size[root] > size[best]:
-                    best = root
-        if best < 0:
-            parent[v] = v
-            size[v] = 1
-            last[v] = w
+    n = size.shape[0]
+    digits = 2
+    while 32 << digits < n:
+        digits += 1
+    # Sixteen powers of two below the largest; the last bucket takes what is smaller still.
+    buckets, shift = 16 << digits, 52 - digits
+    top = np.int64(0)
+    for v in range(n):
+        top = max(top, key[v])
+    start = np.zeros(buckets + 1, np.int32)
+    for v in range(n):
+        if size[v] > 0:
+            start[min((top - key[v]) >> shift, buckets - 1) + 1] += 1
+    for b in range(buckets):
+        start[b + 1] += start[b]
+    code, height = np.empty(start[buckets], np.int32), np.empty(start[buckets])
+    for v in range(n):
+        if size[v] > 0:
+            b = min((top - key[v]) >> shift, buckets - 1)
+            code[start[b]] = 2 * place[v] + (stat[v] > 0)
+            height[start[b]] = size[v]
+            start[b] += 1
+    low = 0
+    for b in range(buckets):
+        high = start[b]
+        if high - low > 64:
+            # An outlier far above the rest leaves few buckets to them.
+            order = low + np.argsort(-height[low:high], kind="mergesort")
+            code[low:high], height[low:high] = code[order], height[order]
+        else:
+            for i in range(low + 1, high):
+                h, own, j = height[i], code[i], i
+                while j > low and height[j - 1] < h:
+                    height[j], code[j] = height[j - 1], code[j - 1]
+                    j -= 1
+                height[j], code[j] = h, own
+        low = high
+    return code, height
+
+
+def _enhance(code, weight, cluster, offsets, power, value, bounds, best):
+    """Fill TFCE of voxels visited in falling order; `weight` is the antiderivative at each one's height.
+
+    ``cluster`` has, by place, the signed number of the cluster a voxel joined. ``total[c]`` is what cluster c has
+    gathered since its peak. When two clusters meet, the smaller joins the larger and keeps the difference of their
+    totals (``shift``). Clusters are few, so that all but the places stays in fast memory.
+    """
+    n, width = code.shape[0] + 1, offsets.shape[0]
+    link, size, up = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32)
+    peak, merged = np.empty(n, np.int32), np.empty(n, np.int32)
+    total, last, shift = np.empty(n), np.empty(n), np.empty(n)
+    met = np.empty(width + 1, np.int32)
+    keep = value.shape[0] > 0
+    count = merges = 0
+    for i in range(n - 1):
+        w, at, sign = weight[i], code[i] >> 1, 2 * (code[i] & 1) - 1
+        number = 0
+        for c in range(width):
+            # Written always and counted if it is one: whether a neighbor was visited can not be predicted.
+            met[number] = cluster[at + offsets[c]] * sign
+            number += met[number] > 0
+        if number == 0:
+            count += 1
+            cluster[at] = count * sign
+            link[count], size[count], peak[count] = count, 1, at
+            total[count], last[count] = 0.0, w
             continue
-        total[best] += power[size[best]] * (last[best] - w)
-        last[best] = w
-        for k in range(count):
-            root = roots[k]
-            if root != best:
-                total[root] += power[size[root]] * (last[root] - w)
-                offset[root] = total[root] - total[best]
-                parent[root] = best
-                size[best] += size[root]
-        parent[v] = best
-        offset[v] = -total[best]
-        size[best] += 1
-    value = np.zeros(n)
-    for v in order:
-        if parent[v] == v:
-            total[v] += power[size[v]] * last[v]
-    for v in order:
-        root = parent[v]
-        gathered = 0.0 if root == v else offset[v]
-        while parent[root] != root:
-            gathered += offset[root]
-            root = parent[root]
-        value[v] = gathered + total[root]
-        if v != root:
-            parent[v] = root
-            offset[v] = gathered
-    return value
+        own = 0
+        for k in range(number):
+            if k > 0 and met[k] == met[k - 1]:
+                continue
+            root = met[k]
+            while link[root] != root:
+                link[root] = link[link[root]]
+                root = link[root]
+            if root == own:
+                continue
+            total[root] += power[size[root]] * (last[root] - w)
+            last[root] = w
+            if own == 0:
+                own = root
+                continue
+            if size[root] > size[own]:
+                own, root = root, own
+            shift[root] = total[root] - total[own]
+            link[root], up[root] = own, own
+            size[own] += size[root]
+            merged[merges] = root
+            merges += 1
+        cluster[at] = own * sign
+        size[own] += 1
+        if keep:
+            value[at] = -total[own]
+    for c in range(1, count + 1):
+        if link[c] == c:
+            total[c] += power[size[c]] * last[c]
+    for m in range(merges - 1, -1, -1):
+        # Who took it in was taken in later itself, or never: its total is final.
+        c = merged[m]
+        total[c] = shift[c] + total[up[c]]
+    for c in range(1, count + 1):
+        label = np.searchsorted(bounds, peak[c], side="right") - 1
+        best[label] = max(best[label], total[c])
+    if keep:
+        for i in range(n - 1):
+            at = code[i] >> 1
+            value[at] += total[abs(cluster[at])]

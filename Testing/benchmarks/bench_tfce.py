@@ -37,15 +37,15 @@ def run_ours(data, permutations):
     from DiscStatsLib.permutation import make_stratum
     from DiscStatsLib.permutation_clusters import MapLayout, map_null
     from DiscStatsLib.permutation_schemes import make_scheme
-    from DiscStatsLib.tfce import TfceSettings, neighbor_table, tfce
+    from DiscStatsLib.tfce import TfceSettings, neighbors_of, tfce
     y, design = data["y"], data["design"]
     # Compiled code is kept on disk; the first use after an installation takes some seconds more.
-    tfce(np.ones(8), neighbor_table(np.ones((2, 2, 2), int)))
+    tfce(np.ones(8), neighbors_of(np.ones((2, 2, 2), int)))
     start = clock()
     part = partition(design, [[0, 1, 0, 0]])
     stat = fit(part, y).stat
     stratum = make_stratum(part, y, "t", columns=np.arange(y.shape[1]), rows=np.arange(len(y)))
-    neighbors = neighbor_table(data["inside"].astype(int))
+    neighbors = neighbors_of(data["inside"].astype(int))
     observed = tfce(stat, neighbors)
     null = map_null([stratum], make_scheme(len(y), permutations, 1),
                     MapLayout(1, neighbors, [np.arange(y.shape[1])]), settings=TfceSettings(), height=None,

@@ -72,14 +72,14 @@ def detections(y, design, inside, place, permutations: int, seed: int, table) ->
 
 def main() -> None:
     """Run, print the table and draw the figure."""
-    from DiscStatsLib.tfce import neighbor_table
+    from DiscStatsLib.tfce import neighbors_of
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", type=int, default=50)
     parser.add_argument("--permutations", type=int, default=39)
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     inside, places = disc()
-    table, effects = neighbor_table(inside.astype(int)), (0.0, 2.0, 3.0, 4.0, 6.0)
+    table, effects = neighbors_of(inside.astype(int)), (0.0, 2.0, 3.0, 4.0, 6.0)
     power = {}
     print(f"{options.sets} simulated data sets a point, n = {N}, {inside.sum()} voxels of 1 mm, SD 12 ms, "
           f"{options.permutations} permutations; load {os.getloadavg()[0]:.1f}\n")

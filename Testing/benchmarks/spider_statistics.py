@@ -1,10 +1,11 @@
 """The embedded real cohort through the statistics: normalized T2w signal by Pfirrmann grade, age and sex, into MRML.
 
     python Testing/benchmarks/spider_statistics.py OUTPUT_FOLDER [--people 33] [--permutations 5000]
+    python Testing/benchmarks/spider_statistics.py OUTPUT_FOLDER --study demo-output/spider-cohort
 
 The discs are the cohort's reference masks (SPIDER, CC BY 4.0), so that only atlas, statistics and MRML are exercised
-here; the study runner's demonstration uses the network's masks. Maps in atlas space are kept in the output
-folder and used again.
+here; maps in atlas space are kept in the output folder and used again. With --study the maps are those of the study
+runner's demonstration (the network's masks), for the people it analyzed.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--people", type=int, default=33)
     parser.add_argument("--permutations", type=int, default=5000)
+    parser.add_argument("--study", type=Path, help="folder of a finished demonstration, for its maps")
+    parser.add_argument("--errors", default="exchangeable", help="exchangeable or symmetric")
     options = parser.parse_args()
     from DiscRelaxometryLib.headless import start_headless
     slicer = start_headless()
@@ -80,14 +83,20 @@ def main() -> None:
     logic, atlas = DiscStatsLogic(), load_atlas()
     table = logic.participants(COHORT / "participants.tsv").iloc[: options.people]
     start = time.perf_counter(), time.process_time()
-    maps = atlas_maps(list(table.participant_id), atlas, options.folder / "maps")
+    if options.study:
+        found = sorted(options.study.glob("derivatives/*/sub-*/anat/*_space-DiscAtlas_nT2w.nii.gz"))
+        by_person = {path.name.split("_")[0]: path for path in found}
+        table = table[table.participant_id.isin(by_person)]
+        maps = [by_person[person] for person in table.participant_id]
+    else:
+        maps = atlas_maps(list(table.participant_id), atlas, options.folder / "maps")
     print(f"{len(maps)} maps in atlas space: {time.perf_counter() - start[0]:.0f} s wall, "
           f"{time.process_time() - start[1]:.0f} s CPU, load {os.getloadavg()[0]:.1f}")
     start = time.perf_counter(), time.process_time()
     result = logic.analyze({"nT2w": maps}, atlas.labels, table, "nT2w ~ pfirrmann + age + C(sex)", "pfirrmann",
                            atlas.regions, n_permutations=options.permutations, seed=1, missing="available",
-                           missing_covariates="drop", region_names={v: k for k, v in PARTITION.items()}, workers=2,
-                           levels=list(atlas.levels))
+                           missing_covariates="drop", errors=options.errors, workers=2,
+                           region_names={v: k for k, v in PARTITION.items()}, levels=list(atlas.levels))
     print(f"analysis of {result.data.n_voxels} voxels: {time.perf_counter() - start[0]:.0f} s wall, "
           f"{time.process_time() - start[1]:.0f} s CPU")
     nodes = logic.showResult(result, "Pfirrmann")

@@ -7,6 +7,7 @@ import pytest
 from DiscRelaxometryLib.errors import Cancelled, DesignError, GeometryError
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscStatsLib.analysis import analyze
+from DiscStatsLib.tfce import TfceSettings
 
 SHAPE = (3, 8, 10)
 GEOMETRY = Geometry((10, 8, 3), (1, 1.5, 2), (5, -7, 20), (0, 1, 0, -1, 0, 0, 0, 0, 1))
@@ -208,6 +209,11 @@ def test_pooled_levels_exchange_whole_persons_for_a_variable_of_the_person():
     modes = {c["name"]: (c["exchange"], c["permutation"]) for c in result.provenance["contrasts"]}
     assert modes["age"] == ("whole", "99 random permutations, as 10 whole blocks")
     assert modes["grade"] == ("within", "99 random permutations, within 10 blocks")
+    # A person who lacks one disc at a voxel can not change places there as a whole, and is left out.
+    y[4, 3] = np.nan
+    some = analyze(y, atlas(), table, "map ~ age", blocks="participant_id", missing="available", **FAST)
+    assert some.maps["map_n"].array[atlas().array > 0][3] == 18
+    y[4, 3] = 0
     with pytest.raises(DesignError, match="No rearrangement|exchange"):
         analyze(y[:, :], atlas(), table, "map ~ age", blocks="participant_id", exchange="within", **FAST)
 
@@ -326,6 +332,36 @@ def bad_input():
         "array of other size": (np.zeros((20, 5)), {}, "shape \\(20, 5\\)"),
         "GPU that is not there": (maps, {"device": "cuda:77"}, "cuda:77|torch"),
         "probability": (maps, {"cluster_p": 2.0}, "cluster-forming p"),
+        "half a permutation": (maps, {"n_permutations": 9.5}, "At least one permutation.*'9.5'"),
+        "negative seed": (maps, {"seed": -1}, "seed must be a whole number of at least 0"),
+        "negative count": (maps, {"min_count": -3, "missing": "available"}, "min_count must be"),
+        "two columns": (maps, {"participants": pd.concat([table, table[["age"]]], axis=1)}, "two columns 'age'"),
+        "no table": (maps, {"participants": [1, 2]}, "participants table is a list"),
+        "word among numbers": (
+            maps,
+            {"participants": table.assign(age=[*table.age.astype(str)[:-1], "unknown"])},
+            "the text 'unknown' \\('sub-19'\\) among numbers",
+        ),
+        "dates": (maps, {"participants": table.assign(age=pd.date_range("2020-01-01", periods=20))}, "holds dates"),
+        "infinite covariate": (
+            maps,
+            {"participants": table.assign(age=table.age.where(table.index != 2, np.inf))},
+            "'age' is not a finite number",
+        ),
+        "no maps": (None, {}, "maps are a NoneType"),
+        "names of files": (["a.nii"] * 20, {}, "'sub-00' is a str, not an Image"),
+        "array of text": (np.array([["a"] * 144] * 20), {}, "real numbers are needed"),
+        "contrast of words": (maps, {"contrasts": {"x": ["a", "b", "c"]}}, "'x' is neither a text, a vector"),
+        "hostile contrast": (maps, {"contrasts": "__import__('os').getcwd()"}, "is no contrast of this design"),
+        "step of zero": (maps, {"tfce_settings": TfceSettings(step=0)}, "step of TFCE must be above 0"),
+        "block without a name": (maps, {"blocks": [None] * 20}, "Row 1 of the table has no exchangeability block"),
+        "covariate map not in the formula": (maps, {"voxel_covariates": {"T1": maps}}, "'T1' is not in the formula"),
+        "covariate map that is constant": (
+            maps,
+            {"voxel_covariates": {"T1": [m.like(np.where(atlas().array > 0, 3.0, np.nan)) for m in maps]},
+             "formula": "T2 ~ age + T1"},
+            "design is collinear there",
+        ),
         "empty table": (maps, {"participants": table.iloc[:0]}, "table is empty"),
     }
 

@@ -12,7 +12,7 @@ from DiscStatsLib.glm import fit, partition, stat_to_z
 from DiscStatsLib.permutation import fwe_p, make_stratum
 from DiscStatsLib.permutation_clusters import MapLayout, map_null
 from DiscStatsLib.permutation_schemes import make_scheme
-from DiscStatsLib.tfce import TfceSettings, have_numba, neighbor_table, tfce
+from DiscStatsLib.tfce import TfceSettings, have_numba, neighbors_of, tfce, tfce_maxima
 
 COMPILED = [False, True] if have_numba() else [False]
 
@@ -21,7 +21,7 @@ def block_map():
     grid = np.zeros((10, 10, 10))
     grid[0, 0, :] = 10.0
     grid[5, 5, :] = -11.0
-    return grid.ravel(), neighbor_table(np.ones((10, 10, 10), int))
+    return grid.ravel(), neighbors_of(np.ones((10, 10, 10), int))
 
 
 def brute_force(stat, inside, connectivity, e=0.5, h=2.0):
@@ -67,7 +67,7 @@ def test_exact_tfce_is_the_brute_force_sum(compiled, connectivity):
     stat = np.round(rng.normal(size=inside.sum()), 1)  # ties
     value = tfce(
         stat,
-        neighbor_table(inside.astype(int), connectivity),
+        neighbors_of(inside.astype(int), connectivity),
         TfceSettings(connectivity=connectivity),
         compiled=compiled,
     )
@@ -77,38 +77,62 @@ def test_exact_tfce_is_the_brute_force_sum(compiled, connectivity):
 @pytest.mark.skipif(not have_numba(), reason="numba is not installed")
 def test_compiled_and_plain_code_are_equal():
     stat = np.random.default_rng(5).normal(size=3000)
-    neighbors = neighbor_table(np.ones((10, 15, 20), int))
+    neighbors = neighbors_of(np.ones((10, 15, 20), int))
     np.testing.assert_array_equal(tfce(stat, neighbors, compiled=True), tfce(stat, neighbors, compiled=False))
 
 
 def test_steps_approach_the_integral():
     stat = np.random.default_rng(6).normal(size=1000)
-    neighbors = neighbor_table(np.ones((10, 10, 10), int))
+    neighbors = neighbors_of(np.ones((10, 10, 10), int))
     exact, fine = tfce(stat, neighbors), tfce(stat, neighbors, TfceSettings(step=1e-4))
     np.testing.assert_allclose(fine, exact, atol=2e-3)
+
+
+@pytest.mark.parametrize("compiled", COMPILED)
+def test_maxima_are_those_of_the_map_in_each_level(compiled):
+    rng = np.random.default_rng(8)
+    labels = np.zeros((6, 12, 14), int)
+    labels[1:4, 2:11, 1:8], labels[2:, 1:, 8:], labels[0, 0, 0] = 11, 12, 13
+    neighbors, own = neighbors_of(labels, 18), labels[labels > 0]
+    for settings in (TfceSettings(connectivity=18), TfceSettings(connectivity=18, step=0.1)):
+        stat = np.round(rng.normal(size=len(own)), 2)
+        stat[rng.uniform(size=len(own)) < 0.1] = np.nan
+        value = np.abs(tfce(stat, neighbors, settings, compiled))
+        expected = [np.nanmax(value[own == label]) for label in (11, 12, 13)]
+        np.testing.assert_array_equal(tfce_maxima(stat, neighbors, settings, compiled), expected)
+
+
+@pytest.mark.skipif(not have_numba(), reason="numba is not installed")
+@pytest.mark.parametrize("far", [0.0, 1e12])
+def test_compiled_order_is_numpys(far):
+    # An outlier far above the rest leaves them one bucket; ties stay in array order.
+    stat = np.round(np.random.default_rng(9).normal(size=5000), 2)
+    stat[7] += far
+    neighbors = neighbors_of(np.ones((10, 20, 25), int))
+    np.testing.assert_array_equal(tfce(stat, neighbors, compiled=True), tfce(stat, neighbors, compiled=False))
 
 
 def test_levels_are_not_neighbors():
     labels = np.ones((1, 1, 6), int)
     labels[..., 3:] = 2
-    together, apart = (tfce(np.full(6, 3.0), neighbor_table(x)) for x in (np.ones((1, 1, 6), int), labels))
+    together, apart = (tfce(np.full(6, 3.0), neighbors_of(x)) for x in (np.ones((1, 1, 6), int), labels))
     np.testing.assert_allclose(together / apart, 2**0.5)
 
 
 def test_missing_voxels_are_background_and_infinite_ones_refused():
-    neighbors = neighbor_table(np.ones((1, 1, 5), int))
+    neighbors = neighbors_of(np.ones((1, 1, 5), int))
     value = tfce(np.array([1.0, 1.0, np.nan, 1.0, 1.0]), neighbors)
     np.testing.assert_allclose(value[[0, 1, 3, 4]], 2**0.5 / 3)
     with pytest.raises(DesignError, match="infinite"):
         tfce(np.array([1, np.inf, 0, 0, 0]), neighbors)
     with pytest.raises(DesignError, match="6, 18 or 26"):
-        neighbor_table(np.ones((2, 2, 2), int), 8)
+        neighbors_of(np.ones((2, 2, 2), int), 8)
 
 
 def test_clusters_are_those_of_scipy():
     rng = np.random.default_rng(7)
     grid = rng.normal(size=(8, 9, 10))
-    found = find_clusters(grid.ravel(), 1.0, neighbor_table(np.ones(grid.shape, int)))
+    found = find_clusters(grid.ravel(), 1.0, neighbors_of(np.ones(grid.shape, int)))
     expected = np.concatenate([np.bincount(label(s * grid >= 1)[0].ravel())[1:] for s in (1, -1)])
     extent, mass = cluster_sizes(grid.ravel(), found, 1.0)
     np.testing.assert_array_equal(extent, np.sort(expected)[::-1])
@@ -149,14 +173,14 @@ def test_mrtrix_z_and_tfce(prefix):
     inside, y, part = mrtrix_model(prefix)
     z = stat_to_z(fit(part, y).stat, part.df)
     np.testing.assert_allclose(z, mrtrix(f"{prefix}_Zstat")[inside], rtol=1e-5)
-    value = tfce(np.maximum(z, 0), neighbor_table(inside.astype(int)), TfceSettings(step=0.1, times_step=False))
+    value = tfce(np.maximum(z, 0), neighbors_of(inside.astype(int)), TfceSettings(step=0.1, times_step=False))
     np.testing.assert_allclose(value, mrtrix(f"{prefix}_tfce")[inside], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.shared_data
 def test_mrtrix_cluster_sizes():
     inside, y, part = mrtrix_model("threshold")
-    found = find_clusters(np.maximum(fit(part, y).stat, 0), 3.0, neighbor_table(inside.astype(int)))
+    found = find_clusters(np.maximum(fit(part, y).stat, 0), 3.0, neighbors_of(inside.astype(int)))
     sizes = np.concatenate([[0], np.bincount(found)[1:]])[found]
     np.testing.assert_array_equal(sizes, mrtrix("threshold_cluster_sizes")[inside])
 
@@ -167,7 +191,7 @@ def test_mrtrix_fwe_p_within_monte_carlo_error():
     n, m = int(inside.sum()), 1000
     scheme = make_scheme(16, m, 1)
     stratum = make_stratum(part, y, "t", columns=np.arange(n), rows=np.arange(16))
-    neighbors = neighbor_table(inside.astype(int))
+    neighbors = neighbors_of(inside.astype(int))
     settings = TfceSettings(step=0.1, times_step=False)
     null = map_null(
         [stratum],
