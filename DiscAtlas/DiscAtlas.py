@@ -48,6 +48,7 @@ class DiscAtlasParameterNode:
 
     people: list[vtkMRMLSegmentationNode]
     peopleFolder: Path
+    convention: str = "project"
     template: Template = Template.shipped
     atlasFolder: Path
     backend: Backend = Backend.coordinates
@@ -198,6 +199,33 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
         key = volumeNode.GetAttribute(mrml.ATTRIBUTE + "Quantity")
         with mrml.all_or_nothing():
             return mrml.volume_from_image(image, f"{volumeNode.GetName()} in atlas", QUANTITIES.get(key))
+
+    def saveInAtlas(self, volumeNode, person, folder):
+        """Write a map in atlas space where DiscStats looks for it: ``sub-01/sub-01_space-DiscAtlas_T2.nii.gz``.
+
+        Parameters
+        ----------
+        volumeNode : vtkMRMLScalarVolumeNode
+            From :meth:`warpToAtlas`.
+        person : str
+            Becomes the participant id: ``sub-`` and the letters and digits of the name.
+        folder : str or path
+
+        Returns
+        -------
+        Path
+        """
+        from DiscRelaxometryLib.image import write_image
+
+        label = "".join(c for c in person.removeprefix("sub-") if c.isascii() and c.isalnum())
+        quantity = volumeNode.GetAttribute(mrml.ATTRIBUTE + "Quantity") or ""
+        if not label or not quantity.isalnum():
+            raise RegistrationError(_("'{name}' can not be named for statistics: the person needs a name of letters or "
+                                      "digits, and the volume must be a map that this extension made.")
+                                    .format(name=volumeNode.GetName()), anchor="maps-in-atlas-space")
+        path = Path(folder) / person / f"sub-{label}_space-DiscAtlas_{quantity}.nii.gz"
+        write_image(mrml.image_from_volume(volumeNode), path)
+        return path
 
     def warpFromAtlas(self, volumeNode, result, person, referenceNode):
         """Bring an image of the atlas (a statistical map) onto a person's grid."""

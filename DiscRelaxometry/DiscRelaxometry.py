@@ -71,6 +71,8 @@ class DiscRelaxometryParameterNode:
     segmentation: vtkMRMLSegmentationNode
     engine: Engine = Engine.auto
     useGpu: bool = True
+    convention: str = "auto"
+    seriesFolder: Path
     series: vtkMRMLSequenceNode
     times: list[float]
     kind: Kind = Kind.auto

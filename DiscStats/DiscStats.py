@@ -55,6 +55,7 @@ class DiscStatsParameterNode:
 
     participantsFile: Path
     mapsFolder: Path
+    quantity: str
     atlasFolder: Path
     formula: str
     contrast: str

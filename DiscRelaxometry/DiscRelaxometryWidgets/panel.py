@@ -184,6 +184,8 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         try:
             outcome = result()
             self._showIdle(_("Done."))
+            # Takes effect where the user has switched the scene's undo on.
+            slicer.mrmlScene.SaveStateForUndo()
             self._onResult(outcome)
         except Cancelled:
             self._showIdle(_("Cancelled; nothing was changed."))
@@ -233,10 +235,15 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         extra = {} if isinstance(error, DiscRelaxometryError) else {"detailedText": details}
         slicer.util.errorDisplay(text, **extra)
 
-    def attempt(self, message, action):
-        """Run a user's action; return its result, or None after showing why it failed."""
+    def attempt(self, message, action, undo=False):
+        """Run a user's action; return its result, or None after showing why it failed.
+
+        :param undo: the action changes nodes: keep the scene's state for Undo.
+        """
         try:
             with slicer.util.WaitCursor():
+                if undo:
+                    slicer.mrmlScene.SaveStateForUndo()
                 return action()
         except Exception as error:
             self.showError(message, error)
@@ -256,7 +263,8 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.statusLabel.setText(_("Not started: the packages were not installed."))
             return False
         try:
-            slicer.packaging.pip_ensure(requirements, requester=self.moduleName)
+            # The user has just agreed, to a text that says what for and how large.
+            slicer.packaging.pip_ensure(requirements, prompt_install=False, requester=self.moduleName)
         except Exception as error:
             self.showError(_("The Python packages could not be installed."), error)
             return False

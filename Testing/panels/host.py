@@ -149,6 +149,13 @@ def close_panel(panel) -> None:
     process()
 
 
+def click(button) -> None:
+    """Press a button that must be enabled."""
+    assert button.isEnabled(), f"{button.objectName()} is disabled: {button.toolTip()}"
+    button.click()
+    process()
+
+
 def process(milliseconds: int = 0) -> None:
     """Run the event loop, for a while if asked."""
     loop = QtCore.QEventLoop()

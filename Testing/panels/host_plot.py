@@ -68,7 +68,10 @@ class qMRMLPlotView(QtWidgets.QWidget):
         if not everything:
             return
         x0, x1 = min(p[0] for p in everything), max(p[0] for p in everything) or 1
-        y0, y1 = min(0.0, min(p[1] for p in everything)), max(p[1] for p in everything) * 1.05 or 1
+        # As in Slicer, the axes follow the data.
+        y0, y1 = min(p[1] for p in everything), max(p[1] for p in everything)
+        margin = 0.05 * (y1 - y0)
+        y0, y1 = y0 - margin, y1 + margin
         x1, y1 = x1 if x1 > x0 else x0 + 1, y1 if y1 > y0 else y0 + 1
 
         def place(p):

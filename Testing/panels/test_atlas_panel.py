@@ -10,7 +10,7 @@ from support import ROOT
 
 from DiscRelaxometryLib import jobs, mrml
 from DiscRelaxometryLib.image import Geometry, Image, write_image
-from panels.host import close_panel, open_panel, process, screenshot, wait_until
+from panels.host import click, close_panel, open_panel, process, screenshot, wait_until
 
 
 @pytest.fixture
@@ -21,12 +21,6 @@ def panel(slicer):
     yield opened
     close_panel(opened)
     assert not jobs._RUNNING
-
-
-def click(button):
-    assert button.isEnabled(), f"{button.objectName()} is disabled: {button.toolTip()}"
-    button.click()
-    process()
 
 
 def moved_atlas(shift=(5, -7, 11), all_levels=False):
@@ -57,7 +51,7 @@ def test_an_empty_panel_says_what_each_button_waits_for(panel):
 
 def test_every_bound_widget_has_a_parameter(panel):
     bound = {w.property("SlicerParameterName") for w in vars(panel.ui).values()} - {None}
-    assert bound | {"people", "quality"} == set(panel._parameterNode.allParameters)
+    assert bound | {"people", "quality", "convention"} == set(panel._parameterNode.allParameters)
 
 
 def test_people_are_followed_and_checked(panel, slicer):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from support import ROOT
 
-from DiscRelaxometryLib import jobs
+from DiscRelaxometryLib import jobs, mrml
 from DiscRelaxometryLib.image import Image, write_image
-from panels.host import close_panel, open_panel, process, screenshot, wait_until
+from panels.host import click, close_panel, open_panel, process, screenshot, wait_until
 
 pandas = pytest.importorskip("pandas")
 
@@ -43,18 +43,12 @@ def study(tmp_path_factory):
         table[f"grade_{level}"] = rng.integers(1, 6, 16)
     for row in table.itertuples():
         values = np.full(atlas.geometry.shape, np.nan, np.float32)
-        values[atlas.labels.array > 0] = rng.normal(80, 2, np.count_nonzero(atlas.labels.array))
+        values[atlas.labels.array > 0] = rng.normal(80, 2, np.count_nonzero(atlas.labels.array)) + rng.normal(0, 1)
         values[tuple(front.T)] -= 3 * row.grade_L4L5
         write_image(Image(values, atlas.geometry), folder / "maps" / row.participant_id
                     / f"{row.participant_id}_space-DiscAtlas_T2.nii.gz")
     table.to_csv(folder / "participants.tsv", sep="\t", index=False, na_rep="n/a")
     return folder
-
-
-def click(button):
-    assert button.isEnabled(), f"{button.objectName()} is disabled: {button.toolTip()}"
-    button.click()
-    process()
 
 
 def fill(panel, study, formula="T2 ~ grade_L4L5 + age"):
@@ -64,6 +58,18 @@ def fill(panel, study, formula="T2 ~ grade_L4L5 + age"):
     p.formula, p.permutations, p.contrast = formula, 99, "grade_L4L5" if "grade_L4L5" in formula else ""
     p.tfce = False
     process()
+
+
+def opacity(node):
+    """Return which voxels the display pipeline draws, in the order of the array."""
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+
+    display = node.GetDisplayNode()
+    display.UpdateImageDataPipeline()
+    producer = display.GetOutputImageDataConnection().GetProducer()
+    producer.Update()
+    drawn = vtk_to_numpy(producer.GetOutputDataObject(0).GetPointData().GetScalars())
+    return drawn[:, -1].reshape(node.GetImageData().GetDimensions()[::-1]) > 0
 
 
 def test_an_empty_panel_says_what_each_button_waits_for(panel):
@@ -77,7 +83,7 @@ def test_an_empty_panel_says_what_each_button_waits_for(panel):
 
 def test_every_bound_widget_has_a_parameter(panel):
     bound = {w.property("SlicerParameterName") for w in vars(panel.ui).values()} - {None}
-    assert bound | {"resultMaps", "shownMap", "clusters"} == set(panel._parameterNode.allParameters)
+    assert bound | {"resultMaps", "shownMap", "clusters", "quantity"} == set(panel._parameterNode.allParameters)
 
 
 def test_table_and_maps_are_shown(panel, study):
@@ -147,12 +153,30 @@ def test_analysis_results_clusters_plot_and_save(panel, slicer, study, tmp_path)
     assert composite.GetForegroundVolumeID() == node.GetID()
     before = slicer.util.arrayFromVolume(node).copy()
     ui.thresholdSlider.setProperty("value", 3.0)
-    assert node.GetDisplayNode().GetLowerThreshold() == pytest.approx(3.0)
+    shown = opacity(node)
+    assert not shown[np.abs(before) < 2.9].any() and shown[np.abs(before) > 3.1].all()
+    assert (before < -3.1).any(), "the planted effect is negative, and must stay visible"
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), before)
+    # The legend's box shows and changes the legend of the map.
+    legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(node)
+    assert ui.legendCheck.isChecked() == bool(legend and legend.GetVisibility())
+    ui.legendCheck.click()
+    legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(node)
+    assert ui.legendCheck.isChecked() == bool(legend.GetVisibility())
     pfwe = names.index("T2_grade_L4L5_pfwe")
     ui.resultTable.cellClicked.emit(pfwe, 0)
     ui.thresholdSlider.setProperty("value", 0.02)
     assert p.shownMap.GetDisplayNode().GetUpperThreshold() == pytest.approx(0.02, abs=1e-3)
+    # Back on the first map, the slider says what that map hides.
+    ui.resultTable.cellClicked.emit(row, 0)
+    assert ui.thresholdSlider.property("value") == pytest.approx(3.0)
+    # The plot follows the crosshair, too.
+    peak = np.argwhere(before == np.nanmin(before))[0]
+    geometry = mrml.volume_geometry(node)
+    ras = geometry.index_to_world(peak[::-1]) * [-1, -1, 1]
+    slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode").SetCrosshairRAS(*ras)
+    click(ui.plotButton)
+    assert "n = 16" in ui.plotLabel.text()
     # A cluster jumps to its peak and is plotted; its front half of L4-L5 was planted.
     assert ui.clusterTable.rowCount() >= 1
     ui.clusterTable.cellClicked.emit(0, 0)
@@ -160,14 +184,14 @@ def test_analysis_results_clusters_plot_and_save(panel, slicer, study, tmp_path)
     points = {name: pairs for name, pairs, _, _ in panel._results.plot.points()}
     assert any(len(pairs) == 16 for pairs in points.values())
     header = [ui.clusterTable.horizontalHeaderItem(c).text() for c in range(ui.clusterTable.columnCount())]
-    assert ui.clusterTable.item(0, header.index("level")).text() == "L4-L5"
-    assert "_" in ui.clusterTable.item(0, header.index("region")).text() or ui.clusterTable.item(
-        0, header.index("region")).text() == "nucleus"
-    assert float(ui.clusterTable.item(0, header.index("effect")).text()) == pytest.approx(-3, abs=1.5)
+    assert ui.clusterTable.item(0, header.index("Level")).text() == "L4-L5"
+    assert "_" in ui.clusterTable.item(0, header.index("Region")).text() or ui.clusterTable.item(
+        0, header.index("Region")).text() == "nucleus"
+    assert float(ui.clusterTable.item(0, header.index("Effect")).text()) == pytest.approx(-3, abs=1.5)
     p.resultsFolder = tmp_path / "out"
     click(ui.saveButton)
     assert len(list((tmp_path / "out").rglob("*.nii.gz"))) > 3
-    # A saved scene brings maps and clusters back.
+    # A saved scene brings maps, threshold and clusters back.
     slicer.util.saveScene(str(tmp_path / "s.mrb"))
     slicer.mrmlScene.Clear(0)
     process()
@@ -176,6 +200,10 @@ def test_analysis_results_clusters_plot_and_save(panel, slicer, study, tmp_path)
     panel.enter()
     process()
     assert ui.resultTable.rowCount() == len(names) and ui.clusterTable.rowCount() >= 1
+    t_map = slicer.util.getNode("T2_grade_L4L5_t")
+    ui.resultTable.cellClicked.emit(names.index("T2_grade_L4L5_t"), 0)
+    assert ui.thresholdSlider.property("value") == pytest.approx(3.0)
+    np.testing.assert_array_equal(opacity(t_map), shown)
     assert ui.formulaEdit.text() == "T2 ~ grade_L4L5 + age" and "Run the analysis" in ui.plotButton.toolTip()
 
 
