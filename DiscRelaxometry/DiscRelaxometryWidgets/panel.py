@@ -10,6 +10,7 @@ from slicer.util import VTKObservationMixin
 from DiscRelaxometryLib.errors import Cancelled, DiscRelaxometryError
 from DiscRelaxometryLib.jobs import ChildProcess
 
+from .displays import renew_thresholds
 from .qt_helpers import allow, duration, value
 
 #: Page that explains an error further; an error's anchor is a heading of it.
@@ -64,6 +65,7 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = self.createLogic()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.timeout.connect(self._poll)
@@ -105,9 +107,14 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if value(self.parent, "isEntered"):
             self.initializeParameterNode()
 
+    def onSceneEndImport(self, caller, event):
+        """Show the maps of a loaded scene as they were saved."""
+        renew_thresholds()
+
     def initializeParameterNode(self):
         """Use the scene's parameter node, made with the defaults if there is none."""
         if self.logic is not None:
+            renew_thresholds()
             self.setParameterNode(self.logic.getParameterNode())
 
     def setParameterNode(self, parameterNode):

@@ -35,6 +35,9 @@ def show_beyond(node, limit):
     """
     display = node.GetDisplayNode()
     low, high = node.GetImageData().GetScalarRange()
+    # A scene file rounds limits: without a margin, the extreme voxels would be hidden after loading.
+    margin = 1e-3 * max(abs(low), abs(high))
+    low, high = low - margin, high + margin
     node.SetAttribute(LIMIT, repr(float(limit)))
     display.ApplyThresholdOn()
     if is_p(node):
