@@ -1,8 +1,5 @@
 """Take a file that is dropped on a widget; PythonQt and PySide6 both call an event filter written in Python."""
 
-from slicer.i18n import tr as _
-
-
 def local_path(text):
     """Return the path of the last file URL in a text, which a drop may have appended to a former path."""
     import qt
@@ -13,14 +10,22 @@ def local_path(text):
     return qt.QUrl("file:///" + rest.replace("\\", "/")).toLocalFile()
 
 
-class FileDrop:
-    """Calls ``onFile(path)`` with the first local file that is dropped on a view.
+def _targets(widget):
+    """Return the widgets inside that receive drops: the viewport of a view, the text field of a path."""
+    if hasattr(widget, "viewport"):
+        return [widget.viewport()]
+    inside = [w for child in widget.children() for w in _targets(child)]
+    return [widget] if hasattr(widget, "setEchoMode") else inside
 
-    :param view: QAbstractScrollArea such as a QTableWidget.
+
+class FileDrop:
+    """Calls ``onFile(path)`` with the first local file that is dropped.
+
+    :param widgets: views (such as QTableWidget) and path fields.
     :param onFile: function of a path.
     """
 
-    def __init__(self, view, onFile):
+    def __init__(self, widgets, onFile):
         import qt
 
         class Filter(qt.QObject):
@@ -35,12 +40,14 @@ class FileDrop:
                     onFile(paths[0])
                 return True
 
-        self._target, self._filter = view.viewport(), Filter()
-        view.setAcceptDrops(True)
-        self._target.setAcceptDrops(True)
-        self._target.installEventFilter(self._filter)
-        view.setToolTip(_("First 200 rows of the table. Drop a TSV or CSV file here"))
+        self._filter = Filter()
+        self._inner = [target for widget in widgets for target in _targets(widget)]
+        for target in [*widgets, *self._inner]:
+            target.setAcceptDrops(True)
+        for target in self._inner:
+            target.installEventFilter(self._filter)
 
     def close(self):
         """Stop watching."""
-        self._target.removeEventFilter(self._filter)
+        for target in self._inner:
+            target.removeEventFilter(self._filter)

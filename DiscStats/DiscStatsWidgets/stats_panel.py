@@ -33,7 +33,8 @@ class StatsPanel(DiscPanel):
         ui.saveButton.clicked.connect(self.onSave)
         ui.quantityCombo.currentIndexChanged.connect(self.onQuantityChosen)
         # The whole table is a target, not the narrow field alone.
-        self._drop = FileDrop(ui.participantsTable, self.onParticipantsDropped)
+        self._drop = FileDrop((ui.participantsTable, ui.participantsFile), self.onParticipantsDropped)
+        ui.participantsTable.setToolTip(_("First 200 rows of the table. Drop a TSV or CSV file here"))
 
     def cleanup(self):
         """Let go of the plot's nodes and of the drop target."""
@@ -201,7 +202,7 @@ class StatsPanel(DiscPanel):
             atlas.regions, region_names={code: name for name, code in PARTITION.items()},
             correction=tuple(corrections), n_permutations=p.permutations, seed=p.seed,
             missing="available" if p.availableCase else "complete",
-            missing_covariates="drop" if p.dropRows else "error", workers=p.workers)
+            missing_covariates="drop" if p.dropRows else "error", workers=p.workers, levels=self._preview.levels)
 
     def onSave(self):
         """Write maps, tables and provenance."""

@@ -45,7 +45,10 @@ class StudyRunner:
     def checkCanApply(self):
         """Enable what can be done with the chosen study."""
         ui, folder = self.panel.ui, self._folder()
+        p = self.panel._parameterNode
         missing = [] if folder is not None else [_("Choose the folder of the study.")]
+        if p.studyFormula and not p.formula:
+            missing.append(_("Type a formula under Model, or switch the statistics off."))
         if folder is not None and not (folder / "participants.tsv").exists():
             missing = [_("There is no participants.tsv in this folder: choose the study's top folder.")]
         self.panel.allow(ui.studyButton, missing, _("Run every step that is not finished; the log says what is done"))
@@ -67,8 +70,9 @@ class StudyRunner:
             return
         self.panel.ui.logView.setPlainText("")
         self.last = ""
-        arguments = {"path": str(self._folder()), "formula": p.formula if p.studyFormula else "",
-                     "processes": p.processes}
+        arguments = {"path": str(self._folder()), "processes": p.processes}
+        if p.studyFormula:
+            arguments.update(formula=p.formula, contrast=p.contrast, permutations=p.permutations, seed=p.seed)
         self.panel.runJob(Job("DiscStatsLib.runner:run_study", arguments, _("Running the study")), self.show)
 
     def log(self, text):
