@@ -150,8 +150,12 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
         return load_cohort(folder)
 
     def showQuality(self, result, node=None):
-        """Put the quality table of a registration into the scene and return its node."""
-        return mrml.table_node(result.quality, _("Registration quality"), node)
+        """Put the quality table of a registration into the scene, overlap and flags first, and return its node."""
+        from dataclasses import replace
+
+        first = ("participant_id", "level", "dice", "flags")
+        columns = sorted(result.quality.columns, key=lambda c: first.index(c.name) if c.name in first else len(first))
+        return mrml.table_node(replace(result.quality, columns=columns), _("Registration quality"), node)
 
     def showRegistration(self, result, person):
         """Put a person's transforms and quality table into the scene, in a folder of their own.

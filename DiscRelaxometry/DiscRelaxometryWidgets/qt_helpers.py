@@ -45,7 +45,9 @@ def fill_table(widget, headers, rows, editable=(), colors=None):
             item.setToolTip(str(text))
             widget.setItem(r, c, item)
     widget.verticalHeader().setVisible(False)
+    widget.horizontalHeader().setStretchLastSection(True)
     widget.resizeColumnsToContents()
+    widget.resizeRowsToContents()
     widget.blockSignals(blocked)
 
 

@@ -109,6 +109,7 @@ class ResultsView:
         maps = self._maps()
         node = maps[row]
         self.panel._parameterNode.shownMap = node
+        self.panel.ui.resultTable.selectRow(row)
         mean = next((n for n in maps if n.GetName().endswith("_mean")), "keep-current")
         if node.IsA("vtkMRMLLabelMapVolumeNode"):
             slicer.util.setSliceViewerLayers(background=mean, label=node, labelOpacity=0.6)

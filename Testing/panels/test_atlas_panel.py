@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -160,14 +161,20 @@ def test_a_saved_scene_restores_the_panel(panel, slicer, tmp_path):
 
 
 def test_screenshots_in_light_and_dark(panel, tmp_path, monkeypatch):
-    for n in range(3):
-        mrml.segmentation_from_labels(moved_atlas(), f"sub-0{n + 1}")
-    click(panel.ui.allButton)
+    """Pictures of the panel; UPDATE_SCREENSHOTS=1 registers people of the sample cohort and keeps them in Docs."""
     folder = tmp_path
     if os.environ.get("UPDATE_SCREENSHOTS"):
         folder = ROOT / "Docs" / "screenshots"
-        one_level(panel, monkeypatch)
+        monkeypatch.chdir(tmp_path)
+        source = ROOT / "DiscStats" / "Resources" / "SampleData" / "spider-cohort" / "derivatives" / "reference"
+        for person in ("sub-005", "sub-007", "sub-018", "sub-034"):
+            shutil.copytree(source / person, tmp_path / "spider-people" / person)
+        panel.ui.peopleFolder.setCurrentPath("spider-people")
+        panel.ui.outputFolder.setCurrentPath("spider-registered")
+        click(panel.ui.loadPeopleButton)
         click(panel.ui.registerButton)
-        wait_until(lambda: not panel.busy, 300)
+        wait_until(lambda: not panel.busy, 600)
+    else:
+        mrml.segmentation_from_labels(moved_atlas(), "sub-01")
     for dark, suffix in ((False, ""), (True, "-dark")):
         assert screenshot(panel, folder / f"panel-discatlas{suffix}.png", dark).stat().st_size > 5000

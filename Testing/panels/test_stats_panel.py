@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +31,7 @@ def study(tmp_path_factory):
     """Maps of 16 simulated people in the space of the shipped atlas: T2 falls with the grade in one disc's front."""
     from DiscAtlasLib.atlas import load_atlas
 
-    folder = Path(tempfile.gettempdir()) / "simulated-study" if os.environ.get("UPDATE_SCREENSHOTS") else \
-        tmp_path_factory.mktemp("study")
+    folder = tmp_path_factory.mktemp("study")
     atlas, rng = load_atlas(), np.random.default_rng(0)
     disc = np.argwhere(atlas.labels.array == 12)
     front = disc[disc[:, 1] < np.median(disc[:, 1])]
@@ -243,13 +241,27 @@ def test_missing_packages_show_a_button_that_asks(panel, slicer, monkeypatch):
     assert "pandas" in asked[0] and "MB" in asked[0]
 
 
-def test_screenshots_in_light_and_dark(panel, study, tmp_path):
-    fill(panel, study)
-    folder = tmp_path
+def test_screenshots_in_light_and_dark(panel, study, tmp_path, monkeypatch):
+    """Pictures of the panel; UPDATE_SCREENSHOTS=1 analyzes the people of `make demo` and keeps them in Docs."""
+    folder, cohort = tmp_path, Path(os.environ.get("DEMO_OUTPUT", ROOT / "demo-output")) / "spider-cohort"
     if os.environ.get("UPDATE_SCREENSHOTS"):
-        click(panel.ui.runButton)
-        wait_until(lambda: not panel.busy, 400)
-        panel.ui.clusterTable.cellClicked.emit(0, 0)
+        if not cohort.exists():
+            pytest.skip("run 'make demo' first, or name its folder in DEMO_OUTPUT")
         folder = ROOT / "Docs" / "screenshots"
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "spider-cohort").symlink_to(cohort)
+        p = panel._parameterNode
+        p.participantsFile, p.mapsFolder = Path("spider-cohort/participants.tsv"), Path("spider-cohort/derivatives")
+        p.formula, p.contrast, p.permutations = "nT2w ~ pfirrmann + age + C(sex)", "pfirrmann", 999
+        process()
+        click(panel.ui.runButton)
+        wait_until(lambda: not panel.busy, 900)
+        table = panel.ui.resultTable
+        names = [table.item(r, 0).text() for r in range(table.rowCount())]
+        table.cellClicked.emit(names.index("nT2w_pfirrmann_t"), 0)
+        panel.ui.thresholdSlider.setProperty("value", 2.0)
+        panel.ui.clusterTable.cellClicked.emit(0, 0)
+    else:
+        fill(panel, study)
     for dark, suffix in ((False, ""), (True, "-dark")):
         assert screenshot(panel, folder / f"panel-discstats{suffix}.png", dark).stat().st_size > 5000
