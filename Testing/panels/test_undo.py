@@ -131,3 +131,19 @@ def test_an_atlas_panel_outlives_undo(slicer, undo):
         assert panel.ui.peopleTable.rowCount() == 1
     finally:
         close_panel(panel)
+
+
+def test_another_tools_segmentation_is_used_as_it_is(panel):
+    """Names of segments that other tools give are understood without an import."""
+    node = mrml.segmentation_from_labels(labels(), "theirs")
+    for segment, name in (("L4L5", "disc_L4_L5"), ("L5S1", "IVD L5/S1")):
+        part = node.GetSegmentation().GetSegment(segment)
+        part.SetName(name)
+        part.RemoveTag(part.GetTerminologyEntryTagName())
+    panel._parameterNode.segmentation = node
+    process()
+    assert names(panel) == ["disc_L4_L5", "IVD L5/S1"] and panel.ui.measureButton.isEnabled()
+    click(panel.ui.measureButton)
+    assert panel.ui.measuresView.model().rowCount() == 2
+    click(panel.ui.shiftUpButton)
+    assert names(panel) == ["L3-L4", "L4-L5"]
