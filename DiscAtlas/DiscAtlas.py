@@ -272,6 +272,12 @@ class DiscAtlasTest(ScriptedLoadableModuleTest):
     def setUp(self):
         slicer.mrmlScene.Clear(0)
 
+    def test_the_panel_opens(self):
+        """Open the panel, where there is a window."""
+        from DiscRelaxometryWidgets.self_test import check_panel
+
+        check_panel(self, "DiscAtlas")
+
     def test_the_sample_person_registers_to_the_shipped_atlas(self):
         """Register five lumbar discs and bring the T2-weighted signal into atlas space."""
         from DiscRelaxometryWidgets.sample_data import load_person

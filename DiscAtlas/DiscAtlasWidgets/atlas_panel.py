@@ -1,6 +1,7 @@
 """Panel of DiscAtlas: people, template, registration with progress, quality, maps in atlas space."""
 
 import slicer
+from DiscRelaxometryWidgets.disc_table import discs_of
 from DiscRelaxometryWidgets.panel import DiscPanel
 from DiscRelaxometryWidgets.qt_helpers import (
     cell,
@@ -105,7 +106,7 @@ class AtlasPanel(DiscPanel):
         self._ids = [n.GetID() for n in nodes]
         table = self.ui.peopleTable
         fill_table(table, [_("Person"), _("Discs")],
-                   [[n.GetName(), str(n.GetSegmentation().GetNumberOfSegments())] for n in nodes])
+                   [[n.GetName(), str(len(discs_of(n)))] for n in nodes])
         blocked = table.blockSignals(True)
         for row, identifier in enumerate(self._ids):
             item = table.item(row, 0)

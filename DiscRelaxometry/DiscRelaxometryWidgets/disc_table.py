@@ -12,7 +12,7 @@ from .qt_helpers import fill_table, number
 def fill_disc_table(widget, segmentationNode):
     """Show the discs of a segmentation, cranial first, and return their segment IDs in the order of the rows."""
     headers = [_("Disc"), _("Volume\n(cm3)"), _("Height\n(mm)"), _("Confidence"), _("Flags")]
-    found = _discs(segmentationNode) if segmentationNode is not None else []
+    found = discs_of(segmentationNode) if segmentationNode is not None else []
     sizes = _sizes(segmentationNode) if found else {}
     rows, colors = [], []
     for value, _segmentId, segment in found:
@@ -26,7 +26,7 @@ def fill_disc_table(widget, segmentationNode):
     return [segmentId for _value, segmentId, _segment in found]
 
 
-def _discs(node):
+def discs_of(node):
     """Return (label value, segment ID, segment) of the discs, cranial first."""
     segmentation = node.GetSegmentation()
     found = []

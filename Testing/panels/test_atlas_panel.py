@@ -123,6 +123,7 @@ def test_people_are_loaded_from_a_folder(panel, tmp_path):
     panel.ui.peopleFolder.setCurrentPath(str(tmp_path))
     click(panel.ui.loadPeopleButton)
     assert [n.GetName() for n in panel._parameterNode.people] == ["sub-01", "sub-02"]
+    assert panel.ui.peopleTable.item(0, 1).text() == "5", "discs are counted, not segments"
 
 
 def test_an_empty_folder_is_explained(panel, tmp_path, caplog):

@@ -133,8 +133,19 @@ def test_time_left_is_shown(panel, monkeypatch):
     wait_until(lambda: not panel.busy)
 
 
-def test_cancel_is_quick_by_design():
+def test_cancel_is_quick_by_design(slicer):
     """Two seconds at most: what a deaf child is given, and how often the panel looks."""
     from DiscRelaxometryWidgets.panel import POLL_MS
 
     assert jobs.GRACE + 2 * POLL_MS / 1000 < 2.0
+
+
+def test_the_self_test_of_the_panel_runs_where_there_is_a_window(panel, slicer, module, monkeypatch):
+    opened = []
+    monkeypatch.setattr(slicer.app, "layoutManager", lambda: object())
+    monkeypatch.setattr(slicer.util, "selectModule", opened.append)
+    monkeypatch.setattr(slicer.util, "getModuleWidget", lambda name: panel)
+    test = getattr(importlib.import_module(module), f"{module}Test")("test_the_panel_opens")
+    test.setUp()
+    test.test_the_panel_opens()
+    assert opened == [module]

@@ -94,3 +94,15 @@ def test_the_documentation_builds_without_warnings(tmp_path):
     logic = (tmp_path / "_api" / "DiscRelaxometry.html").read_text(encoding="utf-8")
     assert "segmentDiscs" in logic and "Sagittal T2- or T1-weighted volume" in logic
     assert (tmp_path / "_api" / "DiscStatsLib.tfce.html").exists()
+
+
+@pytest.mark.slow
+def test_the_readmes_first_script_runs_as_it_is(tmp_path):
+    pytest.importorskip("onnxruntime")
+    script = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S).group(1)
+    path = [str(ROOT / m) for m in ("DiscRelaxometry", "DiscAtlas", "DiscStats")]
+    done = subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {path}\n{script}"], cwd=tmp_path,
+                          capture_output=True, text=True, timeout=590)
+    assert done.returncode == 0, done.stderr
+    table, = (tmp_path / "results").glob("*discs.tsv")
+    assert "L4-L5" in table.read_text(encoding="utf-8")
