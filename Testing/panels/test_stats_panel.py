@@ -223,6 +223,8 @@ def test_study_button_needs_a_study_and_logs_steps(panel, slicer, tmp_path, monk
     (tmp_path / "participants.tsv").write_text("participant_id\tage\n")
     (tmp_path / "dataset_description.json").write_text(json.dumps({"Name": "empty"}))
     panel._checkCanApply()
+    assert "Type a formula" in ui.studyButton.toolTip()
+    ui.studyFormulaCheck.setChecked(False)
     monkeypatch.setattr(type(panel), "ensurePackages", lambda *a: True)
     click(ui.studyButton)
     wait_until(lambda: not panel.busy, 120)
