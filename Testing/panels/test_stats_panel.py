@@ -254,7 +254,7 @@ def test_screenshots_in_light_and_dark(panel, study, tmp_path, monkeypatch):
         (tmp_path / "spider-cohort").symlink_to(cohort)
         p = panel._parameterNode
         p.participantsFile, p.mapsFolder = Path("spider-cohort/participants.tsv"), Path("spider-cohort/derivatives")
-        p.formula, p.contrast, p.permutations = "nT2w ~ pfirrmann + age + C(sex)", "pfirrmann", 999
+        p.formula, p.contrast, p.permutations = "nT2w ~ pfirrmann + age + C(sex)", "pfirrmann", 499
         process()
         click(panel.ui.runButton)
         wait_until(lambda: not panel.busy, 900)
