@@ -37,10 +37,10 @@ class DesignPreview:
         self._offers = qt.QStringListModel(offers[:MAX_NAMES])
         self.completer.setModel(self._offers)
 
-    def update(self, table):
-        """Renew the preview; the table is None where there is none."""
+    def update(self, table, people):
+        """Renew the preview for some people of a table; the table is None where there is none."""
         p = self.panel._parameterNode
-        state = (p.formula, p.contrast, p.dropRows, id(table))
+        state = (p.formula, p.contrast, p.dropRows, id(table), tuple(people))
         if state == self._seen:
             return
         self._seen = state
@@ -48,11 +48,11 @@ class DesignPreview:
         self.valid, self.levels, text = False, None, _("Choose a participants table.")
         if table is not None:
             try:
-                text = self._describe(table, p)
+                text = self._describe(table[table["participant_id"].astype(str).isin(people)], p)
                 self.valid = True
             except DiscRelaxometryError as error:
                 text = str(error)
-        self.panel.ui.designLabel.setText(text)
+        self.panel.ui.designView.setPlainText(text)
 
     @staticmethod
     def _completions(table):

@@ -65,7 +65,7 @@ class StatsPanel(DiscPanel):
         self._readParticipants()
         self._findMaps()
         choose_data(self.ui.quantityCombo, self._parameterNode.quantity)
-        self._preview.update(self._table)
+        self._preview.update(self._table, self._people())
         self._results.onParametersChanged()
 
     def _packagesMissing(self):
@@ -172,9 +172,11 @@ class StatsPanel(DiscPanel):
             self._parameterNode.participantsFile = type(self._parameterNode.participantsFile)(path)
 
     def _people(self):
-        """Return the participants who have a map, in the order of the table."""
+        """Return the participants who have a map, in the order of the table; all while no maps are chosen."""
+        if self._table is None:
+            return []
         files = self._maps.get(self.quantity(), {})
-        return [i for i in self._table["participant_id"].astype(str) if i in files]
+        return [i for i in self._table["participant_id"].astype(str) if i in files or not self._maps]
 
     # ------------------------------------------------------------ analysis
 

@@ -81,7 +81,7 @@ class qMRMLPlotView(QtWidgets.QWidget):
         for value, at in ((x0, box.left()), (x1, box.right())):
             painter.drawText(QtCore.QRectF(at - 30, box.bottom() + 1, 60, 14), QtCore.Qt.AlignCenter, f"{value:.3g}")
         for value, at in ((y0, box.bottom()), (y1, box.top() + 8)):
-            painter.drawText(QtCore.QRectF(14, at - 9, 34, 18), QtCore.Qt.AlignRight, f"{value:.4g}")
+            painter.drawText(QtCore.QRectF(14, at - 9, 34, 18), QtCore.Qt.AlignRight, f"{value:.3g}")
         for _name, pairs, color, line in drawn:
             pen = QtGui.QPen(QtGui.QColor.fromRgbF(*color), 2)
             painter.setPen(pen)

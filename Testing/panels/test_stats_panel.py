@@ -94,16 +94,29 @@ def test_table_and_maps_are_shown(panel, study):
 def test_preview_follows_the_formula(panel, study):
     fill(panel, study)
     ui = panel.ui
-    assert "16 people, 3 columns, rank 3" in ui.designLabel.text() and "grade_L4L5 (t)" in ui.designLabel.text()
+    text = ui.designView.toPlainText()
+    assert "16 people, 3 columns, rank 3" in text and "grade_L4L5 (t)" in text
     ui.formulaEdit.setText("T2 ~ grade + C(sex)")
     ui.contrastEdit.setText("")
-    text = ui.designLabel.text()
+    text = ui.designView.toPlainText()
     assert "L5-S1: 16 people" in text and "L1-L2: 16 people" in text and "C(sex)[T.M]" in text
     for formula, words in (("T2 ~ hight", "hight"), ("T2 ~ age +", ""), ("T2 ~ age + age2", "age2"),
                            ("T2 ~ __import__('os')", "")):
         ui.formulaEdit.setText(formula)
         assert not ui.runButton.isEnabled() and "preview" in ui.runButton.toolTip(), formula
-        assert words in ui.designLabel.text()
+        assert words in ui.designView.toPlainText()
+
+
+def test_preview_counts_those_who_have_a_map(panel, study, tmp_path):
+    """The table lists 16, of whom 9 have a map: 9 is what the analysis will have."""
+    import shutil
+
+    for n in range(9):
+        shutil.copytree(study / "maps" / f"sub-{n:02d}", tmp_path / "maps" / f"sub-{n:02d}")
+    fill(panel, study)
+    panel._parameterNode.mapsFolder = tmp_path / "maps"
+    process()
+    assert "9 people, 3 columns, rank 3" in panel.ui.designView.toPlainText()
 
 
 def test_completion_offers_columns(panel, study):

@@ -76,7 +76,7 @@ def test_the_whole_study_runs_to_its_report(panel, study, monkeypatch):
     # Its maps are at hand for another analysis at once.
     assert panel._parameterNode.mapsFolder == study / "derivatives" / "disc-relaxometry"
     assert ui.quantityCombo.currentText() == "nT2w (5 people)" and ui.runButton.isEnabled()
-    assert "Left out, for want of a column: L3-L4, L2-L3, L1-L2" in ui.designLabel.text()
+    assert "Left out, for want of a column: L3-L4, L2-L3, L1-L2" in ui.designView.toPlainText()
     opened = []
     monkeypatch.setattr(QtGui.QDesktopServices, "openUrl", lambda url: opened.append(url.toLocalFile()))
     click(ui.reportButton)
@@ -141,7 +141,7 @@ def test_the_sample_cohort_fills_the_panel(panel, slicer):
     process()
     p, ui = panel._parameterNode, panel.ui
     assert ui.participantsTable.rowCount() == 33 and ui.studyButton.isEnabled()
-    assert "pfirrmann" in p.formula and "33 people" in ui.designLabel.text()
+    assert "pfirrmann" in p.formula and "33 people" in ui.designView.toPlainText()
     folder = Path(str(p.studyFolder))
     assert ROOT not in folder.parents, "results are never written into the installation"
     assert len(list(folder.glob("sub-*/anat/*_T2w.nii.gz"))) == 33
