@@ -29,7 +29,7 @@ train: $(VENV)/.training ## ARGS="--fold 0"; see Training/README.md
 evaluate: $(VENV)/.training
 	$(BIN)/python -m Training.evaluate --tables $(ARGS)
 
-docs: $(VENV)/.docs ## API reference and guides as HTML
+docs: $(VENV)/.docs ## API reference and guides as HTML, in Docs/_build/html
 	$(BIN)/sphinx-build -q -b html Docs Docs/_build/html
 
 cmake-lists: ## after a file was added or removed
@@ -58,4 +58,4 @@ $(VENV)/.docs: $(VENV)/.cohort
 comma := ,
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist Docs/_build
+	rm -rf $(VENV) $(OUT) build dist Docs/_build Docs/_api

@@ -48,6 +48,7 @@ class DiscAtlasParameterNode:
 
     people: list[vtkMRMLSegmentationNode]
     peopleFolder: Path
+    convention: str = "project"
     template: Template = Template.shipped
     atlasFolder: Path
     backend: Backend = Backend.coordinates
@@ -149,8 +150,12 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
         return load_cohort(folder)
 
     def showQuality(self, result, node=None):
-        """Put the quality table of a registration into the scene and return its node."""
-        return mrml.table_node(result.quality, _("Registration quality"), node)
+        """Put the quality table of a registration into the scene, overlap and flags first, and return its node."""
+        from dataclasses import replace
+
+        first = ("participant_id", "level", "dice", "flags")
+        columns = sorted(result.quality.columns, key=lambda c: first.index(c.name) if c.name in first else len(first))
+        return mrml.table_node(replace(result.quality, columns=columns), _("Registration quality"), node)
 
     def showRegistration(self, result, person):
         """Put a person's transforms and quality table into the scene, in a folder of their own.
@@ -195,6 +200,33 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
 
         image = warp_to_atlas(mrml.image_from_volume(volumeNode), self._registration(result, person), interpolation)
         return self._likeSource(volumeNode, image, f"{volumeNode.GetName()} in atlas")
+
+    def saveInAtlas(self, volumeNode, person, folder):
+        """Write a map in atlas space where DiscStats looks for it: ``sub-01/sub-01_space-DiscAtlas_T2.nii.gz``.
+
+        Parameters
+        ----------
+        volumeNode : vtkMRMLScalarVolumeNode
+            From :meth:`warpToAtlas`.
+        person : str
+            Becomes the participant id: ``sub-`` and the letters and digits of the name.
+        folder : str or path
+
+        Returns
+        -------
+        Path
+        """
+        from DiscRelaxometryLib.image import write_image
+
+        label = "".join(c for c in person.removeprefix("sub-") if c.isascii() and c.isalnum())
+        quantity = volumeNode.GetAttribute(mrml.ATTRIBUTE + "Quantity") or ""
+        if not label or not quantity.isalnum():
+            raise RegistrationError(_("'{name}' can not be named for statistics: the person needs a name of letters or "
+                                      "digits, and the volume must be a map that this extension made.")
+                                    .format(name=volumeNode.GetName()), anchor="maps-in-atlas-space")
+        path = Path(folder) / person / f"sub-{label}_space-DiscAtlas_{quantity}.nii.gz"
+        write_image(mrml.image_from_volume(volumeNode), path)
+        return path
 
     def warpFromAtlas(self, volumeNode, result, person, referenceNode):
         """Bring an image of the atlas (a statistical map, regions) onto a person's grid, with its units and window."""
@@ -244,6 +276,12 @@ class DiscAtlasTest(ScriptedLoadableModuleTest):
 
     def setUp(self):
         slicer.mrmlScene.Clear(0)
+
+    def test_the_panel_opens(self):
+        """Open the panel, where there is a window."""
+        from DiscRelaxometryWidgets.self_test import check_panel
+
+        check_panel(self, "DiscAtlas")
 
     def test_the_sample_person_registers_to_the_shipped_atlas(self):
         """Register five lumbar discs and bring the T2-weighted signal into atlas space."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Annotated
 
 import slicer
+from DiscRelaxometryWidgets import sample_data
 from DiscRelaxometryWidgets.choices import Alignment, Engine, Kind, Model
 from DiscRelaxometryWidgets.relaxometry_panel import RelaxometryPanel
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLSequenceNode
@@ -53,14 +54,7 @@ class DiscRelaxometry(ScriptedLoadableModule):
         parent.acknowledgementText = _("For research; not a medical device. Data and methods are cited in the "
                                        "extension's documentation.")
         if hasattr(slicer.app, "connect"):
-            slicer.app.connect("startupCompleted()", registerSampleData)
-
-
-def registerSampleData():
-    """Offer the embedded real person in Slicer's Sample Data module."""
-    from DiscRelaxometryWidgets.sample_data import register
-
-    register()
+            slicer.app.connect("startupCompleted()", sample_data.register)
 
 
 @parameterNodeWrapper
@@ -71,6 +65,8 @@ class DiscRelaxometryParameterNode:
     segmentation: vtkMRMLSegmentationNode
     engine: Engine = Engine.auto
     useGpu: bool = True
+    convention: str = "auto"
+    seriesFolder: Path
     series: vtkMRMLSequenceNode
     times: list[float]
     kind: Kind = Kind.auto
@@ -380,6 +376,12 @@ class DiscRelaxometryTest(ScriptedLoadableModuleTest):
 
     def setUp(self):
         slicer.mrmlScene.Clear(0)
+
+    def test_the_panel_opens(self):
+        """Open the panel, where there is a window."""
+        from DiscRelaxometryWidgets.self_test import check_panel
+
+        check_panel(self, "DiscRelaxometry")
 
     def test_measures_of_the_sample_person(self):
         """Import the reference labels, measure, and find five lumbar discs of plausible size."""

@@ -54,6 +54,7 @@ class DiscStatsParameterNode:
 
     participantsFile: Path
     mapsFolder: Path
+    quantity: str
     atlasFolder: Path
     formula: str
     contrast: str
@@ -365,6 +366,12 @@ class DiscStatsTest(ScriptedLoadableModuleTest):
 
     def setUp(self):
         slicer.mrmlScene.Clear(0)
+
+    def test_the_panel_opens(self):
+        """Open the panel, where there is a window."""
+        from DiscRelaxometryWidgets.self_test import check_panel
+
+        check_panel(self, "DiscStats")
 
     def test_effect_is_found_where_it_was_put(self):
         """Plant an effect of a grade in one corner of one disc and find it in the cluster table."""

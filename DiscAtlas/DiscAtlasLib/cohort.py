@@ -12,6 +12,7 @@ import numpy as np
 
 from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Image, require_same_geometry
+from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 from DiscRelaxometryLib.tables import Table
 
@@ -72,7 +73,8 @@ def register_cohort(people: dict[str, Image], template: str = "shipped", atlas_f
         from .template import build_template
 
         share = 0.6
-        atlas = build_template(list(people.items()), progressCallback=subrange(progressCallback, 0.0, share))
+        atlas = build_template(list(people.items()), levels or LUMBAR_LEVELS,
+                               progressCallback=subrange(progressCallback, 0.0, share))
     else:
         atlas = load_atlas(atlas_folder if template == "folder" else None)
     done, quality = register_people(people.items(), atlas, levels, backend,

@@ -1,16 +1,20 @@
 """Panel of DiscAtlas: people, template, registration with progress, quality, maps in atlas space."""
 
 import slicer
+from DiscRelaxometryWidgets.disc_table import discs_of
 from DiscRelaxometryWidgets.panel import DiscPanel
-from DiscRelaxometryWidgets.qt_helpers import cell, fill_conventions, fill_table, value
+from DiscRelaxometryWidgets.qt_helpers import (
+    cell,
+    choose_data,
+    chosen_path,
+    current_data,
+    fill_conventions,
+    fill_table,
+    value,
+)
 from slicer.i18n import tr as _
 
 ELASTIX = ["itk-elastix>=0.25"]
-
-
-def chosen_path(path):
-    """Return a path as text, or None where none was chosen."""
-    return None if str(path) in ("", ".") else str(path)
 
 
 class AtlasPanel(DiscPanel):
@@ -37,6 +41,8 @@ class AtlasPanel(DiscPanel):
             button.clicked.connect(slot)
         ui.peopleTable.itemChanged.connect(self.onPeopleChecked)
         fill_conventions(ui.conventionCombo, "project")
+        ui.conventionCombo.currentIndexChanged.connect(self.onConventionChosen)
+        ui.personCombo.currentIndexChanged.connect(lambda index: self._checkCanApply())
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.NodeAddedEvent, self._onSceneChanged)
         self.addObserver(scene, scene.NodeRemovedEvent, self._onSceneChanged)
@@ -58,8 +64,8 @@ class AtlasPanel(DiscPanel):
     def onParametersChanged(self):
         """Show people and quality of the settings."""
         self._showPeople()
-        if self._parameterNode.quality is not None:
-            self.ui.qualityView.setMRMLTableNode(self._parameterNode.quality)
+        choose_data(self.ui.conventionCombo, self._parameterNode.convention)
+        self.ui.qualityView.setMRMLTableNode(self._parameterNode.quality)
 
     def _checkCanApply(self, caller=None, event=None):
         p, ui = self._parameterNode, self.ui
@@ -80,13 +86,14 @@ class AtlasPanel(DiscPanel):
         output = [] if chosen_path(p.outputFolder) else [_("Choose the folder of results.")]
         self.allow(ui.loadResultsButton, output, _("Take up registrations that were written to this folder"))
         self.allow(ui.showAtlasButton, [], _("Show the discs of the atlas"))
-        done = [] if self._cohort else [_("Register people first.")]
+        done = [] if self._cohort else [_("Register people first, or load results of a folder.")]
         own = done or ([] if self._segmentation() else [_("This person's segmentation is not in the scene.")])
         self.allow(ui.overlayButton, own, _("Show the atlas's discs on this person"))
         self.allow(ui.checkerboardButton, own, _("Show the person's discs and the atlas's in turn"))
         self.allow(ui.transformsButton, done, _("Add this person's transforms to the scene"))
         volume = [] if p.mapVolume else [_("Choose a map of this person.")]
-        self.allow(ui.warpButton, done + volume, _("Bring the map into atlas space"))
+        self.allow(ui.warpButton, done + volume, _("Bring the map into atlas space; where a folder of results is "
+                                                   "chosen, write it there for Disc Statistics"))
 
     # ------------------------------------------------------------ people
 
@@ -99,7 +106,7 @@ class AtlasPanel(DiscPanel):
         self._ids = [n.GetID() for n in nodes]
         table = self.ui.peopleTable
         fill_table(table, [_("Person"), _("Discs")],
-                   [[n.GetName(), str(n.GetSegmentation().GetNumberOfSegments())] for n in nodes])
+                   [[n.GetName(), str(len(discs_of(n)))] for n in nodes])
         blocked = table.blockSignals(True)
         for row, identifier in enumerate(self._ids):
             item = table.item(row, 0)
@@ -120,12 +127,16 @@ class AtlasPanel(DiscPanel):
     def _check(self, all_):
         self._parameterNode.people = [slicer.mrmlScene.GetNodeByID(i) for i in self._ids] if all_ else []
 
+    def onConventionChosen(self, index):
+        """Keep the label table in the settings."""
+        if self._parameterNode is not None:
+            self._parameterNode.convention = current_data(self.ui.conventionCombo)
+
     def onLoadPeople(self):
         """Load the segmentations of a folder and check them."""
-        p, combo = self._parameterNode, self.ui.conventionCombo
-        convention = combo.itemData(value(combo, "currentIndex"))
+        p = self._parameterNode
         nodes = self.attempt(_("The segmentations could not be loaded."),
-                             lambda: self.logic.loadPeople(p.peopleFolder, convention))
+                             lambda: self.logic.loadPeople(p.peopleFolder, p.convention), undo=True)
         if nodes:
             p.people = [n for n in p.people if n is not None] + nodes
 
@@ -169,7 +180,7 @@ class AtlasPanel(DiscPanel):
     def onShowAtlas(self):
         """Show the atlas's discs."""
         self.attempt(_("The atlas could not be shown."),
-                     lambda: self.logic.showAtlas(self._cohort.atlas if self._cohort else None))
+                     lambda: self.logic.showAtlas(self._cohort.atlas if self._cohort else None), undo=True)
 
     def _segmentation(self):
         name = value(self.ui.personCombo, "currentText")
@@ -180,7 +191,7 @@ class AtlasPanel(DiscPanel):
         """Show the atlas on the chosen person."""
         person, node = value(self.ui.personCombo, "currentText"), self._segmentation()
         shown = self.attempt(_("The atlas could not be shown on this person."),
-                             lambda: self.logic.overlay(self._cohort, person, node, checkerboard))
+                             lambda: self.logic.overlay(self._cohort, person, node, checkerboard), undo=True)
         if shown is not None and shown.GetDisplayNode() is not None:
             if node.GetDisplayNode() is not None:
                 node.GetDisplayNode().SetVisibility(not checkerboard)
@@ -191,13 +202,18 @@ class AtlasPanel(DiscPanel):
         """Add the chosen person's transforms to the scene."""
         person = value(self.ui.personCombo, "currentText")
         self.attempt(_("The transforms could not be shown."),
-                     lambda: self.logic.showRegistration(self._cohort, person))
+                     lambda: self.logic.showRegistration(self._cohort, person), undo=True)
 
     def onWarp(self):
         """Bring a map of the chosen person into atlas space."""
-        person = value(self.ui.personCombo, "currentText")
+        person, folder = value(self.ui.personCombo, "currentText"), chosen_path(self._parameterNode.outputFolder)
         node = self.attempt(_("The map could not be brought into atlas space."), lambda: self.logic.warpToAtlas(
-            self._parameterNode.mapVolume, self._cohort, person))
-        if node is not None:
-            self.ui.statusLabel.setText(_("Made '{name}'.").format(name=node.GetName()))
-            slicer.util.setSliceViewerLayers(background=node)
+            self._parameterNode.mapVolume, self._cohort, person), undo=True)
+        if node is None:
+            return
+        self.ui.statusLabel.setText(_("Made '{name}'.").format(name=node.GetName()))
+        slicer.util.setSliceViewerLayers(background=node)
+        path = folder and self.attempt(_("The map could not be written."),
+                                       lambda: self.logic.saveInAtlas(node, person, folder))
+        if path:
+            self.ui.statusLabel.setText(_("Made '{name}' and wrote '{path}'.").format(name=node.GetName(), path=path))

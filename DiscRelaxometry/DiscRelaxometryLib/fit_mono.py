@@ -198,7 +198,7 @@ def linear_part(model: MonoModel, y: np.ndarray, rate: np.ndarray) -> dict[str, 
     -------
     dict
         ``m0`` (at time 0), ``offset`` (zeros without one), ``ssr``, ``sst`` (sums of squares, residual and total)
-        and ``information`` = |d model / dR, orthogonal to the linear parameters|^2, each of shape (v,).
+        and ``information`` (squared norm of d model / dR, orthogonal to the linear parameters), each of shape (v,).
     """
     t = model.times
     e = np.exp(np.multiply.outer(-t, rate))

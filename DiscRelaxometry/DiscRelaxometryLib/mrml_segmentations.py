@@ -191,13 +191,21 @@ def shift_segment_levels(node, n: int) -> None:
 
 
 def segment_value(segment, segment_id: str = "") -> int | None:
-    """Return the label value that a segment's terminology, name or ID stands for, or None."""
+    """Return the label value that a segment's name, ID or terminology stands for, or None.
+
+    Names of other tools (``disc_L4_L5``, ``L4/5``, ``vertebrae_L3``) are understood, too.
+    """
+    from .labelmaps import structure_for_name
+
     by_code = {s.snomed[0]: s.value for s in structures.STRUCTURES
                if sum(o.snomed[0] == s.snomed[0] for o in structures.STRUCTURES) == 1}
     for text in (segment.GetName(), segment_id):
         key = text.strip().replace("/", "-").replace("_", "-")
         if key in structures.BY_NAME:
             return structures.BY_NAME[key].value
+    meant = structure_for_name(segment.GetName())
+    if meant is not None:
+        return meant.value
     start_headless()
     entry = segment_tag(segment, segment.GetTerminologyEntryTagName())
     parts = entry.split("~")[2].split("^") if entry.count("~") >= 2 else []

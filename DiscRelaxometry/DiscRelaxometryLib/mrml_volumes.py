@@ -222,9 +222,11 @@ def _describe(node, quantity: Quantity, array: np.ndarray, legend: bool) -> None
         low, high = np.percentile(finite, [1, 99])
     display.AutoWindowLevelOff()
     display.SetWindowLevelMinMax(float(low), float(max(high, low + 1e-6)))
-    # A threshold over all finite values leaves NaN transparent.
+    # A threshold over all finite values leaves NaN transparent; the margin outlives the rounding of a scene file.
     display.AutoThresholdOff()
-    display.SetThreshold(*(map(float, (finite.min(), finite.max())) if finite.size else (low, high)))
+    lowest, highest = map(float, (finite.min(), finite.max()) if finite.size else (low, high))
+    margin = 1e-3 * max(abs(lowest), abs(highest))
+    display.SetThreshold(lowest - margin, highest + margin)
     display.ApplyThresholdOn()
     colors = color_node(quantity.colors)
     if colors is not None:

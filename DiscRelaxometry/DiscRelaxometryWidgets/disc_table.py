@@ -11,13 +11,14 @@ from .qt_helpers import fill_table, number
 
 def fill_disc_table(widget, segmentationNode):
     """Show the discs of a segmentation, cranial first, and return their segment IDs in the order of the rows."""
-    headers = [_("Disc"), _("Volume (cm3)"), _("Height (mm)"), _("Confidence"), _("Flags")]
-    found = _discs(segmentationNode) if segmentationNode is not None else []
+    headers = [_("Disc"), _("Volume\n(cm3)"), _("Height\n(mm)"), _("Confidence"), _("Flags")]
+    found = discs_of(segmentationNode) if segmentationNode is not None else []
     sizes = _sizes(segmentationNode) if found else {}
     rows, colors = [], []
     for value, _segmentId, segment in found:
         size = sizes.get(structures.BY_VALUE[value].name, {})
-        flags = [t for t in (mrml.segment_tag(segment, mrml.ATTRIBUTE + "Review"), size.get("flags") or "") if t]
+        measured = [f.strip().replace("_", " ") for f in (size.get("flags") or "").split(";")]
+        flags = [t for t in (mrml.segment_tag(segment, mrml.ATTRIBUTE + "Review"), *measured) if t]
         rows.append([segment.GetName(), number(size.get("volume"), 2), number(size.get("height_middle")),
                      mrml.segment_tag(segment, mrml.ATTRIBUTE + "Confidence"), ", ".join(flags)])
         colors.append([round(255 * c) for c in segment.GetColor()])
@@ -25,7 +26,7 @@ def fill_disc_table(widget, segmentationNode):
     return [segmentId for _value, segmentId, _segment in found]
 
 
-def _discs(node):
+def discs_of(node):
     """Return (label value, segment ID, segment) of the discs, cranial first."""
     segmentation = node.GetSegmentation()
     found = []

@@ -10,6 +10,7 @@ from slicer.util import VTKObservationMixin
 from DiscRelaxometryLib.errors import Cancelled, DiscRelaxometryError
 from DiscRelaxometryLib.jobs import ChildProcess
 
+from .displays import renew_thresholds
 from .qt_helpers import allow, duration, value
 
 #: Page that explains an error further; an error's anchor is a heading of it.
@@ -64,6 +65,7 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = self.createLogic()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.timeout.connect(self._poll)
@@ -105,9 +107,14 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if value(self.parent, "isEntered"):
             self.initializeParameterNode()
 
+    def onSceneEndImport(self, caller, event):
+        """Show the maps of a loaded scene as they were saved."""
+        renew_thresholds()
+
     def initializeParameterNode(self):
         """Use the scene's parameter node, made with the defaults if there is none."""
         if self.logic is not None:
+            renew_thresholds()
             self.setParameterNode(self.logic.getParameterNode())
 
     def setParameterNode(self, parameterNode):
@@ -184,6 +191,8 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         try:
             outcome = result()
             self._showIdle(_("Done."))
+            # Takes effect where the user has switched the scene's undo on.
+            slicer.mrmlScene.SaveStateForUndo()
             self._onResult(outcome)
         except Cancelled:
             self._showIdle(_("Cancelled; nothing was changed."))
@@ -233,10 +242,15 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         extra = {} if isinstance(error, DiscRelaxometryError) else {"detailedText": details}
         slicer.util.errorDisplay(text, **extra)
 
-    def attempt(self, message, action):
-        """Run a user's action; return its result, or None after showing why it failed."""
+    def attempt(self, message, action, undo=False):
+        """Run a user's action; return its result, or None after showing why it failed.
+
+        :param undo: the action changes nodes: keep the scene's state for Undo.
+        """
         try:
             with slicer.util.WaitCursor():
+                if undo:
+                    slicer.mrmlScene.SaveStateForUndo()
                 return action()
         except Exception as error:
             self.showError(message, error)
@@ -256,7 +270,8 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.statusLabel.setText(_("Not started: the packages were not installed."))
             return False
         try:
-            slicer.packaging.pip_ensure(requirements, requester=self.moduleName)
+            # The user has just agreed, to a text that says what for and how large.
+            slicer.packaging.pip_ensure(requirements, prompt_install=False, requester=self.moduleName)
         except Exception as error:
             self.showError(_("The Python packages could not be installed."), error)
             return False

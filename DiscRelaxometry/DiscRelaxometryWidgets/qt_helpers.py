@@ -45,7 +45,9 @@ def fill_table(widget, headers, rows, editable=(), colors=None):
             item.setToolTip(str(text))
             widget.setItem(r, c, item)
     widget.verticalHeader().setVisible(False)
+    widget.horizontalHeader().setStretchLastSection(True)
     widget.resizeColumnsToContents()
+    widget.resizeRowsToContents()
     widget.blockSignals(blocked)
 
 
@@ -54,8 +56,36 @@ def fill_conventions(combo, first="auto"):
     from DiscRelaxometryLib.labelmaps import conventions
 
     names = {"auto": _("Find out from the values"), **{c.key: c.name for c in conventions().values()}}
+    blocked = combo.blockSignals(True)
     for key in [first, *(k for k in names if k != first)]:
         combo.addItem(names[key], key)
+    combo.blockSignals(blocked)
+
+
+def on_row(widget, slot):
+    """Call ``slot(row, column)`` when a row of a QTableWidget is clicked, or Enter is pressed on it."""
+    widget.cellClicked.connect(slot)
+    widget.cellActivated.connect(slot)
+
+
+def chosen_path(path):
+    """Return a path as text, or None where none was chosen."""
+    return None if str(path) in ("", ".") else str(path)
+
+
+def current_data(combo):
+    """Return the data of a QComboBox's chosen entry, or None."""
+    index = value(combo, "currentIndex")
+    return combo.itemData(index) if index >= 0 else None
+
+
+def choose_data(combo, data):
+    """Choose the entry of a QComboBox that holds `data`, if there is one, without telling anyone."""
+    index = combo.findData(data)
+    if index >= 0:
+        blocked = combo.blockSignals(True)
+        combo.setCurrentIndex(index)
+        combo.blockSignals(blocked)
 
 
 def cell(widget, row, column):

@@ -8,10 +8,22 @@ from slicer.i18n import tr as _
 from DiscRelaxometryLib import mrml
 
 from .panel import DiscPanel
-from .qt_helpers import cell, fill_conventions, fill_table, number, value
+from .qt_helpers import (
+    cell,
+    choose_data,
+    chosen_path,
+    current_data,
+    fill_conventions,
+    fill_table,
+    number,
+    on_row,
+    value,
+)
+from .torch_install import ensure_torch
 
-TORCH = ["torch>=2.6"]
 ONNX = ["onnxruntime>=1.20"]
+#: Milliseconds of quiet after which a segmentation that changed is measured again.
+SETTLED_MS = 300
 
 
 class RelaxometryPanel(DiscPanel):
@@ -27,10 +39,16 @@ class RelaxometryPanel(DiscPanel):
 
     def connectWidgets(self):
         """Connect buttons and tables."""
+        import qt
+
         from .fit_inspector import FitInspector
 
         ui = self.ui
-        self._discIds, self._shownSeries, self._tables = [], None, {}
+        self._discIds, self._shownSeries, self._tables, self._followed = [], None, {}, None
+        self._settled = qt.QTimer()
+        self._settled.setSingleShot(True)
+        self._settled.setInterval(SETTLED_MS)
+        self._settled.timeout.connect(self._onDiscsSettled)
         self._inspector, self._inspected = FitInspector(ui.plotContainer, ui.inspectorLabel), None
         ui.plotContainer.setVisible(False)
         for button, slot in (
@@ -40,15 +58,16 @@ class RelaxometryPanel(DiscPanel):
                 (ui.measureButton, self.onMeasure), (ui.exportButton, self.onExport),
                 (ui.importButton, self.onImport), (ui.carryButton, self.onCarry)):
             button.clicked.connect(slot)
-        ui.discTable.cellClicked.connect(self.onDiscClicked)
+        on_row(ui.discTable, self.onDiscClicked)
         ui.timesTable.itemChanged.connect(self.onTimeChanged)
-        ui.seriesPath.currentPathChanged.connect(lambda path: self._checkCanApply())
         ui.importSelector.currentNodeChanged.connect(lambda node: self._checkCanApply())
         fill_conventions(ui.conventionCombo)
+        ui.conventionCombo.currentIndexChanged.connect(self.onConventionChosen)
 
     def cleanup(self):
         """Let go of the crosshair and the plot's nodes."""
         if self.logic is not None:
+            self._settled.stop()
             self._inspector.close()
         super().cleanup()
 
@@ -61,8 +80,16 @@ class RelaxometryPanel(DiscPanel):
 
     # ------------------------------------------------------------ state
 
+    def setParameterNode(self, parameterNode):
+        """Bind the widgets to a parameter node; with none, no segmentation is followed either."""
+        super().setParameterNode(parameterNode)
+        if parameterNode is None and self.logic is not None:
+            self._followDiscs(None)
+
     def onParametersChanged(self):
         """Show discs and times of the chosen nodes, and start or stop the inspector."""
+        self._followDiscs(self._parameterNode.segmentation)
+        choose_data(self.ui.conventionCombo, self._parameterNode.convention)
         self._showDiscs()
         self._showTimes()
         self._updateInspector()
@@ -85,12 +112,12 @@ class RelaxometryPanel(DiscPanel):
                             (ui.shiftDownButton, _("Rename all discs one level down (caudal)")),
                             (ui.editButton, _("Correct the discs by hand"))):
             self.allow(button, discs, tip)
-        folder = [] if value(ui.seriesPath, "currentPath") else [_("Choose the folder of an echo series.")]
-        self.allow(ui.loadSeriesButton, folder, _("Load the echo series of this folder"))
+        folder = [] if chosen_path(p.seriesFolder) else [_("Choose the folder of an echo series.")]
+        self.allow(ui.loadSeriesButton, folder, _("Load this echo series"))
         self.allow(ui.computeButton, series + times + kind + bounds, _("Compute the relaxation map and its quality"))
         self.allow(ui.measureButton, discs, _("Measure the discs, and the map in their regions"))
         tables = [] if self._tables else [_("Measure first.")]
-        target = [] if str(p.exportFolder) not in ("", ".") else [_("Choose a folder.")]
+        target = [] if chosen_path(p.exportFolder) else [_("Choose a folder.")]
         self.allow(ui.exportButton, tables + target, _("Write the tables to this folder"))
         labels = [] if ui.importSelector.currentNode() else [_("Choose the label volume of the other tool.")]
         self.allow(ui.importButton, labels, _("Make a disc segmentation of the label volume"))
@@ -113,6 +140,29 @@ class RelaxometryPanel(DiscPanel):
         self._discIds = fill_disc_table(self.ui.discTable, node)
         self.ui.flagsLabel.setText((node.GetDescription() or "") if node else "")
 
+    def _followDiscs(self, node):
+        """Watch a segmentation, so that the table follows edits, renaming and undo."""
+        import vtk
+
+        if node is self._followed:
+            return
+        self._followed = node
+        self._settled.stop()
+        self.removeObservers(self._onDiscsChanged)
+        if node is not None:
+            events = slicer.vtkSegmentation
+            for event in (vtk.vtkCommand.ModifiedEvent, events.SegmentAdded, events.SegmentRemoved,
+                          events.SegmentModified, events.SourceRepresentationModified):
+                self.addObserver(node, event, self._onDiscsChanged)
+
+    def _onDiscsChanged(self, caller, event):
+        self._settled.start()
+
+    def _onDiscsSettled(self):
+        if self._parameterNode is not None:
+            self._showDiscs()
+            self._checkCanApply()
+
     def onDiscClicked(self, row, column):
         """Show the clicked disc in all slice views."""
         center = self._parameterNode.segmentation.GetSegmentCenterRAS(self._discIds[row])
@@ -126,9 +176,7 @@ class RelaxometryPanel(DiscPanel):
         if not p.useGpu:
             engine, device = ("torch", "cpu") if engine == "torch" else ("onnx", None)
         if engine == "torch":
-            purpose = _("Segmentation with PyTorch needs the package torch (about 1 to 3 GB). Install Slicer's PyTorch "
-                        "extension, which chooses the right version for your GPU; or choose ONNX Runtime (80 MB).")
-            if not self.ensurePackages(TORCH, purpose):
+            if not ensure_torch(self):
                 return
         elif not self.ensurePackages(ONNX, _("Segmentation needs the package onnxruntime (about 80 MB). Install it "
                                              "into Slicer's Python?")):
@@ -148,7 +196,7 @@ class RelaxometryPanel(DiscPanel):
     def onShift(self, n):
         """Rename the levels."""
         node = self._parameterNode.segmentation
-        self.attempt(_("The levels could not be renamed."), lambda: self.logic.shiftLevels(node, n))
+        self.attempt(_("The levels could not be renamed."), lambda: self.logic.shiftLevels(node, n), undo=True)
         self._showDiscs()
 
     def onEdit(self):
@@ -161,13 +209,17 @@ class RelaxometryPanel(DiscPanel):
 
     def onImport(self):
         """Import another tool's labels."""
-        ui, p = self.ui, self._parameterNode
-        index = value(ui.conventionCombo, "currentIndex")
+        p, source = self._parameterNode, self.ui.importSelector.currentNode()
         result = self.attempt(_("The labels could not be imported."), lambda: self.logic.importSegmentation(
-            ui.importSelector.currentNode(), ui.conventionCombo.itemData(index), p.inputVolume))
+            source, p.convention, p.inputVolume), undo=True)
         if result is not None:
             result.segmentation.SetDescription(" ".join(result.flags))
             p.segmentation = result.segmentation
+
+    def onConventionChosen(self, index):
+        """Keep the label table in the settings."""
+        if self._parameterNode is not None:
+            self._parameterNode.convention = current_data(self.ui.conventionCombo)
 
     def onCarry(self):
         """Carry the discs to the grid of the echo series, in a child process."""
@@ -209,9 +261,10 @@ class RelaxometryPanel(DiscPanel):
 
     def onLoadSeries(self):
         """Load an echo series from its folder; the kind chosen in the panel helps where the files do not say."""
-        p, path = self._parameterNode, value(self.ui.seriesPath, "currentPath")
+        p = self._parameterNode
         kind = None if p.kind.value == "auto" else p.kind.value
-        node = self.attempt(_("The echo series could not be loaded."), lambda: self.logic.loadEchoSeries(path, kind))
+        node = self.attempt(_("The echo series could not be loaded."),
+                            lambda: self.logic.loadEchoSeries(str(p.seriesFolder), kind), undo=True)
         if node is not None:
             p.series = node
 
@@ -260,7 +313,8 @@ class RelaxometryPanel(DiscPanel):
         """Measure discs, and the map if there is one."""
         p = self._parameterNode
         maps = [p.relaxationMap] if p.relaxationMap else None
-        tables = self.attempt(_("The discs could not be measured."), lambda: self.logic.measure(p.segmentation, maps))
+        tables = self.attempt(_("The discs could not be measured."), lambda: self.logic.measure(p.segmentation, maps),
+                              undo=True)
         if tables:
             self._tables = tables
             self.ui.measuresView.setMRMLTableNode(tables.get("regions") or tables["discs"])

@@ -22,10 +22,16 @@ def load_person(source=None):
 
 
 def load_cohort(source=None):
-    """Load the cohort's participants table and return its node; the study itself is read from its folder."""
+    """Copy the cohort into Slicer's cache folder, where a study can write its results, and load its participants table.
+
+    Files that are there already are kept, so that a study goes on where it was. Disc Statistics takes folder and table
+    from the returned node.
+    """
     import slicer
 
-    folder = resource_path("SampleData/spider-cohort", "DiscStatsLib")
+    from DiscStatsLib.demo import copy_cohort
+
+    folder = copy_cohort(Path(slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory()) / "spider-cohort")
     node = slicer.util.loadTable(str(folder / "participants.tsv"))
     node.SetName("spider-cohort participants")
     node.SetAttribute("DiscStats.StudyFolder", str(folder))

@@ -1,8 +1,9 @@
 """Freedman-Lane permutation of the linear model, reduced to matrix products.
 
 The data are residualized by the reduced model once (E, columns of unit length). A permutation P needs only Q'PE with Q
-an orthonormal basis of the design: rho = |Qx'PE|^2 / (1 - |Qz'PE|^2) is the partial R squared of the exact refit, and
-F = (df / r) rho / (1 - rho). P moves to the small side: Q'P times E is one GEMM for many permutations. All is float64.
+an orthonormal basis of the design: ``rho = |Qx'PE|^2 / (1 - |Qz'PE|^2)`` is the partial R squared of the exact refit,
+and ``F = (df / r) rho / (1 - rho)``. P moves to the small side: Q'P times E is one GEMM for many permutations. All is
+float64.
 The heteroscedasticity-consistent statistic takes the same way (``permutation_robust``).
 """
 

@@ -4,7 +4,7 @@ import re
 
 from slicer.i18n import tr as _
 
-from DiscRelaxometryLib.errors import DiscRelaxometryError
+from DiscRelaxometryLib.errors import DesignError, DiscRelaxometryError
 
 MAX_NAMES = 12
 
@@ -19,6 +19,8 @@ class DesignPreview:
         import qt
 
         self.panel, self.valid, self._names, self._seen = panel, False, [], None
+        #: Disc levels that the table has grades for; None where the formula asks for none of them.
+        self.levels = None
         self.completer = qt.QCompleter()
         self.completer.setCaseSensitivity(qt.Qt.CaseInsensitive)
         panel.ui.formulaEdit.setCompleter(self.completer)
@@ -35,22 +37,22 @@ class DesignPreview:
         self._offers = qt.QStringListModel(offers[:MAX_NAMES])
         self.completer.setModel(self._offers)
 
-    def update(self, table):
-        """Renew the preview; the table is None where there is none."""
+    def update(self, table, people):
+        """Renew the preview for some people of a table; the table is None where there is none."""
         p = self.panel._parameterNode
-        state = (p.formula, p.contrast, p.dropRows, id(table))
+        state = (p.formula, p.contrast, p.dropRows, id(table), tuple(people))
         if state == self._seen:
             return
         self._seen = state
         self._names = [] if table is None else self._completions(table)
-        self.valid, text = False, _("Choose a participants table.")
+        self.valid, self.levels, text = False, None, _("Choose a participants table.")
         if table is not None:
             try:
-                text = self._describe(table, p)
+                text = self._describe(table[table["participant_id"].astype(str).isin(people)], p)
                 self.valid = True
             except DiscRelaxometryError as error:
                 text = str(error)
-        self.panel.ui.designLabel.setText(text)
+        self.panel.ui.designView.setPlainText(text)
 
     @staticmethod
     def _completions(table):
@@ -65,14 +67,23 @@ class DesignPreview:
     def _describe(self, table, p):
         """Return the words for a design that can be used."""
         from DiscRelaxometryLib.labels import LUMBAR_LEVELS
-        from DiscStatsLib.design import build_design, is_level_wise
+        from DiscStatsLib.design import build_design, is_level_wise, level_columns
         from DiscStatsLib.design_contrasts import build_contrasts
         from DiscStatsLib.formula import parse_formula
 
         formula = parse_formula(p.formula)
-        by_level = any(is_level_wise(n, table.columns) for n in formula.names)
-        lines, remarks = [], []
-        for level in reversed(LUMBAR_LEVELS) if by_level else ("",):
+        by_level = [n for n in formula.names if is_level_wise(n, table.columns)]
+        lines, remarks, levels = [], [], ("",)
+        if by_level:
+            levels = self.levels = [v for v in reversed(LUMBAR_LEVELS) if all(
+                any(c in table.columns for c in level_columns(n, v)) for n in by_level)]
+            lacking = [v for v in reversed(LUMBAR_LEVELS) if v not in levels]
+            if not levels:
+                raise DesignError(_("No disc level has a column for each of {names}.").format(
+                    names=", ".join(by_level)), anchor="formula")
+            if lacking:
+                remarks.append(_("Left out, for want of a column: {levels}.").format(levels=", ".join(lacking)))
+        for level in levels:
             design = build_design(formula, table, level=level, missing="drop" if p.dropRows else "error")
             contrasts = build_contrasts(p.contrast or None, design)
             where = f"{level}: " if level else ""

@@ -1,11 +1,19 @@
 """Results of an analysis: list of maps, threshold, legend, clusters with jump, plot of a place."""
 
 import slicer
-from DiscRelaxometryWidgets.qt_helpers import assign, fill_table, number
+from DiscRelaxometryWidgets.qt_helpers import assign, chosen_path, fill_table, number, on_row
 from slicer.i18n import tr as _
 
-CLUSTER_COLUMNS = ("quantity", "contrast", "cluster", "level", "region", "volume_mm3", "peak", "p_extent",
-                   "peak_p_fwe", "peak_p_tfce", "effect")
+from .threshold import show_beyond, threshold_of
+
+
+def cluster_columns():
+    """Return column of the cluster table -> heading and digits, in the order of what users look at first."""
+    return {"level": (_("Level"), 0), "region": (_("Region"), 0), "effect": (_("Effect"), 2),
+            "p_extent": (_("p (extent)"), 4), "peak_p_fwe": (_("p (peak, FWE)"), 4),
+            "peak_p_tfce": (_("p (peak, TFCE)"), 4), "peak": (_("Peak t or F"), 2),
+            "volume_mm3": (_("Volume (mm3)"), 0), "contrast": (_("Contrast"), 0), "quantity": (_("Map"), 0),
+            "cluster": (_("Number"), 0)}
 
 
 class ResultsView:
@@ -24,8 +32,8 @@ class ResultsView:
         self.plot.setAccessibleName(_("Map against the tested variable"))
         ui.plotContainer.layout().addWidget(self.plot)
         ui.plotContainer.setVisible(False)
-        ui.resultTable.cellClicked.connect(self.onMapClicked)
-        ui.clusterTable.cellClicked.connect(self.onClusterClicked)
+        on_row(ui.resultTable, self.onMapClicked)
+        on_row(ui.clusterTable, self.onClusterClicked)
         ui.thresholdSlider.valueChanged.connect(self.onThreshold)
         ui.legendCheck.toggled.connect(self.onLegend)
         ui.plotButton.clicked.connect(self.onPlotHere)
@@ -71,16 +79,15 @@ class ResultsView:
         fill_table(ui.resultTable, [_("Map"), _("Window")], rows)
         node = self.panel._parameterNode.clusters
         table = node.GetTable() if node is not None else None
-        names = [] if table is None else [n for n in CLUSTER_COLUMNS if table.GetColumnByName(n) is not None]
-        count = 0 if table is None else table.GetNumberOfRows()
-        fill_table(ui.clusterTable, names, [[self._text(table, r, n) for n in names] for r in range(count)])
+        columns = cluster_columns()
+        names = [n for n in columns if table is not None and table.GetColumnByName(n) is not None]
+        rows = range(0 if table is None else table.GetNumberOfRows())
+        fill_table(ui.clusterTable, [columns[n][0] for n in names],
+                   [[self._text(table.GetValueByName(r, n), columns[n][1]) for n in names] for r in rows])
 
     @staticmethod
-    def _text(table, row, name):
-        variant = table.GetValueByName(row, name)
-        if variant.IsString():
-            return variant.ToString()
-        return number(variant.ToDouble(), 3).rstrip("0").rstrip(".")
+    def _text(variant, digits):
+        return variant.ToString() if variant.IsString() else number(variant.ToDouble(), digits)
 
     def checkCanApply(self):
         """Enable what can be done with the present result."""
@@ -92,7 +99,7 @@ class ResultsView:
         ui.legendCheck.setEnabled(scalar)
         missing = [] if self.result is not None else [_("Run the analysis first; plots need its data.")]
         panel.allow(ui.plotButton, missing, _("Plot the place under the crosshair"))
-        folder = [] if str(panel._parameterNode.resultsFolder) not in ("", ".") else [_("Choose a folder.")]
+        folder = [] if chosen_path(panel._parameterNode.resultsFolder) else [_("Choose a folder.")]
         panel.allow(ui.saveButton, missing + folder, _("Write maps, tables and provenance to this folder"))
 
     # ------------------------------------------------------------ maps
@@ -102,50 +109,44 @@ class ResultsView:
         maps = self._maps()
         node = maps[row]
         self.panel._parameterNode.shownMap = node
+        self.panel.ui.resultTable.selectRow(row)
         mean = next((n for n in maps if n.GetName().endswith("_mean")), "keep-current")
         if node.IsA("vtkMRMLLabelMapVolumeNode"):
             slicer.util.setSliceViewerLayers(background=mean, label=node, labelOpacity=0.6)
         else:
             slicer.util.setSliceViewerLayers(background=mean, foreground=node, foregroundOpacity=1.0, label=None)
-        self._followThreshold(node)
+        self._followDisplay(node)
         self.panel._checkCanApply()
 
-    def _followThreshold(self, node):
-        """Set the slider's range and value to those of a map."""
-        slider, display = self.panel.ui.thresholdSlider, node.GetDisplayNode()
+    def _followDisplay(self, node):
+        """Set slider and legend box to what a map's display has."""
+        ui, display = self.panel.ui, node.GetDisplayNode()
         if node.GetImageData() is None or not hasattr(display, "GetLowerThreshold"):
             return
-        low, high = display.GetWindowLevelMin(), display.GetWindowLevelMax()
+        top = max(abs(display.GetWindowLevelMin()), abs(display.GetWindowLevelMax()), 1e-6)
+        slider = ui.thresholdSlider
         blocked = slider.blockSignals(True)
-        top = max(abs(low), abs(high), 1e-6)
-        assign(slider, minimum=0.0, maximum=top, singleStep=top / 100,
-               value=min(display.GetUpperThreshold(), high) if self._isP(node) else 0.0)
+        assign(slider, minimum=0.0, maximum=top, singleStep=top / 100, value=min(threshold_of(node), top))
         slider.blockSignals(blocked)
-
-    @staticmethod
-    def _isP(node):
-        kind = node.GetAttribute("DiscRelaxometry.Statistic") or ""
-        return kind.startswith(("p", "q"))
+        legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(node)
+        blocked = ui.legendCheck.blockSignals(True)
+        ui.legendCheck.setChecked(bool(legend is not None and legend.GetVisibility()))
+        ui.legendCheck.blockSignals(blocked)
 
     def onThreshold(self, limit):
-        """Hide what is not beyond the threshold: above it for p and q, below it in size for the others."""
+        """Hide what is not beyond the threshold, without a change of values."""
         node = self.panel._parameterNode.shownMap
-        if node is None or not hasattr(node.GetDisplayNode(), "SetThreshold"):
-            return
-        display = node.GetDisplayNode()
-        low, high = node.GetImageData().GetScalarRange()
-        display.ApplyThresholdOn()
-        if self._isP(node):
-            display.SetThreshold(0.0, limit)
-        else:
-            # One band can be shown: the positive side, or all for a threshold of 0.
-            display.SetThreshold(limit if limit > 0 else low, max(high, limit))
+        if node is not None and hasattr(node.GetDisplayNode(), "SetThreshold"):
+            show_beyond(node, limit)
 
     def onLegend(self, shown):
-        """Show or hide the color legend of the map."""
+        """Show or hide the color legend of the map, which is made where there is none."""
         node = self.panel._parameterNode.shownMap
-        legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(node) if node is not None else None
-        if legend is not None:
+        if node is None or node.GetDisplayNode() is None:
+            return
+        logic = slicer.modules.colors.logic()
+        legend = logic.GetColorLegendDisplayNode(node) or (shown and logic.AddDefaultColorLegendDisplayNode(node))
+        if legend:
             legend.SetVisibility(shown)
 
     # ------------------------------------------------------------ places

@@ -1,17 +1,13 @@
 """Panel of DiscStats: participants, formula with live preview, analysis, results, whole study."""
 
 from DiscRelaxometryWidgets.panel import DiscPanel
-from DiscRelaxometryWidgets.qt_helpers import fill_table, value
+from DiscRelaxometryWidgets.qt_helpers import choose_data, chosen_path, current_data, fill_table
 from slicer.i18n import tr as _
 
 from .design_preview import DesignPreview
+from .file_drop import FileDrop, local_path
 from .results_view import ResultsView
 from .study_runner import StudyRunner
-
-
-def chosen_path(path):
-    """Return a path as text, or None where none was chosen."""
-    return None if str(path) in ("", ".") else str(path)
 
 
 class StatsPanel(DiscPanel):
@@ -35,12 +31,16 @@ class StatsPanel(DiscPanel):
         ui.runButton.clicked.connect(self.onRun)
         ui.installButton.clicked.connect(self.onInstall)
         ui.saveButton.clicked.connect(self.onSave)
-        ui.quantityCombo.currentIndexChanged.connect(lambda index: self._checkCanApply())
+        ui.quantityCombo.currentIndexChanged.connect(self.onQuantityChosen)
+        # The whole table is a target, not the narrow field alone.
+        self._drop = FileDrop((ui.participantsTable, ui.participantsFile), self.onParticipantsDropped)
+        ui.participantsTable.setToolTip(_("First 200 rows of the table. Drop a TSV or CSV file here"))
 
     def cleanup(self):
-        """Let go of the plot's nodes."""
+        """Let go of the plot's nodes and of the drop target."""
         if self.logic is not None:
             self._results.close()
+            self._drop.close()
         super().cleanup()
 
     def onSceneStartClose(self, caller, event):
@@ -61,9 +61,11 @@ class StatsPanel(DiscPanel):
 
     def onParametersChanged(self):
         """Read table and maps when other files were chosen, and renew the preview."""
+        self._study.offerSampleCohort()
         self._readParticipants()
         self._findMaps()
-        self._preview.update(self._table)
+        choose_data(self.ui.quantityCombo, self._parameterNode.quantity)
+        self._preview.update(self._table, self._people())
         self._results.onParametersChanged()
 
     def _packagesMissing(self):
@@ -114,11 +116,8 @@ class StatsPanel(DiscPanel):
         self._tablePath, self._table = path, None
         text = chosen_path(path)
         # A file dropped on the field arrives as a URL.
-        if text and text.startswith(("file:/", "file:\\")):
-            import qt
-
-            self._parameterNode.participantsFile = type(path)(qt.QUrl(text.replace("file:/", "file:///", 1)
-                                                                      if "///" not in text else text).toLocalFile())
+        if text and "file:" in text:
+            self._parameterNode.participantsFile = type(path)(local_path(text))
             return
         if text is not None:
             self._table = self.attempt(_("The participants table can not be used."),
@@ -155,18 +154,29 @@ class StatsPanel(DiscPanel):
         combo.clear()
         for quantity, files in self._maps.items():
             combo.addItem(_("{quantity} ({n} people)").format(quantity=quantity, n=len(files)), quantity)
+        choose_data(combo, self._parameterNode.quantity)
         combo.blockSignals(blocked)
+
+    def onQuantityChosen(self, index):
+        """Keep the map to explain in the settings."""
+        if self._parameterNode is not None:
+            self._parameterNode.quantity = self.quantity() or ""
 
     def quantity(self):
         """Return the chosen quantity, or None."""
-        combo = self.ui.quantityCombo
-        index = value(combo, "currentIndex")
-        return combo.itemData(index) if index >= 0 else None
+        return current_data(self.ui.quantityCombo)
+
+    def onParticipantsDropped(self, path):
+        """Take the table that was dropped."""
+        if self._parameterNode is not None:
+            self._parameterNode.participantsFile = type(self._parameterNode.participantsFile)(path)
 
     def _people(self):
-        """Return the participants who have a map, in the order of the table."""
+        """Return the participants who have a map, in the order of the table; all while no maps are chosen."""
+        if self._table is None:
+            return []
         files = self._maps.get(self.quantity(), {})
-        return [i for i in self._table["participant_id"].astype(str) if i in files]
+        return [i for i in self._table["participant_id"].astype(str) if i in files or not self._maps]
 
     # ------------------------------------------------------------ analysis
 
@@ -194,7 +204,7 @@ class StatsPanel(DiscPanel):
             atlas.regions, region_names={code: name for name, code in PARTITION.items()},
             correction=tuple(corrections), n_permutations=p.permutations, seed=p.seed,
             missing="available" if p.availableCase else "complete",
-            missing_covariates="drop" if p.dropRows else "error", workers=p.workers)
+            missing_covariates="drop" if p.dropRows else "error", workers=p.workers, levels=self._preview.levels)
 
     def onSave(self):
         """Write maps, tables and provenance."""

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import slicer
+from DiscRelaxometryWidgets.qt_helpers import chosen_path
 from slicer.i18n import tr as _
 
 from DiscRelaxometryLib.jobs import Job
@@ -20,8 +22,21 @@ class StudyRunner:
         ui.reportButton.clicked.connect(self.onReport)
 
     def _folder(self):
-        path = self.panel._parameterNode.studyFolder
-        return None if str(path) in ("", ".") else Path(path)
+        path = chosen_path(self.panel._parameterNode.studyFolder)
+        return None if path is None else Path(path)
+
+    def offerSampleCohort(self):
+        """Fill in study, table and formula from the sample cohort of the Sample Data module, where none is chosen."""
+        p = self.panel._parameterNode
+        if chosen_path(p.studyFolder) or chosen_path(p.participantsFile) or p.formula:
+            return
+        folders = [n.GetAttribute("DiscStats.StudyFolder") for n in slicer.util.getNodesByClass("vtkMRMLTableNode")]
+        folder = next((Path(f) for f in folders if f and Path(f).is_dir()), None)
+        if folder is not None:
+            with slicer.util.NodeModify(p):
+                p.studyFolder = folder
+                p.participantsFile = folder / "participants.tsv"
+                p.formula = "pfirrmann + age + C(sex)"
 
     def _report(self):
         folder = self._folder()
@@ -30,7 +45,10 @@ class StudyRunner:
     def checkCanApply(self):
         """Enable what can be done with the chosen study."""
         ui, folder = self.panel.ui, self._folder()
+        p = self.panel._parameterNode
         missing = [] if folder is not None else [_("Choose the folder of the study.")]
+        if p.studyFormula and not p.formula:
+            missing.append(_("Type a formula under Model, or switch the statistics off."))
         if folder is not None and not (folder / "participants.tsv").exists():
             missing = [_("There is no participants.tsv in this folder: choose the study's top folder.")]
         self.panel.allow(ui.studyButton, missing, _("Run every step that is not finished; the log says what is done"))
@@ -52,8 +70,9 @@ class StudyRunner:
             return
         self.panel.ui.logView.setPlainText("")
         self.last = ""
-        arguments = {"path": str(self._folder()), "formula": p.formula if p.studyFormula else "",
-                     "processes": p.processes}
+        arguments = {"path": str(self._folder()), "processes": p.processes}
+        if p.studyFormula:
+            arguments.update(formula=p.formula, contrast=p.contrast, permutations=p.permutations, seed=p.seed)
         self.panel.runJob(Job("DiscStatsLib.runner:run_study", arguments, _("Running the study")), self.show)
 
     def log(self, text):
@@ -73,7 +92,7 @@ class StudyRunner:
         self.panel.ui.statusLabel.setText(lines[0])
         p = self.panel._parameterNode
         p.mapsFolder = type(p.mapsFolder)(self._folder() / "derivatives" / "disc-relaxometry")
-        if str(p.participantsFile) in ("", "."):
+        if chosen_path(p.participantsFile) is None:
             p.participantsFile = type(p.participantsFile)(self._folder() / "participants.tsv")
 
     def onReport(self):

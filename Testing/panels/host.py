@@ -8,6 +8,7 @@ where Slicer would. What this does and does not prove is in ``Docs/panels-testin
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import types
 import xml.etree.ElementTree as ElementTree
@@ -23,11 +24,22 @@ from panels.host_binding import bind, unbind
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
+def _keep_constants() -> None:
+    """Hold a million references to True and None, for good.
+
+    PySide6 (6.12) gives one of True away at each ``emit`` and one of None at each slot that returns it; up to Python
+    3.11, where these two are counted like any object, the interpreter ends with an error when the last is gone.
+    """
+    held = [True, None] * 1_000_000
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
+
+
 def start_host():
     """Start application, scene and stand-ins once; return ``slicer``."""
     slicer = start_headless()
     if getattr(slicer, "panelHost", None) is not None:
         return slicer
+    _keep_constants()
     application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["panels"])
     application.setStyle("Fusion")
     slicer.panelHost = application
@@ -146,6 +158,13 @@ def close_panel(panel) -> None:
     panel.uiWidget.setMRMLScene(None)  # what the widgets' destructors do in Slicer
     panel.parent.close()
     panel.parent.deleteLater()
+    process()
+
+
+def click(button) -> None:
+    """Press a button that must be enabled."""
+    assert button.isEnabled(), f"{button.objectName()} is disabled: {button.toolTip()}"
+    button.click()
     process()
 
 

@@ -68,7 +68,10 @@ class qMRMLPlotView(QtWidgets.QWidget):
         if not everything:
             return
         x0, x1 = min(p[0] for p in everything), max(p[0] for p in everything) or 1
-        y0, y1 = min(0.0, min(p[1] for p in everything)), max(p[1] for p in everything) * 1.05 or 1
+        # As in Slicer, the axes follow the data.
+        y0, y1 = min(p[1] for p in everything), max(p[1] for p in everything)
+        margin = 0.05 * (y1 - y0)
+        y0, y1 = y0 - margin, y1 + margin
         x1, y1 = x1 if x1 > x0 else x0 + 1, y1 if y1 > y0 else y0 + 1
 
         def place(p):
@@ -78,7 +81,7 @@ class qMRMLPlotView(QtWidgets.QWidget):
         for value, at in ((x0, box.left()), (x1, box.right())):
             painter.drawText(QtCore.QRectF(at - 30, box.bottom() + 1, 60, 14), QtCore.Qt.AlignCenter, f"{value:.3g}")
         for value, at in ((y0, box.bottom()), (y1, box.top() + 8)):
-            painter.drawText(QtCore.QRectF(14, at - 9, 34, 18), QtCore.Qt.AlignRight, f"{value:.4g}")
+            painter.drawText(QtCore.QRectF(14, at - 9, 34, 18), QtCore.Qt.AlignRight, f"{value:.3g}")
         for _name, pairs, color, line in drawn:
             pen = QtGui.QPen(QtGui.QColor.fromRgbF(*color), 2)
             painter.setPen(pen)

@@ -242,6 +242,7 @@ class qMRMLTableView(QtWidgets.QTableView):
             model.setHorizontalHeaderLabels(names)
         self.setModel(model)
         self.resizeColumnsToContents()
+        self.resizeRowsToContents()
 
 
 def _text(variant) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from support import ROOT
 
 from DiscRelaxometryLib import jobs, mrml
 from DiscRelaxometryLib.image import Geometry, Image, write_image
-from panels.host import close_panel, open_panel, process, screenshot, wait_until
+from panels.host import click, close_panel, open_panel, process, screenshot, wait_until
 
 
 @pytest.fixture
@@ -21,12 +22,6 @@ def panel(slicer):
     yield opened
     close_panel(opened)
     assert not jobs._RUNNING
-
-
-def click(button):
-    assert button.isEnabled(), f"{button.objectName()} is disabled: {button.toolTip()}"
-    button.click()
-    process()
 
 
 def moved_atlas(shift=(5, -7, 11), all_levels=False):
@@ -57,7 +52,7 @@ def test_an_empty_panel_says_what_each_button_waits_for(panel):
 
 def test_every_bound_widget_has_a_parameter(panel):
     bound = {w.property("SlicerParameterName") for w in vars(panel.ui).values()} - {None}
-    assert bound | {"people", "quality"} == set(panel._parameterNode.allParameters)
+    assert bound | {"people", "quality", "convention"} == set(panel._parameterNode.allParameters)
 
 
 def test_people_are_followed_and_checked(panel, slicer):
@@ -128,6 +123,7 @@ def test_people_are_loaded_from_a_folder(panel, tmp_path):
     panel.ui.peopleFolder.setCurrentPath(str(tmp_path))
     click(panel.ui.loadPeopleButton)
     assert [n.GetName() for n in panel._parameterNode.people] == ["sub-01", "sub-02"]
+    assert panel.ui.peopleTable.item(0, 1).text() == "5", "discs are counted, not segments"
 
 
 def test_an_empty_folder_is_explained(panel, tmp_path, caplog):
@@ -166,14 +162,20 @@ def test_a_saved_scene_restores_the_panel(panel, slicer, tmp_path):
 
 
 def test_screenshots_in_light_and_dark(panel, tmp_path, monkeypatch):
-    for n in range(3):
-        mrml.segmentation_from_labels(moved_atlas(), f"sub-0{n + 1}")
-    click(panel.ui.allButton)
+    """Pictures of the panel; UPDATE_SCREENSHOTS=1 registers people of the sample cohort and keeps them in Docs."""
     folder = tmp_path
     if os.environ.get("UPDATE_SCREENSHOTS"):
         folder = ROOT / "Docs" / "screenshots"
-        one_level(panel, monkeypatch)
+        monkeypatch.chdir(tmp_path)
+        source = ROOT / "DiscStats" / "Resources" / "SampleData" / "spider-cohort" / "derivatives" / "reference"
+        for person in ("sub-005", "sub-007", "sub-018", "sub-034"):
+            shutil.copytree(source / person, tmp_path / "spider-people" / person)
+        panel.ui.peopleFolder.setCurrentPath("spider-people")
+        panel.ui.outputFolder.setCurrentPath("spider-registered")
+        click(panel.ui.loadPeopleButton)
         click(panel.ui.registerButton)
-        wait_until(lambda: not panel.busy, 300)
+        wait_until(lambda: not panel.busy, 600)
+    else:
+        mrml.segmentation_from_labels(moved_atlas(), "sub-01")
     for dark, suffix in ((False, ""), (True, "-dark")):
         assert screenshot(panel, folder / f"panel-discatlas{suffix}.png", dark).stat().st_size > 5000

@@ -12,7 +12,7 @@ from support import ROOT
 from DiscRelaxometryLib import jobs, mrml
 from DiscRelaxometryLib.echo import EchoSeries, write_echo_series
 from DiscRelaxometryLib.image import Geometry, Image
-from panels.host import close_panel, open_panel, process, screenshot, wait_until
+from panels.host import click, close_panel, open_panel, process, screenshot, wait_until
 
 TIMES = np.array([1.0, 20.0, 40.0, 80.0])
 
@@ -45,12 +45,6 @@ def panel(slicer):
     yield opened
     close_panel(opened)
     assert not jobs._RUNNING
-
-
-def click(button):
-    assert button.isEnabled(), f"{button.objectName()} is disabled: {button.toolTip()}"
-    button.click()
-    process()
 
 
 def fill(panel):
@@ -87,7 +81,7 @@ def test_every_bound_widget_changes_its_parameter(panel):
     ui.inputVolumeSelector.setCurrentNode(volume)
     assert p.inputVolume is volume and ui.segmentButton.isEnabled()
     bound = {w.property("SlicerParameterName") for w in vars(ui).values()} - {None}
-    assert bound | {"times", "m0Map", "offsetMap"} == set(p.allParameters)
+    assert bound | {"times", "m0Map", "offsetMap", "convention"} == set(p.allParameters)
 
 
 def test_discs_are_listed_with_color_and_size_and_a_click_jumps(panel, slicer):

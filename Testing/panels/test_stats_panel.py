@@ -3,16 +3,15 @@
 import json
 import logging
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support import ROOT
 
-from DiscRelaxometryLib import jobs
+from DiscRelaxometryLib import jobs, mrml
 from DiscRelaxometryLib.image import Image, write_image
-from panels.host import close_panel, open_panel, process, screenshot, wait_until
+from panels.host import click, close_panel, open_panel, process, screenshot, wait_until
 
 pandas = pytest.importorskip("pandas")
 
@@ -32,8 +31,7 @@ def study(tmp_path_factory):
     """Maps of 16 simulated people in the space of the shipped atlas: T2 falls with the grade in one disc's front."""
     from DiscAtlasLib.atlas import load_atlas
 
-    folder = Path(tempfile.gettempdir()) / "simulated-study" if os.environ.get("UPDATE_SCREENSHOTS") else \
-        tmp_path_factory.mktemp("study")
+    folder = tmp_path_factory.mktemp("study")
     atlas, rng = load_atlas(), np.random.default_rng(0)
     disc = np.argwhere(atlas.labels.array == 12)
     front = disc[disc[:, 1] < np.median(disc[:, 1])]
@@ -43,18 +41,12 @@ def study(tmp_path_factory):
         table[f"grade_{level}"] = rng.integers(1, 6, 16)
     for row in table.itertuples():
         values = np.full(atlas.geometry.shape, np.nan, np.float32)
-        values[atlas.labels.array > 0] = rng.normal(80, 2, np.count_nonzero(atlas.labels.array))
+        values[atlas.labels.array > 0] = rng.normal(80, 2, np.count_nonzero(atlas.labels.array)) + rng.normal(0, 1)
         values[tuple(front.T)] -= 3 * row.grade_L4L5
         write_image(Image(values, atlas.geometry), folder / "maps" / row.participant_id
                     / f"{row.participant_id}_space-DiscAtlas_T2.nii.gz")
     table.to_csv(folder / "participants.tsv", sep="\t", index=False, na_rep="n/a")
     return folder
-
-
-def click(button):
-    assert button.isEnabled(), f"{button.objectName()} is disabled: {button.toolTip()}"
-    button.click()
-    process()
 
 
 def fill(panel, study, formula="T2 ~ grade_L4L5 + age"):
@@ -64,6 +56,18 @@ def fill(panel, study, formula="T2 ~ grade_L4L5 + age"):
     p.formula, p.permutations, p.contrast = formula, 99, "grade_L4L5" if "grade_L4L5" in formula else ""
     p.tfce = False
     process()
+
+
+def opacity(node):
+    """Return which voxels the display pipeline draws, in the order of the array."""
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+
+    display = node.GetDisplayNode()
+    display.UpdateImageDataPipeline()
+    producer = display.GetOutputImageDataConnection().GetProducer()
+    producer.Update()
+    drawn = vtk_to_numpy(producer.GetOutputDataObject(0).GetPointData().GetScalars())
+    return drawn[:, -1].reshape(node.GetImageData().GetDimensions()[::-1]) > 0
 
 
 def test_an_empty_panel_says_what_each_button_waits_for(panel):
@@ -77,7 +81,7 @@ def test_an_empty_panel_says_what_each_button_waits_for(panel):
 
 def test_every_bound_widget_has_a_parameter(panel):
     bound = {w.property("SlicerParameterName") for w in vars(panel.ui).values()} - {None}
-    assert bound | {"resultMaps", "shownMap", "clusters"} == set(panel._parameterNode.allParameters)
+    assert bound | {"resultMaps", "shownMap", "clusters", "quantity"} == set(panel._parameterNode.allParameters)
 
 
 def test_table_and_maps_are_shown(panel, study):
@@ -90,16 +94,29 @@ def test_table_and_maps_are_shown(panel, study):
 def test_preview_follows_the_formula(panel, study):
     fill(panel, study)
     ui = panel.ui
-    assert "16 people, 3 columns, rank 3" in ui.designLabel.text() and "grade_L4L5 (t)" in ui.designLabel.text()
+    text = ui.designView.toPlainText()
+    assert "16 people, 3 columns, rank 3" in text and "grade_L4L5 (t)" in text
     ui.formulaEdit.setText("T2 ~ grade + C(sex)")
     ui.contrastEdit.setText("")
-    text = ui.designLabel.text()
+    text = ui.designView.toPlainText()
     assert "L5-S1: 16 people" in text and "L1-L2: 16 people" in text and "C(sex)[T.M]" in text
     for formula, words in (("T2 ~ hight", "hight"), ("T2 ~ age +", ""), ("T2 ~ age + age2", "age2"),
                            ("T2 ~ __import__('os')", "")):
         ui.formulaEdit.setText(formula)
         assert not ui.runButton.isEnabled() and "preview" in ui.runButton.toolTip(), formula
-        assert words in ui.designLabel.text()
+        assert words in ui.designView.toPlainText()
+
+
+def test_preview_counts_those_who_have_a_map(panel, study, tmp_path):
+    """The table lists 16, of whom 9 have a map: 9 is what the analysis will have."""
+    import shutil
+
+    for n in range(9):
+        shutil.copytree(study / "maps" / f"sub-{n:02d}", tmp_path / "maps" / f"sub-{n:02d}")
+    fill(panel, study)
+    panel._parameterNode.mapsFolder = tmp_path / "maps"
+    process()
+    assert "9 people, 3 columns, rank 3" in panel.ui.designView.toPlainText()
 
 
 def test_completion_offers_columns(panel, study):
@@ -147,12 +164,30 @@ def test_analysis_results_clusters_plot_and_save(panel, slicer, study, tmp_path)
     assert composite.GetForegroundVolumeID() == node.GetID()
     before = slicer.util.arrayFromVolume(node).copy()
     ui.thresholdSlider.setProperty("value", 3.0)
-    assert node.GetDisplayNode().GetLowerThreshold() == pytest.approx(3.0)
+    shown = opacity(node)
+    assert not shown[np.abs(before) < 2.9].any() and shown[np.abs(before) > 3.1].all()
+    assert (before < -3.1).any(), "the planted effect is negative, and must stay visible"
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), before)
+    # The legend's box shows and changes the legend of the map.
+    legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(node)
+    assert ui.legendCheck.isChecked() == bool(legend and legend.GetVisibility())
+    ui.legendCheck.click()
+    legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(node)
+    assert ui.legendCheck.isChecked() == bool(legend.GetVisibility())
     pfwe = names.index("T2_grade_L4L5_pfwe")
     ui.resultTable.cellClicked.emit(pfwe, 0)
     ui.thresholdSlider.setProperty("value", 0.02)
     assert p.shownMap.GetDisplayNode().GetUpperThreshold() == pytest.approx(0.02, abs=1e-3)
+    # Back on the first map, the slider says what that map hides.
+    ui.resultTable.cellClicked.emit(row, 0)
+    assert ui.thresholdSlider.property("value") == pytest.approx(3.0)
+    # The plot follows the crosshair, too.
+    peak = np.argwhere(before == np.nanmin(before))[0]
+    geometry = mrml.volume_geometry(node)
+    ras = geometry.index_to_world(peak[::-1]) * [-1, -1, 1]
+    slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode").SetCrosshairRAS(*ras)
+    click(ui.plotButton)
+    assert "n = 16" in ui.plotLabel.text()
     # A cluster jumps to its peak and is plotted; its front half of L4-L5 was planted.
     assert ui.clusterTable.rowCount() >= 1
     ui.clusterTable.cellClicked.emit(0, 0)
@@ -160,14 +195,14 @@ def test_analysis_results_clusters_plot_and_save(panel, slicer, study, tmp_path)
     points = {name: pairs for name, pairs, _, _ in panel._results.plot.points()}
     assert any(len(pairs) == 16 for pairs in points.values())
     header = [ui.clusterTable.horizontalHeaderItem(c).text() for c in range(ui.clusterTable.columnCount())]
-    assert ui.clusterTable.item(0, header.index("level")).text() == "L4-L5"
-    assert "_" in ui.clusterTable.item(0, header.index("region")).text() or ui.clusterTable.item(
-        0, header.index("region")).text() == "nucleus"
-    assert float(ui.clusterTable.item(0, header.index("effect")).text()) == pytest.approx(-3, abs=1.5)
+    assert ui.clusterTable.item(0, header.index("Level")).text() == "L4-L5"
+    assert "_" in ui.clusterTable.item(0, header.index("Region")).text() or ui.clusterTable.item(
+        0, header.index("Region")).text() == "nucleus"
+    assert float(ui.clusterTable.item(0, header.index("Effect")).text()) == pytest.approx(-3, abs=1.5)
     p.resultsFolder = tmp_path / "out"
     click(ui.saveButton)
     assert len(list((tmp_path / "out").rglob("*.nii.gz"))) > 3
-    # A saved scene brings maps and clusters back.
+    # A saved scene brings maps, threshold and clusters back.
     slicer.util.saveScene(str(tmp_path / "s.mrb"))
     slicer.mrmlScene.Clear(0)
     process()
@@ -176,6 +211,10 @@ def test_analysis_results_clusters_plot_and_save(panel, slicer, study, tmp_path)
     panel.enter()
     process()
     assert ui.resultTable.rowCount() == len(names) and ui.clusterTable.rowCount() >= 1
+    t_map = slicer.util.getNode("T2_grade_L4L5_t")
+    ui.resultTable.cellClicked.emit(names.index("T2_grade_L4L5_t"), 0)
+    assert ui.thresholdSlider.property("value") == pytest.approx(3.0)
+    np.testing.assert_array_equal(opacity(t_map), shown)
     assert ui.formulaEdit.text() == "T2 ~ grade_L4L5 + age" and "Run the analysis" in ui.plotButton.toolTip()
 
 
@@ -197,6 +236,8 @@ def test_study_button_needs_a_study_and_logs_steps(panel, slicer, tmp_path, monk
     (tmp_path / "participants.tsv").write_text("participant_id\tage\n")
     (tmp_path / "dataset_description.json").write_text(json.dumps({"Name": "empty"}))
     panel._checkCanApply()
+    assert "Type a formula" in ui.studyButton.toolTip()
+    ui.studyFormulaCheck.setChecked(False)
     monkeypatch.setattr(type(panel), "ensurePackages", lambda *a: True)
     click(ui.studyButton)
     wait_until(lambda: not panel.busy, 120)
@@ -215,13 +256,27 @@ def test_missing_packages_show_a_button_that_asks(panel, slicer, monkeypatch):
     assert "pandas" in asked[0] and "MB" in asked[0]
 
 
-def test_screenshots_in_light_and_dark(panel, study, tmp_path):
-    fill(panel, study)
-    folder = tmp_path
+def test_screenshots_in_light_and_dark(panel, study, tmp_path, monkeypatch):
+    """Pictures of the panel; UPDATE_SCREENSHOTS=1 analyzes the people of `make demo` and keeps them in Docs."""
+    folder, cohort = tmp_path, Path(os.environ.get("DEMO_OUTPUT", ROOT / "demo-output")) / "spider-cohort"
     if os.environ.get("UPDATE_SCREENSHOTS"):
-        click(panel.ui.runButton)
-        wait_until(lambda: not panel.busy, 400)
-        panel.ui.clusterTable.cellClicked.emit(0, 0)
+        if not cohort.exists():
+            pytest.skip("run 'make demo' first, or name its folder in DEMO_OUTPUT")
         folder = ROOT / "Docs" / "screenshots"
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "spider-cohort").symlink_to(cohort)
+        p = panel._parameterNode
+        p.participantsFile, p.mapsFolder = Path("spider-cohort/participants.tsv"), Path("spider-cohort/derivatives")
+        p.formula, p.contrast, p.permutations = "nT2w ~ pfirrmann + age + C(sex)", "pfirrmann", 499
+        process()
+        click(panel.ui.runButton)
+        wait_until(lambda: not panel.busy, 900)
+        table = panel.ui.resultTable
+        names = [table.item(r, 0).text() for r in range(table.rowCount())]
+        table.cellClicked.emit(names.index("nT2w_pfirrmann_t"), 0)
+        panel.ui.thresholdSlider.setProperty("value", 2.0)
+        panel.ui.clusterTable.cellClicked.emit(0, 0)
+    else:
+        fill(panel, study)
     for dark, suffix in ((False, ""), (True, "-dark")):
         assert screenshot(panel, folder / f"panel-discstats{suffix}.png", dark).stat().st_size > 5000

@@ -26,6 +26,19 @@ class TestUiFile:
                 assert words.get("toolTip"), f"{widget.get('name')} has no tooltip"
                 assert words.get("accessibleName"), f"{widget.get('name')} has no accessible name"
 
+    def test_sections_and_plots_have_a_tooltip_and_texts_a_name(self, path):
+        for widget in ElementTree.parse(path).iter("widget"):
+            words, kind = properties(widget), widget.get("class")
+            if kind in ("ctkCollapsibleButton", "QWidget", "QProgressBar"):
+                assert words.get("toolTip"), f"{widget.get('name')} has no tooltip"
+            if kind == "QLabel" and not words.get("buddy"):
+                assert words.get("accessibleName") or words.get("text"), f"{widget.get('name')} has no name"
+
+    def test_no_two_widgets_have_one_name_for_screen_readers(self, path):
+        names = [properties(w).get("accessibleName") for w in ElementTree.parse(path).iter("widget")
+                 if w.get("class") in INTERACTIVE]
+        assert len(names) == len(set(names)), [n for n in names if names.count(n) > 1]
+
     def test_every_node_selector_receives_the_scene(self, path):
         tree = ElementTree.parse(path)
         receivers = {c.findtext("receiver") for c in tree.iter("connection")

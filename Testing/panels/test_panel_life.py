@@ -1,0 +1,151 @@
+"""What all three panels must survive: closing the scene, reloading the module, two sets of inputs, a saved scene."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+
+import pytest
+
+from DiscRelaxometryLib import jobs
+from panels.host import close_panel, open_panel, process, wait_until
+
+MODULES = ("DiscRelaxometry", "DiscAtlas", "DiscStats")
+
+
+def slow(progressCallback):
+    """Work that reports once and then does not listen."""
+    progressCallback(0.4, "working")
+    time.sleep(60)
+
+
+def widget_class(name):
+    return getattr(importlib.import_module(name), f"{name}Widget")
+
+
+@pytest.fixture(params=MODULES)
+def module(request):
+    return request.param
+
+
+@pytest.fixture
+def panel(slicer, module):
+    opened = open_panel(widget_class(module))
+    yield opened
+    close_panel(opened)
+    assert not jobs._RUNNING
+
+
+def start_slow(panel):
+    panel.runJob(jobs.Job(f"{__name__}:slow", {}, "Slow work"), lambda result: pytest.fail("no result expected"))
+    child = panel._child
+    wait_until(lambda: "working" in panel.ui.statusLabel.text())
+    return child
+
+
+def test_closing_the_scene_ends_work_and_a_new_scene_works(panel, slicer):
+    child = start_slow(panel)
+    slicer.mrmlScene.Clear(0)
+    process()
+    assert child.process.poll() is not None and not child.folder.exists() and not panel.busy
+    assert "scene was closed" in panel.ui.statusLabel.text()
+    assert panel._parameterNode is not None, "the panel is shown and must work on the new scene"
+    # It can work again at once.
+    start_slow(panel)
+    panel.onCancel()
+    wait_until(lambda: not panel.busy)
+    assert "Cancelled" in panel.ui.statusLabel.text()
+
+
+def test_no_work_can_be_started_twice(panel):
+    start_slow(panel)
+    buttons = [w for w in vars(panel.ui).values() if type(w).__name__ == "QPushButton" and w.isEnabled()]
+    names = {b.objectName() for b in buttons}
+    # Only what touches no node of the running work stays available.
+    assert names <= {"cancelButton", "allButton", "noneButton"}
+    panel.onCancel()
+    wait_until(lambda: not panel.busy)
+
+
+def test_reload_while_working_leaves_no_child_and_no_observer(slicer, module):
+    first = open_panel(widget_class(module))
+    child = start_slow(first)
+    close_panel(first)
+    assert child.process.poll() is not None and not child.folder.exists() and not first.Observations
+    # As Slicer's reload does: the module is imported anew, and a new panel is made.
+    source = importlib.import_module(module)
+    importlib.reload(source)
+    second = open_panel(widget_class(module))
+    assert second._parameterNode is not None and not second.busy
+    close_panel(second)
+    assert not second.Observations
+
+
+def test_opening_and_leaving_many_times_adds_no_node(slicer, module):
+    opened = open_panel(widget_class(module))
+    count = slicer.mrmlScene.GetNumberOfNodes()
+    observers = len(opened.Observations)
+    for _ in range(5):
+        opened.exit()
+        opened.enter()
+    assert slicer.mrmlScene.GetNumberOfNodes() == count and len(opened.Observations) == observers
+    close_panel(opened)
+
+
+def test_nothing_is_asked_said_or_installed_at_start(slicer, module, monkeypatch, caplog):
+    for name in ("errorDisplay", "warningDisplay", "infoDisplay", "confirmOkCancelDisplay", "confirmYesNoDisplay"):
+        monkeypatch.setattr(slicer.util, name, lambda *a, **k: pytest.fail("a message at start"), raising=False)
+    monkeypatch.setattr(slicer.packaging, "pip_ensure", lambda *a, **k: pytest.fail("an installation at start"))
+    with caplog.at_level(logging.WARNING):
+        close_panel(open_panel(widget_class(module)))
+    assert not caplog.records
+
+
+def test_a_scene_loaded_over_another_takes_its_settings(panel, slicer, tmp_path):
+    """Two scenes' worth of inputs: the second scene is added to the first, and its settings win, as in Slicer."""
+    def state():
+        return {name: panel._parameterNode.getValue(name) for name, (kind, _) in
+                panel._parameterNode.allParameters.items() if kind.kind in (int, float, bool)}
+
+    changed = {name: (not value if isinstance(value, bool) else value + 1) for name, value in state().items()}
+    defaults = state()
+    for name, value in changed.items():
+        panel._parameterNode.setValue(name, value)
+    slicer.util.saveScene(str(tmp_path / "second.mrb"))
+    for name, value in defaults.items():
+        panel._parameterNode.setValue(name, value)
+    slicer.util.loadScene(str(tmp_path / "second.mrb"))
+    process()
+    assert state() == changed
+    for widget in vars(panel.ui).values():
+        name = widget.property("SlicerParameterName")
+        if name in changed and hasattr(widget, "isChecked"):
+            assert widget.isChecked() == changed[name], name
+
+
+def test_time_left_is_shown(panel, monkeypatch):
+    child = start_slow(panel)
+    monkeypatch.setattr(type(child), "remaining", lambda self: 42.0)
+    wait_until(lambda: "about 42 s left" in panel.ui.statusLabel.text())
+    assert panel.ui.progressBar.value() == 40
+    panel.onCancel()
+    wait_until(lambda: not panel.busy)
+
+
+def test_cancel_is_quick_by_design(slicer):
+    """Two seconds at most: what a deaf child is given, and how often the panel looks."""
+    from DiscRelaxometryWidgets.panel import POLL_MS
+
+    assert jobs.GRACE + 2 * POLL_MS / 1000 < 2.0
+
+
+def test_the_self_test_of_the_panel_runs_where_there_is_a_window(panel, slicer, module, monkeypatch):
+    opened = []
+    monkeypatch.setattr(slicer.app, "layoutManager", lambda: object())
+    monkeypatch.setattr(slicer.util, "selectModule", opened.append)
+    monkeypatch.setattr(slicer.util, "getModuleWidget", lambda name: panel)
+    test = getattr(importlib.import_module(module), f"{module}Test")("test_the_panel_opens")
+    test.setUp()
+    test.test_the_panel_opens()
+    assert opened == [module]

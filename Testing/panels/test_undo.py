@@ -1,0 +1,149 @@
+"""Undo and redo of the scene, with the panels open: nodes go and come back, and the panels follow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from DiscRelaxometryLib import jobs, mrml
+from DiscRelaxometryLib.image import Geometry, Image
+from panels.host import click, close_panel, open_panel, process
+
+#: Nodes that a user who works with undo enables it for.
+CLASSES = ("vtkMRMLSegmentationNode", "vtkMRMLTableNode", "vtkMRMLScalarVolumeNode")
+
+
+@pytest.fixture
+def undo(slicer):
+    """The scene with undo switched on, as a custom application or a user's startup file does."""
+    scene = slicer.mrmlScene
+    scene.SetUndoOn()
+    for name in CLASSES:
+        default = scene.CreateNodeByClass(name)
+        default.UnRegister(None)
+        default.SetUndoEnabled(True)
+        scene.AddDefaultNode(default)
+    yield scene
+    for name in CLASSES:
+        scene.GetDefaultNodeByClass(name).SetUndoEnabled(False)
+    scene.ClearUndoStack()
+    scene.ClearRedoStack()
+    scene.SetUndoOff()
+
+
+@pytest.fixture
+def panel(slicer):
+    from DiscRelaxometry import DiscRelaxometryWidget
+
+    opened = open_panel(DiscRelaxometryWidget)
+    yield opened
+    close_panel(opened)
+    assert not jobs._RUNNING
+
+
+def labels() -> Image:
+    array = np.zeros((6, 24, 30), np.uint8)
+    array[:, 4:9, 6:24], array[:, 14:19, 6:24] = 11, 12
+    return Image(array, Geometry((30, 24, 6), (1.0, 1.0, 4.0), (0, 0, 0), (0, 0, 1, 1, 0, 0, 0, -1, 0)))
+
+
+def names(panel) -> list[str]:
+    table = panel.ui.discTable
+    return [table.item(r, 0).text() for r in range(table.rowCount())]
+
+
+def settle():
+    """Let the panel notice a change of the segmentation."""
+    from DiscRelaxometryWidgets.relaxometry_panel import SETTLED_MS
+
+    process(SETTLED_MS + 50)
+
+
+def test_renamed_levels_are_undone_and_redone(panel, undo):
+    node = panel._parameterNode.segmentation = mrml.segmentation_from_labels(labels(), "Discs")
+    before = [node.GetSegmentation().GetNthSegment(n).GetColor() for n in range(2)]
+    click(panel.ui.shiftUpButton)
+    assert names(panel) == ["L3-L4", "L4-L5"]
+    undo.Undo()
+    settle()
+    assert panel._parameterNode.segmentation is node and names(panel) == ["L4-L5", "L5-S1"]
+    assert [node.GetSegmentation().GetNthSegment(n).GetColor() for n in range(2)] == before
+    assert mrml.labels_from_segmentation(node).array.max() == 12
+    undo.Redo()
+    settle()
+    assert names(panel) == ["L3-L4", "L4-L5"]
+
+
+def test_an_imported_segmentation_is_undone(panel, undo):
+    panel.ui.importSelector.setCurrentNode(mrml.volume_from_image(labels(), "theirs",
+                                                                  class_name="vtkMRMLLabelMapVolumeNode"))
+    panel._parameterNode.convention = "project"
+    click(panel.ui.importButton)
+    assert names(panel) == ["L4-L5", "L5-S1"]
+    undo.Undo()
+    settle()
+    assert panel._parameterNode.segmentation is None and names(panel) == []
+    assert "Segment the discs" in panel.ui.measureButton.toolTip()
+    click(panel.ui.importButton)
+    assert names(panel) == ["L4-L5", "L5-S1"]
+
+
+def test_measures_are_undone_and_made_again(panel, undo, slicer):
+    panel._parameterNode.segmentation = mrml.segmentation_from_labels(labels(), "Discs")
+    click(panel.ui.measureButton)
+    assert slicer.util.getNodesByClass("vtkMRMLTableNode")
+    undo.Undo()
+    process()
+    assert not slicer.util.getNodesByClass("vtkMRMLTableNode")
+    click(panel.ui.measureButton)
+    assert panel.ui.measuresView.model().rowCount() == 2
+
+
+def test_the_table_follows_edits_made_elsewhere(panel):
+    """Segment Editor, Data module or a script may change the segmentation while the panel is open."""
+    node = panel._parameterNode.segmentation = mrml.segmentation_from_labels(labels(), "Discs")
+    process()
+    volume = float(panel.ui.discTable.item(0, 1).text())
+    segmentation = node.GetSegmentation()
+    segmentation.GetSegment("L4L5").SetColor(1.0, 0.0, 0.0)
+    settle()
+    from PySide6 import QtCore
+
+    color = panel.ui.discTable.item(0, 0).data(QtCore.Qt.DecorationRole)
+    assert (color.red(), color.green(), color.blue()) == (255, 0, 0)
+    segmentation.RemoveSegment("L5S1")
+    settle()
+    assert names(panel) == ["L4-L5"] and float(panel.ui.discTable.item(0, 1).text()) == pytest.approx(volume)
+
+
+def test_an_atlas_panel_outlives_undo(slicer, undo):
+    from DiscAtlas import DiscAtlasWidget
+
+    panel = open_panel(DiscAtlasWidget)
+    try:
+        click(panel.ui.showAtlasButton)
+        assert panel.ui.peopleTable.rowCount() == 1
+        undo.Undo()
+        process()
+        assert panel.ui.peopleTable.rowCount() == 0
+        undo.Redo()
+        process()
+        assert panel.ui.peopleTable.rowCount() == 1
+    finally:
+        close_panel(panel)
+
+
+def test_another_tools_segmentation_is_used_as_it_is(panel):
+    """Names of segments that other tools give are understood without an import."""
+    node = mrml.segmentation_from_labels(labels(), "theirs")
+    for segment, name in (("L4L5", "disc_L4_L5"), ("L5S1", "IVD L5/S1")):
+        part = node.GetSegmentation().GetSegment(segment)
+        part.SetName(name)
+        part.RemoveTag(part.GetTerminologyEntryTagName())
+    panel._parameterNode.segmentation = node
+    process()
+    assert names(panel) == ["disc_L4_L5", "IVD L5/S1"] and panel.ui.measureButton.isEnabled()
+    click(panel.ui.measureButton)
+    assert panel.ui.measuresView.model().rowCount() == 2
+    click(panel.ui.shiftUpButton)
+    assert names(panel) == ["L3-L4", "L4-L5"]
