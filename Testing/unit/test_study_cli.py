@@ -27,7 +27,8 @@ def test_every_verb_and_option_has_help():
     from DiscStatsLib.cli_app import build_app
 
     command = get_command(build_app())
-    assert set(command.commands) == {"run", "validate", "status", "report", "simulate", "segment", "maps"}
+    assert set(command.commands) == {"run", "validate", "status", "report", "simulate", "segment", "maps",
+                                     "export-dicom", "mixed", "agreement"}
     for verb in command.commands.values():
         assert verb.help
         assert all(getattr(p, "help", "") for p in verb.params), verb.name
