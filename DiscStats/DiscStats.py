@@ -259,11 +259,12 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         from DiscStatsLib.study_tables import long_frame
 
         people = self.participants(participants)
-        known = Table("participants", list(people.columns), people.to_dict("records"))
+        known = Table("participants", [(name,) for name in people.columns], people.to_dict("records"))
         variables = [*parse_formula(formula).names, *([slope] if slope else [])]
         fit = fit_mixed(long_frame(_table(table).rows, known, variables), formula, slope=slope, missing="drop")
         with base.all_or_nothing():
-            nodes = {t.name: base.table_node(t, f"Mixed model {t.name}") for t in (fit.fixed, fit.variances)}
+            nodes = {name: base.table_node(table, f"Mixed model {name}")
+                     for name, table in (("fixed", fit.fixed), ("variances", fit.variances))}
             nodes["variances"].SetDescription(" ".join([f"{fit.n} rows of {fit.people} people.", *fit.notes]))
         return nodes
 

@@ -44,6 +44,7 @@ _OPTIONS = {
     "permutations": "Permutations of the group analysis.",
     "seed": "Seed.",
     "missing": "Voxels to analyze: available (half of the people have them) or complete.",
+    "sensitivity": "Repeat the analysis on some people: a rule such as 'field_T == 1.5'.",
     "session": "BIDS session, such as ses-01.",
     "on_error": "skip a person that fails, or stop.",
     "dry_run": "Say what would be done, and do nothing.",
@@ -85,15 +86,15 @@ def run(study: Path, formula: str = "", contrast: str = "", output: Path | None 
         gpu: bool = False, maps: str = "", levels: str = "", analysis: str = "main", segmentation: str = "auto",
         registration: str = "coordinates", template: str = "shipped", t1rho_model: str = "mono2",
         t2_model: str = "mono2", estimator: str = "nlls", permutations: int = 2000, seed: int = 1,
-        missing: str = "available", session: str = "", on_error: str = "skip", dry_run: bool = False,
-        verify: bool = False) -> None:
+        missing: str = "available", sensitivity: str = "", session: str = "", on_error: str = "skip",
+        dry_run: bool = False, verify: bool = False) -> None:
     """Run a whole study: segmentation, maps, atlas, statistics, report. Run it again to resume."""
     from .runner import run_study
 
     settings = {"contrast": contrast, "analysis": analysis, "segmentation": segmentation, "seed": seed,
                 "registration": registration, "template": template, "t1rho_model": t1rho_model, "t2_model": t2_model,
                 "estimator": estimator, "permutations": permutations, "session": session, "on_error": on_error,
-                "missing": missing, "maps": tuple(filter(None, maps.split(",")))}
+                "missing": missing, "sensitivity": sensitivity, "maps": tuple(filter(None, maps.split(",")))}
     if levels:
         settings["levels"] = tuple(levels.split(","))
     with progress_bar() as callback:

@@ -14,7 +14,7 @@ from .figures_maps import Look, atlas_figure
 from .report import Figure, Notes, Section, TableBlock
 from .report_people import save
 from .steps import Context
-from .steps_analysis import first_term
+from .steps_analysis import SENSITIVITY, first_term
 from .steps_group import read_rows
 from .steps_person import context_atlas
 
@@ -44,6 +44,52 @@ def parametric_maps(context: Context, folder: Path, analysis: str) -> list[Secti
         clusters.add(TableBlock(table, f"{', '.join(facts['maps'])}: clusters (formed at uncorrected p < 0.001)", 12,
                                 f"group/{step}/{facts['clusters']}"))
     return [maps, clusters]
+
+
+def sensitivity(context: Context, analysis: str) -> Section | None:
+    """Return the analysis of some people beside that of everyone."""
+    steps = [f"analysis-{analysis}", f"analysis-{analysis}{SENSITIVITY}"]
+    if not analysis or any(s not in context.records for s in steps):
+        return None
+    rule = context.settings.sensitivity
+    section = Section("Sensitivity analysis", "sensitivity",
+                      lead=f"The same analysis on the people for whom '{rule}' holds, beside that of everyone. The "
+                           "analysis of everyone is the main result; this one shows how far it depends on the others.")
+    left_out = [n for n in context.records[steps[1]].notes if n.startswith("Left out by the rule")]
+    section.add(Notes([("note", n) for n in left_out]))
+    for key, contrast, both in _pairs(context, steps):
+        section.add(TableBlock(_beside(context, steps, key, contrast, both), f"{key} and {contrast}, by level"))
+    return section
+
+
+def _pairs(context: Context, steps: list[str]):
+    """Yield map, contrast and the facts of both analyses."""
+    found = [{(key, contrast): facts for facts in context.records[step].facts.values() for key in facts["maps"]
+              for contrast in facts["contrasts"]} for step in steps]
+    for key, contrast in found[0]:
+        if (key, contrast) in found[1]:
+            yield key, contrast, [f[key, contrast] for f in found]
+
+
+def _beside(context: Context, steps: list[str], key: str, contrast: str, both: list[dict]) -> Table:
+    shown = ("median r", "smallest p", "smallest p (TFCE)")
+    names = [f"{name}, {who}" for name in (*shown, "smallest cluster p") for who in ("everyone", "rule")]
+    table = Table("sensitivity", [Column("level"), *(Column(n) for n in names)])
+    labels, rows = context_atlas(context).labels, {}
+    for step, facts, who in zip(steps, both, ("everyone", "rule")):
+        images = read_stats(context, step, f"{key}_{contrast}", facts["stats"])
+        part = summary(contrast, labels, images.get("r", images.get("eta2")), images.get("pfwe"), images.get("p"),
+                       context.settings.alpha, images.get("ptfce"))
+        clusters = [r for r in read_rows(context.output_of(step, facts["clusters"])).rows
+                    if r.get("quantity") == key and r.get("contrast") == contrast]
+        for row in part.rows:
+            place = rows.setdefault(row["level"], {"level": row["level"]})
+            place |= {f"{name}, {who}": row.get(name) for name in shown}
+            place[f"smallest cluster p, {who}"] = min((_p(r, n) for r in clusters if r["level"] == row["level"]
+                                                       for n in ("p_extent", "p_mass")), default=None)
+    table.rows = list(rows.values())
+    table.columns = [c for c in table.columns if any(r.get(c.name) is not None for r in table.rows)]
+    return table
 
 
 def _readable(table: Table) -> Table:

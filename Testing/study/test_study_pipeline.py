@@ -23,6 +23,8 @@ from cohort_phantom import NUCLEUS_T1RHO, make_spine_study
 for library in ("jinja2", "matplotlib", "pandas", "patsy"):
     pytest.importorskip(library)
 GRADES = (1, 2, 3, 4, 5, 2)
+SETTINGS = {"levels": ("L4-L5",), "permutations": 200, "analysis": "grade",
+            "sensitivity": "participant_id != sub-06"}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(study):
-    return run_study(study, "pfirrmann", levels=("L4-L5",), permutations=200, analysis="grade")
+    return run_study(study, "pfirrmann", **SETTINGS)
 
 
 def output(study, name):
@@ -78,13 +80,14 @@ def test_report_says_that_signal_is_not_t2(run):
     text = run.report.read_text(encoding="utf-8")
     assert "It is not T2" in text
     for title in ("Study overview", "Warnings", "Segmentation", "Map quality", "Registration quality",
-                  "Group mean maps", "Parametric maps", "Clusters", "Region statistics", "Methods"):
+                  "Group mean maps", "Parametric maps", "Clusters", "Sensitivity analysis", "Region statistics",
+                  "Methods"):
         assert f">{title}" in text
 
 
 def test_nothing_is_done_twice_and_report_alone_works(run, study):
     before = run.report.read_bytes()
-    again = run_study(study, "pfirrmann", levels=("L4-L5",), permutations=200, analysis="grade")
+    again = run_study(study, "pfirrmann", **SETTINGS)
     assert {o.state for o in again.outcomes} == {"current"}
     assert report_only(study).read_bytes() == before
 
@@ -153,3 +156,19 @@ def test_agreement_of_two_tables(run, study, tmp_path):
     rows = {r["measure"]: r for r in table.rows}
     assert rows["bias"]["value"] == pytest.approx(-2.5) and rows["bias"]["unit"] == "ms"
     assert rows["bias"]["data"] == "SIMULATED" and len(unmatched) <= 1
+
+
+def test_sensitivity_analysis_stands_beside_the_main_one(run, study):
+    folder = output(study, "group/prov")
+    facts = {name: json.loads((folder / f"step-analysis-grade{name}_prov.json").read_text(encoding="utf-8"))
+             for name in ("", "-sensitivity")}
+    people = {name: next(iter(f["facts"].values()))["people"] for name, f in facts.items()}
+    assert set(people[""]) - set(people["-sensitivity"]) == {"sub-06"}
+    assert "Left out by the rule 'participant_id != sub-06': sub-06." in facts["-sensitivity"]["notes"]
+    assert "smallest cluster p, rule" in run.report.read_text(encoding="utf-8")
+
+
+def test_mixed_models_of_the_regions_are_made(run, study):
+    # One level only: everyone has one disc, and a random person can not be told from error.
+    record = json.loads(output(study, "group/prov/step-models_prov.json").read_text(encoding="utf-8"))
+    assert any("one row only" in n for n in record["notes"])
