@@ -54,6 +54,7 @@ _OPTIONS = {
     "confidence": "Confidence image to write.",
     "engine": "auto, onnx or torch.",
     "kind": "T1rho or T2.",
+    "align": "Alignment of the echoes: auto, on or off.",
     "times": "Times in ms, comma-separated; replaces the sidecar's.",
     "sites": "1, or 2: every third person then comes from a second site.",
     "null": "Shuffle the participants' variables, so that nothing is related to the images.",
@@ -179,14 +180,14 @@ def segment(image: Path, labels: Path, confidence: Path | None = None, engine: s
 
 
 def maps(series: list[Path], output: Path = Path("maps"), kind: str = "T1rho", times: str = "", model: str = "mono2",
-         estimator: str = "nlls") -> None:
+         estimator: str = "nlls", align: str = "auto") -> None:
     """Fit T1rho or T2 maps of one echo series."""
     from DiscRelaxometryLib.image import write_image
 
     from .steps_maps import fit_files
 
     given = [float(t) for t in times.split(",")] if times else None
-    _, fit = fit_files(series, kind, model, estimator, "auto", times_ms=given)
+    _, fit = fit_files(series, kind, model, estimator, align, times_ms=given)
     for key, image in fit.images().items():
         print(write_image(image, output / f"{key}.nii.gz"))
 

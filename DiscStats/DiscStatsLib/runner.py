@@ -14,7 +14,6 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from DiscRelaxometryLib.atomic import write_json
 from DiscRelaxometryLib.errors import Cancelled, StudyError
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 from DiscRelaxometryLib.tables import Column, Table
@@ -22,6 +21,7 @@ from DiscRelaxometryLib.tables import Column, Table
 from . import provenance
 from .steps import Outcome, Step, record_path, run_steps
 from .study import Study
+from .study_bids import describe_results
 from .study_settings import Settings, make_settings
 from .study_simulated import label_results
 from .study_validate import Finding, validate
@@ -159,7 +159,7 @@ def run_study(path, formula: str = "", *, processes: int = 1, scheduler: str = "
     run.missing.update(excluded)
     with nullcontext() if dry_run else _exclusive(study) as lock:
         if not dry_run:
-            _describe(study, settings)
+            describe_results(study, settings)
         cluster = {"scheduler": scheduler, "processes": min(processes, len(ids)), "keep": [lock] if lock else []}
         if memory_gb:
             cluster["memory_gb"] = memory_gb
@@ -273,19 +273,6 @@ def last_settings(study: Study) -> Settings:
     if not path.exists():
         raise StudyError("The study was not run yet: use 'disc-relaxometry run' first.", anchor="study-run")
     return make_settings(**json.loads(path.read_text(encoding="utf-8")))
-
-
-def _describe(study: Study, settings: Settings) -> None:
-    """Write what the results folder is (BIDS derivative) and the settings it was made with."""
-    write_json(study.output / "settings.json", {k: v for k, v in settings.to_dict().items() if k != "threads"})
-    name = str(study.description.get("Name") or "Lumbar disc study")
-    described = {"Name": f"{name}: DiscRelaxometry results", "BIDSVersion": "1.10.0", "DatasetType": "derivative",
-                 "GeneratedBy": [{"Name": "DiscRelaxometry", "Version": provenance.project_version()}]}
-    if study.description.get("License"):
-        described["License"] = study.description["License"]
-    if study.simulated:
-        described["Simulated"] = True
-    write_json(study.output / "dataset_description.json", described)
 
 
 def read_before(study: Study) -> set[Path]:
