@@ -238,44 +238,6 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
             written.append(path)
         return written
 
-    # ------------------------------------------------------------ tables of discs and regions
-
-    def mixedModel(self, table, participants, formula, slope=None):
-        """Fit a mixed model (random person) to a table of discs or regions; return a dict of two table nodes.
-
-        Parameters
-        ----------
-        table : vtkMRMLTableNode, Table or path
-            One row a disc or region, with ``participant_id`` and ``level``.
-        participants : vtkMRMLTableNode, path or pandas.DataFrame
-        formula : str
-            Such as ``mean ~ pfirrmann + C(level) + age + C(sex)``.
-        slope : str, optional
-            Variable whose effect varies between people too.
-        """
-        from DiscRelaxometryLib.tables import Table
-        from DiscStatsLib.formula import parse_formula
-        from DiscStatsLib.mixed import fit_mixed
-        from DiscStatsLib.study_tables import long_frame
-
-        people = self.participants(participants)
-        known = Table("participants", [(name,) for name in people.columns], people.to_dict("records"))
-        variables = [*parse_formula(formula).names, *([slope] if slope else [])]
-        fit = fit_mixed(long_frame(_table(table).rows, known, variables), formula, slope=slope, missing="drop")
-        with base.all_or_nothing():
-            nodes = {name: base.table_node(table, f"Mixed model {name}")
-                     for name, table in (("fixed", fit.fixed), ("variances", fit.variances))}
-            nodes["variances"].SetDescription(" ".join([f"{fit.n} rows of {fit.people} people.", *fit.notes]))
-        return nodes
-
-    def agreement(self, first, second, value="mean", on=()):
-        """Return a table node: bias, limits of agreement, concordance and ICC of one column of two tables."""
-        from DiscStatsLib.study_tables import compare_tables
-
-        table, _unmatched = compare_tables(_table(first), _table(second), value, on)
-        with base.all_or_nothing():
-            return base.table_node(table, f"Agreement of {value}")
-
     # ------------------------------------------------------------ groups and single persons
 
     def zScore(self, volumeNode, referenceMaps):
@@ -337,16 +299,6 @@ def _image(source):
     if isinstance(source, (str, os.PathLike)):
         return read_image(source)
     return base.image_from_volume(source)
-
-
-def _table(source):
-    """Return a table node, path or Table as Table; cells that are numbers become float."""
-    from DiscRelaxometryLib.tables import Table
-    from DiscStatsLib.steps_group import read_rows
-
-    if isinstance(source, Table):
-        return source
-    return base.table_from_node(source) if hasattr(source, "GetTable") else read_rows(Path(source))
 
 
 def _images(maps):

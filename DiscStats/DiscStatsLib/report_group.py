@@ -52,7 +52,8 @@ def mean_maps(context: Context, folder: Path) -> Section | None:
         return None
     atlas = context_atlas(context)
     section = Section("Group mean maps", "means", lead="Mean and standard deviation over people at each atlas voxel. "
-                      "Sagittal views have the front of the body at the left.")
+                      "Sagittal views have the front of the body (A) at the left, transverse views at the top, with "
+                      "the patient's right (R) at the left; they run through the middle of each disc's height.")
     for key in maps_in_atlas(context):
         images = {n: read_image(context.output_of("means", f"stat-{n}_{key}.nii.gz")) for n in ("mean", "sd", "n")}
         count = int(np.nanmax(images["n"].array))
@@ -114,7 +115,8 @@ def _models(context: Context, key: str) -> list:
                   for r in rows]
     text = ("Linear mixed model of the discs' region means: the formula, the level, and a random person, so that the "
             "discs of one person are not taken for independent. p is of each test alone, not corrected for the others.")
-    notes = [Paragraph(n, small=True) for n in dict.fromkeys(r["notes"] for r in rows) if n not in ("", "n/a")]
+    notes = [Paragraph(n, small=True) for n in dict.fromkeys(f"{r['region'].replace('_', ' ')}: {r['notes']}"
+                                                             for r in rows if r["notes"] not in ("", "n/a"))]
     return [TableBlock(table, f"{key}: mixed models", 40, "group/mixed_models.tsv"), Paragraph(text, small=True),
             *notes]
 

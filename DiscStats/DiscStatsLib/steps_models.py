@@ -10,6 +10,7 @@ from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.tables import Column, Table
 
 from .steps import Context, Step
+from .steps_analysis import first_term
 from .steps_group import maps_in_atlas, read_rows
 from .study_tables import long_frame
 from .study_validate import formula_variables
@@ -55,8 +56,10 @@ def _model(context: Context, key: str, region: str, rows: list[dict]) -> list[di
     several = frame["level"].nunique() > 1 and "level" not in formula_variables(right)
     fit = fit_mixed(frame, f"mean ~ {right}{' + C(level)' if several else ''}", missing="drop")
     shown = [r for r in fit.fixed.rows if "level" not in r["term"] and r["term"].lower() != "intercept"]
+    # The term of interest first, as the formula has it.
+    shown.sort(key=lambda r: first_term(right) not in r["term"])
     return [{"map": key, "region": region, "discs": fit.n, "people": fit.people, "icc": fit.icc,
-             "unit": rows[0].get("unit", ""), "notes": " ".join(fit.notes),
+             "unit": rows[0].get("unit", ""), "notes": " ".join(fit.notes) or None,
              **{n: r[n] for n in ("term", "estimate", "low", "high", "p")}} for r in shown]
 
 

@@ -59,7 +59,9 @@ def cli(*arguments) -> Tree:
 def run_verbs(options) -> Path:
     """Call the verbs one after the other and print what each costs."""
     study, n = options.work / "study", options.people
-    common = ("--processes", options.processes, "--permutations", options.permutations)
+    people = [first_person(n, k) for k in range(1, options.only + 1)]
+    common = ("--processes", options.processes, "--permutations", options.permutations,
+              *(word for person in people for word in ("--person", person)))
     verbs = [("run", study, "--formula", "odi + age + C(sex)", "--analysis", "odi", *common),
              ("run", study, "--formula", GRADE, "--analysis", "grade", *common),
              ("run", study, "--formula", GRADE, "--analysis", "grade", *common),
@@ -72,17 +74,18 @@ def run_verbs(options) -> Path:
     rows = []
     for verb in verbs:
         load, tree = os.getloadavg()[0], cli(*verb)
-        words = " ".join(str(v) for v in verb if v != study).replace(str(options.work), "FOLDER")
+        shown = [str(v) for v in verb if v not in (study, "--person") and not str(v).startswith("sub-")]
+        words = " ".join(shown).replace(str(options.work), "FOLDER")
         rows.append((f"`{words}`", f"{tree.wall:.0f}", f"{tree.cpu:.0f}", f"{tree.peak_mb / 1000:.2f}", f"{load:.1f}"))
         print(f"{words}: {tree.wall:.0f} s", file=sys.stderr, flush=True)
-    table(f"The verbs, {n} people", ("verb", "s by the clock", "s of processor time",
+    table(f"The verbs, {options.only or n} people", ("verb", "s by the clock", "s of processor time",
                                      "peak memory of all processes, GB", "load at the start"), rows)
     return study
 
 
-def first_person(count: int) -> str:
-    """Return the id of the first person of a simulated study of so many."""
-    return f"sub-{1:0{max(2, len(str(count)))}d}"
+def first_person(count: int, number: int = 1) -> str:
+    """Return the id of a person of a simulated study of so many."""
+    return f"sub-{number:0{max(2, len(str(count)))}d}"
 
 
 def check_labels(study: Path) -> None:
@@ -224,6 +227,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--people", type=int, default=31)
+    parser.add_argument("--only", type=int, default=0, help="run these first people of them; 0 for all")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--permutations", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)

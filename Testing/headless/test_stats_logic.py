@@ -199,26 +199,3 @@ def test_self_test_of_the_module(slicer):
     case = module.DiscStatsTest("test_effect_is_found_where_it_was_put")
     case.setUp()
     case.test_effect_is_found_where_it_was_put()
-
-
-def test_mixed_model_and_agreement_as_table_nodes(slicer):
-    from DiscRelaxometryLib.tables import Column, Table
-
-    rng = np.random.default_rng(3)
-    people = [f"sub-{n:02d}" for n in range(12)]
-    grades = {p: {"L4-L5": int(g), "L5-S1": int(h)} for p, (g, h) in zip(people, rng.integers(1, 6, (12, 2)))}
-    rows = [{"participant_id": p, "level": level, "mean": 150 - 20 * grade + 3 * n + rng.normal(0, 0.5)}
-            for n, p in enumerate(people) for level, grade in grades[p].items()]
-    table = base.table_node(Table("discs", [Column("participant_id"), Column("level"), Column("mean", "ms")], rows),
-                            "discs")
-    participants = pd.DataFrame([{"participant_id": p, "pfirrmann_L4L5": g["L4-L5"], "pfirrmann_L5S1": g["L5-S1"]}
-                                 for p, g in grades.items()])
-    logic = DiscStatsLogic()
-    nodes = logic.mixedModel(table, participants, "mean ~ pfirrmann + C(level)")
-    fixed = {r["term"]: r["estimate"] for r in base.table_from_node(nodes["fixed"]).rows}
-    assert fixed["pfirrmann"] == pytest.approx(-20, abs=0.5)
-    assert "12 people" in nodes["variances"].GetDescription()
-    other = Table("again", [Column("participant_id"), Column("level"), Column("mean", "ms")],
-                  [{**r, "mean": r["mean"] - 4.0} for r in rows])
-    bias = base.table_from_node(logic.agreement(table, other)).rows[0]
-    assert (bias["measure"], bias["unit"]) == ("bias", "ms") and bias["value"] == pytest.approx(4.0)
