@@ -19,8 +19,9 @@ CITATIONS = {
         "Winkler AM, Ridgway GR, Webster MA, Smith SM, Nichols TE. Permutation inference for the general linear model. "
         "NeuroImage 2014;92:381-397. doi:10.1016/j.neuroimage.2014.01.060",
     "TFCE":
-        "Smith SM, Nichols TE. Threshold-free cluster enhancement: addressing problems of smoothing, threshold dependence "
-        "and localisation in cluster inference. NeuroImage 2009;44:83-98. doi:10.1016/j.neuroimage.2008.03.061",
+        "Smith SM, Nichols TE. Threshold-free cluster enhancement: addressing problems of smoothing, threshold "
+        "dependence and localisation in cluster inference. NeuroImage 2009;44:83-98. "
+        "doi:10.1016/j.neuroimage.2008.03.061",
     "mixed models":
         "Laird NM, Ware JH. Random-effects models for longitudinal data. Biometrics 1982;38:963-974. Fitted by "
         "statsmodels: Seabold S, Perktold J. Proc 9th Python in Science Conf 2010.",
@@ -87,8 +88,8 @@ def _paragraphs(context: Context, analysis: str) -> list[str]:
         if settings.sensitivity:
             texts.append(f"The analysis was repeated on the people for whom {settings.sensitivity}.")
     if "models" in context.records:
-        texts.append("Region means of the discs were analyzed by linear mixed models (restricted maximum likelihood) with "
-                     "the same terms, the disc level as a factor, and a random intercept of the person.")
+        texts.append("Region means of the discs were analyzed by linear mixed models (restricted maximum likelihood) "
+                     "with the same terms, the disc level as a factor, and a random intercept of the person.")
     return texts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
 import json
@@ -315,7 +316,13 @@ def _exclusive(study: Study) -> Iterator[int]:
                 raise StudyError("Another run is working on this study: wait for it, or stop it.", anchor="study-run")
             time.sleep(0.1)
         provenance.remove_partials(study.output)
-        yield stream.fileno()
+        try:
+            yield stream.fileno()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise StudyError("The disk is full: free some space and run again; finished steps are kept.",
+                             anchor="study-run") from error
 
 
 def _locked(stream) -> bool:
