@@ -179,12 +179,9 @@ def atlas_figure(columns: Mapping[str, tuple[Image, Look]], labels: Image, level
                     spine.set_visible(False)
             if n == 0:
                 axes[row, 0].set_ylabel(level, rotation=0, ha="right", va="center", weight="bold")
-        axes[0, 2 * n].set_title("sagittal", fontsize=8, weight="normal", color="#5b6b7a")
-        axes[0, 2 * n + 1].set_title("transverse", fontsize=8, weight="normal", color="#5b6b7a")
-        for axis, letter, x, y in ((axes[0, 2 * n], "A", -0.02, 0.5), (axes[0, 2 * n], "P", 1.02, 0.5),
-                                   (axes[0, 2 * n + 1], "R", -0.02, 0.5), (axes[0, 2 * n + 1], "L", 1.02, 0.5)):
-            axis.text(x, y, letter, transform=axis.transAxes, fontsize=7, color="#5b6b7a", va="center",
-                      ha="right" if x < 0 else "left")
+        for axis, title_of_view in ((axes[0, 2 * n], "A \N{LEFTWARDS ARROW} sagittal \N{RIGHTWARDS ARROW} P"),
+                                    (axes[0, 2 * n + 1], "R \N{LEFTWARDS ARROW} transverse \N{RIGHTWARDS ARROW} L")):
+            axis.set_title(title_of_view, fontsize=8, weight="normal", color="#5b6b7a")
         bar = figure.colorbar(ScalarMappable(Normalize(look.low, look.high), cmap), ax=axes[:, 2 * n: 2 * n + 2],
                               orientation="horizontal", shrink=0.75, aspect=32, pad=0.02)
         bar.set_label(f"{title}: {look.legend}" if look.legend else title)
