@@ -336,9 +336,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         """
         from DiscRelaxometryLib import pipeline
 
-        if maps is not None and not isinstance(maps, dict):
-            maps = {node.GetAttribute(mrml.ATTRIBUTE + "Quantity") or node.GetName(): node for node in maps}
-        maps = {key: node for key, node in (maps or {}).items() if key != "status"}
+        maps = mrml.volumes_by_quantity(maps)
         reference = referenceNode or next(iter(maps.values()), None)
         labels = mrml.labels_from_segmentation(segmentationNode, reference)
         images = {key: mrml.image_from_volume(node) for key, node in maps.items()}
@@ -357,15 +355,21 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         return [mrml.table_from_node(node).write(Path(folder) / f"{node.GetName().replace(' ', '_')}.tsv")
                 for node in nodes]
 
+    def exportDicom(self, folder, maps=None, segmentationNode=None, source=None, progressCallback=None, **settings):
+        """Write DICOM Parametric Maps (maps as for :meth:`measure`) and a Segmentation; return the paths.
+
+        `source`: DICOM folder whose study the files join; settings are those of ``dicom_export.export_study``.
+        """
+        from DiscRelaxometryLib.dicom_export import export_study
+
+        images = {key: mrml.image_from_volume(node) for key, node in mrml.volumes_by_quantity(maps).items()}
+        grid = next((image.geometry for image in images.values()), None)
+        labels = mrml.labels_from_segmentation(segmentationNode, grid) if segmentationNode else None
+        return export_study(folder, images, labels, source, progressCallback=progressCallback or silent, **settings)
+
     def discPositions(self, segmentationNode):
         """Return the center of each disc in RAS mm, by segment ID."""
-        centers = {}
-        segmentation = segmentationNode.GetSegmentation()
-        for index in range(segmentation.GetNumberOfSegments()):
-            segmentId = segmentation.GetNthSegmentID(index)
-            center = segmentationNode.GetSegmentCenterRAS(segmentId)
-            if center is not None:
-                centers[segmentId] = tuple(center)
+        centers = mrml.segment_centers(segmentationNode)
         if not centers:
             raise SegmentationError(_("The segmentation is empty."), anchor="unknown-labels")
         return centers

@@ -132,31 +132,58 @@ def _body(series: EchoSeries) -> Image:
 
 
 def _register(series: EchoSeries, n: int, body: Image) -> sitk.Euler3DTransform:
-    """Return the rigid transform from the first echo's points to echo `n`'s."""
-    transform = sitk.Euler3DTransform()
-    transform.SetCenter(_points(body).mean(axis=0).tolist())
-    voxels = body.array.size
-    finest = min(series.geometry.spacing)
-    for scale in (2.0, 1.0):
-        # Smoothing: a millimeter, or two thirds of a voxel where voxels are large.
-        fixed, moving = (_edges(series.echo(m), scale * max(1.0, finest / 1.5)) for m in (0, n))
-        method = sitk.ImageRegistrationMethod()
-        method.SetMetricAsMattesMutualInformation(32)
-        method.SetMetricSamplingStrategy(method.RANDOM)
-        method.SetMetricSamplingPercentage(min(1.0, _SAMPLES / voxels), _SEED)
-        method.SetInterpolator(sitk.sitkLinear)
-        method.SetOptimizerAsRegularStepGradientDescent(learningRate=0.5 * scale * max(1.0, finest), minStep=1e-3,
-                                                        numberOfIterations=40, gradientMagnitudeTolerance=1e-8)
-        method.SetOptimizerScalesFromPhysicalShift()
-        method.SetInitialTransform(transform, inPlace=True)
-        try:
-            with one_thread():
-                method.Execute(fixed, moving)
-        except RuntimeError as error:
-            raise RegistrationError(f"Echo {n} ({series.times_ms[n]:g} ms) can not be aligned to the first: they "
-                                    "hardly overlap or one is empty. Check the series, or use alignment mode off.",
-                                    anchor="alignment") from error
-    return sitk.Euler3DTransform(transform)
+    """Return the rigid transform from the first echo's points to echo `n`'s, or the identity where nothing is better.
+
+    The descent follows samples of the voxels and can go astray where an echo has little signal left; its result counts
+    only if the mutual information of all voxels is higher than without any motion.
+    """
+    finest = max(1.0, min(series.geometry.spacing))
+    still = sitk.Euler3DTransform()
+    still.SetCenter(_points(body).mean(axis=0).tolist())
+    # Smoothing: a millimeter, or two thirds of a voxel where voxels are large.
+    edges = {scale: [_edges(series.echo(m), scale * max(1.0, min(series.geometry.spacing) / 1.5)) for m in (0, n)]
+             for scale in (2.0, 1.0)}
+    try:
+        with one_thread():
+            base = _similarity(edges[1.0], still)
+            for scales, step in (((2.0, 1.0), 0.5), ((1.0,), 0.1)):
+                found = sitk.Euler3DTransform(still)
+                for scale in scales:
+                    _descend(edges[scale], found, step * scale * finest, body.array.size)
+                if _similarity(edges[1.0], found) > base:
+                    return found
+    except RuntimeError as error:
+        raise RegistrationError(f"Echo {n} ({series.times_ms[n]:g} ms) can not be aligned to the first: they "
+                                "hardly overlap or one is empty. Check the series, or use alignment mode off.",
+                                anchor="alignment") from error
+    return still
+
+
+def _method(images: list[sitk.Image], transform: sitk.Transform) -> sitk.ImageRegistrationMethod:
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(32)
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetInitialTransform(transform, inPlace=True)
+    if min(images[0].GetSize()) < 4:  # ITK's gradient filter needs four voxels along each axis
+        method.MetricUseFixedImageGradientFilterOff()
+        method.MetricUseMovingImageGradientFilterOff()
+    return method
+
+
+def _similarity(images: list[sitk.Image], transform: sitk.Transform) -> float:
+    """Return the mutual information (nats, larger is better) of all voxels."""
+    return -_method(images, sitk.Euler3DTransform(transform)).MetricEvaluate(*images)
+
+
+def _descend(images: list[sitk.Image], transform: sitk.Euler3DTransform, step: float, voxels: int) -> None:
+    """Improve a transform in place by gradient descent on samples of the voxels; `step` is its first one, in mm."""
+    method = _method(images, transform)
+    method.SetMetricSamplingStrategy(method.RANDOM)
+    method.SetMetricSamplingPercentage(min(1.0, _SAMPLES / voxels), _SEED)
+    method.SetOptimizerAsRegularStepGradientDescent(learningRate=step, minStep=1e-3, numberOfIterations=40,
+                                                    gradientMagnitudeTolerance=1e-8)
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.Execute(*images)
 
 
 def _edges(image: Image, sigma: float) -> sitk.Image:

@@ -36,7 +36,8 @@ _UNIT_MEANINGS = {"ms": "millisecond", "1": "no units", "[arb'U]": "arbitrary un
 
 def export_study(folder: str | os.PathLike, maps: Mapping[str, Image], labels: Image | None = None,
                  source: str | os.PathLike | Iterable | None = None, subject: str = "anonymous",
-                 algorithm: str | None = None, progressCallback: ProgressCallback = silent) -> list[Path]:
+                 algorithm: str | None = None, simulated: bool = False,
+                 progressCallback: ProgressCallback = silent) -> list[Path]:
     """Export maps and a segmentation into one study.
 
     Parameters
@@ -53,6 +54,8 @@ def export_study(folder: str | os.PathLike, maps: Mapping[str, Image], labels: I
         Patient ID of the synthetic study, where there is no source.
     algorithm : str, optional
         Name of the algorithm that made the segmentation; without it the segments are coded as manual.
+    simulated : bool
+        Say so in the series descriptions and, without a source, in the patient's name.
     progressCallback : callable, optional
 
     Returns
@@ -75,14 +78,14 @@ def export_study(folder: str | os.PathLike, maps: Mapping[str, Image], labels: I
     paths = []
     for step, (key, image) in enumerate(maps.items()):
         progressCallback(step / len(images), f"Exporting {key}")
-        references = datasets or synthetic_source(image.geometry, subject, study)
-        paths.append(_save(parametric_map(image, key, references, 101 + step, datasets is not None),
-                           folder / f"{key}.dcm"))
+        references = datasets or synthetic_source(image.geometry, subject, study, simulated)
+        dataset = parametric_map(image, key, references, 101 + step, datasets is not None)
+        paths.append(_save(_labelled(dataset, simulated), folder / f"{key}.dcm"))
     if labels is not None:
         progressCallback(len(maps) / len(images), "Exporting the segmentation")
-        references = datasets or synthetic_source(labels.geometry, subject, study)
-        paths.append(_save(segmentation(labels, references, 100, algorithm, datasets is not None),
-                           folder / "segmentation.dcm"))
+        references = datasets or synthetic_source(labels.geometry, subject, study, simulated)
+        dataset = segmentation(labels, references, 100, algorithm, datasets is not None)
+        paths.append(_save(_labelled(dataset, simulated), folder / "segmentation.dcm"))
     return paths
 
 
@@ -199,7 +202,8 @@ def source_datasets(source: str | os.PathLike | Iterable) -> list[Dataset]:
     return datasets
 
 
-def synthetic_source(geometry: Geometry, subject: str = "anonymous", study: str | None = None) -> list[Dataset]:
+def synthetic_source(geometry: Geometry, subject: str = "anonymous", study: str | None = None,
+                     simulated: bool = False) -> list[Dataset]:
     """Return in-memory MR headers, one a slice, of a synthetic study with no one's identity."""
     from pydicom.dataset import Dataset, FileMetaDataset
 
@@ -214,7 +218,7 @@ def synthetic_source(geometry: Geometry, subject: str = "anonymous", study: str 
         dataset.SOPInstanceUID = _uid(study, repr(geometry), str(k))
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, _uid(study, "source", repr(geometry))
         dataset.FrameOfReferenceUID = _uid(study, "frame of reference")
-        dataset.PatientID, dataset.PatientName = subject, f"{subject}^"
+        dataset.PatientID, dataset.PatientName = subject, f"{subject}^SIMULATED" if simulated else f"{subject}^"
         dataset.PatientBirthDate, dataset.PatientSex = "", ""
         dataset.StudyDate, dataset.StudyTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
         dataset.AccessionNumber, dataset.StudyID, dataset.ReferringPhysicianName = "", "1", ""
@@ -307,6 +311,13 @@ def _trimmed(dataset: Dataset, real_source: bool) -> Dataset:
     for group in [*dataset.PerFrameFunctionalGroupsSequence, *dataset.SharedFunctionalGroupsSequence]:
         if "DerivationImageSequence" in group:
             del group.DerivationImageSequence
+    return dataset
+
+
+def _labelled(dataset: Dataset, simulated: bool) -> Dataset:
+    if simulated:
+        dataset.SeriesDescription = f"SIMULATED {dataset.SeriesDescription}"[:64]
+        dataset.ContentDescription = f"SIMULATED {dataset.ContentDescription}"[:64]
     return dataset
 
 

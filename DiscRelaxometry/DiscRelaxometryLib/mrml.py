@@ -9,8 +9,8 @@ import importlib
 
 _HOMES = {
     "mrml_segmentations": (
-        "labels_from_segmentation", "own_geometry", "segment_tag", "segment_value", "segmentation_from_labels",
-        "set_segment_tag", "shift_segment_levels", "terminology_entry", "was_edited",
+        "labels_from_segmentation", "own_geometry", "segment_centers", "segment_tag", "segment_value",
+        "segmentation_from_labels", "set_segment_tag", "shift_segment_levels", "terminology_entry", "was_edited",
     ),
     "mrml_tables": (
         "echo_volume", "sequence_from_series", "sequence_of", "sequence_times", "series_from_nodes",
@@ -19,7 +19,7 @@ _HOMES = {
     "mrml_volumes": (
         "ATTRIBUTE", "FITTED_SERIES", "add_node", "all_or_nothing", "color_node", "create_folder",
         "geometry_from_ras", "image_from_volume", "position_from_ras", "put_in_folder", "ras_matrix",
-        "volume_from_image", "volume_geometry",
+        "volume_from_image", "volume_geometry", "volumes_by_quantity",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -190,6 +190,14 @@ def shift_segment_levels(node, n: int) -> None:
         node.SetAttribute(ATTRIBUTE + "Checksum", _checksum(node))
 
 
+def segment_centers(node) -> dict[str, tuple[float, float, float]]:
+    """Return the center of each segment that has voxels in RAS mm, by segment ID."""
+    segmentation = node.GetSegmentation()
+    ids = [segmentation.GetNthSegmentID(n) for n in range(segmentation.GetNumberOfSegments())]
+    centers = {segment_id: node.GetSegmentCenterRAS(segment_id) for segment_id in ids}
+    return {segment_id: tuple(center) for segment_id, center in centers.items() if center is not None}
+
+
 def segment_value(segment, segment_id: str = "") -> int | None:
     """Return the label value that a segment's name, ID or terminology stands for, or None.
 

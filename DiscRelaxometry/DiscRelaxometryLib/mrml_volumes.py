@@ -241,3 +241,10 @@ def color_node(name: str):
     """Return a color table of the scene by name, or None."""
     nodes = start_headless().util.getNodesByClass("vtkMRMLColorNode")
     return next((n for n in nodes if n.GetName() == name), None)
+
+
+def volumes_by_quantity(maps) -> dict:
+    """Return maps (dict, or list of volume nodes that know their quantity) by quantity, without the status map."""
+    if maps is not None and not isinstance(maps, dict):
+        maps = {node.GetAttribute(ATTRIBUTE + "Quantity") or node.GetName(): node for node in maps}
+    return {key: node for key, node in (maps or {}).items() if key != "status"}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import typing
-from contextlib import contextmanager
 from pathlib import Path
 
-from DiscRelaxometryLib.tables import Table
+from .cli_print import print_line, print_table, progress_bar
+from .cli_results import VERBS as RESULT_VERBS
 
 _ABOUT = ("Sagittal lumbar MRI to labelled discs, T1rho and T2 maps, and voxel-wise cohort statistics. For research; "
           "not a medical device.")
@@ -18,6 +19,8 @@ _ARGUMENTS = {
     "labels": "Label image to write.",
     "target": "New folder.",
     "series": "4-D file, or one file an echo, with JSON sidecar.",
+    "first": "Table (TSV) of the first method, rater or session.",
+    "second": "Table of the second one.",
 }
 _OPTIONS = {
     "formula": "Model, such as 'pfirrmann + age + C(sex)'; empty for no statistics.",
@@ -41,6 +44,7 @@ _OPTIONS = {
     "permutations": "Permutations of the group analysis.",
     "seed": "Seed.",
     "missing": "Voxels to analyze: available (half of the people have them) or complete.",
+    "sensitivity": "Repeat the analysis on some people: a rule such as 'field_T == 1.5'.",
     "session": "BIDS session, such as ses-01.",
     "on_error": "skip a person that fails, or stop.",
     "dry_run": "Say what would be done, and do nothing.",
@@ -50,7 +54,31 @@ _OPTIONS = {
     "confidence": "Confidence image to write.",
     "engine": "auto, onnx or torch.",
     "kind": "T1rho or T2.",
+    "align": "Alignment of the echoes: auto, on or off.",
     "times": "Times in ms, comma-separated; replaces the sidecar's.",
+    "sites": "1, or 2: every third person then comes from a second site.",
+    "null": "Shuffle the participants' variables, so that nothing is related to the images.",
+    "parametric": "Discs from the literature's geometry instead of real ones.",
+    "with_labels": "Also write the true segmentation beside the images.",
+    "region": "Region, such as whole, nucleus or anterior_annulus.",
+    "table": "Table to use: regions or discs.",
+    "slope": "Variable whose effect varies between people.",
+    "name": "Name of the result.",
+    "value": "Column to compare.",
+    "on": "Columns that name a row, comma-separated [participant_id,level,region,map where both tables have them].",
+    "unit": "Unit of the column [the sidecar's].",
+    "map": "Quantity, such as T1rho.",
+    "source": "DICOM folder of the examination, whose study the files join; of a study, with one folder a person.",
+    "subject": "Patient ID where there is no source.",
+    "algorithm": "What made the labels; without it they are coded as manual.",
+    "labels": "Label image.",
+    "study": "Study that was run.",
+}
+#: Where an option means something else than elsewhere: (verb, name) -> help.
+_SPECIAL = {
+    ("export_dicom", "map"): "QUANTITY=FILE, such as T1rho=T1rhomap.nii.gz; may be repeated.",
+    ("mixed", "formula"): "Such as 'mean ~ pfirrmann + C(level) + age + C(sex)'.",
+    ("agreement", "output"): "Table to write.",
 }
 
 
@@ -59,15 +87,15 @@ def run(study: Path, formula: str = "", contrast: str = "", output: Path | None 
         gpu: bool = False, maps: str = "", levels: str = "", analysis: str = "main", segmentation: str = "auto",
         registration: str = "coordinates", template: str = "shipped", t1rho_model: str = "mono2",
         t2_model: str = "mono2", estimator: str = "nlls", permutations: int = 2000, seed: int = 1,
-        missing: str = "available", session: str = "", on_error: str = "skip", dry_run: bool = False,
-        verify: bool = False) -> None:
+        missing: str = "available", sensitivity: str = "", session: str = "", on_error: str = "skip",
+        dry_run: bool = False, verify: bool = False) -> None:
     """Run a whole study: segmentation, maps, atlas, statistics, report. Run it again to resume."""
     from .runner import run_study
 
     settings = {"contrast": contrast, "analysis": analysis, "segmentation": segmentation, "seed": seed,
                 "registration": registration, "template": template, "t1rho_model": t1rho_model, "t2_model": t2_model,
                 "estimator": estimator, "permutations": permutations, "session": session, "on_error": on_error,
-                "missing": missing, "maps": tuple(filter(None, maps.split(",")))}
+                "missing": missing, "sensitivity": sensitivity, "maps": tuple(filter(None, maps.split(",")))}
     if levels:
         settings["levels"] = tuple(levels.split(","))
     with progress_bar() as callback:
@@ -78,14 +106,14 @@ def run(study: Path, formula: str = "", contrast: str = "", output: Path | None 
     if dry_run:
         _print_plan(result)
         return
-    _print_table(result.timings())
+    print_table(result.timings())
     for name, why in sorted(result.missing.items()):
-        _print("Incomplete", "bold red", f"{name}: {why}")
+        print_line("Incomplete", "bold red", f"{name}: {why}")
     group = [o for o in result.failed if not o.person]
     for outcome in group:
-        _print("Failed", "bold red", f"group step {outcome.step}: {outcome.message}")
+        print_line("Failed", "bold red", f"group step {outcome.step}: {outcome.message}")
     if result.report:
-        _print("Report", "green", str(result.report))
+        print_line("Report", "green", str(result.report))
     if group:
         raise SystemExit(1)
 
@@ -110,7 +138,7 @@ def status(study: Path, output: Path | None = None, session: str = "") -> None:
     """Show how far each person is: done, to do, failed (with the reason); with the settings of the last run."""
     from .study_status import status_table
 
-    _print_table(status_table(study, output, session=session), _STATE_COLORS)
+    print_table(status_table(study, output, session=session), _STATE_COLORS)
 
 
 def report(study: Path, output: Path | None = None, session: str = "") -> None:
@@ -119,16 +147,18 @@ def report(study: Path, output: Path | None = None, session: str = "") -> None:
 
     with progress_bar() as callback:
         path = report_only(study, output, session, progressCallback=callback)
-    _print("Report", "green", str(path))
+    print_line("Report", "green", str(path))
 
 
-def simulate(target: Path, people: int = 31, seed: int = 1) -> None:
+def simulate(target: Path, people: int = 31, seed: int = 1, sites: int = 1, null: bool = False,
+             parametric: bool = False, with_labels: bool = False) -> None:
     """Write a virtual cohort with known truth as a study folder; labelled SIMULATED everywhere."""
     from .virtual import write_virtual_study
 
     with progress_bar() as callback:
-        write_virtual_study(target, people, seed, progressCallback=callback)
-    _print("Simulated study", "green", str(target))
+        write_virtual_study(target, people, seed, sites=sites, null=null, real=() if parametric else None,
+                            with_labels=with_labels, progressCallback=callback)
+    print_line("Simulated study", "green", str(target))
 
 
 def segment(image: Path, labels: Path, confidence: Path | None = None, engine: str = "auto") -> None:
@@ -139,30 +169,30 @@ def segment(image: Path, labels: Path, confidence: Path | None = None, engine: s
 
     result = run_segment(read_image(image), engine=engine)
     if not result.found:
-        _print("Empty", "bold red", result.reason)
+        print_line("Empty", "bold red", result.reason)
         raise SystemExit(1)
     write_image(result.labels, labels)
     if confidence:
         write_image(result.confidence, confidence)
-    _print_table(measure_discs(result.labels))
+    print_table(measure_discs(result.labels))
     for flag in result.flags:
-        _print("Note", "yellow", flag)
+        print_line("Note", "yellow", flag)
 
 
 def maps(series: list[Path], output: Path = Path("maps"), kind: str = "T1rho", times: str = "", model: str = "mono2",
-         estimator: str = "nlls") -> None:
+         estimator: str = "nlls", align: str = "auto") -> None:
     """Fit T1rho or T2 maps of one echo series."""
     from DiscRelaxometryLib.image import write_image
 
     from .steps_maps import fit_files
 
     given = [float(t) for t in times.split(",")] if times else None
-    _, fit = fit_files(series, kind, model, estimator, "auto", times_ms=given)
+    _, fit = fit_files(series, kind, model, estimator, align, times_ms=given)
     for key, image in fit.images().items():
         print(write_image(image, output / f"{key}.nii.gz"))
 
 
-VERBS = (run, validate, status, report, simulate, segment, maps)
+VERBS = (run, validate, status, report, simulate, segment, maps, *RESULT_VERBS)
 
 
 def build_app():
@@ -172,50 +202,13 @@ def build_app():
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=_ABOUT)
     for verb in VERBS:
         hints = typing.get_type_hints(verb)
-        required = [n for n in _ARGUMENTS if n in hints]
-        verb.__annotations__ = {
-            name: hint if name == "return" else typing.Annotated[
-                hint, typer.Argument(help=_ARGUMENTS[name]) if name in required else typer.Option(help=_OPTIONS[name])]
-            for name, hint in hints.items()}
+        for name, parameter in inspect.signature(verb).parameters.items():
+            given = parameter.default is inspect.Parameter.empty
+            words = _SPECIAL.get((verb.__name__, name)) or (_ARGUMENTS if given else _OPTIONS)[name]
+            hints[name] = typing.Annotated[hints[name], (typer.Argument if given else typer.Option)(help=words)]
+        verb.__annotations__ = hints
         app.command()(verb)
     return app
-
-
-def _console():
-    from rich.console import Console
-
-    return Console()
-
-
-@contextmanager
-def progress_bar():
-    """Yield a ``progressCallback`` that draws a bar on a terminal, and plain lines elsewhere."""
-    console = _console()
-    if not console.is_terminal:
-        yield _plain_progress()
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    with Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-                  TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("Starting", total=1.0)
-        yield lambda fraction, text: bar.update(task, completed=fraction, description=text)
-
-
-def _plain_progress():
-    last = {"step": -1}
-
-    def callback(fraction: float, text: str) -> None:
-        if int(fraction * 20) != last["step"]:
-            last["step"] = int(fraction * 20)
-            print(f"{100 * fraction:3.0f} % {text}", flush=True)
-    return callback
-
-
-def _print(title: str, color: str, text: str) -> None:
-    from rich.markup import escape
-
-    _console().print(f"[{color}]{title}[/] {escape(text)}", soft_wrap=True)
 
 
 def _print_findings(findings) -> None:
@@ -223,7 +216,7 @@ def _print_findings(findings) -> None:
     for finding in findings:
         where = finding.file or finding.person or "study"
         who = f" ({finding.person})" if finding.person and finding.person not in finding.file else ""
-        _print(finding.severity, colors[finding.severity], f"{where}{who}: {finding.problem} {finding.remedy}")
+        print_line(finding.severity, colors[finding.severity], f"{where}{who}: {finding.problem} {finding.remedy}")
 
 
 def _print_plan(result) -> None:
@@ -231,18 +224,3 @@ def _print_plan(result) -> None:
     for name in dict.fromkeys(o.person for o in pending):
         print(f"{name or 'group'}: {', '.join(o.step for o in pending if o.person == name)}")
     print(f"{len(pending)} step(s) to do; nothing was written.")
-
-
-def _print_table(table: Table, colors: dict | None = None) -> None:
-    from rich.markup import escape
-    from rich.table import Table as RichTable
-
-    from .report import cell_text
-
-    shown = RichTable(title=table.name, title_justify="left")
-    for column in table.columns:
-        shown.add_column(column.name + (f" ({column.unit})" if column.unit not in ("", "1") else ""))
-    for row in table.rows:
-        cells = [cell_text(row.get(n)) for n in table.names]
-        shown.add_row(*(f"[{colors[c]}]{c}[/]" if colors and c in colors else escape(c) for c in cells))
-    _console().print(shown)

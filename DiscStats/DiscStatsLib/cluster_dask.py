@@ -15,6 +15,12 @@ from DiscRelaxometryLib.errors import StudyError
 #: Memory one person's chain may need, measured (see Docs/validation/study.md); decides how many workers fit.
 PERSON_MEMORY_GB = 2.0
 _START_SECONDS = 60
+#: Dask looks at its workers' stacks, memory and clock up to a hundred times a second: 5 % of a core each (measured). A
+#: worker of one long task has no use for that.
+_QUIET = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+          "DASK_DISTRIBUTED__WORKER__MEMORY__MONITOR_INTERVAL": "1s",
+          "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
+          "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "5s"}
 
 
 def workers_that_fit(processes: int, memory_gb: float = PERSON_MEMORY_GB) -> int:
@@ -25,7 +31,7 @@ def workers_that_fit(processes: int, memory_gb: float = PERSON_MEMORY_GB) -> int
 
 
 @contextmanager
-def connect(scheduler: str = "", processes: int = 1, memory_gb: float = PERSON_MEMORY_GB):
+def connect(scheduler: str = "", processes: int = 1, memory_gb: float = PERSON_MEMORY_GB, keep: Sequence[int] = ()):
     """Yield a connected ``distributed.Client``.
 
     Parameters
@@ -36,6 +42,8 @@ def connect(scheduler: str = "", processes: int = 1, memory_gb: float = PERSON_M
         Local workers, one thread each; fewer are started where memory does not allow so many.
     memory_gb : float
         Memory a worker may use before it is restarted.
+    keep : sequence of int
+        File descriptors that local workers keep open: the study's lock, held until the last of them has ended.
 
     Raises
     ------
@@ -55,7 +63,7 @@ def connect(scheduler: str = "", processes: int = 1, memory_gb: float = PERSON_M
     count = workers_that_fit(processes, memory_gb)
     with LocalCluster(n_workers=0, processes=False, dashboard_address=None, protocol="tcp", host="127.0.0.1",
                       silence_logs="ERROR") as cluster, Client(cluster) as client:
-        worker = _start_workers(cluster.scheduler_address, count, memory_gb)
+        worker = _start_workers(cluster.scheduler_address, count, memory_gb, keep)
         try:
             _wait_for_workers(client, count, worker)
             yield client
@@ -85,14 +93,16 @@ def python_executable() -> str:
     return found
 
 
-def _start_workers(address: str, count: int, memory_gb: float) -> subprocess.Popen:
+def _start_workers(address: str, count: int, memory_gb: float, keep: Sequence[int]) -> subprocess.Popen:
     # Started as programs, not by multiprocessing: works from Slicer's console and from unguarded scripts.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-                   "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+                   "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+                   "DISC_RUN_PROCESS": str(os.getpid()), **_QUIET}
     command = [python_executable(), "-m", "distributed.cli.dask_worker", address, "--nworkers", str(count),
                "--nthreads", "1", "--memory-limit", f"{memory_gb:.3f}GB", "--no-dashboard",
-               "--death-timeout", str(_START_SECONDS)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+               "--death-timeout", str(_START_SECONDS), "--preload-nanny", "DiscStatsLib.cluster_watch"]
+    kept = {} if os.name == "nt" else {"pass_fds": tuple(keep)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **kept)
 
 
 def _wait_for_workers(client, count: int, worker: subprocess.Popen) -> None:

@@ -85,8 +85,10 @@ def montage(tiles: Sequence[tuple[str, np.ndarray, bool]], columns: int = 8):
     """
     columns = min(columns, max(len(tiles), 4))
     rows = -(-len(tiles) // columns)
-    ratio = max((t[1].shape[0] / t[1].shape[1] for t in tiles), default=1.6)
-    figure, axes = new_figure(1.45 * columns, (1.45 * ratio + 0.24) * rows, rows, columns)
+    # A row is as high as its highest picture.
+    heights = [max(1.45 * rgb.shape[0] / rgb.shape[1] for _, rgb, _ in tiles[n * columns: (n + 1) * columns]) + 0.24
+               for n in range(rows)]
+    figure, axes = new_figure(1.45 * columns, sum(heights), rows, columns, gridspec_kw={"height_ratios": heights})
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, (title, rgb, flagged) in zip(axes.flat, tiles):
@@ -169,14 +171,17 @@ def atlas_figure(columns: Mapping[str, tuple[Image, Look]], labels: Image, level
                 axis.imshow(np.isfinite(shape[m]), cmap="Greys", vmin=0, vmax=6, interpolation="nearest")
                 axis.imshow(views[m], cmap=cmap, vmin=look.low, vmax=look.high, interpolation="nearest")
                 if lines is not None and np.nansum(lines[m]) > 0:
-                    axis.contour(np.nan_to_num(lines[m]) > 0, levels=[0.5], colors="black", linewidths=1.1)
+                    # A white line on a black one is seen on every color.
+                    for color, width in (("black", 2.2), ("white", 0.9)):
+                        axis.contour(np.nan_to_num(lines[m]) > 0, levels=[0.5], colors=color, linewidths=width)
                 axis.set(xticks=[], yticks=[])
                 for spine in axis.spines.values():
                     spine.set_visible(False)
             if n == 0:
                 axes[row, 0].set_ylabel(level, rotation=0, ha="right", va="center", weight="bold")
-        axes[0, 2 * n].set_title("sagittal", fontsize=8, weight="normal", color="#5b6b7a")
-        axes[0, 2 * n + 1].set_title("transverse", fontsize=8, weight="normal", color="#5b6b7a")
+        for axis, title_of_view in ((axes[0, 2 * n], "A \N{LEFTWARDS ARROW} sagittal \N{RIGHTWARDS ARROW} P"),
+                                    (axes[0, 2 * n + 1], "R \N{LEFTWARDS ARROW} transverse \N{RIGHTWARDS ARROW} L")):
+            axis.set_title(title_of_view, fontsize=8, weight="normal", color="#5b6b7a")
         bar = figure.colorbar(ScalarMappable(Normalize(look.low, look.high), cmap), ax=axes[:, 2 * n: 2 * n + 2],
                               orientation="horizontal", shrink=0.75, aspect=32, pad=0.02)
         bar.set_label(f"{title}: {look.legend}" if look.legend else title)

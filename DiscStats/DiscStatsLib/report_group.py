@@ -16,7 +16,7 @@ from .figures_maps import Look, atlas_figure
 from .report import Cards, Figure, Paragraph, Section, TableBlock, cell_text
 from .report_methods import methods
 from .report_people import save
-from .report_stats import parametric_maps
+from .report_stats import parametric_maps, sensitivity
 from .steps import Context
 from .steps_analysis import first_term
 from .steps_group import maps_in_atlas, read_rows
@@ -28,9 +28,14 @@ from .study_training import trained_on
 SHOWN_REGIONS = ("nucleus", "anterior_annulus", "posterior_annulus")
 
 
+_COMPARED = {"T1rho": ("ms", "Mean T1rho"), "T2": ("ms", "Mean T2"), "nT2w": ("1", "Mean normalized T2w signal"),
+             "volume": ("cm3", "Disc volume")}
+
+
 def sections(context: Context, folder: Path, analysis: str) -> list[Section]:
     """Return the sections about the group that have content."""
-    made = [mean_maps(context, folder), *parametric_maps(context, folder, analysis), regions(context, folder),
+    made = [mean_maps(context, folder), *parametric_maps(context, folder, analysis),
+            sensitivity(context, analysis), regions(context, folder),
             agreement(context, folder), methods(context, analysis)]
     return [s for s in made if s and s.blocks]
 
@@ -47,7 +52,8 @@ def mean_maps(context: Context, folder: Path) -> Section | None:
         return None
     atlas = context_atlas(context)
     section = Section("Group mean maps", "means", lead="Mean and standard deviation over people at each atlas voxel. "
-                      "Sagittal views have the front of the body at the left.")
+                      "Sagittal views have the front of the body (A) at the left, transverse views at the top, with "
+                      "the patient's right (R) at the left; they run through the middle of each disc's height.")
     for key in maps_in_atlas(context):
         images = {n: read_image(context.output_of("means", f"stat-{n}_{key}.nii.gz")) for n in ("mean", "sd", "n")}
         count = int(np.nanmax(images["n"].array))
@@ -88,7 +94,31 @@ def regions(context: Context, folder: Path) -> Section | None:
         picture = _region_figure(context, some, key, folder)
         if picture:
             section.add(picture)
+        section.add(*_models(context, key))
     return section
+
+
+def _models(context: Context, key: str) -> list:
+    """Return the mixed models of a map's regions, where the study has them."""
+    path = context.output_of("models", "mixed_models.tsv")
+    rows = [r for r in read_rows(path).rows if r["map"] == key] if path else []
+    if not rows:
+        return []
+    unit = unit_of(key)
+    table = Table("models", [
+        Column("region"), Column("term"), Column("change", unit, "Of the region's mean for one unit of the term"),
+        Column("95 % limits", unit), Column("p", "", "Two-sided, of this test alone"), Column("discs"),
+        Column("people"), Column("between people", "%", "Share of the unexplained variance")])
+    table.rows = [{"region": r["region"].replace("_", " "), "term": r["term"], "change": r["estimate"],
+                   "95 % limits": f"{cell_text(r['low'])} to {cell_text(r['high'])}", "p": r["p"],
+                   "discs": int(r["discs"]), "people": int(r["people"]), "between people": 100 * r["icc"]}
+                  for r in rows]
+    text = ("Linear mixed model of the discs' region means: the formula, the level, and a random person, so that the "
+            "discs of one person are not taken for independent. p is of each test alone, not corrected for the others.")
+    notes = [Paragraph(n, small=True) for n in dict.fromkeys(f"{r['region'].replace('_', ' ')}: {r['notes']}"
+                                                             for r in rows if r["notes"] not in ("", "n/a"))]
+    return [TableBlock(table, f"{key}: mixed models", 40, "group/mixed_models.tsv"), Paragraph(text, small=True),
+            *notes]
 
 
 def _region_table(rows: list[dict], key: str) -> Table:
@@ -143,7 +173,8 @@ def _region_figure(context: Context, rows: list[dict], key: str, folder: Path) -
     figure = plot_groups(panels, label, f"{key} {('[' + unit_of(key) + ']') if unit_of(key) else ''}".strip())
     return Figure(save(context, figure, folder, f"regions_{key}"),
                   f"{key} by {label}: one point a disc of the five lumbar levels, the bar is the median. Discs of one "
-                  "person are not independent, so no p value is given here.", f"{key} in regions by {label}")
+                  "person are not independent; the mixed model below takes account of that.",
+                  f"{key} in regions by {label}")
 
 
 def agreement(context: Context, folder: Path) -> Section | None:
@@ -163,7 +194,7 @@ def agreement(context: Context, folder: Path) -> Section | None:
     overlap = training_overlap(context)
     if overlap:
         section.add(Paragraph(overlap), TableBlock(_by_training(context, rows), "Dice by use in training"))
-    for name, unit, text in (("nT2w", "1", "Mean normalized T2w signal"), ("volume", "cm3", "Disc volume")):
+    for name, (unit, text) in _COMPARED.items():
         both = [r for r in rows if isinstance(r.get(name), float) and np.isfinite(r[name])
                 and np.isfinite(r[f"{name}_reference"]) and r["dice"] > 0]
         if len(both) < 3:

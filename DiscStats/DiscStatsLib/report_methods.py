@@ -18,6 +18,13 @@ CITATIONS = {
     "permutation":
         "Winkler AM, Ridgway GR, Webster MA, Smith SM, Nichols TE. Permutation inference for the general linear model. "
         "NeuroImage 2014;92:381-397. doi:10.1016/j.neuroimage.2014.01.060",
+    "TFCE":
+        "Smith SM, Nichols TE. Threshold-free cluster enhancement: addressing problems of smoothing, threshold "
+        "dependence and localisation in cluster inference. NeuroImage 2009;44:83-98. "
+        "doi:10.1016/j.neuroimage.2008.03.061",
+    "mixed models":
+        "Laird NM, Ware JH. Random-effects models for longitudinal data. Biometrics 1982;38:963-974. Fitted by "
+        "statsmodels: Seabold S, Perktold J. Proc 9th Python in Science Conf 2010.",
     "p values":
         "Phipson B, Smyth GK. Permutation P-values should never be zero. Stat Appl Genet Mol Biol 2010;9:39. "
         "doi:10.2202/1544-6115.1585",
@@ -75,7 +82,14 @@ def _paragraphs(context: Context, analysis: str) -> list[str]:
         term = settings.contrast or first_term(settings.formula)
         texts.append(f"At each atlas voxel a general linear model ({settings.formula}) was fitted to {maps}; the term "
                      f"tested was {term}, two-sided. Family-wise error was controlled by {settings.permutations} "
-                     f"Freedman-Lane permutations (maximum statistic; seed {settings.seed}); p = (b + 1) / (n + 1).")
+                     f"Freedman-Lane permutations (maximum statistic; seed {settings.seed}); p = (b + 1) / (n + 1). "
+                     "Clusters (uncorrected p < 0.001) have corrected p of extent and mass; threshold-free cluster "
+                     "enhancement was computed too.")
+        if settings.sensitivity:
+            texts.append(f"The analysis was repeated on the people for whom {settings.sensitivity}.")
+    if "models" in context.records:
+        texts.append("Region means of the discs were analyzed by linear mixed models (restricted maximum likelihood) "
+                     "with the same terms, the disc level as a factor, and a random intercept of the person.")
     return texts
 
 
@@ -96,7 +110,9 @@ def _relaxation_text(context: Context, kind: str) -> str:
 def _cited(context: Context, analysis: str) -> dict[str, str]:
     topics = ["voxel-wise relaxometry of discs"]
     if analysis:
-        topics += ["permutation", "p values"]
+        topics += ["permutation", "p values", "TFCE"]
+    if "models" in context.records:
+        topics.append("mixed models")
     if "agreement" in context.records.get("tables", _Empty).facts:
         topics.append("agreement")
     if "pfirrmann" in context.settings.formula:

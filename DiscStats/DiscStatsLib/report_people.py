@@ -98,9 +98,9 @@ def warnings(context: Context) -> Section:
                       "it depends on the sequence, coil and proton density, and is compared here between people of the "
                       "same or similar protocols only."))
     items += [("error", f"{p} is missing: {w}") for p, w in sorted(context.missing.items())]
-    flagged = [(p, n) for p, records in context.everyone.items() for s, r in records.items()
+    flagged = [f"{p}: {n}" for p, records in context.everyone.items() for s, r in records.items()
                if s in ("segment", "normalize") or s.startswith(("maps", "carry")) for n in r.notes]
-    shown = [("note", f"{p}: {n}") for p, n in flagged]
+    shown = [("note", n) for n in condensed(flagged)]
     overlap = training_overlap(context)
     if overlap:
         items.append(("warning", overlap))
@@ -109,6 +109,30 @@ def warnings(context: Context) -> Section:
         items.append(("note", f"{len(shown) - 14} more notes are in the provenance files."))
     section.add(Notes(items) if items else Notes([("good", "Nothing to report.")]))
     return section
+
+
+_LEVELS = r"[TL]\d+-[LS]\d+(?:, [TL]\d+-[LS]\d+)*"
+
+
+def condensed(notes: Sequence[str]) -> list[str]:
+    """Join notes that differ only in person, level and numbers: one sentence with the cases after it.
+
+    ``sub-01: unsure of L4-L5.`` and ``sub-02: unsure of L5-S1.`` become ``unsure of \u2026. (2: sub-01 L4-L5; ...)``.
+    """
+    groups: dict[str, list[tuple[str, str, str]]] = {}
+    for note in dict.fromkeys(notes):
+        person, _, text = note.partition(": ") if note.startswith("sub-") else ("", "", note)
+        pattern = re.compile(rf"{_LEVELS}|(?<![\w.])\d+(?:\.\d+)?")
+        found = ", ".join(dict.fromkeys(pattern.findall(text)))
+        groups.setdefault(pattern.sub("\N{HORIZONTAL ELLIPSIS}", text), []).append((person, found, note))
+    lines = []
+    for text, cases in groups.items():
+        if len(cases) == 1:
+            lines.append(cases[0][2])
+        else:
+            listed = "; ".join(f"{person} {found}".strip() for person, found, _ in cases)
+            lines.append(f"{text} ({len(cases)}: {listed})")
+    return lines
 
 
 def training_overlap(context: Context) -> str:
@@ -197,12 +221,9 @@ def registration(context: Context, folder: Path) -> Section | None:
     section = Section("Registration quality", "registration",
                       lead="How well each disc, brought to the atlas, covers the atlas disc. Shape alone drives the "
                            "correspondence; the signal inside a disc does not.")
-    numeric = [n for n in read_rows(path).names if n not in ("label", "value")
-               and rows and any(isinstance(r.get(n), float) and np.isfinite(r[n]) for r in rows)]
-    section.add(TableBlock(_by_level(rows, numeric), "Median (worst) by level"))
-    measure = next((n for n in numeric if n.lower().startswith("dice")), None)
-    if measure:
-        values = {v: [r[measure] for r in rows if r["level"] == v] for v in LUMBAR_LEVELS}
+    section.add(TableBlock(_by_level(rows), "Median (worst) by level"))
+    if any("dice" in r for r in rows):
+        values = {v: [r["dice"] for r in rows if r["level"] == v] for v in LUMBAR_LEVELS}
         values = {k: v for k, v in values.items() if v}
         section.add(Figure(save(context, plot_quality(values, "Dice with the atlas disc"), folder, "registration"),
                            "Overlap with the atlas by level; one point a disc, the line is the median.",
@@ -230,17 +251,26 @@ def _flags(row: dict) -> list[str]:
     return [f.strip() for f in text.split(";") if f.strip() and text not in ("n/a", "nan")]
 
 
-def _by_level(rows: Sequence[dict], numeric: Sequence[str]) -> Table:
-    table = Table("registration", [Column("level"), Column("discs"), *(Column(n) for n in numeric[:7])])
+#: Measures of the registration: column of the table -> title, unit, and whether a small value is a bad one.
+_MEASURES = {"dice": ("Dice", "", True), "surface_mean": ("surface distance", "mm", False),
+             "surface_95": ("95th percentile", "mm", False), "folding": ("folding", "", False),
+             "jacobian_min": ("smallest Jacobian", "", True), "jacobian_max": ("largest Jacobian", "", False),
+             "inverse_error": ("there and back", "mm", False)}
+
+
+def _by_level(rows: Sequence[dict]) -> Table:
+    known = {n: m for n, m in _MEASURES.items() if any(n in r for r in rows)}
+    table = Table("registration", [Column("level"), Column("discs"),
+                                   *(Column(title, unit) for title, unit, _ in known.values())])
     for level in LUMBAR_LEVELS:
         some = [r for r in rows if r["level"] == level]
         if not some:
             continue
         row = {"level": level, "discs": len(some)}
-        for name in numeric[:7]:
+        for name, (title, _, low_is_bad) in known.items():
             values = np.array([r[name] for r in some if isinstance(r.get(name), float)], float)
             if np.isfinite(values).any():
-                worst = np.nanmin(values) if name.lower().startswith("dice") else np.nanmax(np.abs(values))
-                row[name] = f"{cell_text(float(np.nanmedian(values)))} ({cell_text(float(worst))})"
+                worst = (np.nanmin if low_is_bad else np.nanmax)(values)
+                row[title] = f"{cell_text(float(np.nanmedian(values)))} ({cell_text(float(worst))})"
         table.rows.append(row)
     return table

@@ -12,9 +12,9 @@ from DiscRelaxometryLib.tables import Column, Table
 
 from .figures_maps import Look, atlas_figure
 from .report import Figure, Notes, Section, TableBlock
-from .report_people import save
+from .report_people import condensed, save
 from .steps import Context
-from .steps_analysis import first_term
+from .steps_analysis import SENSITIVITY, first_term
 from .steps_group import read_rows
 from .steps_person import context_atlas
 
@@ -33,8 +33,6 @@ def parametric_maps(context: Context, folder: Path, analysis: str) -> list[Secti
                        lead="Connected voxels of small p, with the corrected p of their extent, mass and peak; the "
                             "smallest corrected p comes first.")
     atlas = context_atlas(context)
-    if record.notes:
-        maps.add(Notes([("note", n) for n in record.notes[:12]]))
     for facts in record.facts.values():
         for key in facts["maps"]:
             for contrast in facts["contrasts"]:
@@ -43,7 +41,56 @@ def parametric_maps(context: Context, folder: Path, analysis: str) -> list[Secti
         table = _readable(read_rows(context.output_of(step, facts["clusters"])))
         clusters.add(TableBlock(table, f"{', '.join(facts['maps'])}: clusters (formed at uncorrected p < 0.001)", 12,
                                 f"group/{step}/{facts['clusters']}"))
+    if record.notes:
+        maps.add(Notes([("note", n) for n in condensed(record.notes)]))
     return [maps, clusters]
+
+
+def sensitivity(context: Context, analysis: str) -> Section | None:
+    """Return the analysis of some people beside that of everyone."""
+    steps = [f"analysis-{analysis}", f"analysis-{analysis}{SENSITIVITY}"]
+    if not analysis or any(s not in context.records for s in steps):
+        return None
+    rule = context.settings.sensitivity
+    section = Section("Sensitivity analysis", "sensitivity",
+                      lead=f"The same analysis on the people for whom '{rule}' holds, beside that of everyone. The "
+                           "analysis of everyone is the main result; this one shows how far it depends on the others.")
+    left_out = [n for n in context.records[steps[1]].notes if n.startswith("Left out by the rule")]
+    section.add(Notes([("note", n) for n in left_out]))
+    for key, contrast, both in _pairs(context, steps):
+        section.add(TableBlock(_beside(context, steps, key, contrast, both), f"{key} and {contrast}, by level"))
+    return section
+
+
+def _pairs(context: Context, steps: list[str]):
+    """Yield map, contrast and the facts of both analyses."""
+    found = [{(key, contrast): facts for facts in context.records[step].facts.values() for key in facts["maps"]
+              for contrast in facts["contrasts"]} for step in steps]
+    for key, contrast in found[0]:
+        if (key, contrast) in found[1]:
+            yield key, contrast, [f[key, contrast] for f in found]
+
+
+def _beside(context: Context, steps: list[str], key: str, contrast: str, both: list[dict]) -> Table:
+    """Return two rows a level: the analysis of everyone, and that of the rule."""
+    table = Table("sensitivity", [
+        Column("level"), Column("analysis"), Column("people"), Column("voxels"), Column("median r"),
+        Column("smallest p"), Column("smallest p (TFCE)"),
+        Column("smallest cluster p", "", "Corrected p of extent or mass, whichever is smaller")])
+    labels, found = context_atlas(context).labels, {}
+    for step, facts, who in zip(steps, both, ("everyone", context.settings.sensitivity)):
+        images = read_stats(context, step, f"{key}_{contrast}", facts["stats"])
+        part = summary(contrast, labels, images.get("r", images.get("eta2")), images.get("pfwe"), images.get("p"),
+                       context.settings.alpha, images.get("ptfce"))
+        clusters = [r for r in read_rows(context.output_of(step, facts["clusters"])).rows
+                    if r.get("quantity") == key and r.get("contrast") == contrast]
+        for row in part.rows:
+            inside = [_p(r, n) for r in clusters if r["level"] == row["level"] for n in ("p_extent", "p_mass")]
+            found[row["level"], who] = {**row, "analysis": who, "people": facts["n"],
+                                        "smallest cluster p": min(inside, default=None)}
+    table.rows = [row for level in LUMBAR_LEVELS for (at, _), row in found.items() if at == level]
+    table.columns = [c for c in table.columns if any(r.get(c.name) is not None for r in table.rows)]
+    return table
 
 
 def _readable(table: Table) -> Table:

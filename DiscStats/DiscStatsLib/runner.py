@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -13,7 +15,6 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from DiscRelaxometryLib.atomic import write_json
 from DiscRelaxometryLib.errors import Cancelled, StudyError
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 from DiscRelaxometryLib.tables import Column, Table
@@ -21,11 +22,14 @@ from DiscRelaxometryLib.tables import Column, Table
 from . import provenance
 from .steps import Outcome, Step, record_path, run_steps
 from .study import Study
+from .study_bids import describe_results
 from .study_settings import Settings, make_settings
 from .study_simulated import label_results
 from .study_validate import Finding, validate
 
 PIPELINE = "DiscStatsLib.steps_pipeline:stages"
+#: How long to wait for the workers of a killed run to end.
+LOCK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -154,10 +158,13 @@ def run_study(path, formula: str = "", *, processes: int = 1, scheduler: str = "
     excluded = {f.person: f.problem for f in run.findings if f.severity == "error" and f.person}
     ids = [p.id for p in study.people if p.id not in excluded]
     run.missing.update(excluded)
-    with nullcontext() if dry_run else _exclusive(study):
+    with nullcontext() if dry_run else _exclusive(study) as lock:
         if not dry_run:
-            _describe(study, settings)
-        _run_stages(run, spec, ids, progress, processes, scheduler, memory_gb, resources)
+            describe_results(study, settings)
+        cluster = {"scheduler": scheduler, "processes": min(processes, len(ids)), "keep": [lock] if lock else []}
+        if memory_gb:
+            cluster["memory_gb"] = memory_gb
+        _run_stages(run, spec, ids, progress, cluster, resources)
         if not dry_run:
             _write_tables(run, study)
     report = study.output / "report.html"
@@ -166,10 +173,9 @@ def run_study(path, formula: str = "", *, processes: int = 1, scheduler: str = "
     return run
 
 
-def _run_stages(run: StudyRun, spec: RunSpec, ids, progress, processes, scheduler, memory_gb, resources) -> None:
+def _run_stages(run: StudyRun, spec: RunSpec, ids, progress, cluster: dict, resources) -> None:
     stages = spec.stages()
-    parallel = bool(scheduler) or (processes > 1 and len(ids) > 1)
-    with _executor(parallel, scheduler, min(processes, len(ids)), memory_gb, resources) as execute:
+    with _executor(cluster, resources) as execute:
         for number, stage in enumerate(stages):
             part = subrange(progress, 0.02 + 0.98 * number / len(stages), 0.02 + 0.98 * (number + 1) / len(stages))
             if stage.kind == "person":
@@ -194,9 +200,9 @@ def _person_stage(run: StudyRun, spec: RunSpec, ids, number: int, execute, progr
 
 
 @contextmanager
-def _executor(parallel: bool, scheduler: str, processes: int, memory_gb, resources) -> Iterator[Callable]:
+def _executor(cluster: dict, resources) -> Iterator[Callable]:
     """Yield ``execute(function, ids, progress) -> iterator of (id, outcomes, error)``."""
-    if not parallel:
+    if not cluster["scheduler"] and cluster["processes"] < 2:
         def execute(function, ids, progress):
             for n, person in enumerate(ids):
                 part = subrange(progress, n / len(ids), (n + 1) / len(ids))
@@ -205,7 +211,7 @@ def _executor(parallel: bool, scheduler: str, processes: int, memory_gb, resourc
         return
     from . import cluster_dask
 
-    with cluster_dask.connect(scheduler, processes, memory_gb or cluster_dask.PERSON_MEMORY_GB) as client:
+    with cluster_dask.connect(**cluster) as client:
         yield lambda function, ids, progress: cluster_dask.map_people(client, function, ids, resources)
 
 
@@ -270,19 +276,6 @@ def last_settings(study: Study) -> Settings:
     return make_settings(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def _describe(study: Study, settings: Settings) -> None:
-    """Write what the results folder is (BIDS derivative) and the settings it was made with."""
-    write_json(study.output / "settings.json", {k: v for k, v in settings.to_dict().items() if k != "threads"})
-    name = str(study.description.get("Name") or "Lumbar disc study")
-    described = {"Name": f"{name}: DiscRelaxometry results", "BIDSVersion": "1.10.0", "DatasetType": "derivative",
-                 "GeneratedBy": [{"Name": "DiscRelaxometry", "Version": provenance.project_version()}]}
-    if study.description.get("License"):
-        described["License"] = study.description["License"]
-    if study.simulated:
-        described["Simulated"] = True
-    write_json(study.output / "dataset_description.json", described)
-
-
 def read_before(study: Study) -> set[Path]:
     """Return images that an earlier run read and that have not changed since (size and time)."""
     found: set[Path] = set()
@@ -310,21 +303,38 @@ def _write_tables(run: StudyRun, study: Study) -> None:
 
 
 @contextmanager
-def _exclusive(study: Study) -> Iterator[None]:
-    """Hold the study's lock: two runs in one folder would overwrite each other. A killed run holds no lock."""
+def _exclusive(study: Study) -> Iterator[int]:
+    """Hold the study's lock and yield its descriptor: two runs in one folder would overwrite each other.
+
+    The system releases the lock of a killed run when its workers, which notice within a second, have ended too.
+    """
     study.output.mkdir(parents=True, exist_ok=True)
     with open(study.output / ".lock", "w") as stream:
-        try:
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows: no lock; the atomic writes still leave no half file
-            pass
-        except BlockingIOError as error:
-            raise StudyError("Another run is working on this study: wait for it, or stop it.",
-                             anchor="study-run") from error
+        patience = time.monotonic() + LOCK_SECONDS
+        while not _locked(stream):
+            if time.monotonic() > patience:
+                raise StudyError("Another run is working on this study: wait for it, or stop it.", anchor="study-run")
+            time.sleep(0.1)
         provenance.remove_partials(study.output)
-        yield
+        try:
+            yield stream.fileno()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise StudyError("The disk is full: free some space and run again; finished steps are kept.",
+                             anchor="study-run") from error
+
+
+def _locked(stream) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # Windows: no lock; the atomic writes still leave no half file
+        pass
+    except BlockingIOError:
+        return False
+    return True
 
 
 __all__ = ["Cancelled", "RunSpec", "Stage", "StudyRun", "last_settings", "report_only", "run_group", "run_person",

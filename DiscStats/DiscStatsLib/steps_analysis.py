@@ -12,7 +12,11 @@ from DiscRelaxometryLib.image import read_image, write_image
 from .steps import Context, Step
 from .steps_group import maps_in_atlas
 from .steps_person import context_atlas
+from .study_rules import people_by_rule
 from .study_validate import formula_variables
+
+#: What the name of a sensitivity analysis ends with.
+SENSITIVITY = "-sensitivity"
 
 
 def _run_template(context: Context) -> list[Path]:
@@ -82,7 +86,7 @@ def _families(people: dict[str, list[str]]) -> list[tuple[str, ...]]:
     return [tuple(keys) for keys in groups.values()]
 
 
-def _run_analysis(name: str):
+def _run_analysis(name: str, rule: str = ""):
     def run(context: Context) -> list[Path]:
         files = maps_in_atlas(context)
         people = {key: analyzed_people(context, some) for key, some in files.items()}
@@ -90,6 +94,11 @@ def _run_analysis(name: str):
             left_out = sorted(set(files[key]) - set(ids))
             if left_out:
                 context.notes.append(f"{key}: {', '.join(left_out)} have no row in participants.tsv and were left out.")
+        if rule:
+            kept = people_by_rule(context.study.participants, rule)
+            out = sorted({p for ids in people.values() for p in ids} - kept)
+            context.notes.append(f"Left out by the rule '{rule}': {', '.join(out) or 'nobody'}.")
+            people = {key: [p for p in ids if p in kept] for key, ids in people.items()}
         families = _families(people)
         if len(families) > 1:
             context.notes.append("Maps are held by different people; p is corrected within "
@@ -127,9 +136,13 @@ def _analyze_family(context: Context, folder: str, family, files, people: list[s
     return [*written, table, table.with_suffix(".json")]
 
 
-def analysis_step(name: str) -> Step:
-    """Return the voxel-wise analysis, one a name, so that several analyses of a study stand side by side."""
-    return Step(f"analysis-{name}", "1", _run_analysis(name), lambda c: [c.study.root / "participants.tsv"],
+def analysis_step(name: str, rule: str = "") -> Step:
+    """Return the voxel-wise analysis, one a name, so that several analyses of a study stand side by side.
+
+    With a rule, it is the sensitivity analysis of the people for whom the rule holds.
+    """
+    return Step(f"analysis-{name}", "1", _run_analysis(name, rule), lambda c: [c.study.root / "participants.tsv"],
                 ("formula", "contrast", "maps", "levels", "permutations", "seed", "missing", "template"),
                 optional=("atlas", "template"), applies=lambda c: bool(maps_in_atlas(c)),
-                extra=lambda c: {"variables": formula_variables(c.settings.formula)})
+                extra=lambda c: {"variables": formula_variables(c.settings.formula),
+                                 **({"rule": rule} if rule else {})})

@@ -6,9 +6,12 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
+from DiscRelaxometryLib.carry_shape import resample_labels
 from DiscRelaxometryLib.image import Image, read_image, write_image
 from DiscRelaxometryLib.labels import DISCS, disc_name
+from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.tables import Column, Table, read_tsv
 
 from .steps import Context, Step
@@ -19,7 +22,7 @@ JOINED = {"discs": ("measure", "desc-discs_measures.tsv"), "regions": ("measure"
           "registration": ("atlas", "desc-registration_quality.tsv"),
           "agreement": ("score", "desc-agreement_measures.tsv")}
 _TEXT = ("participant_id", "level", "region", "map", "unit", "flags", "label", "status", "backend", "notes", "name",
-         "data")
+         "term", "data")
 
 
 def read_rows(path: Path) -> Table:
@@ -115,28 +118,46 @@ def _run_score(context: Context) -> list[Path]:
         context.notes.append("No reference mask lies on the image's grid; it was not compared.")
         return []
     reference = found[0]
-    path = context.output_of("normalize", "desc-csfnorm_nT2w.nii.gz")
-    signal = read_image(path) if path else None
+    maps = _scored_maps(context, labels, reference)
     columns = [Column("participant_id"), Column("level", "", "Disc level"),
                Column("dice", "1", "Dice overlap with the reference mask of the same level"),
                Column("volume", "cm3", "Volume, automatic"), Column("volume_reference", "cm3", "Volume, reference"),
-               Column("nT2w", "1", "Mean normalized T2w signal, automatic"),
-               Column("nT2w_reference", "1", "Mean normalized T2w signal in the reference mask")]
-    table = Table("agreement", columns, [_score_row(context.person.id, d.value, labels, reference, signal)
+               *(Column(name, QUANTITIES[key].unit, f"Mean {QUANTITIES[key].name}{where}") for key in maps
+                 for name, where in ((key, ", automatic"), (f"{key}_reference", " in the reference mask")))]
+    table = Table("agreement", columns, [_score_row(context.person.id, d.value, labels, reference, maps)
                                          for d in reversed(DISCS) if np.any(reference.array == d.value)])
     path = table.write(context.path("desc-agreement_measures.tsv"))
     return [path, path.with_suffix(".json")]
 
 
-def _score_row(person: str, value: int, labels: Image, reference: Image, signal: Image | None) -> dict:
+def _scored_maps(context: Context, labels: Image, reference: Image) -> dict[str, tuple[Image, Image, Image]]:
+    """Return key -> (map, automatic labels, reference labels), all on the map's grid.
+
+    Both segmentations come to an echo series by the same rigid transform, so that they alone differ.
+    """
+    maps = {}
+    path = context.output_of("normalize", "desc-csfnorm_nT2w.nii.gz")
+    if path:
+        maps["nT2w"] = (read_image(path), labels, reference)
+    for kind in ("T1rho", "T2"):
+        carried = context.output_of(f"carry-{kind}", f"space-{kind}_desc-discs_dseg.nii.gz")
+        if carried:
+            transform = sitk.ReadTransform(str(context.output_of(f"carry-{kind}", "xfm.tfm")))
+            image = read_image(context.output_of(f"maps-{kind}", f"{kind}map.nii.gz"))
+            discs = reference.like(np.where(np.isin(reference.array, [d.value for d in DISCS]), reference.array, 0))
+            maps[kind] = (image, read_image(carried), resample_labels(discs, image.geometry, transform)[0])
+    return maps
+
+
+def _score_row(person: str, value: int, labels: Image, reference: Image, maps: dict) -> dict:
     found, true = labels.array == value, reference.array == value
     volume = labels.geometry.voxel_volume / 1000
     row = {"participant_id": person, "level": disc_name(value),
            "dice": float(2 * np.sum(found & true) / (np.sum(found) + np.sum(true))),
            "volume": float(found.sum() * volume), "volume_reference": float(true.sum() * volume)}
-    if signal is not None:
-        row["nT2w"] = _mean(signal.array[found])
-        row["nT2w_reference"] = _mean(signal.array[true])
+    for key, (image, automatic, given) in maps.items():
+        row[key] = _mean(image.array[automatic.array == value])
+        row[f"{key}_reference"] = _mean(image.array[given.array == value])
     return row
 
 
@@ -147,8 +168,9 @@ def _mean(values: np.ndarray) -> float:
 
 def score_step() -> Step:
     """Return the person step that scores against a reference mask, where the study has one."""
-    return Step("score", "1", _run_score, lambda c: c.person.reference, needs=("segment",),
-                optional=("normalize",), applies=lambda c: bool(c.person.reference))
+    maps = tuple(f"{a}-{k}" for k in ("T1rho", "T2") for a in ("maps", "carry"))
+    return Step("score", "2", _run_score, lambda c: c.person.reference, needs=("segment",),
+                optional=("normalize", *maps), applies=lambda c: bool(c.person.reference))
 
 
 def tables_step() -> Step:

@@ -122,7 +122,7 @@ def map_steps(kind: str) -> tuple[Step, Step]:
     def applies(context: Context) -> bool:
         return context.person.of_kind(kind) is not None
     model = "t1rho_model" if kind == "T1rho" else "t2_model"
-    fit = Step(f"maps-{kind}", "1", _run_fit(kind), _series_inputs(kind), (model, "estimator", "align"),
+    fit = Step(f"maps-{kind}", "2", _run_fit(kind), _series_inputs(kind), (model, "estimator", "align"),
                applies=applies)
     carry = Step(f"carry-{kind}", "1", _run_carry(kind), lambda c: c.person.anatomical,
                  needs=("segment", f"maps-{kind}"), applies=applies)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .runner import Stage
-from .steps_analysis import analysis_step, template_step
+from .steps_analysis import SENSITIVITY, analysis_step, template_step
 from .steps_group import means_step, score_step, tables_step
+from .steps_models import models_step
 from .steps_person import atlas_step, person_steps
 from .steps_report import report_step, tile_step
 from .study_settings import Settings
@@ -15,8 +16,10 @@ def stages(settings: Settings) -> list[Stage]:
     first = (*person_steps(), score_step(), tile_step())
     group = [tables_step(), means_step()]
     if settings.formula:
-        group.append(analysis_step(settings.analysis))
-    group.append(report_step(settings.analysis if settings.formula else ""))
+        group += [analysis_step(settings.analysis), models_step()]
+        if settings.sensitivity:
+            group.append(analysis_step(settings.analysis + SENSITIVITY, settings.sensitivity))
+    group.append(report_step(settings.analysis if settings.formula else "", bool(settings.sensitivity)))
     if settings.template == "build":
         return [Stage("person", first), Stage("group", (template_step(),)), Stage("person", (atlas_step(),)),
                 Stage("group", tuple(group))]

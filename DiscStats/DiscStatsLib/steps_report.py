@@ -17,6 +17,7 @@ from .figures_maps import Look, map_row, person_tile
 from .provenance import file_hash, project_version
 from .report import Report, write_report
 from .steps import Context, Step
+from .steps_analysis import SENSITIVITY
 from .steps_person import RELAXATION, anatomical_image, person_maps
 
 
@@ -73,14 +74,15 @@ def _excluded(context: Context) -> int:
     return len([p for p in context.missing if p not in context.everyone])
 
 
-def report_step(analysis: str = "") -> Step:
+def report_step(analysis: str = "", sensitivity: bool = False) -> Step:
     """Return the group step that writes the report and its figures."""
     optional = ["segment", "normalize", "measure", "score", "tile", "atlas", "tables", "means"]
     optional += [f"{a}-{k}" for k in RELAXATION for a in ("maps", "carry")]
     if analysis:
-        optional.append(f"analysis-{analysis}")
+        optional += ["models", f"analysis-{analysis}"]
+        optional += [f"analysis-{analysis}{SENSITIVITY}"] if sensitivity else []
     return Step("report", "1", _run_report(analysis), lambda c: _table(c),
-                ("formula", "contrast", "analysis", "levels", "registration", "permutations", "seed"),
+                ("formula", "contrast", "analysis", "levels", "registration", "permutations", "seed", "sensitivity"),
                 optional=tuple(optional),
                 extra=lambda c: {"missing": dict(c.missing), "people": list(c.everyone),
                                  "notes": {p: {s: r.notes for s, r in records.items()}

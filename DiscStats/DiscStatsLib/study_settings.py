@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 
+from .study_rules import parse_rule
+
 #: Maps that can be analyzed, and what they need.
 MAPS = ("T1rho", "T2", "nT2w")
 _CHOICES = {
@@ -58,6 +60,9 @@ class Settings:
         Permutations of the group analysis.
     seed : int
         Seed of the permutations, recorded.
+    sensitivity : str
+        Rule on a column of the participants table, such as ``field_T == 1.5``: the analysis is repeated on the people
+        it holds for, and shown beside the analysis of everyone. Empty means none.
     missing : str
         Analyze voxels that at least half of the people have (``available``), or everyone (``complete``).
     alpha : float
@@ -85,6 +90,7 @@ class Settings:
     levels: tuple[str, ...] = LUMBAR_LEVELS
     permutations: int = 2000
     seed: int = 1
+    sensitivity: str = ""
     missing: str = "available"
     alpha: float = 0.05
     session: str = ""
@@ -105,6 +111,8 @@ class Settings:
                              f"{', '.join(LUMBAR_LEVELS)}.")
         if self.permutations < 100 or not 0 < self.alpha < 1:
             raise StudyError("Settings: permutations must be at least 100, and alpha between 0 and 1.")
+        if self.sensitivity:
+            parse_rule(self.sensitivity)
         if self.threads < 1:
             raise StudyError("Settings: at least one thread is needed.")
         if not self.analysis.replace("-", "").replace("_", "").isalnum():

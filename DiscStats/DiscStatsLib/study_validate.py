@@ -184,8 +184,16 @@ def _check_participants(study: Study, settings: Settings) -> Iterator[Finding]:
     if "participant_id" not in header.split("\t"):
         yield Finding("error", name, "", "The column 'participant_id' is missing.", "Name the id column so.")
         return
+    yield from _check_rule(settings.sensitivity, header.split("\t"))
     yield from _check_ids(study, rows)
     yield from _check_values(study, rows, header.split("\t"), variables)
+
+
+def _check_rule(rule: str, names: list[str]) -> Iterator[Finding]:
+    found = re.match(r"\s*(\w+)", rule)
+    if found and found.group(1) not in names:
+        yield Finding("error", "participants.tsv", "", f"The sensitivity rule's '{found.group(1)}' is no column.",
+                      f"Columns are {', '.join(names)}; correct the rule or add the column.")
 
 
 def _check_ids(study: Study, rows: list[dict]) -> Iterator[Finding]:

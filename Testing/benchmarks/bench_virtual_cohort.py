@@ -237,7 +237,8 @@ def participants(people):
 
 # ---- error rates and power in atlas space --------------------------------------------------------------------------
 
-def rates(cohorts, permutations):
+def rates(cohorts, planted, permutations):
+    """Count null cohorts with a finding, and cohorts with a planted effect that find it."""
     atlas = load_atlas()
     level = EFFECT.level
     inside = atlas.labels.array == disc_value(level)
@@ -248,6 +249,10 @@ def rates(cohorts, permutations):
                          n_permutations=permutations)
         return result.maps[f"map_{term}_pfwe"].array[inside] < 0.05, result.maps[f"map_{term}_effect"].array[inside]
 
+    if planted:
+        power(atlas, level, significant, planted)
+    if not cohorts:
+        return
     terms = (f"pfirrmann_{level.replace('-', '')}", "odi", "fat_fraction")
     count, tests = dict.fromkeys(terms, 0), 0
     for seed in range(-(-cohorts // 10)):
@@ -264,7 +269,6 @@ def rates(cohorts, permutations):
             for term, found in count.items()]
     table(f"Family-wise error under null (variables shuffled between people), {level}, max-T, {permutations} "
           "permutations", ("variable", "null cohorts", "with any voxel at p (FWE) < 0.05", "expected for 5 %"), rows)
-    power(atlas, level, significant, max(cohorts // 10, 5))
 
 
 def power(atlas, level, significant, cohorts):
@@ -287,6 +291,7 @@ def power(atlas, level, significant, cohorts):
                 outside += sign[planted > 0.05 * planted.min()].any()
             rows.append((count, f"{slope:+.1f}", f"{100 * found / cohorts:.0f} %", f"{100 * np.mean(hits):.0f} %",
                          f"{np.mean(sizes):.2f}", f"{100 * outside / cohorts:.0f} %"))
+            print(f"power: {count} people, {slope:+.1f}", file=sys.stderr, flush=True)
     table(f"Power: a focal effect of ODI on T1rho in the posterior nucleus of {level} ({cohorts} cohorts a row)", (
         "people", "planted, ms a point of ODI", "cohorts that find it (FWE)", "share of its core found",
         "estimated / planted", "cohorts with a voxel outside it"), rows)
@@ -336,7 +341,8 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--auto", type=int, default=0)
     parser.add_argument("--no-atlas", action="store_true")
-    parser.add_argument("--cohorts", type=int, default=200, help="null cohorts; 0 leaves out error rates and power")
+    parser.add_argument("--cohorts", type=int, default=200, help="null cohorts; 0 leaves out error rates")
+    parser.add_argument("--power", type=int, default=50, help="cohorts a row of the power table; 0 leaves it out")
     parser.add_argument("--permutations", type=int, default=999)
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
@@ -352,8 +358,8 @@ def main():
             maps, region, inside = voxelwise(people, kept, args.permutations)
             if args.figure:
                 figure(args.figure, maps, region, inside, people, kept)
-    if args.cohorts:
-        rates(args.cohorts, min(args.permutations, 199))
+    if args.cohorts or args.power:
+        rates(args.cohorts, args.power, min(args.permutations, 199))
 
 
 if __name__ == "__main__":

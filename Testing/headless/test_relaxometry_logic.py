@@ -176,3 +176,21 @@ def test_normalized_signal_of_the_real_person(slicer):
     discs = [float(np.nanmedian(values[labels.array == v])) for v in (11, 12, 13, 14, 15)]
     assert all(0.02 < d < 0.8 for d in discs), discs
     assert node.GetVoxelValueUnits().GetCodeValue() == "1" and "this is not T2" in node.GetDescription()
+
+
+def test_dicom_export_of_nodes(slicer, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    pytest.importorskip("highdicom")
+    labels, series, truth = phantom()
+    logic = DiscRelaxometryLogic()
+    maps = logic.computeMaps(mrml.sequence_from_series(series, "spin lock"), align="off")
+    segmentation = mrml.segmentation_from_labels(labels, "Discs")
+    paths = logic.exportDicom(tmp_path / "dicom", maps, segmentation, subject="P7", algorithm="Test")
+    assert {"T1rho.dcm", "M0.dcm", "segmentation.dcm"} <= {p.name for p in paths}
+    assert "status.dcm" not in {p.name for p in paths}
+    dataset = pydicom.dcmread(tmp_path / "dicom" / "T1rho.dcm")
+    assert dataset.PatientID == "P7"
+    np.testing.assert_allclose(np.sort(dataset.pixel_array, None), np.sort(truth, None), rtol=1e-5)
+    discs = pydicom.dcmread(tmp_path / "dicom" / "segmentation.dcm")
+    assert [s.SegmentLabel for s in discs.SegmentSequence] == ["L5-S1", "L4-L5"]
+    assert int(discs.pixel_array.sum()) == np.count_nonzero(labels.array)

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image
 from DiscStatsLib.report import SIMULATED
 from DiscStatsLib.runner import report_only, run_study
 from DiscStatsLib.steps_group import read_rows
+from DiscStatsLib.study_export import export_files, export_people
+from DiscStatsLib.study_tables import compare_tables, mixed_model
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cohort_phantom import NUCLEUS_T1RHO, make_spine_study
@@ -20,6 +23,8 @@ from cohort_phantom import NUCLEUS_T1RHO, make_spine_study
 for library in ("jinja2", "matplotlib", "pandas", "patsy"):
     pytest.importorskip(library)
 GRADES = (1, 2, 3, 4, 5, 2)
+SETTINGS = {"levels": ("L4-L5",), "permutations": 200, "analysis": "grade",
+            "sensitivity": "participant_id != sub-06"}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +34,7 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(study):
-    return run_study(study, "pfirrmann", levels=("L4-L5",), permutations=200, analysis="grade")
+    return run_study(study, "pfirrmann", **SETTINGS)
 
 
 def output(study, name):
@@ -75,13 +80,14 @@ def test_report_says_that_signal_is_not_t2(run):
     text = run.report.read_text(encoding="utf-8")
     assert "It is not T2" in text
     for title in ("Study overview", "Warnings", "Segmentation", "Map quality", "Registration quality",
-                  "Group mean maps", "Parametric maps", "Clusters", "Region statistics", "Methods"):
+                  "Group mean maps", "Parametric maps", "Clusters", "Sensitivity analysis", "Region statistics",
+                  "Methods"):
         assert f">{title}" in text
 
 
 def test_nothing_is_done_twice_and_report_alone_works(run, study):
     before = run.report.read_bytes()
-    again = run_study(study, "pfirrmann", levels=("L4-L5",), permutations=200, analysis="grade")
+    again = run_study(study, "pfirrmann", **SETTINGS)
     assert {o.state for o in again.outcomes} == {"current"}
     assert report_only(study).read_bytes() == before
 
@@ -90,3 +96,79 @@ def test_results_hold_no_path_of_the_machine(run, study):
     for path in output(study, "").rglob("*"):
         if path.suffix in (".json", ".tsv", ".html"):
             assert str(study.parent) not in path.read_text(encoding="utf-8"), path
+
+
+def test_dicom_export_of_the_study(run, study, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    pytest.importorskip("highdicom")
+    paths = export_people(study, tmp_path / "dicom", ["sub-01"])
+    names = sorted(p.relative_to(tmp_path / "dicom").as_posix() for p in paths)
+    assert {"sub-01/T2w/nT2w.dcm", "sub-01/T2w/segmentation.dcm", "sub-01/T1rho/T1rho.dcm",
+            "sub-01/T1rho/segmentation.dcm"} <= set(names)
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        assert dataset.SeriesDescription.startswith("SIMULATED") and "SIMULATED" in str(dataset.PatientName)
+    values = pydicom.dcmread(tmp_path / "dicom/sub-01/T1rho/T1rho.dcm").pixel_array
+    expected = read_image(output(study, "sub-01/anat/sub-01_T1rhomap.nii.gz")).array
+    np.testing.assert_array_equal(np.sort(values[np.isfinite(values)]), np.sort(expected[np.isfinite(expected)]))
+
+
+def test_dicom_export_says_what_is_missing(run, study, tmp_path):
+    pytest.importorskip("highdicom")
+    with pytest.raises(StudyError, match="no folder 'sub-01'"):
+        export_people(study, tmp_path / "dicom", ["sub-01"], source=tmp_path)
+    with pytest.raises(StudyError, match="write QUANTITY=FILE"):
+        export_files(tmp_path / "dicom", ["T1rhomap.nii.gz"])
+    assert not (tmp_path / "dicom").exists()
+
+
+def test_mixed_model_of_the_study(run, study):
+    pytest.importorskip("statsmodels")
+    fit, paths = mixed_model(study, "mean ~ pfirrmann + C(level)", map="T1rho", region="nucleus", name="grade")
+    # L4-L5 and L5-S1 alone have a grade in this study.
+    assert (fit.n, fit.people) == (2 * len(GRADES), len(GRADES))
+    slope = {r["term"]: r["estimate"] for r in fit.fixed.rows}["pfirrmann"]
+    expected = np.polyfit(GRADES, [NUCLEUS_T1RHO[g] for g in GRADES], 1)[0]
+    # The region's mean mixes nucleus (most of it) and annulus.
+    assert 0.6 * expected > slope > expected
+    assert all("SIMULATED" in p.read_text(encoding="utf-8") for p in paths)
+
+
+@pytest.mark.parametrize(("options", "words"), [({"region": "rim"}, "there are whole"), ({}, "several maps"),
+                                                ({"map": "T3"}, "no row with map 'T3'")])
+def test_mixed_model_names_bad_choices(run, study, options, words):
+    with pytest.raises(StudyError, match=words):
+        mixed_model(study, "mean ~ pfirrmann", **options)
+
+
+def test_agreement_of_two_tables(run, study, tmp_path):
+    first = output(study, "group/regions.tsv")
+    lines = first.read_text(encoding="utf-8").splitlines()
+    column = lines[0].split("\t").index("mean")
+    shifted = [lines[0]]
+    for line in lines[1:]:
+        cells = line.split("\t")
+        cells[column] = str(float(cells[column]) + 2.5)
+        shifted.append("\t".join(cells))
+    second = tmp_path / "second.tsv"
+    second.write_text("\n".join(shifted[:-1]) + "\n", encoding="utf-8")
+    table, unmatched = compare_tables(first, second, "mean", map="T1rho", region="whole")
+    rows = {r["measure"]: r for r in table.rows}
+    assert rows["bias"]["value"] == pytest.approx(-2.5) and rows["bias"]["unit"] == "ms"
+    assert rows["bias"]["data"] == "SIMULATED" and len(unmatched) <= 1
+
+
+def test_sensitivity_analysis_stands_beside_the_main_one(run, study):
+    folder = output(study, "group/prov")
+    facts = {name: json.loads((folder / f"step-analysis-grade{name}_prov.json").read_text(encoding="utf-8"))
+             for name in ("", "-sensitivity")}
+    people = {name: next(iter(f["facts"].values()))["people"] for name, f in facts.items()}
+    assert set(people[""]) - set(people["-sensitivity"]) == {"sub-06"}
+    assert "Left out by the rule 'participant_id != sub-06': sub-06." in facts["-sensitivity"]["notes"]
+    assert "smallest cluster p, rule" in run.report.read_text(encoding="utf-8")
+
+
+def test_mixed_models_of_the_regions_are_made(run, study):
+    # One level only: everyone has one disc, and a random person can not be told from error.
+    record = json.loads(output(study, "group/prov/step-models_prov.json").read_text(encoding="utf-8"))
+    assert any("one row only" in n for n in record["notes"])

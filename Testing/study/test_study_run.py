@@ -284,3 +284,26 @@ def test_killed_runs_resume_to_identical_results(tmp_path, kills):
         assert not list((study / "derivatives").rglob("*.partial*"))
         shutil.rmtree(study)
     assert caught >= kills // 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
+def test_workers_of_a_killed_run_end_before_the_next_begins(tmp_path):
+    pytest.importorskip("distributed")
+    psutil = pytest.importorskip("psutil")
+    run(make_study(tmp_path / "whole"))
+    study, count = make_study(tmp_path / "killed"), tmp_path / "count"
+    code = (f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r}\n"
+            "from DiscStatsLib.runner import run_study\nfrom pathlib import Path\n"
+            f"run_study(Path({str(study)!r}), pipeline={PIPELINE!r}, processes=2)")
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               env={**os.environ, "PHANTOM_PAUSE": "1", "PHANTOM_COUNT": str(count)})
+    while not count.exists() and process.poll() is None:  # a worker is in the middle of a step
+        time.sleep(0.05)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) >= 3
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run(study)
+    assert results(study) == results(tmp_path / "whole")
+    # The lock was theirs until the last had ended.
+    assert not psutil.wait_procs(workers, 2)[1]

@@ -27,7 +27,8 @@ def test_every_verb_and_option_has_help():
     from DiscStatsLib.cli_app import build_app
 
     command = get_command(build_app())
-    assert set(command.commands) == {"run", "validate", "status", "report", "simulate", "segment", "maps"}
+    assert set(command.commands) == {"run", "validate", "status", "report", "simulate", "segment", "maps",
+                                     "export-dicom", "mixed", "agreement"}
     for verb in command.commands.values():
         assert verb.help
         assert all(getattr(p, "help", "") for p in verb.params), verb.name
@@ -53,3 +54,14 @@ def test_dry_run_lists_steps_and_writes_nothing(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "sub-02: segment, normalize" in done.stdout and "analysis-main" in done.stdout
     assert not (study / "derivatives").exists()
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("export-dicom", "new"), "Say what to export"),
+    (("export-dicom", "new", "--map", "x.nii.gz"), "write QUANTITY=FILE"),
+    (("agreement", "a.tsv", "b.tsv"), "does not exist"),
+    (("run", ".", "--sensitivity", "field_T"), "is not a rule")])
+def test_bad_calls_are_one_sentence(arguments, words):
+    done = call(*arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ") and words in done.stderr and "Traceback" not in done.stderr

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from support import shared_data
 
-from DiscStatsLib.demo import FORMULA, SERIES, copy_cohort, fit_shared_series, same_field
+from DiscStatsLib.demo import FORMULA, SENSITIVITY, SERIES, copy_cohort, fit_shared_series
 from DiscStatsLib.study import Study
+from DiscStatsLib.study_rules import people_by_rule
 from DiscStatsLib.study_settings import make_settings
 from DiscStatsLib.study_validate import validate
 
@@ -14,7 +15,8 @@ def test_cohort_is_copied_valid_and_its_masks_are_for_scoring_only(tmp_path):
     study = Study(copy_cohort(tmp_path / "cohort"))
     assert len(study.people) == 33
     assert all(p.anatomical and p.reference and not p.labels for p in study.people)
-    found = validate(study, make_settings(formula=FORMULA, segmentation="cnn"), read_images=False)
+    settings = make_settings(formula=FORMULA, segmentation="cnn", sensitivity=SENSITIVITY)
+    found = validate(study, settings, read_images=False)
     assert [str(f) for f in found if f.severity == "error"] == []
     assert not study.simulated
 
@@ -26,7 +28,7 @@ def test_real_multi_echo_series_is_fitted(tmp_path, monkeypatch):
     assert "10 echoes" in text and (tmp_path / "multi-echo" / "T2.nii.gz").exists()
 
 
-def test_one_field_strength_is_analyzed(tmp_path, capsys):
-    kept = same_field(copy_cohort(tmp_path / "cohort"))
-    assert len(kept) == 32 and "sub-141" not in kept
-    assert "left out: sub-141" in capsys.readouterr().out
+def test_everyone_is_analyzed_and_one_field_strength_beside(tmp_path):
+    table = Study(copy_cohort(tmp_path / "cohort")).participants
+    kept = people_by_rule(table, SENSITIVITY)
+    assert len(table.rows) == 33 and set(table["participant_id"]) - kept == {"sub-141"}

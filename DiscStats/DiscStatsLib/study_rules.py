@@ -1,0 +1,57 @@
+"""Rules on a column of the participants table, such as ``field_T == 1.5``: who belongs to a sensitivity analysis."""
+
+from __future__ import annotations
+
+import operator
+import re
+
+from DiscRelaxometryLib.errors import DesignError
+from DiscRelaxometryLib.tables import Table
+
+_SIGNS = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
+          ">=": operator.ge}
+
+
+def parse_rule(text: str) -> tuple[str, str, str]:
+    """Return column, comparison and value of a rule such as ``field_T == 1.5``.
+
+    Raises
+    ------
+    DesignError
+        If it is no such rule.
+    """
+    found = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*(==|!=|<=|>=|<|>)\s*['\"]?([^'\"<>=\s][^'\"<>=]*?)['\"]?\s*", text)
+    if not found:
+        raise DesignError(f"'{text}' is not a rule: write COLUMN == VALUE (or !=, <, <=, >, >=).", anchor="sensitivity")
+    return found.group(1), found.group(2), found.group(3)
+
+
+def people_by_rule(table: Table, text: str) -> set[str]:
+    """Return the people of a participants table for whom a rule holds; a missing value holds for nothing.
+
+    Raises
+    ------
+    DesignError
+        If the column does not exist, or an order is asked of words.
+    """
+    column, sign, value = parse_rule(text)
+    if column not in table.names:
+        raise DesignError(f"The rule's column '{column}' is not in participants.tsv; it has {', '.join(table.names)}.",
+                          anchor="sensitivity")
+    kept = set()
+    for row in table.rows:
+        cell = (row[column] or "").strip()
+        if cell.lower() not in ("", "n/a", "na", "nan") and _holds(cell, sign, value, column):
+            kept.add(row["participant_id"].strip())
+    return kept
+
+
+def _holds(cell: str, sign: str, value: str, column: str) -> bool:
+    try:
+        left, right = float(cell), float(value)
+    except ValueError:
+        if sign not in ("==", "!="):
+            raise DesignError(f"'{column} {sign} {value}' compares words; only == and != can.",
+                              anchor="sensitivity") from None
+        left, right = cell, value
+    return _SIGNS[sign](left, right)

@@ -1,0 +1,72 @@
+"""A disk that really is full, or read-only: a small file system in memory, where the system lets us make one."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from DiscRelaxometryLib.errors import StudyError
+from DiscStatsLib.runner import run_study
+from DiscStatsLib.study import Study
+from DiscStatsLib.study_validate import validate
+
+sys.path.insert(0, str(Path(__file__).parent))
+from study_phantom import PIPELINE, make_study
+from test_study_run import results, run
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Return (folder, mount(options)): a file system in memory that can be mounted anew with another size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> bool:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        return shutil.which("mount") is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+    if not mount("size=64k"):
+        pytest.skip("mounting a file system needs root")
+    yield folder, mount
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_disk_that_gets_full_is_said_and_the_run_resumes(tmp_path, disk, monkeypatch):
+    folder, mount = disk
+    study = make_study(tmp_path / "study", people=4)
+    run(study)
+    expected = results(study)
+    output = folder / "results"
+    assert any("MB left" in f.problem for f in validate(Study(study, output=output)))
+    # Validation refuses such a disk; here it gets full while the study runs.
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 0, 10**12))
+    try:
+        said = "; ".join(run_study(study, pipeline=PIPELINE, output=output).missing.values())
+    except StudyError as error:
+        said = str(error)
+    assert "disk is full" in said
+    assert not list(output.rglob("*.partial*"))
+    assert mount("remount,size=16m")
+    outcome = run_study(study, pipeline=PIPELINE, output=output)
+    assert not outcome.missing
+    found = {p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_file()}
+    assert {n for n in expected if n.startswith(("sub-", "group"))} <= found
+    for name in expected:
+        if name.startswith("sub-"):
+            assert (output / name).read_bytes() == (
+                study / "derivatives" / "disc-relaxometry" / name).read_bytes(), name
+
+
+def test_read_only_output_is_said(tmp_path, disk):
+    folder, mount = disk
+    study = make_study(tmp_path / "study", people=1)
+    assert mount("remount,ro,size=64k")
+    found = validate(Study(study, output=folder / "results"))
+    hit = [f for f in found if "can not be written" in f.problem]
+    assert len(hit) == 1 and "--output" in hit[0].remedy
+    with pytest.raises(StudyError, match="can not be written"):
+        run_study(study, pipeline=PIPELINE, output=folder / "results")
