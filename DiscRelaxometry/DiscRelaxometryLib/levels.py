@@ -249,8 +249,9 @@ def _lowest_level(pieces, steps, probabilities, vertebra, geometry, curve, flags
                      "are an assumption (lowest disc = L5-S1). Check them and shift the labels if needed.")
         return 0, False, "assumed; the sacrum is not in view"
     if best is not None and probabilities[best] < 0.25:
-        flags.append("The network does not recognize L5-S1 in any disc; that the lowest disc is L5-S1 is an assumption, "
-                     "made because no vertebra lies below it. Check the levels, and whether the image is upside down.")
+        flags.append("The network does not recognize L5-S1 in any disc; that the lowest disc is L5-S1 is an "
+                     "assumption, made because no vertebra lies below it. Check the levels, and whether the image is "
+                     "upside down.")
         return 0, False, "no vertebra lies below the lowest disc, against the network"
     sure = not _flag_transitional(pieces, geometry, flags)
     return 0, sure, "no vertebra lies below the lowest disc and the image continues below it"
