@@ -349,5 +349,15 @@ def _split(indices: np.ndarray, curve: SpineCurve, geometry: Geometry) -> list[P
     if not cuts:
         return [whole]
     side = np.digitize(positions, cuts)
-    return [make_piece(indices[side == n], curve, geometry, ["split from a fused component"])
-            for n in range(len(cuts) + 1) if np.any(side == n)]
+    parts = [make_piece(indices[side == n], curve, geometry, ["split from a fused component"])
+             for n in range(len(cuts) + 1) if np.any(side == n)]
+    return parts if all(_stacked(a, b) for a, b in zip(parts, parts[1:])) else [whole]
+
+
+def _stacked(low: Piece, high: Piece) -> bool:
+    """Tell whether neither of two parts lies in the other's plane, as front and rear of a steep, wedged L5-S1 do.
+
+    The curve says nothing here: below the lowest vertebra it is extrapolated.
+    """
+    step = high.centroid - low.centroid
+    return min(abs(step @ low.normal), abs(step @ high.normal)) >= SAME_DISC

@@ -6,6 +6,7 @@ from spine_phantom import PITCH, spine
 
 from DiscRelaxometryLib.errors import SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image
+from DiscRelaxometryLib.instances import _split, column_core, spine_curve
 from DiscRelaxometryLib.levels import label_instances, shift_levels
 
 
@@ -249,6 +250,21 @@ def test_short_lowest_disc_may_be_the_remnant_of_the_sacrum():
     result = label_instances(array, classes.geometry, np.where(truth.array == 11, 0.95, 0.0))
     assert values(result) == [11, 12, 13, 14, 15]
     assert not result.certain and any("remnant disc S1-S2" in f for f in result.flags)
+
+
+def test_steep_wedge_is_one_disc():
+    # 57 degrees from level, thick in front and behind with a waist between, as of a slipped, collapsed L5-S1; the
+    # curve of the spine runs straight there, because it is extrapolated below the lowest vertebra.
+    classes, truth = spine(spacing=(1.5, 1.0, 1.0))
+    curve = spine_curve(classes.array, classes.geometry, column_core(classes.array, classes.geometry)[0])
+    k, j, i = np.indices(classes.array.shape)
+    z, y, x = np.argwhere(truth.array == 11).mean(0)
+    along, across = (j - y) * np.cos(1.0) - (k - z) * np.sin(1.0), (j - y) * np.sin(1.0) + (k - z) * np.cos(1.0)
+    wedge = (np.abs(i - x) < 8) & (np.abs(along) < 20) & (np.abs(across) < 2 + 6 * (along / 20) ** 2)
+    assert len(_split(np.argwhere(wedge), curve, classes.geometry)) == 1
+    bridged = (truth.array == 12) | (truth.array == 13)
+    bridged |= (np.abs(i - x) < 3) & (np.abs(j - y) < 3) & (truth.array == 32)
+    assert len(_split(np.argwhere(bridged), curve, classes.geometry)) == 2
 
 
 def test_one_disc_alone():
