@@ -6,7 +6,7 @@ from spine_phantom import PITCH, spine
 
 from DiscRelaxometryLib.errors import SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image
-from DiscRelaxometryLib.instances import _split, column_core, spine_curve
+from DiscRelaxometryLib.instances import _stacked, column_core, make_piece, spine_curve
 from DiscRelaxometryLib.levels import label_instances, shift_levels
 
 
@@ -252,19 +252,19 @@ def test_short_lowest_disc_may_be_the_remnant_of_the_sacrum():
     assert not result.certain and any("remnant disc S1-S2" in f for f in result.flags)
 
 
-def test_steep_wedge_is_one_disc():
-    # 57 degrees from level, thick in front and behind with a waist between, as of a slipped, collapsed L5-S1; the
-    # curve of the spine runs straight there, because it is extrapolated below the lowest vertebra.
+def test_front_and_rear_of_a_steep_wedge_are_not_discs_above_each_other():
     classes, truth = spine(spacing=(1.5, 1.0, 1.0))
     curve = spine_curve(classes.array, classes.geometry, column_core(classes.array, classes.geometry)[0])
     k, j, i = np.indices(classes.array.shape)
     z, y, x = np.argwhere(truth.array == 11).mean(0)
-    along, across = (j - y) * np.cos(1.0) - (k - z) * np.sin(1.0), (j - y) * np.sin(1.0) + (k - z) * np.cos(1.0)
-    wedge = (np.abs(i - x) < 8) & (np.abs(along) < 20) & (np.abs(across) < 2 + 6 * (along / 20) ** 2)
-    assert len(_split(np.argwhere(wedge), curve, classes.geometry)) == 1
-    bridged = (truth.array == 12) | (truth.array == 13)
-    bridged |= (np.abs(i - x) < 3) & (np.abs(j - y) < 3) & (truth.array == 32)
-    assert len(_split(np.argwhere(bridged), curve, classes.geometry)) == 2
+    # 49 degrees from level; thick in front, flat behind, as of a slipped, collapsed L5-S1.
+    along, across = (j - y) * np.cos(0.85) - (k - z) * np.sin(0.85), (j - y) * np.sin(0.85) + (k - z) * np.cos(0.85)
+    beside = np.abs(i - x) < 8
+    front, rear, next_disc = (make_piece(np.argwhere(mask), curve, classes.geometry) for mask in (
+        beside & (along > 2) & (along < 20) & (np.abs(across) < 8),
+        beside & (along < 0) & (along > -20) & (np.abs(across) < 2), truth.array == 12))
+    assert not _stacked(front, rear) and not _stacked(rear, front)
+    assert _stacked(rear, next_disc)
 
 
 def test_one_disc_alone():
