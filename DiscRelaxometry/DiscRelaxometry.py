@@ -369,10 +369,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
 
     def discPositions(self, segmentationNode):
         """Return the center of each disc in RAS mm, by segment ID."""
-        centers = mrml.segment_centers(segmentationNode)
-        if not centers:
-            raise SegmentationError(_("The segmentation is empty."), anchor="unknown-labels")
-        return centers
+        return mrml.segment_centers(segmentationNode)
 
 
 class DiscRelaxometryTest(ScriptedLoadableModuleTest):

@@ -191,11 +191,20 @@ def shift_segment_levels(node, n: int) -> None:
 
 
 def segment_centers(node) -> dict[str, tuple[float, float, float]]:
-    """Return the center of each segment that has voxels in RAS mm, by segment ID."""
+    """Return the center of each segment that has voxels in RAS mm, by segment ID.
+
+    Raises
+    ------
+    SegmentationError
+        If no segment has voxels.
+    """
     segmentation = node.GetSegmentation()
     ids = [segmentation.GetNthSegmentID(n) for n in range(segmentation.GetNumberOfSegments())]
     centers = {segment_id: node.GetSegmentCenterRAS(segment_id) for segment_id in ids}
-    return {segment_id: tuple(center) for segment_id, center in centers.items() if center is not None}
+    found = {segment_id: tuple(center) for segment_id, center in centers.items() if center is not None}
+    if not found:
+        raise SegmentationError("The segmentation is empty.", anchor="unknown-labels")
+    return found
 
 
 def segment_value(segment, segment_id: str = "") -> int | None:
