@@ -386,12 +386,8 @@ class DiscRelaxometryTest(ScriptedLoadableModuleTest):
 
     def test_measures_of_the_sample_person(self):
         """Import the reference labels, measure, and find five lumbar discs of plausible size."""
-        from DiscRelaxometryLib.resources import resource_path
-
-        logic = DiscRelaxometryLogic()
-        volume = slicer.util.loadVolume(str(resource_path("SampleData/spider-sub-078_T2w.nii.gz")))
-        result = logic.importSegmentation(resource_path("SampleData/spider-sub-078_dseg.nii.gz"), referenceNode=volume)
-        tables = logic.measure(result.segmentation)
+        _volume, segmentation = sample_data.load_person()
+        tables = DiscRelaxometryLogic().measure(segmentation)
         table = mrml.table_from_node(tables["discs"])
         self.assertTrue({"L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S1"} <= set(table["level"]))
         for row in table.rows:

@@ -87,6 +87,7 @@ class StudyRunner:
         lines = [_("{done} steps done, {failed} failed, {n} people incomplete.").format(
             done=done, failed=len(run.failed), n=len(run.missing))]
         lines += [f"{person}: {reason}" for person, reason in run.missing.items()]
+        lines += [f"{o.step}: {o.message}" for o in run.failed if not o.person]
         for line in lines:
             self.log(line)
         self.panel.ui.statusLabel.setText(lines[0])
