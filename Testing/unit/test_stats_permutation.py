@@ -200,6 +200,7 @@ def test_family_wise_error_guard():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_calibration_table():
     """All rows, 1 000 sets: max-T and TFCE within the binomial limits, FDR at or under them."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
