@@ -17,7 +17,7 @@ GAP = 1.55  # times the expected distance between discs
 CROWDED = 0.55
 TINY, CROWDED_TINY = 0.2, 0.8  # a piece this small is believed to be a level only at more of the usual distance
 SMALL = 0.35  # of a disc's volume; smaller pieces need a vertebra beside them to count as a level
-SHORT = 0.72  # of the next disc's AP length; true L5-S1 discs have 0.95 (median), the remnant S1-S2 about 0.65
+SHORT, LITTLE = 0.72, 0.75  # of the next disc's AP length and volume; a remnant disc S1-S2 is below both
 ROOM_BELOW = 20.0  # mm of image below the lowest disc, enough to see the sacrum or L5
 
 
@@ -282,11 +282,13 @@ def _flag_transitional(pieces: list[Piece], geometry: Geometry, flags: list[str]
         flags.append(f"The lowest disc has {100 * ratio:.0f} % of the next one's volume: collapsed, cut, or "
                      "transitional anatomy (sacralized L5 or lumbarized S1). Check the levels.")
     length = ap_length(pieces[0], geometry) / ap_length(pieces[1], geometry)
-    if length < SHORT:
-        flags.append(f"The lowest disc is only {100 * length:.0f} % as long from front to back as the next one: it may "
-                     "be the remnant disc S1-S2 (transitional anatomy). The names are an assumption (lowest disc = "
-                     "L5-S1): if it is the remnant, delete that segment and shift the other labels down.")
-    return length < SHORT
+    remnant = length < SHORT and ratio < LITTLE
+    if remnant:
+        flags.append(f"The lowest disc is only {100 * length:.0f} % as long from front to back as the next one, and "
+                     f"has {100 * ratio:.0f} % of its volume: it may be the remnant disc S1-S2 (transitional "
+                     "anatomy). The names are an assumption (lowest disc = L5-S1): if it is the remnant, delete that "
+                     "segment and shift the other labels down.")
+    return remnant
 
 
 def ap_length(piece: Piece, geometry: Geometry) -> float:

@@ -68,8 +68,8 @@ def main() -> None:
     if options.once:
         run_once(options)
         return
-    cases = [("onnx", 1, 20, 501, 0.9), ("onnx", 0, 20, 501, 0.9), ("torch", 1, 20, 501, 0.9),
-             ("onnx", 1, 15, 512, 4.0), ("onnx", 1, 64, 320, 0.94)]
+    cases = [("onnx", 0, 20, 501, 0.9), ("onnx", 1, 20, 501, 0.9), ("torch", 0, 20, 501, 0.9),
+             ("onnx", 0, 15, 512, 4.0), ("onnx", 0, 64, 320, 0.94)]
     runs = {case: [] for case in cases}
     for _ in range(options.rounds):
         for case in cases:

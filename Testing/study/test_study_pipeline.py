@@ -165,7 +165,10 @@ def test_sensitivity_analysis_stands_beside_the_main_one(run, study):
     people = {name: next(iter(f["facts"].values()))["people"] for name, f in facts.items()}
     assert set(people[""]) - set(people["-sensitivity"]) == {"sub-06"}
     assert "Left out by the rule 'participant_id != sub-06': sub-06." in facts["-sensitivity"]["notes"]
-    assert "smallest cluster p, rule" in run.report.read_text(encoding="utf-8")
+    section = run.report.read_text(encoding="utf-8").split('id="sensitivity"')[1].split("<section")[0]
+    # A row of everyone and one of the rule for each level.
+    rows = [row for row in section.split("<tr>") if "L4-L5" in row]
+    assert any("everyone" in r for r in rows) and any("participant_id != sub-06" in r for r in rows)
 
 
 def test_mixed_models_of_the_regions_are_made(run, study):
