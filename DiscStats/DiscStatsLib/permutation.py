@@ -21,6 +21,7 @@ import numpy as np
 from DiscRelaxometryLib.progress import ProgressCallback, silent
 
 from .glm import Partition, residuals, stat_to_z
+from .permutation_kernel import fused
 from .permutation_robust import Sandwich, make_sandwich, refit_variances, wald_share
 from .permutation_schemes import Scheme
 
@@ -280,17 +281,24 @@ def _block_maxima(stratum: Stratum, block: slice, scheme: Scheme, alternative: s
     observed = partial_r2(stratum, block, identity, None, signed)[0] * turn
     # The same tie rule on either side of 0.
     reach = observed - TIE * np.abs(observed)
-    best, count = np.empty(len(order)), np.zeros(len(observed), np.int64)
+    best, count = np.full(len(order), -np.inf), np.zeros(len(observed), np.int64)
     # Few voxels take more permutations at a time, so that the work of a call stays the same.
     size = max(BATCH, min(16 * BATCH, BATCH * VOXEL_BLOCK // len(observed)))
     counter = np.int8 if size < 128 else np.int32
+    kernel = None if stratum.sandwich is not None else fused()
+    few, space = np.zeros(len(observed), np.int32), np.empty(len(observed))
     for batch in batches(len(order), size):
-        rho = partial_r2(stratum, block, order[batch], None if sign is None else sign[batch], signed)
+        flips = None if sign is None else sign[batch]
+        if kernel is not None:
+            kernel(_products(stratum, block, order[batch], flips)[0], stratum.r, signed, turn, reach, best[batch], few,
+                   space)
+            continue
+        rho = partial_r2(stratum, block, order[batch], flips, signed)
         if signed:
             rho *= turn
         rho.max(axis=1, out=best[batch])
         count += np.add.reduce((rho >= reach).view(np.int8), axis=0, dtype=counter)
-    return best, count
+    return best, count + few
 
 
 def blas_threads():

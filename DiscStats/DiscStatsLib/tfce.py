@@ -183,9 +183,14 @@ def have_numba() -> bool:
     return find_spec("numba") is not None
 
 
+def kernel_if_numba(function):
+    """Return a function compiled by numba, or None where numba is not installed."""
+    return _kernel(function) if have_numba() else None
+
+
 @lru_cache
 def _kernel(function):
-    """Return a function of this file compiled by numba."""
+    """Return a function compiled by numba."""
     import numba
 
     try:
