@@ -64,8 +64,9 @@ def trimmed(mask, box, geometry, notes):
     if len(areas) * spacing[array_axis] >= TRIM_WIDTH * depth:
         return mask, box
     keep = np.nonzero(areas >= CUT_SHARE * areas.max())[0]
-    if len(keep) < len(areas):
-        notes.append(f"{len(areas) - (keep[-1] - keep[0] + 1)} tapering outer slice(s) left out")
+    left_out = len(areas) - (keep[-1] - keep[0] + 1)
+    if left_out:
+        notes.append(f"{left_out} tapering outer slice(s) left out")
     inner, outer = [slice(None)] * 3, list(box)
     inner[array_axis] = slice(keep[0], keep[-1] + 1)
     start = box[array_axis].start

@@ -43,12 +43,16 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, sep="\t", na_values=["n/a"])
 
 
-def costs(group: Path) -> None:
-    """Print processor time and memory of each step."""
-    frame = read(group / "timings.tsv")
-    table(("step", "times", "processor time s, mean", "wall s, mean (max)", "peak memory of a process so far, MB"),
-          [(r.step, r.n, f"{r.mean_cpu_s:.1f}", f"{r.mean_s:.1f} ({r.max_s:.1f})", f"{r.peak_memory:.0f}")
-           for r in frame.itertuples()])
+def costs(output: Path) -> None:
+    """Print processor time and memory of each step, from its provenance: what ran, whichever run it was."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in output.glob("**/prov/*_prov.json")]
+    rows = []
+    for step in dict.fromkeys(r["step"] for r in sorted(records, key=lambda r: r["finished"])):
+        own = [r for r in records if r["step"] == step and r["status"] == "done"]
+        if own:
+            cpu, wall = (np.array([r[k] for r in own]) for k in ("cpu_seconds", "seconds"))
+            rows.append((step, len(own), f"{cpu.mean():.1f}", f"{wall.mean():.1f} ({wall.max():.1f})",
+                         f"{max(r['peak_memory_mb'] for r in own):.0f}"))
 
 
 def network(study: Study, group: Path) -> None:
@@ -136,7 +140,7 @@ def main() -> None:
           f"demo-output` on {time.strftime('%Y-%m-%d')} from the results of `make demo` ({len(study.people)} people, "
           f"{FORMULA}, {record['parameters']['permutations']} permutations, seed {record['parameters']['seed']}). From "
           f"nothing: {options.wall} by the clock; load {options.load}.\n\n## Cost")
-    costs(group)
+    costs(group.parent)
     print("\n## Network against the reference masks (used for this alone), lumbar levels")
     network(study, group)
     print("\n## Registration to the atlas")
