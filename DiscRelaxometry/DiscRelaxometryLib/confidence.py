@@ -2,7 +2,7 @@
 
 The score of a disc is the Dice coefficient that its own calibrated probabilities lead one to expect. If each voxel
 is disc with probability p, independently, and a mask M was cut from these probabilities, the expected overlap is
-about 2 sum_M(p) / (sum(p) + |M|); see Docs/method/segmentation-network.md for its derivation and its limits.
+about ``2 sum_M(p) / (sum(p) + |M|)``; see Docs/method/segmentation-network.md for its derivation and its limits.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class DiscQuality:
 
 
 def expected_dice(probability: np.ndarray, mask: np.ndarray) -> float:
-    """Return 2 sum_M(p) / (sum(p) + |M|); NaN for an empty mask."""
+    """Return ``2 sum_M(p) / (sum(p) + |M|)``; NaN for an empty mask."""
     size = np.count_nonzero(mask)
     if not size:
         return float("nan")

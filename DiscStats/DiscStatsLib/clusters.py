@@ -74,7 +74,7 @@ def find_clusters(stat: np.ndarray, height, neighbors: Neighbors) -> np.ndarray:
 
 
 def cluster_sizes(stat: np.ndarray, labels: np.ndarray, height) -> tuple[np.ndarray, np.ndarray]:
-    """Return extent (voxels) and mass (sum of |stat| - height) of clusters 1, 2, ..."""
+    """Return extent (voxels) and mass (sum of ``|stat| - height``) of clusters 1, 2, ..."""
     inside = labels > 0
     excess = (np.abs(stat) - height)[inside]
     extent = np.bincount(labels[inside])[1:]

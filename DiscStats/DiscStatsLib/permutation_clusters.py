@@ -59,7 +59,7 @@ def statistic_maps(strata: list[Stratum], scheme: Scheme, n_columns: int, *, as_
 
 
 def enhance_input(stat: np.ndarray, kind: str, as_z: bool) -> np.ndarray:
-    """Return what TFCE integrates: t or z as they are, the square root of F (|t| for one degree of freedom)."""
+    """Return what TFCE integrates: t or z as they are, the square root of F (``|t|`` for one degree of freedom)."""
     return np.sqrt(stat) if kind == "F" and not as_z else stat
 
 
