@@ -18,7 +18,7 @@ from DiscRelaxometryLib.atomic import write_json
 from DiscRelaxometryLib.confidence import calibration, fit_temperature
 from DiscRelaxometryLib.engine import Model, load_engine, load_model
 from DiscRelaxometryLib.image import Image, read_image
-from DiscRelaxometryLib.inference import normalize_signal, softmax, stack_indices
+from DiscRelaxometryLib.inference import normalize_signal, padded_slices, softmax, stack_indices
 from DiscRelaxometryLib.sagittal import plan_sagittal
 from Training.dataset import class_labels, read_folds
 from Training.train import RUNS
@@ -35,10 +35,8 @@ def logit_samples(image: Image, dseg: Image, model: Model, engine, count: int, s
     classes = class_labels(dseg.array)
     votes = np.stack([plan.upright((classes == c).astype(np.float32)) for c in range(len(model.manifest["classes"]))])
     truth = votes.argmax(0)
-    multiple = model.config.multiple
     rows, columns = slices.shape[1:]
-    padded = np.pad(slices, [(0, 0), (0, -rows % multiple), (0, -columns % multiple)],
-                    constant_values=float(slices.min()))
+    padded = padded_slices(slices, model.config.multiple)
     random, logits, labels = np.random.default_rng(seed), [], []
     stacks = stack_indices(len(slices), plan.slice_mm, model.config.slices)
     for index in range(len(slices) % EVERY // 2, len(slices), EVERY):

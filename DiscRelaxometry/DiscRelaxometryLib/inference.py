@@ -77,6 +77,12 @@ def stack_indices(count: int, slice_mm: float, size: int, neighbor_mm: float = N
     return np.clip(np.arange(count)[:, None] + offsets, 0, count - 1)
 
 
+def padded_slices(slices: np.ndarray, multiple: int) -> np.ndarray:
+    """Return slices (n, rows, columns) with rows and columns extended to multiples, by the darkest signal."""
+    padding = [(0, 0)] + [(0, -size % multiple) for size in slices.shape[1:]]
+    return np.pad(slices, padding, constant_values=float(slices.min()))
+
+
 def upright_probabilities(slices: np.ndarray, slice_mm: float, model: Model, engine, flip: bool = True,
                           selected=None, progressCallback: ProgressCallback | None = None):
     """Run the network on upright, normalized slices (n, rows, columns), a few slices at a time.
@@ -106,9 +112,7 @@ def upright_probabilities(slices: np.ndarray, slice_mm: float, model: Model, eng
     report = progressCallback or silent
     count, rows, columns = slices.shape
     selected = np.arange(count) if selected is None else np.asarray(selected)
-    multiple = model.config.multiple
-    padding = [(0, 0)] + [(0, -size % multiple) for size in (rows, columns)]
-    padded = np.pad(slices, padding, constant_values=float(slices.min()))
+    padded = padded_slices(slices, model.config.multiple)
     indices = stack_indices(count, slice_mm, model.config.slices)[selected]
     batch = max(1, PIXELS_PER_CALL // (padded.shape[1] * padded.shape[2]))
     for start in range(0, len(selected), batch):

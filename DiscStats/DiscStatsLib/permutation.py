@@ -286,19 +286,19 @@ def _block_maxima(stratum: Stratum, block: slice, scheme: Scheme, alternative: s
     size = max(BATCH, min(16 * BATCH, BATCH * VOXEL_BLOCK // len(observed)))
     counter = np.int8 if size < 128 else np.int32
     kernel = None if stratum.sandwich is not None else fused()
-    few, space = np.zeros(len(observed), np.int32), np.empty(len(observed))
+    space = np.empty(len(observed))
     for batch in batches(len(order), size):
         flips = None if sign is None else sign[batch]
         if kernel is not None:
-            kernel(_products(stratum, block, order[batch], flips)[0], stratum.r, signed, turn, reach, best[batch], few,
-                   space)
+            kernel(_products(stratum, block, order[batch], flips)[0], stratum.r, signed, turn, reach, best[batch],
+                   count, space)
             continue
         rho = partial_r2(stratum, block, order[batch], flips, signed)
         if signed:
             rho *= turn
         rho.max(axis=1, out=best[batch])
         count += np.add.reduce((rho >= reach).view(np.int8), axis=0, dtype=counter)
-    return best, count + few
+    return best, count
 
 
 def blas_threads():

@@ -24,7 +24,7 @@ def maxima_and_counts(g, r, signed, turn, reach, best, count, rho):
         What counts as reaching the observed rho.
     best : ndarray (batch,)
         Largest rho so far; minus infinity at first.
-    count : ndarray (voxels,) of int32
+    count : ndarray (voxels,) of int
     rho : ndarray (voxels,)
         Working space.
     """

@@ -161,6 +161,16 @@ def close_panel(panel) -> None:
     process()
 
 
+def panel_session(widget):
+    """Yield an open panel for a fixture; then close it, and see that no child process is left."""
+    from DiscRelaxometryLib import jobs
+
+    opened = open_panel(widget)
+    yield opened
+    close_panel(opened)
+    assert not jobs._RUNNING
+
+
 def click(button) -> None:
     """Press a button that must be enabled."""
     assert button.isEnabled(), f"{button.objectName()} is disabled: {button.toolTip()}"

@@ -9,19 +9,16 @@ import pytest
 from PySide6 import QtCore
 from support import ROOT
 
-from DiscRelaxometryLib import jobs, mrml
+from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.image import Geometry, Image, write_image
-from panels.host import click, close_panel, open_panel, process, screenshot, wait_until
+from panels.host import click, panel_session, process, screenshot, wait_until
 
 
 @pytest.fixture
 def panel(slicer):
     from DiscAtlas import DiscAtlasWidget
 
-    opened = open_panel(DiscAtlasWidget)
-    yield opened
-    close_panel(opened)
-    assert not jobs._RUNNING
+    yield from panel_session(DiscAtlasWidget)
 
 
 def moved_atlas(shift=(5, -7, 11), all_levels=False):

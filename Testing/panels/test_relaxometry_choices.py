@@ -9,11 +9,11 @@ import types
 import numpy as np
 import pytest
 
-from DiscRelaxometryLib import jobs, mrml
+from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.echo import EchoSeries
 from DiscRelaxometryLib.image import Geometry, Image, read_image
 from DiscRelaxometryLib.resources import resource_path
-from panels.host import click, close_panel, open_panel, process, wait_until
+from panels.host import click, panel_session, process, wait_until
 
 TIMES = np.array([1.0, 20.0, 40.0, 60.0, 80.0])
 GRID = Geometry((40, 32, 8), (1.0, 1.0, 4.0), (-16, -16, 20), (0, 0, 1, 1, 0, 0, 0, -1, 0))
@@ -23,10 +23,7 @@ GRID = Geometry((40, 32, 8), (1.0, 1.0, 4.0), (-16, -16, 20), (0, 0, 1, 1, 0, 0,
 def panel(slicer):
     from DiscRelaxometry import DiscRelaxometryWidget
 
-    opened = open_panel(DiscRelaxometryWidget)
-    yield opened
-    close_panel(opened)
-    assert not jobs._RUNNING
+    yield from panel_session(DiscRelaxometryWidget)
 
 
 def started(panel, monkeypatch) -> list:

@@ -12,7 +12,7 @@ from support import ROOT
 from DiscRelaxometryLib import jobs, mrml
 from DiscRelaxometryLib.echo import EchoSeries, write_echo_series
 from DiscRelaxometryLib.image import Geometry, Image
-from panels.host import click, close_panel, open_panel, process, screenshot, wait_until
+from panels.host import click, close_panel, open_panel, panel_session, process, screenshot, wait_until
 
 TIMES = np.array([1.0, 20.0, 40.0, 80.0])
 
@@ -41,10 +41,7 @@ def refuse(progressCallback):
 def panel(slicer):
     from DiscRelaxometry import DiscRelaxometryWidget
 
-    opened = open_panel(DiscRelaxometryWidget)
-    yield opened
-    close_panel(opened)
-    assert not jobs._RUNNING
+    yield from panel_session(DiscRelaxometryWidget)
 
 
 def fill(panel):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from support import ROOT
 
-from DiscRelaxometryLib import jobs, mrml
+from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.image import Image, write_image
-from panels.host import click, close_panel, open_panel, process, screenshot, wait_until
+from panels.host import click, panel_session, process, screenshot, wait_until
 
 pandas = pytest.importorskip("pandas")
 
@@ -20,10 +20,7 @@ pandas = pytest.importorskip("pandas")
 def panel(slicer):
     from DiscStats import DiscStatsWidget
 
-    opened = open_panel(DiscStatsWidget)
-    yield opened
-    close_panel(opened)
-    assert not jobs._RUNNING
+    yield from panel_session(DiscStatsWidget)
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ import pytest
 from PySide6 import QtCore, QtGui, QtWidgets
 from support import ROOT
 
-from DiscRelaxometryLib import jobs
-from panels.host import click, close_panel, open_panel, process, wait_until
+from panels.host import click, panel_session, process, wait_until
 
 sys.path.insert(0, str(ROOT / "Testing" / "study"))
 for library in ("pandas", "jinja2", "matplotlib", "patsy"):
@@ -22,10 +21,7 @@ for library in ("pandas", "jinja2", "matplotlib", "patsy"):
 def panel(slicer):
     from DiscStats import DiscStatsWidget
 
-    opened = open_panel(DiscStatsWidget)
-    yield opened
-    close_panel(opened)
-    assert not jobs._RUNNING
+    yield from panel_session(DiscStatsWidget)
 
 
 @pytest.fixture

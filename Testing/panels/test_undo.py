@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from DiscRelaxometryLib import jobs, mrml
+from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.image import Geometry, Image
-from panels.host import click, close_panel, open_panel, process
+from panels.host import click, close_panel, open_panel, panel_session, process
 
 #: Nodes that a user who works with undo enables it for.
 CLASSES = ("vtkMRMLSegmentationNode", "vtkMRMLTableNode", "vtkMRMLScalarVolumeNode")
@@ -35,10 +35,7 @@ def undo(slicer):
 def panel(slicer):
     from DiscRelaxometry import DiscRelaxometryWidget
 
-    opened = open_panel(DiscRelaxometryWidget)
-    yield opened
-    close_panel(opened)
-    assert not jobs._RUNNING
+    yield from panel_session(DiscRelaxometryWidget)
 
 
 def labels() -> Image:
