@@ -2,7 +2,8 @@
 
 Each fold's files go to ``runs/foldN/weights``; those of the fold to ship go to the extension as well.
 
-Weights are rounded to half precision first, and both files hold exactly the rounded values.
+Weights are rounded to half precision. The ONNX file holds the graph alone: its weights are external data, read from the
+safetensors file beside it, so that both engines read the same bytes and the release has the size of one.
 """
 
 from __future__ import annotations
@@ -31,15 +32,61 @@ def averaged_weights(path: Path) -> dict[str, torch.Tensor]:
     return {k: v.long() if k.endswith("num_batches_tracked") else v.half() for k, v in load_file(path).items()}
 
 
-def export_onnx(network: torch.nn.Module, config: NetworkConfig, path: Path) -> None:
-    """Write the network as ONNX with a free batch size, number of rows and number of columns."""
+def export_onnx(network: torch.nn.Module, config: NetworkConfig, path: Path, weights: Path) -> None:
+    """Write the network as ONNX with a free batch size, number of rows and number of columns.
+
+    Parameters
+    ----------
+    network : Module
+    config : NetworkConfig
+    path : Path
+        The file to write.
+    weights : Path
+        The safetensors file that will lie beside it, whose bytes the graph refers to.
+    """
+    from onnxscript import optimizer
+
     example = torch.zeros(2, config.slices, 2 * config.multiple, 3 * config.multiple)
     dimension = torch.export.Dim
     sizes = {0: dimension("n", min=1), 2: config.multiple * dimension("rows", min=1),
              3: config.multiple * dimension("columns", min=1)}
+    # Without the whole optimizer, which would fold the normalization into new weights; onnxruntime does so on loading.
     program = torch.onnx.export(network, (example,), input_names=["stack"], output_names=["logits"], dynamo=True,
-                                opset_version=18, dynamic_shapes=(sizes,), external_data=False, verbose=False)
-    program.save(str(path), external_data=False)
+                                opset_version=18, dynamic_shapes=(sizes,), external_data=False, verbose=False,
+                                optimize=False)
+    optimizer.fold_constants(program.model)
+    optimizer.remove_unused_nodes(program.model)
+    model = refer_to_safetensors(program.model_proto, weights)
+    path.write_bytes(model.SerializeToString())
+
+
+def refer_to_safetensors(model, weights: Path):
+    """Replace an ONNX model's weights by references to a safetensors file's half-precision bytes, cast on loading."""
+    import onnx
+
+    with weights.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        entries = json.loads(file.read(length))
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.name not in entries:
+            continue
+        begin, end = entries[tensor.name]["data_offsets"]
+        half = onnx.TensorProto(name=f"{tensor.name}.half", data_type=onnx.TensorProto.FLOAT16, dims=tensor.dims,
+                                data_location=onnx.TensorProto.EXTERNAL)
+        for key, value in (("location", weights.name), ("offset", 8 + length + begin), ("length", end - begin)):
+            half.external_data.add(key=key, value=str(value))
+        casts.append(onnx.helper.make_node("Cast", [half.name], [tensor.name], to=onnx.TensorProto.FLOAT))
+        tensor.CopyFrom(half)
+    nodes = [*casts, *model.graph.node]
+    for node in nodes:
+        # The exporter's stack traces name its machine's paths.
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    del model.graph.value_info[:]
+    return model
 
 
 def export(run: Path, folder: Path) -> Path:
@@ -60,7 +107,7 @@ def export(run: Path, folder: Path) -> Path:
         path = folder / f"{NAME}.{kind}"
         with atomic_path(path) as temporary:
             if kind == "onnx":
-                export_onnx(network, config, temporary)
+                export_onnx(network, config, temporary, folder / f"{NAME}.safetensors")
             else:
                 save_file({k: v.contiguous() for k, v in weights.items()}, str(temporary), {"name": NAME})
         content = path.read_bytes()

@@ -93,7 +93,9 @@ class OnnxEngine:
         options.log_severity_level = 3
         if threads:
             options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(model.file("onnx").read_bytes(), options,
+        # The graph's weights are the bytes of the safetensors file beside it.
+        model.file("safetensors")
+        self.session = onnxruntime.InferenceSession(str(model.file("onnx")), options,
                                                     providers=["CPUExecutionProvider"])
 
     def run(self, stacks: np.ndarray) -> np.ndarray:

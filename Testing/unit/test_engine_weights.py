@@ -57,6 +57,20 @@ def test_damaged_weights_are_named(copy):
         load_engine(model, "onnx")
 
 
+def test_the_graph_reads_the_bytes_of_the_safetensors_file(copy):
+    model = load_model(copy / "lumbar-discs.json")
+    path = model.file("safetensors")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DiscRelaxometryError, match="safetensors' are damaged"):
+        load_engine(model, "onnx")
+    graph = model.file("onnx").read_bytes()
+    assert path.name.encode() in graph and len(graph) < 200_000
+    # The exporter writes the stack of its own machine into each node.
+    assert b".py" not in graph and b"site-packages" not in graph
+
+
 def test_damaged_or_missing_manifest_is_named(copy):
     manifest = copy / "lumbar-discs.json"
     manifest.write_text(manifest.read_text()[:200])
