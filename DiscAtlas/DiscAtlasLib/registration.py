@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from .atlas import Atlas
 from .coordinates import match
 from .quality import QUALITY_COLUMNS, assess, failed_row
 from .shape import DiscShape, Seen, disc_shape
+from .threads import each_level
 from .transforms import (
     DisplacementField,
     LevelTransform,
@@ -66,7 +68,8 @@ class PersonRegistration:
 
 def register_person(labels: Image, atlas: Atlas, levels: Sequence[str] | None = None,
                     backend: str | Backend = "coordinates", progressCallback: ProgressCallback | None = None,
-                    person: str = "", landmarks: dict[str, tuple] | None = None) -> PersonRegistration:
+                    person: str = "", landmarks: dict[str, tuple] | None = None,
+                    workers: int | None = None) -> PersonRegistration:
     """Register the discs of one person to the atlas, by shape alone.
 
     Parameters
@@ -84,6 +87,8 @@ def register_person(labels: Image, atlas: Atlas, levels: Sequence[str] | None = 
         Named in messages and tables.
     landmarks : dict, optional
         Level name to a pair of (n, 3) LPS points, atlas and person, whose distance is reported.
+    workers : int, optional
+        Levels at a time (threads; processes with Elastix); by default one a core. The results do not depend on it.
 
     Returns
     -------
@@ -97,31 +102,30 @@ def register_person(labels: Image, atlas: Atlas, levels: Sequence[str] | None = 
     """
     progress = progressCallback or silent
     values = [disc_value(n) for n in levels] if levels is not None else list(atlas.values)
-    run = find_backend(backend)
+    run = find_backend(backend, workers)
     result = PersonRegistration(person, backend if isinstance(backend, str) else getattr(run, "name", "custom"),
                                 atlas)
-    problems: dict[int, str] = {}
-    fixed: dict[int, DiscShape] = {}
-    for step, value in enumerate(values):
-        progress(0.1 * step / len(values), f"{person} {disc_name(value)}: shape".strip())
-        try:
-            fixed[value] = atlas.shape(value)
-            result.shapes[value] = disc_shape(labels, value, person)
-        except RegistrationError as error:
-            problems[value] = str(error)
-    ready = [v for v in values if v in result.shapes]
-    found = run([(fixed[v], result.shapes[v]) for v in ready], subrange(progress, 0.1, 0.8)) if ready else []
-    for value, outcome in zip(ready, found):
+    outcomes = each_level(lambda value: _shapes(atlas, labels, value, person), values, subrange(progress, 0, 0.1),
+                          f"{person}: shape of".strip(": "), workers)
+    problems = {v: str(o) for v, o in zip(values, outcomes) if isinstance(o, RegistrationError)}
+    pairs = {v: o for v, o in zip(values, outcomes) if v not in problems}
+    result.shapes = {v: moving for v, (_, moving) in pairs.items()}
+    found = dict(zip(pairs, run(list(pairs.values()), subrange(progress, 0.1, 0.7)))) if pairs else {}
+    for value, outcome in list(found.items()):
         if isinstance(outcome, Exception):
             problems[value] = f"{person + ', ' if person else ''}{outcome}"
-            continue
-        result.limits[value] = result.shapes[value].limits
-        result.levels[value] = level_transform(fixed[value], result.shapes[value], *outcome)
-    for step, value in enumerate(values):
-        progress(0.8 + 0.2 * step / len(values), f"{person} {disc_name(value)}: quality".strip())
-        if value in result.levels:
-            points = (landmarks or {}).get(disc_name(value))
-            row = assess(result.levels[value], fixed[value], result.shapes[value], points)
+            del found[value]
+
+    def finish(value):
+        transform = level_transform(*pairs[value], *found[value])
+        return transform, assess(transform, *pairs[value], (landmarks or {}).get(disc_name(value)))
+
+    finished = dict(zip(found, each_level(finish, list(found), subrange(progress, 0.7, 1.0),
+                                          f"{person}: quality of".strip(": "), workers)))
+    for value in values:
+        if value in finished:
+            result.limits[value] = result.shapes[value].limits
+            result.levels[value], row = finished[value]
         else:
             row = failed_row(value, problems[value])
         result.quality.rows.append({"participant_id": person, "backend": result.backend, **row})
@@ -158,8 +162,16 @@ def register_people(people: Iterable[tuple[str, Image]], atlas: Atlas, levels: S
     return done, quality
 
 
-def find_backend(backend: str | Backend) -> Backend:
-    """Return a backend by name.
+def _shapes(atlas: Atlas, labels: Image, value: int, person: str):
+    """Return the atlas's and the person's disc, or what is wrong with them."""
+    try:
+        return atlas.shape(value), disc_shape(labels, value, person)
+    except RegistrationError as error:
+        return error
+
+
+def find_backend(backend: str | Backend, workers: int | None = None) -> Backend:
+    """Return a backend by name, which runs so many levels at a time (None: one a core).
 
     Raises
     ------
@@ -169,27 +181,27 @@ def find_backend(backend: str | Backend) -> Backend:
     if callable(backend):
         return backend
     if backend == "coordinates":
-        return match_coordinates
+        return partial(match_coordinates, workers=workers)
     if backend == "elastix":
         from .elastix import match_elastix
-        return match_elastix
+        return partial(match_elastix, workers=workers)
     if backend == "brainsfit":
         raise RegistrationError("BRAINSFit is a program of 3D Slicer: call DiscAtlasLogic there, or choose the backend "
                                 "'coordinates' or 'elastix'.", anchor="brainsfit-outside-slicer")
     raise RegistrationError(f"There is no registration backend '{backend}': choose {', '.join(BACKENDS)}.")
 
 
-def match_coordinates(pairs: list[tuple[DiscShape, DiscShape]], progress: ProgressCallback) -> list:
-    """Match each pair of discs by disc coordinates."""
-    results = []
-    for step, (fixed, moving) in enumerate(pairs):
-        progress(step / len(pairs), f"{moving.name}: disc coordinates")
+def match_coordinates(pairs: list[tuple[DiscShape, DiscShape]], progress: ProgressCallback,
+                      workers: int | None = 1) -> list:
+    """Match each pair of discs by disc coordinates, `workers` at a time; a pair that fails has its error."""
+    def one(pair):
         try:
-            found = match(fixed, moving)
-            results.append((found.forward, found.inverse))
+            found = match(*pair)
+            return found.forward, found.inverse
         except RegistrationError as error:
-            results.append(error)
-    return results
+            return error
+
+    return each_level(one, pairs, progress, "disc coordinates of", workers, name=lambda pair: pair[1].name)
 
 
 def level_transform(fixed: DiscShape, moving: DiscShape, forward: PointMap,

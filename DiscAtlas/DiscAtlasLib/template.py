@@ -24,12 +24,14 @@ from .transforms import DisplacementField, grid_points
 
 #: Half size (mm, LR AP CC) of the grid on which one level's template is built, centered on the disc.
 _EXTENT = np.array([38.0, 34.0, 24.0])
-#: Iterations stop when the mean map moves the template's disc by less than this (mm, mean).
+#: Iterations stop when the template's surface moves by less than this (mm, mean).
 CONVERGED = 0.1
 #: The mean map is found this near (mm) to the disc; beyond it is affine.
 NEAR = 6.0
 #: Width (mm) over which a person's disc fades out of the mean toward an edge where it is cut.
 FADE = 4.0
+#: What nobody sees follows the template's surface, taken this thick (mm, each side).
+RIM = 1.0
 
 
 @dataclass
@@ -139,25 +141,42 @@ def build_level(value: int, shapes: list[DiscShape], iterations: int, symmetric:
     for iteration in range(iterations):
         part = subrange(progress, iteration / iterations, (iteration + 1) / iterations)
         fixed = level.shape()
-        mean = _mean_displacement(fixed, shapes, points, part, f"{disc_name(value)}: iteration {iteration + 1}")
+        mean, distance = _means(fixed, shapes, points, part, f"{disc_name(value)}: iteration {iteration + 1}")
         if symmetric:
             mean = (mean + mean[:, :, ::-1] * [-1, 1, 1]) / 2
-        inside = level.distance < 0
-        field = DisplacementField(mean.astype(np.float32), level.geometry)
-        level.moves.append(float(np.linalg.norm(field.vectors[inside], axis=-1).mean()))
-        back = field.inverse(level.geometry, lambda p: p)
-        moved = fixed.surface_at(points + back.vectors)
-        level.distance = (moved + moved[..., ::-1]) / 2 if symmetric else moved
+            distance = (distance + distance[..., ::-1]) / 2
+        back = DisplacementField(mean.astype(np.float32), level.geometry).inverse(level.geometry, lambda p: p)
+        index = level.geometry.world_to_index(points + back.vectors)[..., ::-1]
+        distance = ndimage.map_coordinates(distance, np.moveaxis(index, -1, 0), order=1, mode="nearest")
+        if symmetric:
+            distance = (distance + distance[..., ::-1]) / 2
+        level.moves.append(_movement(level.distance, distance))
+        level.distance = distance
         if level.moves[-1] < CONVERGED:
             break
     return level
 
 
-def _mean_displacement(fixed: DiscShape, shapes, points, progress, words) -> np.ndarray:
-    """Return the mean over people of where the template's points lie in their disc frames, less the points."""
-    near = fixed.surface_at(points) < NEAR
-    here = points[near]
-    total, weight, count = np.zeros(here.shape), np.zeros(len(here)), 0
+def _movement(before: np.ndarray, after: np.ndarray) -> float:
+    """Return how far (mm, mean) the surface moves along its normal: a shape has no other movement."""
+    surface = np.abs(before) < 0.75
+    return float(np.mean(np.abs(after[surface] - before[surface])
+                         / np.maximum(np.linalg.norm(np.gradient(before), axis=0)[surface], 0.5)))
+
+
+def _means(fixed: DiscShape, shapes, points, progress, words) -> tuple[np.ndarray, np.ndarray]:
+    """Return two means over people at the template's points.
+
+    Of where the points lie in the people's disc frames, less the points; and of their distance from the people's
+    surfaces. The second takes away what nobody has, and the first, inverted, moves what is left to the mean. Each
+    person's map is an affine one and the rest: the affine one goes on where the image shows nothing, so that sides that
+    only some people show are not those of larger or smaller people.
+    """
+    own = fixed.surface_at(points)
+    near = own < NEAR
+    here, inside, rim = points[near], own[near] < 0, np.abs(own[near]) < RIM
+    design = np.column_stack([np.ones(len(here)), here[:, 1:]])
+    rest, distance, weight, affine = np.zeros(here.shape), np.zeros(len(here)), np.zeros(len(here)), []
     for step, moving in enumerate(shapes):
         progress(step / len(shapes), f"{words}, person {step + 1}")
         try:
@@ -165,27 +184,28 @@ def _mean_displacement(fixed: DiscShape, shapes, points, progress, words) -> np.
         except RegistrationError:
             continue
         seen = _seen_share(moving, there)
-        total += seen[:, None] * (moving.to_frame(there) * [1, -1, 1] - here)
+        moved = moving.to_frame(there) * [1, -1, 1] - here
+        # A common shift is pose, not shape.
+        moved -= np.average(moved[inside], axis=0, weights=seen[inside])
+        scaled = design[rim] * seen[rim][:, None]
+        affine.append(np.linalg.solve(scaled.T @ design[rim], scaled.T @ moved[rim]))
+        rest += seen[:, None] * (moved - design @ affine[-1])
+        distance += seen * moving.surface_at(there)
         weight += seen
-        count += 1
-    if count < 2:
+    if len(affine) < 2:
         raise RegistrationError(f"{disc_name(fixed.value)}: fewer than two discs could be matched to the template.")
-    # A common shift is pose, not shape. What few or none see follows the others' mean by an affine map, so that it
-    # moves only as long as what is seen does.
-    inside = fixed.surface_at(here) < 0
-    found = total / np.maximum(weight, 1e-6)[:, None]
-    found -= np.average(found[inside], axis=0, weights=weight[inside])
-    design = np.column_stack([np.ones(len(here)), here[:, 1:]])
-    scaled = design[inside] * weight[inside][:, None]
-    affine = np.linalg.solve(scaled.T @ design[inside], scaled.T @ found[inside])
-    share = np.clip(2 * weight / count, 0, 1)[:, None]
+    share = np.clip(2 * weight / len(affine), 0, 1)
+    weight = np.maximum(weight, 1e-6)
+    affine = np.mean(affine, axis=0)
     mean = np.column_stack([np.ones(points.size // 3), points.reshape(-1, 3)[:, 1:]]) @ affine
-    mean[near.ravel()] = share * found + (1 - share) * mean[near.ravel()]
+    mean[near.ravel()] += (share / weight)[:, None] * rest
     mean = mean.reshape(points.shape)
     if all(all(s.cut) for s in shapes):
         # Nobody shows how wide the disc is: its width over depth stays as it is.
         mean[..., 0] = affine[1, 1] * points[..., 0]
-    return mean
+    averaged = own.copy()
+    averaged[near] = share * distance / weight + (1 - share) * own[near]
+    return mean, averaged
 
 
 def _seen_share(shape: DiscShape, lps: np.ndarray) -> np.ndarray:

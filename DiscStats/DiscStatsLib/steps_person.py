@@ -154,7 +154,7 @@ def _run_atlas(context: Context) -> list[Path]:
     labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
     levels = [v for v in LUMBAR_LEVELS if v in context.settings.levels]
     registration = register_person(labels, atlas, levels=levels, backend=context.settings.registration,
-                                   person=context.person.id)
+                                   person=context.person.id, workers=context.settings.threads)
     quality = registration.quality
     context.facts["quality"] = [dict(r) for r in quality.rows]
     context.notes += [f"{r['level']}: {r['flags']}" for r in quality.rows if r.get("flags")]
