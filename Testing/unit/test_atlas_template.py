@@ -10,7 +10,7 @@ from DiscAtlasLib.montage import montage
 from DiscAtlasLib.parametric import DiscSize
 from DiscAtlasLib.registration import register_person
 from DiscAtlasLib.shape import disc_shape
-from DiscAtlasLib.template import build_template
+from DiscAtlasLib.template import CONVERGED, build_template
 from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.regions import PARTITION
@@ -96,3 +96,5 @@ def test_the_shipped_atlas_has_five_levels_and_says_where_it_is_from():
     for value in atlas.values:
         shape = atlas.shape(value)
         assert 1.2 < shape.half[0] / shape.half[1] < 1.65 and shape.cut == (False, False)
+    moves = atlas.provenance["convergence_mm"]
+    assert set(moves) == set(atlas.levels) and max(m[-1] for m in moves.values()) < CONVERGED
