@@ -149,6 +149,22 @@ def _elastix_default(fixed, moving):
         return to_sitk([dict(found.GetParameterMap(n)) for n in range(found.GetNumberOfParameterMaps())])
 
 
+def together(name: str, labels: Image, atlas, backend: str, workers: int) -> None:
+    """Print wall and CPU seconds of all levels of one person at once, as a user waits for them."""
+    begin, before = time.perf_counter(), _processor()
+    result = register_person(labels, atlas, None, backend, person=name, workers=workers)
+    wall, cpu = time.perf_counter() - begin, _processor() - before
+    dice = [r["dice"] for r in result.quality.rows if "dice" in r]
+    print(f"| {backend}, {len(dice)} discs of {name}, {workers} at a time | {wall:.1f} | {cpu:.1f} "
+          f"| {np.mean(dice):.3f} | {np.min(dice):.3f} |", flush=True)
+
+
+def _processor() -> float:
+    """Return CPU seconds of this process and of its children that have ended."""
+    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF,
+                                                                          resource.RUSAGE_CHILDREN)))
+
+
 def summary(name, results):
     rows = [r for _, found, _, _ in results for r in found]
     good = [r for r in rows if "dice" in r]
@@ -201,6 +217,8 @@ def main():
     parser.add_argument("--peers", type=int, default=1, help="people registered by the peers")
     parser.add_argument("--elastix-levels", type=int, default=5, help="levels that itk-elastix's default maps get")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--together", nargs="*", default=[], choices=("coordinates", "elastix"),
+                        help="backends timed on all levels of the two 1 mm people at once")
     parser.add_argument("--output", type=Path, help="file that keeps each person's rows")
     options = parser.parse_args()
     everyone = people()
@@ -209,6 +227,11 @@ def main():
     names = [*[p for p in everyone if p not in native], *keep]
     # The two at 1 mm are in the cohort, too: a person is in one half, whatever the resolution.
     ids = sorted({p[:6] for p in names})
+    if options.together:
+        print("| all levels of a person at once | wall s | CPU s | mean Dice | worst |\n|---|---|---|---|---|")
+        for p in names[:2]:
+            for backend in options.together:
+                together(p, everyone[p], load_atlas(), backend, options.workers)
     halves = [[p for p in names if ids.index(p[:6]) % 2 == n] for n in (0, 1)]
     atlases = [_atlas(options, everyone, halves[1 - n], n) for n in (0, 1)]
     tasks = [(p, everyone[p], atlases[n], "coordinates", None) for n in (0, 1) for p in halves[n]]

@@ -3,8 +3,8 @@
     DISC_SHARED_DATA=... python Testing/benchmarks/bench_reference_style.py
 
 Each person of SPIDER is segmented by the network that never saw him or her (``Training/runs``); then the threshold on
-the disc's probability is chosen so that the discs have the volume of the reference. **The second Dice is no result**: it
-uses the reference. What it gains is what no network can know, where references disagree on how far a disc reaches.
+the disc's probability is chosen so that the discs have the volume of the reference. **The second Dice is no result**:
+it uses the reference. What it gains no network can know, where references disagree on how far a disc reaches.
 """
 
 import argparse
@@ -54,8 +54,10 @@ def main():
             rows.append(one(name, model))
             print({k: v if isinstance(v, str) else round(float(v), 3) for k, v in rows[-1].items()}, flush=True)
     column = {k: np.array([r[k] for r in rows]) for k in rows[0] if k != "person"}
-    print(f"\nload {os.getloadavg()[0]:.1f}\n| 33 people | mean Dice | worst | >= 0.92 | surface mm |\n|---|---|---|---|---|")
-    for words, key, distance in (("network", "dice", "distance"), ("told the volume (oracle)", "told", "told_distance")):
+    print(f"\nload {os.getloadavg()[0]:.1f}\n| {len(rows)} people | mean Dice | worst | >= 0.92 | surface mm |")
+    print("|---|---|---|---|---|")
+    for words, key, distance in (("network", "dice", "distance"),
+                                 ("told the volume (oracle)", "told", "told_distance")):
         print(f"| {words} | {column[key].mean():.3f} | {column[key].min():.3f} | {(column[key] >= 0.92).sum()} "
               f"| {column[distance].mean():.2f} |")
     near = np.abs(np.log(column["volume"])) < np.log(1.05)
