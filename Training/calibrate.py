@@ -20,7 +20,7 @@ from DiscRelaxometryLib.engine import Model, load_engine, load_model
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.inference import normalize_signal, padded_slices, softmax, stack_indices
 from DiscRelaxometryLib.sagittal import plan_sagittal
-from Training.dataset import class_labels, read_folds
+from Training.dataset import class_labels, fold_numbers, read_folds
 from Training.train import RUNS
 
 BAD = 0.85
@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=("temperature", "threshold"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data/spider_t2space"))
-    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--folds", type=int, nargs="+", default=fold_numbers())
     parser.add_argument("--runs", type=Path, default=RUNS)
     options = parser.parse_args()
     for fold in options.folds:

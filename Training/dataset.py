@@ -138,6 +138,11 @@ def read_folds() -> dict:
     return json.loads(FOLDS_FILE.read_text(encoding="utf-8"))
 
 
+def fold_numbers() -> list[int]:
+    """Return the numbers of all folds."""
+    return list(range(len(read_folds()["folds"])))
+
+
 def split(folder: Path, fold: int) -> tuple[list[list[str]], list[str]]:
     """Return the people to train on, a list for each of the other folds, and the people to test on.
 

@@ -26,7 +26,7 @@ from DiscRelaxometryLib.image import Geometry, Image, read_image, resample
 from DiscRelaxometryLib.labels import disc_name
 from DiscRelaxometryLib.normalize import normalized_t2w
 from DiscRelaxometryLib.segment import Segmentation, segment
-from Training.dataset import read_folds
+from Training.dataset import fold_numbers, read_folds
 from Training.degrade import DEGRADATIONS, low_resolution
 from Training.metrics import dice, surface_distance
 from Training.train import RUNS
@@ -318,7 +318,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
-    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--folds", type=int, nargs="+", default=fold_numbers())
     parser.add_argument("--manifest", type=Path, help="weights for other data; the shipped ones by default")
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--results", type=Path, help="runs/evaluation.json by default")

@@ -11,6 +11,7 @@ import numpy as np
 from DiscRelaxometryLib.atomic import write_text
 from DiscRelaxometryLib.labels import disc_name
 from DiscStatsLib.agreement import bland_altman, icc
+from Training.dataset import fold_numbers
 from Training.metrics import summary
 
 PAGE = Path(__file__).resolve().parent.parent / "Docs/validation/segmentation.md"
@@ -266,13 +267,14 @@ def write_tables(results: dict, manifest: dict, runs: Path, path: Path = PAGE) -
     path : Path
         Page to write.
     """
-    calibrations = {str(k): json.loads((runs / f"fold{k}" / "calibration.json").read_text()) for k in range(4)}
+    calibrations = {str(k): json.loads((runs / f"fold{k}" / "calibration.json").read_text()) for k in fold_numbers()}
     thresholds = {k: c.get("review_threshold", np.nan) for k, c in calibrations.items()}
     joined = {part: pooled(value, thresholds) if "shipped" not in value else value["shipped"]
               for part, value in results.items()}
     training = manifest["training"]
     text = HEAD.format(date=date.today().isoformat(), name=manifest["name"], version=manifest["version"],
-                       fold=training["fold"], length=training["length"], people=len(training["people"]["train"]))
+                       fold=training["fold"], folds=len(calibrations), length=training["length"],
+                       people=len(training["people"]["train"]))
     text += f"## Aims\n\n{targets(joined)}\n## Folds\n\n{by_fold(results, calibrations)}\n"
     for key, title, write in SECTIONS:
         if key in joined:
@@ -287,10 +289,10 @@ HEAD = """# Segmentation: figures
 Command: `make evaluate` (`python -m Training.evaluate --tables`), {date}; engine onnxruntime, one pass (no
 mirror image).
 
-**Four-fold cross-validation by person** (`Training/folds.json`): each of the 33 people of SPIDER is segmented
+**{folds}-fold cross-validation by person** (`Training/folds.json`): each of the 33 people of SPIDER is segmented
 by the network that never saw them. Temperature and review threshold of a fold come from the people of the other
 folds, each seen by the network that held *them* out; nothing is chosen on a fold's own people. The shipped
-weights ({name} {version}) are those of fold {fold}, trained on {people} people ({length} on one GPU, four
+weights ({name} {version}) are those of fold {fold}, trained on {people} people ({length} on one GPU, {folds}
 networks at once); other data are segmented by them.
 
 Definitions: Dice over the whole volume (all discs together by person; each disc by level and grade, matched by
