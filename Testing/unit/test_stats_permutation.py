@@ -10,7 +10,6 @@ import pytest
 from DiscRelaxometryLib.errors import DesignError
 from DiscStatsLib.glm import fit, partition
 from DiscStatsLib.permutation import fwe_p, has_constant, make_stratum, max_statistics
-from DiscStatsLib.permutation_kernel import fused
 from DiscStatsLib.permutation_schemes import make_scheme
 
 N, V = 24, 300
@@ -214,18 +213,3 @@ def test_calibration_table():
         found = calibration.rates(scenario, 1000, 59)
         assert low <= found["max T"] <= high and low <= found["TFCE"] <= high, scenario.title
         assert found["BH"] <= high, scenario.title
-
-
-@pytest.mark.skipif(fused() is None, reason="numba is not installed")
-@pytest.mark.parametrize("r, nuisance", [(1, 0), (1, 1), (1, 2), (1, 3), (2, 2)])
-@pytest.mark.parametrize("turn", [0.0, 1.0, -1.0])
-def test_compiled_maxima_and_counts_are_those_of_numpy(r, nuisance, turn):
-    rng = np.random.default_rng(r + nuisance)
-    g, reach = 0.2 * rng.normal(size=(r + nuisance, 7, 33)), rng.uniform(0, 0.1, 33)
-    rho = (g[:r] ** 2).sum(0) / (1 - (g[r:] ** 2).sum(0)) if nuisance else (g[:r] ** 2).sum(0)
-    if turn:
-        rho = np.copysign(rho, g[0]) * turn
-    best, count, space = np.full(7, -np.inf), np.zeros(33, np.int32), np.empty(33)
-    fused()(g, r, bool(turn), turn or 1.0, reach, best, count, space)
-    np.testing.assert_allclose(best, rho.max(1), rtol=1e-14)
-    np.testing.assert_array_equal(count, (rho >= reach).sum(0))
