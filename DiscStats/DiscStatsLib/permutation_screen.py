@@ -93,18 +93,14 @@ class Screen:
                              work)
         if sum(lengths) > UNDECIDED * batch * voxels:
             return False
-        place, voxel = np.divmod(highest[: lengths[0]], voxels)
-        np.maximum.at(best, place, self._exact(rows, place, voxel))
-        place, voxel = np.divmod(unsure[: lengths[1]], voxels)
-        reached = self._exact(rows, place, voxel) >= self.reach[voxel]
-        count += sure
-        count += np.bincount(voxel[reached], minlength=voxels)
-        return True
-
-    def _exact(self, rows, place, voxel) -> np.ndarray:
-        """Return rho of (permutation, voxel) pairs in float64."""
+        n = lengths[0]
+        place, voxel = np.divmod(np.concatenate([highest[:n], unsure[: lengths[1]]]), voxels)
         g = np.einsum("cnk,nk->cn", rows[:, place], self.data[voxel])
-        return share(g, self.r, self.signed) * self.turn
+        rho = share(g, self.r, self.signed) * self.turn
+        np.maximum.at(best, place[:n], rho[:n])
+        count += sure
+        count += np.bincount(voxel[n:][rho[n:] >= self.reach[voxel[n:]]], minlength=voxels)
+        return True
 
     def _space(self, c, batch, voxels):
         if (c, batch) not in self.space:
