@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import slicer
+from DiscStatsWidgets.stats_choices import Errors, StandardErrors
 from DiscStatsWidgets.stats_panel import StatsPanel
 from slicer import vtkMRMLTableNode, vtkMRMLVolumeNode
 from slicer.i18n import tr as _
@@ -67,6 +68,8 @@ class DiscStatsParameterNode:
     workers: Annotated[int, WithinRange(1, 64)] = 1
     availableCase: bool = False
     dropRows: bool = False
+    errors: Errors = Errors.auto
+    standardErrors: StandardErrors = StandardErrors.classical
     resultMaps: list[vtkMRMLVolumeNode]
     shownMap: vtkMRMLVolumeNode
     clusters: vtkMRMLTableNode
@@ -382,11 +385,9 @@ class DiscStatsTest(ScriptedLoadableModuleTest):
 
         rng = np.random.default_rng(0)
         labels = np.zeros((3, 8, 10), np.uint8)
-        labels[:, :3, 1:9], labels[:, 5:, 1:9] = 11, 12
-        geometry = Geometry((10, 8, 3), (1, 1, 2))
-        table = pandas.DataFrame({"participant_id": [f"simulated-{n}" for n in range(20)],
-                                  "grade": rng.integers(1, 6, 20)})
-        maps = []
+        labels[:, :3, 1:9], labels[:, 5:, 1:9], geometry = 11, 12, Geometry((10, 8, 3), (1, 1, 2))
+        people = [f"simulated-{n}" for n in range(20)]
+        table, maps = pandas.DataFrame({"participant_id": people, "grade": rng.integers(1, 6, 20)}), []
         for grade in table.grade:
             values = np.where(labels > 0, rng.normal(80, 2, labels.shape), np.nan)
             values[:2, :2, 1:5] -= 2.0 * grade

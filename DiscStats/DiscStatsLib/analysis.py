@@ -16,7 +16,7 @@ from .analysis_data import AnalysisData, gather
 from .analysis_inference import Options, infer
 from .analysis_maps import map_meta
 from .analysis_model import ContrastFit, fit_contrast, level_designs, make_cells
-from .analysis_spread import NOTABLE, Spread, residual_spread
+from .analysis_spread import DEPENDS, NOTABLE, Spread, residual_spread
 from .clusters import cluster_table
 from .design import Design, check_participants
 from .design_contrasts import Contrast, build_contrasts
@@ -64,7 +64,7 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
             correction=CORRECTIONS, n_permutations: int = 5000, seed: int = 0, missing: str = "complete",
             min_count: int | None = None, missing_covariates: str = "error", blocks=None, exchange: str | None = None,
             levels=None, regions: Image | None = None, region_names: dict[int, str] | None = None, ranks: bool = False,
-            voxel_covariates: dict | None = None, standard_errors: str = "classical", errors: str = "exchangeable",
+            voxel_covariates: dict | None = None, standard_errors: str = "classical", errors: str = "auto",
             alternative: str = "two-sided", cluster_p: float = 0.001,
             tfce_settings=None, workers: int = 1, device: str = "cpu",
             progressCallback: ProgressCallback | None = None) -> AnalysisResult:
@@ -112,10 +112,10 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     standard_errors : {"classical", "hc3"}
         Of equal residual spread, or heteroscedasticity-consistent (HC3): t, F, limits and parametric p then hold where
         the spread differs between people.
-    errors : {"exchangeable", "symmetric"}
+    errors : {"auto", "exchangeable", "symmetric"}
         What permutation assumes of the errors: that people can change places, or that each person's error, of whatever
-        spread, is symmetric about 0 (signs are flipped). Choose symmetric where the spread depends on the tested
-        variable.
+        spread, is symmetric about 0 (signs are flipped). ``auto`` flips signs where the residual spread depends on the
+        tested variable (``analysis_spread.DEPENDS``), and lets people change places elsewhere.
     alternative : {"two-sided", "greater", "less"}
         For t contrasts.
     cluster_p : float
@@ -139,7 +139,7 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     options.check()
     _choices(missing=(missing, ("complete", "available")), missing_covariates=(missing_covariates, ("error", "drop")),
              exchange=(exchange, (None, "within", "whole")), standard_errors=(standard_errors, ("classical", "hc3")),
-             errors=(errors, ("exchangeable", "symmetric")))
+             errors=(errors, ("auto", "exchangeable", "symmetric")))
     _whole(n_permutations=(n_permutations, 1), seed=(seed, 0), min_count=(1 if min_count is None else min_count, 1))
     check_participants(participants)
     participants = participants.reset_index(drop=True)
@@ -158,22 +158,24 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     whole = exchange == "whole" or (exchange is None and blocks is not None
                                     and any(_constant_in_blocks(c, designs, data, blocks) for c in listed))
     cells, lost = make_cells(data, designs, missing=missing, min_count=min_count,
-                             whole_blocks=blocks if whole and errors == "exchangeable" else None)
+                             whole_blocks=blocks if whole and errors != "symmetric" else None)
     result = AnalysisResult({}, cluster_table([]), design, listed, {}, remarks + lost, designs, data)
     _describe_data(result, cells)
     described = []
     for index, contrast in enumerate(listed):
         report = subrange(progressCallback, index / len(listed), (index + 1) / len(listed))
         report(0.0, f"Fitting the model at {data.n_voxels} voxels ({contrast.name})")
-        fitted = fit_contrast(contrast, cells, designs, data, ranks, standard_errors == "hc3", errors == "symmetric")
-        _note_unfitted(result, fitted)
         spread = residual_spread(contrast, cells, designs, data, ranks, blocks)
-        _note_spread(result, contrast, spread, standard_errors, errors)
+        flip = errors == "symmetric" or (errors == "auto" and spread is not None and spread.p <= DEPENDS)
+        fitted = fit_contrast(contrast, cells, designs, data, ranks, standard_errors == "hc3", flip)
+        _note_unfitted(result, fitted)
+        _note_spread(result, contrast, spread, standard_errors, fitted.flip)
         scheme, mode = None, None
         if set(options.correction) - {"fdr"}:
             scheme, mode = _scheme(fitted, designs, data, participants, cells, n_permutations, seed, blocks, exchange)
         described.append(infer(result, fitted, scheme, options, region_names or {}, report)
-                         | {"exchange": mode, "residual_spread": vars(spread) if spread else None})
+                         | {"exchange": mode, "residual_spread": vars(spread) if spread else None,
+                            "errors": "symmetric" if fitted.flip else "exchangeable"})
     result.provenance = _provenance(parsed, result, described, options, seed, missing, ranks, cells)
     result.provenance |= {"standard_errors": standard_errors, "errors": errors}
     if progressCallback:
@@ -289,16 +291,17 @@ def _note_unfitted(result: AnalysisResult, fitted: ContrastFit) -> None:
                                    f"'{fitted.contrast.name}'.")
 
 
-def _note_spread(result: AnalysisResult, contrast: Contrast, spread: Spread | None, standard_errors, errors) -> None:
-    """Warn where the residual spread depends on the tested variable and the chosen method does not allow for it."""
-    if spread is None or spread.p > NOTABLE or (standard_errors, errors) == ("hc3", "symmetric"):
+def _note_spread(result: AnalysisResult, contrast: Contrast, spread: Spread | None, standard_errors, flip) -> None:
+    """Warn where the residual spread depends on the tested variable and what is computed does not allow for it."""
+    if spread is None or spread.p > NOTABLE or (standard_errors == "hc3" and flip):
         return
-    advice = [words for chosen, words in ((errors == "exchangeable", "errors='symmetric' (sign flips) for corrected p"),
+    advice = [words for needed, words in ((not flip, "errors='symmetric' (sign flips) for corrected p"),
                                           (standard_errors == "classical", "standard_errors='hc3' for limits, "
-                                           "parametric p and FDR")) if chosen]
+                                           "parametric p and FDR")) if needed]
+    done = "Signs were flipped, which corrected p need; use" if flip else "Use"
     result.warnings.append(f"The residual spread of '{spread.quantity}' at {spread.level} depends on "
                            f"'{contrast.name}' (variance differs {spread.ratio:.1f}-fold, p = {spread.p:.2g}), which "
-                           f"makes p too small or too large: use {' and '.join(advice)}.")
+                           f"makes p too small or too large. {done} {' and '.join(advice)}.")
 
 
 def _provenance(formula: Formula, result: AnalysisResult, described, options: Options, seed, missing, ranks,

@@ -16,6 +16,8 @@ from .glm import residuals
 
 #: Below this p, corrected for the number of levels and quantities, the analysis says so.
 NOTABLE = 0.01
+#: At or below this p, ``errors="auto"`` flips signs: the rule is part of the procedure that the validation calibrates.
+DEPENDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,22 @@ def _relative_squares(cell: Cell, design: Design, data: AnalysisData, ranks: boo
     matrix = cell_matrix(cell, design, data, ranks)
     if matrix.ndim == 3:
         return None
+    y = data.values[cell.quantity][np.ix_(cell.rows, cell.voxels)]
+    return relative_squares(matrix, stats.rankdata(y, axis=0) if ranks else y)
+
+
+def relative_squares(matrix: np.ndarray, y: np.ndarray) -> np.ndarray | None:
+    """Return squared residuals over their expectation at equal spread, shape (n, voxels that are fitted).
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (n, p)
+        Design; None is returned if it is not of full rank.
+    y : ndarray, shape (n, v)
+    """
     q, triangle = np.linalg.qr(matrix / np.linalg.norm(matrix, axis=0).clip(1e-300))
     if np.abs(np.diag(triangle)).min() < 1e-10 or len(q) <= q.shape[1]:
         return None
-    y = data.values[cell.quantity][np.ix_(cell.rows, cell.voxels)]
-    if ranks:
-        y = stats.rankdata(y, axis=0)
     free = 1 - np.sum(q ** 2, axis=1)
     squares = residuals(q, y) ** 2
     variance = squares.sum(axis=0) / (len(q) - q.shape[1])
@@ -97,6 +109,15 @@ def _dependence(cell: Cell, design: Design, tested, size, count, blocks) -> Spre
         mean = member / member.sum(axis=0)
         if np.allclose(member @ (mean.T @ columns), columns):
             columns, log = mean.T @ columns, mean.T @ log
+    found = dependence(columns, log)
+    return found and Spread(cell.quantity, level_name(cell.level), *found)
+
+
+def dependence(columns: np.ndarray, log: np.ndarray) -> tuple[float, float] | None:
+    """Return (ratio, p): how columns (n, c) explain the logarithm of the mean squares (n,); None if it can not be told.
+
+    The ratio is that of the largest fitted variance to the smallest; p is that of the F test.
+    """
     columns, log = columns - columns.mean(axis=0), log - log.mean()
     rank = np.linalg.matrix_rank(columns)
     df = len(log) - 1 - rank
@@ -107,4 +128,4 @@ def _dependence(cell: Cell, design: Design, tested, size, count, blocks) -> Spre
     if error == 0:
         return None
     p = float(stats.f.sf(np.sum(fitted ** 2) / rank / (error / df), rank, df))
-    return Spread(cell.quantity, level_name(cell.level), float(np.exp(np.ptp(fitted))), p)
+    return float(np.exp(np.ptp(fitted))), p

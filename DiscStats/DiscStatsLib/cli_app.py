@@ -44,6 +44,9 @@ _OPTIONS = {
     "permutations": "Permutations of the group analysis.",
     "seed": "Seed.",
     "missing": "Voxels to analyze: available (half of the people have them) or complete.",
+    "errors": "Permutation: exchangeable (people change places), symmetric (signs are flipped), or auto (flipped where "
+              "the residual spread depends on the tested variable).",
+    "standard_errors": "classical, or hc3 where the residual spread differs between people.",
     "sensitivity": "Repeat the analysis on some people: a rule such as 'field_T == 1.5'.",
     "session": "BIDS session, such as ses-01.",
     "on_error": "skip a person that fails, or stop.",
@@ -87,15 +90,16 @@ def run(study: Path, formula: str = "", contrast: str = "", output: Path | None 
         gpu: bool = False, maps: str = "", levels: str = "", analysis: str = "main", segmentation: str = "auto",
         registration: str = "coordinates", template: str = "shipped", t1rho_model: str = "mono2",
         t2_model: str = "mono2", estimator: str = "nlls", permutations: int = 2000, seed: int = 1,
-        missing: str = "available", sensitivity: str = "", session: str = "", on_error: str = "skip",
-        dry_run: bool = False, verify: bool = False) -> None:
+        missing: str = "available", errors: str = "auto", standard_errors: str = "classical", sensitivity: str = "",
+        session: str = "", on_error: str = "skip", dry_run: bool = False, verify: bool = False) -> None:
     """Run a whole study: segmentation, maps, atlas, statistics, report. Run it again to resume."""
     from .runner import run_study
 
     settings = {"contrast": contrast, "analysis": analysis, "segmentation": segmentation, "seed": seed,
                 "registration": registration, "template": template, "t1rho_model": t1rho_model, "t2_model": t2_model,
                 "estimator": estimator, "permutations": permutations, "session": session, "on_error": on_error,
-                "missing": missing, "sensitivity": sensitivity, "maps": tuple(filter(None, maps.split(",")))}
+                "missing": missing, "errors": errors, "standard_errors": standard_errors, "sensitivity": sensitivity,
+                "maps": tuple(filter(None, maps.split(",")))}
     if levels:
         settings["levels"] = tuple(levels.split(","))
     with progress_bar() as callback:

@@ -2,8 +2,8 @@
 
 The data are residualized by the reduced model once (E, columns of unit length). A permutation P needs only Q'PE with Q
 an orthonormal basis of the design: ``rho = |Qx'PE|^2 / (1 - |Qz'PE|^2)`` is the partial R squared of the exact refit,
-and ``F = (df / r) rho / (1 - rho)``. P moves to the small side: Q'P times E is one GEMM for many permutations. All is
-float64.
+and ``F = (df / r) rho / (1 - rho)``. P moves to the small side: Q'P times E is one GEMM for many permutations. It is
+made in float32 where its error bound decides, and in float64 where it does not (``permutation_screen``).
 The heteroscedasticity-consistent statistic takes the same way (``permutation_robust``).
 """
 
@@ -21,12 +21,14 @@ import numpy as np
 from DiscRelaxometryLib.progress import ProgressCallback, silent
 
 from .glm import Partition, residuals, stat_to_z
-from .permutation_kernel import fused
 from .permutation_robust import Sandwich, make_sandwich, refit_variances, wald_share
 from .permutation_schemes import Scheme
+from .permutation_screen import make_screen, share
 
 #: Statistics closer than this (relative) are the same relabeling computed in another order of summation.
 TIE = 1e-9
+#: Rounding of a product of unit vectors, for statistics so near 0 that a relative difference says nothing.
+ROUNDING = 1e-14
 VOXEL_BLOCK = 2048
 BATCH = 64
 #: Up to this many observations the residuals are stored in the basis of their space, which shortens the products.
@@ -168,21 +170,10 @@ def partial_r2(stratum: Stratum, block: slice, order, sign, signed: bool = False
     Rho is the partial R squared, or for the robust statistic what takes its place: (df / r) rho / (1 - rho) is F.
     """
     g, variances = _products(stratum, block, order, sign)
-    first = g[0].copy() if signed else None
-    if variances is not None:
-        rho = wald_share(g, variances, stratum.r, stratum.df)
-        return np.copysign(rho, first) if signed else rho
-    np.multiply(g, g, out=g)
-    rho, r = g[0], stratum.r
-    for c in range(1, r):
-        rho += g[c]
-    if len(g) > r:
-        rest = g[r]
-        for c in range(r + 1, len(g)):
-            rest += g[c]
-        np.subtract(1.0, rest, out=rest)
-        rho /= rest
-    return np.copysign(rho, first) if signed else rho
+    if variances is None:
+        return share(g, stratum.r, signed)
+    rho = wald_share(g, variances, stratum.r, stratum.df)
+    return np.copysign(rho, g[0]) if signed else rho
 
 
 def to_statistic(rho, df: int, r: int, kind: str, as_z: bool = False) -> np.ndarray:
@@ -279,26 +270,32 @@ def _block_maxima(stratum: Stratum, block: slice, scheme: Scheme, alternative: s
     turn = -1.0 if alternative == "less" else 1.0
     identity = np.arange(order.shape[1], dtype=order.dtype)[None]
     observed = partial_r2(stratum, block, identity, None, signed)[0] * turn
-    # The same tie rule on either side of 0.
-    reach = observed - TIE * np.abs(observed)
+    reach = reach_of(observed)
     best, count = np.full(len(order), -np.inf), np.zeros(len(observed), np.int64)
+    screen = None
+    if stratum.sandwich is None and stratum.q.ndim == 2:
+        screen = make_screen(stratum.data[:, block], stratum.q.shape[1], stratum.r, signed, turn, reach)
     # Few voxels take more permutations at a time, so that the work of a call stays the same.
     size = max(BATCH, min(16 * BATCH, BATCH * VOXEL_BLOCK // len(observed)))
     counter = np.int8 if size < 128 else np.int32
-    kernel = None if stratum.sandwich is not None else fused()
-    space = np.empty(len(observed))
     for batch in batches(len(order), size):
-        flips = None if sign is None else sign[batch]
-        if kernel is not None:
-            kernel(_products(stratum, block, order[batch], flips)[0], stratum.r, signed, turn, reach, best[batch],
-                   count, space)
-            continue
-        rho = partial_r2(stratum, block, order[batch], flips, signed)
+        part = order[batch], None if sign is None else sign[batch]
+        if screen is not None:
+            if screen.take(moved_rows(stratum.q, stratum.basis, *part), best[batch], count):
+                continue
+            screen = None
+        rho = partial_r2(stratum, block, *part, signed)
         if signed:
             rho *= turn
         rho.max(axis=1, out=best[batch])
         count += np.add.reduce((rho >= reach).view(np.int8), axis=0, dtype=counter)
     return best, count
+
+
+def reach_of(observed: np.ndarray) -> np.ndarray:
+    """Return the rho that counts as reaching the observed one: equal relabelings are summed in different orders."""
+    size = np.abs(observed)
+    return observed - TIE * size - ROUNDING * (np.sqrt(size) + ROUNDING)
 
 
 def blas_threads():

@@ -1,70 +1,123 @@
-"""What follows the matrix product of a permutation, compiled: partial R squared, its maximum, and each voxel's count.
+"""The float32 screen of a batch of permutations, compiled: sure counts, and where float64 has to decide.
 
-numpy reads and writes the products of a batch nine times for this; one pass over them is enough. The operations and
-their order are those of ``permutation.partial_r2``, so that the numbers are the same to the last bit.
+See ``permutation_screen`` for the bounds. One pass over the products, in loops that the compiler turns into vector
+instructions; numpy would read and write them nine times.
 """
 
 from __future__ import annotations
 
-from .tfce import kernel_if_numba
+from functools import lru_cache
+
+import numpy as np
+
+from .tfce import have_numba
+
+#: Voxels whose largest rho is kept, so that a row is not searched a second time.
+STRETCH = 128
 
 
-def maxima_and_counts(g, r, signed, turn, reach, best, count, rho):
-    """Raise `best` to the largest rho of each permutation; add to `count` the permutations that reach a voxel's own.
+def screen(g, r, signed, turn, reach, tolerance, slack, least, count, highest, unsure, doubtful):
+    """Count what surely reaches; list the (permutation, voxel) that float64 has to decide.
 
     Parameters
     ----------
-    g : ndarray (c, batch, voxels)
+    g : ndarray (c, batch, voxels), float32
         Q'PE; the first `r` rows belong to the contrast, the others to the reduced model.
     r : int
     signed : bool
         Give rho the sign of the effect times `turn` (r = 1).
-    turn : float
-    reach : ndarray (voxels,)
-        What counts as reaching the observed rho.
-    best : ndarray (batch,)
-        Largest rho so far; minus infinity at first.
-    count : ndarray (voxels,) of int
-    rho : ndarray (voxels,)
+    turn : float32
+    reach, tolerance : ndarray (voxels,), float32
+        What counts as reaching the observed rho, and the error of ``a - reach d`` where rho = a / d.
+    slack, least : float32
+        Twice the error of rho at d = 1, and the smallest d at which rho is known at all.
+    count : ndarray (voxels,), int32
+        Raised where reaching is sure.
+    highest : ndarray (batch * voxels,), int32
+        Filled with ``permutation * voxels + voxel`` of those that may have the largest rho of their permutation.
+    unsure : ndarray (batch * voxels,), int32
+        The same of those that may or may not reach.
+    doubtful : ndarray (3, voxels,), float32
         Working space.
+
+    Returns
+    -------
+    int, int
+        Lengths of the two lists.
     """
     c, batch, voxels = g.shape
+    x, d, rho = doubtful[0], doubtful[1], doubtful[2]
+    stretches = (voxels + STRETCH - 1) // STRETCH
+    tops, doubts = np.empty(stretches, np.float32), np.empty(stretches, np.int32)
+    bits = np.empty(2, np.int32)
+    ends = bits.view(np.float32)
+    one, tiny, none = np.float32(1), np.float32(1e-20), np.float32(-3)
+    n_highest = n_unsure = 0
     for b in range(batch):
-        for v in range(voxels):
-            rho[v] = g[0, b, v] * g[0, b, v]
-        for k in range(1, r):
-            for v in range(voxels):
-                rho[v] += g[k, b, v] * g[k, b, v]
-        # One or two nuisance directions are the common case, and each loop of its own is vectorized.
-        if c - r == 1:
-            for v in range(voxels):
-                rho[v] /= 1.0 - g[r, b, v] * g[r, b, v]
-        elif c - r == 2:
-            for v in range(voxels):
-                rho[v] /= 1.0 - (g[r, b, v] * g[r, b, v] + g[r + 1, b, v] * g[r + 1, b, v])
-        elif c > r:
-            for v in range(voxels):
-                rest = g[r, b, v] * g[r, b, v]
-                for k in range(r + 1, c):
-                    rest += g[k, b, v] * g[k, b, v]
-                rho[v] /= 1.0 - rest
         if signed:
             for v in range(voxels):
-                if g[0, b, v] * turn < 0:
-                    rho[v] = -rho[v]
+                x[v] = turn * g[0, b, v] * abs(g[0, b, v])
+        else:
+            for v in range(voxels):
+                x[v] = g[0, b, v] * g[0, b, v]
+        for k in range(1, r):
+            for v in range(voxels):
+                x[v] += g[k, b, v] * g[k, b, v]
         for v in range(voxels):
-            count[v] += rho[v] >= reach[v]
-        # Four maxima side by side: one alone waits for each comparison.
-        first, second, third, fourth = best[b], rho[0], rho[0], rho[0]
-        whole = voxels - voxels % 4
-        for v in range(0, whole, 4):
-            first, second = max(first, rho[v]), max(second, rho[v + 1])
-            third, fourth = max(third, rho[v + 2]), max(fourth, rho[v + 3])
-        for v in range(whole, voxels):
-            first = max(first, rho[v])
-        best[b] = max(max(first, second), max(third, fourth))
+            d[v] = one
+        for k in range(r, c):
+            for v in range(voxels):
+                d[v] -= g[k, b, v] * g[k, b, v]
+        top, low = none, one
+        for s in range(stretches):
+            start, stop = s * STRETCH, min((s + 1) * STRETCH, voxels)
+            xs, ds, qs, cs = x[start:stop], d[start:stop], rho[start:stop], count[start:stop]
+            rs, ts = reach[start:stop], tolerance[start:stop]
+            d_bits, q_bits = ds.view(np.int32), qs.view(np.int32)
+            for v in range(xs.shape[0]):
+                qs[v] = xs[v] / max(ds[v], tiny)
+            for v in range(xs.shape[0]):
+                xs[v] -= rs[v] * ds[v]
+            for v in range(xs.shape[0]):
+                cs[v] += np.int32(xs[v] > ts[v])
+            doubt = 0
+            for v in range(xs.shape[0]):
+                doubt += np.int32(abs(xs[v]) <= ts[v])
+            # Extremes by their bits, whose order is that of the numbers (turned round for those below 0).
+            small, large = d_bits[0], np.int32(-2147483648)
+            for v in range(xs.shape[0]):
+                small = min(small, d_bits[v])
+            for v in range(xs.shape[0]):
+                large = max(large, q_bits[v] ^ ((q_bits[v] >> 31) & 0x7FFFFFFF))
+            bits[0], bits[1] = small, large ^ ((large >> 31) & 0x7FFFFFFF)
+            low, top = min(low, ends[0]), max(top, ends[1])
+            tops[s], doubts[s] = ends[1], doubt
+        threshold = none if low <= least else top - slack / low
+        for s in range(stretches):
+            start, stop = s * STRETCH, min((s + 1) * STRETCH, voxels)
+            if tops[s] >= threshold or threshold == none:
+                for v in range(start, stop):
+                    if rho[v] >= threshold or threshold == none:
+                        highest[n_highest] = b * voxels + v
+                        n_highest += 1
+            if doubts[s] > 0:
+                for v in range(start, stop):
+                    if abs(x[v]) <= tolerance[v]:
+                        unsure[n_unsure] = b * voxels + v
+                        n_unsure += 1
+    return n_highest, n_unsure
 
 
-def fused():
+@lru_cache
+def compiled():
     """Return the compiled function, or None where numba is not installed."""
-    return kernel_if_numba(maxima_and_counts)
+    if not have_numba():
+        return None
+    import numba
+
+    # Nothing here is NaN or infinite; a fused multiply and add rounds once instead of twice, within the bounds.
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"nnan", "ninf", "nsz", "contract"}}
+    try:
+        return numba.njit(cache=True, **options)(screen)
+    except RuntimeError:
+        return numba.njit(**options)(screen)

@@ -163,7 +163,9 @@ def _all_orders(n, sets, types) -> np.ndarray:
                 grown.append(new)
         orders = grown
     listed = np.array(orders)
-    return listed[~(types[listed] == types).all(axis=1)]
+    listed = listed[~(types[listed] == types).all(axis=1)]
+    # These bring the rows of the design into every distinct order; the data are moved, the other way round.
+    return np.argsort(listed, axis=1).astype(np.int32)
 
 
 def _distinct(kinds: list[tuple]):

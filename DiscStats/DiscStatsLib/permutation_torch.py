@@ -6,9 +6,10 @@ import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError
 
-from .permutation import TIE, Stratum, _block_maxima, batches, less_fitted, moved_rows, partial_r2
+from .permutation import Stratum, _block_maxima, batches, less_fitted, moved_rows, partial_r2, reach_of
 from .permutation_robust import wald_share
 from .permutation_schemes import Scheme
+from .permutation_screen import EMPTY
 
 BATCH = 512
 
@@ -40,7 +41,7 @@ def block_maxima_torch(stratum: Stratum, block: slice, scheme: Scheme, alternati
     turn = -1.0 if alternative == "less" else 1.0
     identity = np.arange(order.shape[1], dtype=order.dtype)[None]
     observed = partial_r2(stratum, block, identity, None, signed)[0] * turn
-    reach = torch.as_tensor(observed - TIE * np.abs(observed), device=device)
+    reach = torch.as_tensor(reach_of(observed), device=device)
     sandwich, basis = stratum.sandwich, stratum.basis
 
     def times(rows, data):
@@ -55,7 +56,7 @@ def block_maxima_torch(stratum: Stratum, block: slice, scheme: Scheme, alternati
         g = times(moved_rows(stratum.q, basis, *part), data)
         if sandwich is None:
             square = g * g
-            rho = square[: stratum.r].sum(dim=0) / (1.0 - square[stratum.r:].sum(dim=0))
+            rho = square[: stratum.r].sum(dim=0) / (1.0 - square[stratum.r:].sum(dim=0)).clamp(min=EMPTY)
         else:
             f = times(moved_rows(sandwich.factors, basis, *part), data)
             variances = times(moved_rows(sandwich.weights.T, None, part[0], None), squares)

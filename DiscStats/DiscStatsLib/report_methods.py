@@ -81,8 +81,8 @@ def _paragraphs(context: Context, analysis: str) -> list[str]:
         maps = ", ".join(f"{' and '.join(v['maps'])} (n = {v['n']})" for v in facts.values())
         term = settings.contrast or first_term(settings.formula)
         texts.append(f"At each atlas voxel a general linear model ({settings.formula}) was fitted to {maps}; the term "
-                     f"tested was {term}, two-sided. Family-wise error was controlled by {settings.permutations} "
-                     f"Freedman-Lane permutations (maximum statistic; seed {settings.seed}); p = (b + 1) / (n + 1). "
+                     f"tested was {term}, two-sided. {_errors_text(settings, facts)} Family-wise error was "
+                     f"controlled by the maximum statistic (seed {settings.seed}); p = (b + 1) / (n + 1). "
                      "Clusters (uncorrected p < 0.001) have corrected p of extent and mass; threshold-free cluster "
                      "enhancement was computed too.")
         if settings.sensitivity:
@@ -91,6 +91,25 @@ def _paragraphs(context: Context, analysis: str) -> list[str]:
         texts.append("Region means of the discs were analyzed by linear mixed models (restricted maximum likelihood) "
                      "with the same terms, the disc level as a factor, and a random intercept of the person.")
     return texts
+
+
+def _errors_text(settings, facts: dict) -> str:
+    """Say how the null distribution was made, for which maps, and why."""
+    from .analysis_spread import DEPENDS
+
+    made = {" and ".join(v["maps"]): c for v in facts.values() for c in v["provenance"]["contrasts"]}
+    flipped = [maps for maps, c in made.items() if c.get("errors") == "symmetric"]
+    how = {"exchangeable": "permuted (Freedman-Lane)", "symmetric": "given random signs (errors symmetric about 0)"}
+    text = "; ".join(f"residuals of the reduced model for {maps} were {how[c.get('errors', 'exchangeable')]}, "
+                     f"{c['permutation']}" for maps, c in made.items())
+    text = text[:1].upper() + text[1:] + "."
+    if settings.errors == "auto":
+        where = "so for " + ", ".join(flipped) if flipped else "nowhere here"
+        text += (" By the rule set beforehand, signs are flipped where the residual spread depends on the tested "
+                 f"variable (test at p <= {DEPENDS:g}): {where}.")
+    if settings.standard_errors == "hc3":
+        text += " Standard errors are heteroscedasticity-consistent (HC3)."
+    return text
 
 
 def _relaxation_text(context: Context, kind: str) -> str:

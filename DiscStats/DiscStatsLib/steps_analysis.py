@@ -120,7 +120,8 @@ def _analyze_family(context: Context, folder: str, family, files, people: list[s
                      settings.contrast or first_term(right), n_permutations=settings.permutations, seed=settings.seed,
                      missing=settings.missing, missing_covariates="drop", regions=atlas.regions,
                      region_names={code: region for region, code in PARTITION.items()},
-                     levels=[v for v in settings.levels if v in atlas.levels])
+                     levels=[v for v in settings.levels if v in atlas.levels],
+                     **settings.pick("errors", "standard_errors"))
     written = []
     for stat, image in result.maps.items():
         path = context.path(f"{folder}/space-DiscAtlas_stat-{stat}.nii.gz")
@@ -142,7 +143,8 @@ def analysis_step(name: str, rule: str = "") -> Step:
     With a rule, it is the sensitivity analysis of the people for whom the rule holds.
     """
     return Step(f"analysis-{name}", "1", _run_analysis(name, rule), lambda c: [c.study.root / "participants.tsv"],
-                ("formula", "contrast", "maps", "levels", "permutations", "seed", "missing", "template"),
+                ("formula", "contrast", "maps", "levels", "permutations", "seed", "missing", "errors",
+                 "standard_errors", "template"),
                 optional=("atlas", "template"), applies=lambda c: bool(maps_in_atlas(c)),
                 extra=lambda c: {"variables": formula_variables(c.settings.formula),
                                  **({"rule": rule} if rule else {})})

@@ -22,6 +22,8 @@ _CHOICES = {
     "estimator": ("nlls", "loglinear", "rician"),
     "registration": ("coordinates", "elastix", "brainsfit"),
     "missing": ("available", "complete"),
+    "errors": ("auto", "exchangeable", "symmetric"),
+    "standard_errors": ("classical", "hc3"),
     "on_error": ("skip", "stop"),
 }
 
@@ -65,6 +67,11 @@ class Settings:
         it holds for, and shown beside the analysis of everyone. Empty means none.
     missing : str
         Analyze voxels that at least half of the people have (``available``), or everyone (``complete``).
+    errors : str
+        What permutation assumes: people can change places (``exchangeable``), each error is symmetric about 0 and its
+        sign is flipped (``symmetric``), or the latter where the spread depends on the tested variable (``auto``).
+    standard_errors : str
+        ``classical``, or ``hc3``, which hold where the residual spread differs between people.
     alpha : float
         Family-wise error level of the tables.
     session : str
@@ -92,6 +99,8 @@ class Settings:
     seed: int = 1
     sensitivity: str = ""
     missing: str = "available"
+    errors: str = "auto"
+    standard_errors: str = "classical"
     alpha: float = 0.05
     session: str = ""
     on_error: str = "skip"

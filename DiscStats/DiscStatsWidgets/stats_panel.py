@@ -204,7 +204,8 @@ class StatsPanel(DiscPanel):
             atlas.regions, region_names={code: name for name, code in PARTITION.items()},
             correction=tuple(corrections), n_permutations=p.permutations, seed=p.seed,
             missing="available" if p.availableCase else "complete",
-            missing_covariates="drop" if p.dropRows else "error", workers=p.workers, levels=self._preview.levels)
+            missing_covariates="drop" if p.dropRows else "error", workers=p.workers, levels=self._preview.levels,
+            errors=p.errors.value, standard_errors=p.standardErrors.value)
 
     def onSave(self):
         """Write maps, tables and provenance."""

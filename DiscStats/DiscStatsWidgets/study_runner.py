@@ -72,7 +72,8 @@ class StudyRunner:
         self.last = ""
         arguments = {"path": str(self._folder()), "processes": p.processes}
         if p.studyFormula:
-            arguments.update(formula=p.formula, contrast=p.contrast, permutations=p.permutations, seed=p.seed)
+            arguments.update(formula=p.formula, contrast=p.contrast, permutations=p.permutations, seed=p.seed,
+                             errors=p.errors.value, standard_errors=p.standardErrors.value)
         self.panel.runJob(Job("DiscStatsLib.runner:run_study", arguments, _("Running the study")), self.show)
 
     def log(self, text):

@@ -31,18 +31,23 @@ class Scenario:
     Attributes
     ----------
     title : str
-    design : {"plain", "collinear"}
-        Collinear: the covariate correlates by about 0.9 with the variable of interest.
+    design : {"plain", "collinear", "groups"}
+        Collinear: the covariate correlates by about 0.9 with the variable of interest. Groups: two, no covariate.
     errors : {"normal", "skewed", "heavy"}
         Lognormal, or Student's t with 3 degrees of freedom.
     spread : {"", "covariate", "interest", "voxel"}
         What the errors' standard deviation depends on: it runs from 0.5 to 2 over the range.
     nuisance : float
         Effect of the covariate, uniform in space, in SD of the errors for one SD of the covariate.
-    method : {"permute", "flip", "hc3", "hc3-flip", "naive"}
-        Residuals permuted or their signs flipped, classical or HC3 statistic; naive permutes the maps themselves.
+    method : {"auto", "permute", "flip", "hc3", "hc3-flip", "naive"}
+        Residuals permuted, their signs flipped, or flipped where the spread test says so (the default of `analyze`);
+        classical or HC3 statistic; naive permutes the maps themselves.
     missing : float
         Share of values taken out at random places along the rim of each person's block.
+    sizes : tuple of int
+        Of the two groups.
+    ratio : float
+        Largest SD over the smallest, where it depends on something.
     """
 
     title: str
@@ -50,11 +55,13 @@ class Scenario:
     errors: str = "normal"
     spread: str = ""
     nuisance: float = 1.0
-    method: str = "permute"
+    method: str = "auto"
     missing: float = 0.0
+    sizes: tuple[int, int] = (16, 15)
+    ratio: float = 4.0
 
 
-SCENARIOS = (
+NULLS = (
     Scenario("smooth normal noise"),
     Scenario("collinear covariate (r about 0.9) with a strong effect", "collinear", nuisance=3.0),
     Scenario("skewed errors (lognormal)", errors="skewed"),
@@ -62,49 +69,79 @@ SCENARIOS = (
     Scenario("SD differs 4-fold between people, with the covariate", spread="covariate"),
     Scenario("SD differs 4-fold between voxels", spread="voxel"),
     Scenario("missing values, per-voxel degrees of freedom", missing=0.15),
-    Scenario("SD differs 4-fold with the variable of interest, signs flipped", spread="interest", method="flip"),
-    Scenario("smooth normal noise, signs flipped", method="flip"),
-    Scenario("collinear covariate, signs flipped", "collinear", nuisance=3.0, method="flip"),
-    Scenario("skewed errors, signs flipped", errors="skewed", method="flip"),
-    Scenario("heavy tails, signs flipped", errors="heavy", method="flip"),
-    Scenario("missing values, signs flipped", missing=0.15, method="flip"),
-    Scenario("SD differs 4-fold with the variable of interest, permuted", spread="interest"),
-    Scenario("the same, HC3 statistic, signs flipped", spread="interest", method="hc3-flip"),
-    Scenario("the same, HC3 statistic, permuted", spread="interest", method="hc3"),
+    Scenario("SD differs 4-fold with the variable of interest", spread="interest"),
+    Scenario("SD differs 2-fold with the variable of interest", spread="interest", ratio=2.0),
+    Scenario("SD differs 1.5-fold with the variable of interest", spread="interest", ratio=1.5),
+    Scenario("two groups of 16 and 15", "groups"),
+    Scenario("two groups of 5, all divisions", "groups", sizes=(5, 5)),
+    Scenario("two groups of 16 and 15, SD differs 3-fold", "groups", spread="interest", ratio=3.0),
+)
+#: Max-T and TFCE hold 5 % in all of these by the default method.
+HOLDING = len(NULLS)
+OTHERS = (
+    Scenario("two groups of 25 and 6, SD twice as large in the small one", "groups", spread="interest", ratio=2.0,
+             sizes=(25, 6)),
+    Scenario("the 4-fold row, HC3 statistic, signs flipped", spread="interest", method="hc3-flip"),
+    Scenario("the 4-fold row, HC3 statistic, permuted", spread="interest", method="hc3"),
     Scenario("for comparison: naive permutation of the maps, collinear covariate", "collinear", nuisance=3.0,
              method="naive"),
 )
-#: The first rows are those in which max-T and TFCE hold 5 %.
-HOLDING = 12
+SCENARIOS = NULLS + OTHERS
 
 
 def make_set(scenario: Scenario, rng: np.random.Generator):
     """Return (y, design) of one null data set: shapes (n, voxels) and (n, 4)."""
     from scipy.ndimage import gaussian_filter
+    n, grade, age, sex = _people(scenario, rng)
+    noise = gaussian_filter(rng.normal(size=(n, *SHAPE)), (0, 1.2, 1.2, 1.2), mode="wrap").reshape(n, -1)
+    noise /= noise.std()
+    if scenario.errors == "skewed":
+        noise = np.exp(noise)
+    elif scenario.errors == "heavy":
+        noise = noise / np.sqrt(rng.chisquare(3, size=(n, 1)) / 3)
+    if scenario.spread:
+        by = {"covariate": age, "interest": grade}.get(scenario.spread)
+        if by is None:
+            noise = noise * rng.uniform(0.5, 2.0, noise.shape[1])
+        else:
+            noise = noise * (1 + (scenario.ratio - 1) * (by - by.min()) / np.ptp(by))[:, None]
+    y = 80 + noise + scenario.nuisance * ((age - age.mean()) / age.std())[:, None]
+    if scenario.missing:
+        rim = np.zeros(SHAPE, bool)
+        rim[:, :, :2] = True
+        y[(rng.uniform(size=y.shape) < scenario.missing) & rim.ravel()] = np.nan
+    return y, np.column_stack([np.ones(n), grade] if scenario.design == "groups" else [np.ones(n), grade, age, sex])
+
+
+def _people(scenario: Scenario, rng):
+    """Return (n, variable of interest, age, sex)."""
+    if scenario.design == "groups":
+        n = sum(scenario.sizes)
+        return n, (np.arange(n) >= scenario.sizes[0]).astype(float), rng.uniform(20, 80, n), None
     grade, sex = rng.integers(1, 6, N).astype(float), rng.integers(0, 2, N).astype(float)
     while np.ptp(sex) == 0 or np.ptp(grade) == 0:
         grade, sex = rng.integers(1, 6, N).astype(float), rng.integers(0, 2, N).astype(float)
     age = rng.uniform(20, 80, N)
     if scenario.design == "collinear":
         age = 50 + 12 * ((grade - grade.mean()) / grade.std() + 0.48 * rng.normal(size=N))
-    noise = gaussian_filter(rng.normal(size=(N, *SHAPE)), (0, 1.2, 1.2, 1.2), mode="wrap").reshape(N, -1)
-    noise /= noise.std()
-    if scenario.errors == "skewed":
-        noise = np.exp(noise)
-    elif scenario.errors == "heavy":
-        noise = noise / np.sqrt(rng.chisquare(3, size=(N, 1)) / 3)
-    if scenario.spread:
-        by = {"covariate": age, "interest": grade}.get(scenario.spread)
-        if by is None:
-            noise = noise * rng.uniform(0.5, 2.0, noise.shape[1])
-        else:
-            noise = noise * (0.5 + 1.5 * (by - by.min()) / np.ptp(by))[:, None]
-    y = 80 + noise + scenario.nuisance * ((age - age.mean()) / age.std())[:, None]
-    if scenario.missing:
-        rim = np.zeros(SHAPE, bool)
-        rim[:, :, :2] = True
-        y[(rng.uniform(size=y.shape) < scenario.missing) & rim.ravel()] = np.nan
-    return y, np.column_stack([np.ones(N), grade, age, sex])
+    return N, grade, age, sex
+
+
+def depends(y, design) -> bool:
+    """Tell whether the rule of ``errors="auto"`` flips signs."""
+    from DiscStatsLib.analysis_spread import DEPENDS, dependence, relative_squares
+    size, count = np.zeros(len(y)), np.zeros(len(y))
+    for rows, voxels in patterns_of(y):
+        squares = relative_squares(design[rows], y[np.ix_(rows, voxels)])
+        size[rows] += squares.sum(axis=1)
+        count[rows] += squares.shape[1]
+    return dependence(design[:, [1]], np.log(size / count))[1] <= DEPENDS
+
+
+def patterns_of(y) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (people, voxels) of each pattern of presence."""
+    patterns, member = np.unique(np.isfinite(y), axis=1, return_inverse=True)
+    return [(np.flatnonzero(patterns[:, k]), np.flatnonzero(member.ravel() == k)) for k in range(patterns.shape[1])]
 
 
 def neighbors():
@@ -115,20 +152,24 @@ def neighbors():
 
 def smallest_p(y, design, permutations: int, seed: int, method: str, table) -> dict[str, float]:
     """Return the smallest corrected p of a data set by max-T, TFCE, cluster extent and mass, and by BH and BKY."""
+    from scipy.stats import t as student
+
     from DiscStatsLib.glm import fit, partition, stat_to_z
     from DiscStatsLib.multiple import adjust_bh, adjust_bky
     from DiscStatsLib.permutation import fwe_p, make_stratum, max_statistics
     from DiscStatsLib.permutation_clusters import MapLayout, map_null
     from DiscStatsLib.permutation_schemes import make_scheme
     from DiscStatsLib.tfce import TfceSettings, tfce
-    flip, robust = "flip" in method, "hc3" in method
-    scheme = make_scheme(len(y), permutations, seed, flip=flip)
-    patterns, member = np.unique(np.isfinite(y), axis=1, return_inverse=True)
-    as_z = patterns.shape[1] > 1
+    flip, robust = "flip" in method or (method == "auto" and depends(y, design)), "hc3" in method
+    tested = [0, 1] + [0] * (design.shape[1] - 2)
+    # Without a covariate people of one group are alike, and few people are divided in all ways.
+    types = design[:, 1].astype(int) if design.shape[1] == 2 else None
+    scheme = make_scheme(len(y), 251 if len(y) == 10 else permutations, seed, flip=flip, row_types=types)
+    patterns = patterns_of(y)
+    as_z = len(patterns) > 1
     stat, p, strata = np.full(y.shape[1], np.nan), np.full(y.shape[1], np.nan), []
-    for number in range(patterns.shape[1]):
-        rows, voxels = np.flatnonzero(patterns[:, number]), np.flatnonzero(member.ravel() == number)
-        part, values = partition(design[rows], [[0, 1, 0, 0]]), y[np.ix_(rows, voxels)]
+    for rows, voxels in patterns:
+        part, values = partition(design[rows], [tested]), y[np.ix_(rows, voxels)]
         fitted = fit(part, values, robust=robust)
         stat[voxels], p[voxels] = stat_to_z(fitted.stat, fitted.df) if as_z else fitted.stat, fitted.p
         if method == "naive":
@@ -137,8 +178,8 @@ def smallest_p(y, design, permutations: int, seed: int, method: str, table) -> d
         else:
             strata.append(make_stratum(part, values, "t", columns=voxels, rows=rows, flip=flip, robust=robust))
     maximum = max_statistics(strata, scheme, y.shape[1], as_z=as_z).maxima[0]
-    # Two-sided p = .001, as t with 27 degrees of freedom or as z.
-    height = np.full(y.shape[1], 3.29 if as_z else 3.69)
+    # Two-sided p = .001.
+    height = np.full(y.shape[1], 3.29 if as_z else -student.ppf(0.0005, strata[0].df))
     layout = MapLayout(1, table, [np.arange(y.shape[1])])
     null = map_null(strata, scheme, layout, settings=TfceSettings(), height=height,
                     as_z=as_z)
@@ -188,6 +229,29 @@ def discovery_rate(sets: int, seed: int = 1) -> dict[str, float]:
     return {k: float(np.mean(v)) for k, v in shares.items()}
 
 
+#: Effects planted for :func:`power`, in SD of the errors for a step of the variable of interest.
+PLANTED = ((NULLS[0], 0.25), (NULLS[0], 0.4), (NULLS[10], 1.0), (replace(OTHERS[0], spread="", title="25 and 6"), 1.3),
+           (NULLS[7], 0.7))
+
+
+def power(sets: int, permutations: int, seed: int = 5) -> None:
+    """Print how often max-T and TFCE find an effect in 48 of the 216 voxels, by permuting, flipping, and the rule."""
+    true, table = np.zeros(SHAPE, bool), neighbors()
+    true[1:5, 1:5, 1:4] = True
+    print("| data | effect | permute, max T, TFCE | flip | rule |\n|---|---|---|---|---|", flush=True)
+    for scenario, effect in PLANTED:
+        found = {"permute": [], "flip": [], "auto": []}
+        for number in range(sets):
+            y, design = make_set(scenario, np.random.default_rng([seed, number]))
+            y = y + effect * true.ravel() * (design[:, 1] - design[:, 1].mean())[:, None]
+            for method in ("permute", "flip"):
+                p = smallest_p(y, design, permutations, number, method, table)
+                found[method].append([p["max T"] <= 0.05 + 1e-12, p["TFCE"] <= 0.05 + 1e-12])
+            found["auto"].append(found["flip" if depends(y, design) else "permute"][-1])
+        cells = " | ".join("{:.1%} {:.1%}".format(*np.mean(f, axis=0)) for f in found.values())
+        print(f"| {scenario.title} | {effect:g} | {cells} |", flush=True)
+
+
 def limits(sets: int) -> tuple[float, float]:
     """Return the 95 % binomial limits of a rate of 5 %."""
     from scipy.stats import binom
@@ -201,7 +265,11 @@ def main() -> None:
     parser.add_argument("--permutations", type=int, default=59)
     parser.add_argument("--method", help="use this method in all rows")
     parser.add_argument("--rows", type=int, nargs="*", help="numbers of the rows to make (default: all)")
+    parser.add_argument("--power", action="store_true", help="power of permuting, flipping and the rule instead")
     options = parser.parse_args()
+    if options.power:
+        power(options.sets, options.permutations)
+        return
     low, high = limits(options.sets)
     print(f"{options.sets} null data sets a row, n = {N}, {np.prod(SHAPE)} voxels, {options.permutations} permutations;"
           f" 95 % binomial limits of 5 %: {low:.1%} to {high:.1%}; load {os.getloadavg()[0]:.1f}\n")

@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=33)
     parser.add_argument("--permutations", type=int, default=5000)
     parser.add_argument("--study", type=Path, help="folder of a finished demonstration, for its maps")
-    parser.add_argument("--errors", default="exchangeable", help="exchangeable or symmetric")
+    parser.add_argument("--errors", default="auto", help="auto, exchangeable or symmetric")
     options = parser.parse_args()
     from DiscRelaxometryLib.headless import start_headless
     slicer = start_headless()

@@ -62,6 +62,14 @@ def test_nodes_tables_and_files_give_the_same_analysis(slicer, cohort, tmp_path)
         np.testing.assert_array_equal(first.maps[name].array, second.maps[name].array)
 
 
+def test_assumptions_pass_through_the_batch_interface(slicer, cohort):
+    table, maps = cohort
+    result = DiscStatsLogic().analyze(maps, atlas(), table, "T2 ~ grade + age", "grade", n_permutations=19,
+                                      errors="symmetric", standard_errors="hc3")
+    assert (result.provenance["errors"], result.provenance["standard_errors"]) == ("symmetric", "hc3")
+    assert "sign flips" in result.provenance["contrasts"][0]["permutation"]
+
+
 def test_every_map_is_a_described_volume(slicer, result):
     nodes = DiscStatsLogic().showResult(result, maps=None)
     assert set(nodes.maps) == set(result.maps)

@@ -215,6 +215,26 @@ def test_analysis_results_clusters_plot_and_save(panel, slicer, study, tmp_path)
     assert ui.formulaEdit.text() == "T2 ~ grade_L4L5 + age" and "Run the analysis" in ui.plotButton.toolTip()
 
 
+def test_assumptions_reach_the_analysis_and_come_back_with_the_scene(panel, slicer, study, tmp_path, monkeypatch):
+    fill(panel, study)
+    ui, p, found = panel.ui, panel._parameterNode, []
+    monkeypatch.setattr(panel, "runJob", lambda job, onResult: found.append(job.arguments))
+    click(ui.runButton)
+    for combo, parameter, value in ((ui.errorsCombo, p.errors, "symmetric"),
+                                    (ui.standardErrorsCombo, p.standardErrors, "hc3")):
+        combo.setCurrentIndex([e.value for e in type(parameter)].index(value))
+    click(ui.runButton)
+    assert [(a["errors"], a["standard_errors"]) for a in found] == [("auto", "classical"), ("symmetric", "hc3")]
+    slicer.util.saveScene(str(tmp_path / "s.mrb"))
+    slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(str(tmp_path / "s.mrb"))
+    panel.enter()
+    process()
+    assert (ui.errorsCombo.currentText(), ui.standardErrorsCombo.currentText()) == (
+        panel._parameterNode.errors.label(), panel._parameterNode.standardErrors.label())
+    assert (panel._parameterNode.errors.value, panel._parameterNode.standardErrors.value) == ("symmetric", "hc3")
+
+
 def test_cancel_while_analyzing(panel, study):
     fill(panel, study)
     panel._parameterNode.permutations = 100000

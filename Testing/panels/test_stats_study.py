@@ -90,11 +90,13 @@ def test_settings_of_the_model_reach_the_study(panel, study, monkeypatch):
     monkeypatch.setattr(panel, "runJob", lambda job, onResult: found.append(job.arguments))
     p = panel._parameterNode
     p.contrast, p.seed = "pfirrmann", 7
+    p.errors, p.standardErrors = type(p.errors).symmetric, type(p.standardErrors).hc3
     click(panel.ui.studyButton)
     panel.ui.studyFormulaCheck.setChecked(False)
     click(panel.ui.studyButton)
     assert found == [{"path": str(study), "processes": 1, "formula": "pfirrmann", "contrast": "pfirrmann",
-                      "permutations": 100, "seed": 7}, {"path": str(study), "processes": 1}]
+                      "permutations": 100, "seed": 7, "errors": "symmetric", "standard_errors": "hc3"},
+                     {"path": str(study), "processes": 1}]
     panel.ui.studyFormulaCheck.setChecked(True)
     p.formula = ""
     assert not panel.ui.studyButton.isEnabled() and "formula" in panel.ui.studyButton.toolTip()

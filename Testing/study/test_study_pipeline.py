@@ -175,3 +175,20 @@ def test_mixed_models_of_the_regions_are_made(run, study):
     # One level only: everyone has one disc, and a random person can not be told from error.
     record = json.loads(output(study, "group/prov/step-models_prov.json").read_text(encoding="utf-8"))
     assert any("one row only" in n for n in record["notes"])
+
+
+def test_what_permutation_assumed_is_done_anew_recorded_and_reported(run, study):
+    assert "By the rule set beforehand" in run.report.read_text(encoding="utf-8")
+    settings = SETTINGS | {"analysis": "signs", "errors": "symmetric", "standard_errors": "hc3", "sensitivity": ""}
+    other = run_study(study, "pfirrmann", **settings)
+    assert {o.step for o in other.outcomes if o.state == "done"} <= {"analysis-signs", "models", "tables", "report"}
+    facts = json.loads(output(study, "group/analysis-signs.json").read_text())["facts"]
+    for family in facts.values():
+        provenance = family["provenance"]
+        assert (provenance["errors"], provenance["standard_errors"]) == ("symmetric", "hc3")
+        assert [c["errors"] for c in provenance["contrasts"]] == ["symmetric"]
+    text = other.report.read_text(encoding="utf-8")
+    assert "given random signs" in text and "HC3" in text and "By the rule set beforehand" not in text
+    # Another assumption is another analysis; the same one is not done twice.
+    plan = run_study(study, "pfirrmann", dry_run=True, **settings | {"errors": "exchangeable"})
+    assert {o.step for o in plan.outcomes if o.state == "pending"} >= {"analysis-signs"}

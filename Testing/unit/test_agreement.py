@@ -79,6 +79,17 @@ def test_concordance_by_hand():
     assert abs(concordance(x, x).value - 1) < 1e-12
 
 
+def test_concordance_as_an_r_package_prints_it():
+    """Data of Zou 2013 (Stat Methods Med Res 22:630); SimplyAgree (R) prints CCC 0.4791, 95 % limits 0.1276, 0.7237."""
+    x = [7.83, 7.42, 7.89, 7.12, 7.88, 6.16, 7.26, 6.71, 6.54, 4.75, 5.24, 4.86, 4.78, 6.05, 5.42, 4.21, 3.61, 3.72,
+         3.87, 3.92]  # fmt: skip
+    y = [6.57, 5.62, 6.90, 6.57, np.nan, 4.06, 4.29, 4.26, np.nan, 4.71, 5.50, 5.08, 5.02, 6.01, 5.67, 4.14, 4.20,
+         4.61, 4.68, 5.04]  # fmt: skip
+    found = concordance(x, y)
+    assert found.n == 18
+    np.testing.assert_allclose((found.value, found.low, found.high), (0.4791, 0.1276, 0.7237), atol=5e-5)
+
+
 def test_concordance_interval_covers():
     rng = np.random.default_rng(11)
     truth = rng.normal(0, 2, (600, 40))
@@ -103,6 +114,21 @@ def test_rms_cv_by_hand():
     cv = np.array([2 / np.sqrt(2) / 101, 4 / np.sqrt(2) / 52, 0])
     assert abs(found.rms_cv - np.sqrt((cv ** 2).mean())) < 1e-12
     assert abs(found.mean_cv - cv.mean()) < 1e-12
+
+
+def test_precision_errors_of_glueer_1995():
+    """Osteoporos Int 5:262: 27 degrees of freedom put the upper 90 % limit 30 % above the RMS error.
+
+    With duplicates the root mean square is 25 % above the mean of the errors.
+    """
+    rng = np.random.default_rng(0)
+    pairs = repeatability(100 + rng.normal(0, 2, (27, 2)), confidence=0.9)
+    assert round(pairs.rms_cv_ci[1] / pairs.rms_cv, 1) == 1.3 and round(pairs.within_ci[1] / pairs.within_sd, 1) == 1.3
+    # Three measurements of at least 14 people are what the paper recommends.
+    triples = repeatability(100 + rng.normal(0, 2, (14, 3)), confidence=0.9)
+    assert triples.rms_cv_ci[1] / triples.rms_cv < 1.3
+    many = repeatability(100 + rng.normal(0, 1, (200_000, 2)))
+    assert abs(many.rms_cv / many.mean_cv - 1.25) < 0.01 and abs(many.rms_cv - 0.01) < 1e-4
 
 
 def test_tables_are_paired_by_key():

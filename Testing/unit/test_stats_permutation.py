@@ -10,7 +10,6 @@ import pytest
 from DiscRelaxometryLib.errors import DesignError
 from DiscStatsLib.glm import fit, partition
 from DiscStatsLib.permutation import fwe_p, has_constant, make_stratum, max_statistics
-from DiscStatsLib.permutation_kernel import fused
 from DiscStatsLib.permutation_schemes import make_scheme
 
 N, V = 24, 300
@@ -149,10 +148,43 @@ def test_small_designs_are_listed_in_full():
     for a, b in ((4, 4), (3, 5), (2, 6)):
         scheme = make_scheme(a + b, 5000, 0, row_types=[0] * a + [1] * b)
         assert scheme.exhaustive and len(scheme) == comb(a + b, a) - 1
-        kinds = (scheme.order >= a).astype(int)
+        # Where each person goes decides the group that he is in.
+        kinds = (np.argsort(scheme.order, axis=1) >= a).astype(int)
         assert len(np.unique(kinds, axis=0)) == len(kinds)
     assert len(make_scheme(6, 100, 0, flip=True)) == 63
     assert not make_scheme(8, 5000, 0).exhaustive
+
+
+@pytest.mark.parametrize("a, b", [(4, 4), (3, 5), (5, 2)])
+def test_exhaustive_groups_have_the_exact_p_of_scipy(a, b):
+    """Every way to divide the people into the two groups, once: p of scipy's exact permutation test."""
+    from scipy.stats import permutation_test
+
+    rng = np.random.default_rng(a)
+    y, group = rng.normal(80, 10, (a + b, 12)), np.repeat([0, 1], [a, b])
+    y[:, 6:] = rng.integers(0, 3, (a + b, 6)) + 0.01 * (np.arange(a + b) == 0)[:, None]
+    part = partition(np.column_stack([np.ones(a + b), group]), [0, 1])
+    scheme = make_scheme(a + b, 5000, 0, row_types=group)
+    stratum = make_stratum(part, y, "t", columns=np.arange(12), rows=np.arange(a + b))
+    ours = (max_statistics([stratum], scheme, 12).counts + 1) / (len(scheme) + 1)
+    for voxel in range(12):
+        # Without a covariate t grows with the difference of the means.
+        theirs = permutation_test((y[group == 1, voxel], y[group == 0, voxel]), n_resamples=np.inf, vectorized=True,
+                                  alternative="greater", statistic=lambda one, other, axis: np.abs(
+                                      one.mean(axis=axis) - other.mean(axis=axis)))  # fmt: skip
+        assert ours[voxel] == pytest.approx(theirs.pvalue, abs=1e-12)
+
+
+def test_exhaustive_exchange_within_blocks_is_complete():
+    """Three people with two sessions, of which one is treated: 2^3 ways to exchange, each of them once."""
+    from itertools import product
+
+    treated, blocks = np.array([0, 1, 0, 1, 0, 1]), np.array([0, 0, 1, 1, 2, 2])
+    scheme = make_scheme(6, 100, 0, blocks=blocks, row_types=treated)
+    y = np.array([3.0, 5, 1, 9, 4, 4.5])
+    ours = sorted(y[order] @ (2 * treated - 1) for order in scheme.order)
+    steps = y[1::2] - y[::2]
+    np.testing.assert_allclose(ours, sorted(steps @ s for s in product([1, -1], repeat=3) if min(s) < 0))
 
 
 def test_seed_decides_and_nothing_else():
@@ -214,18 +246,3 @@ def test_calibration_table():
         found = calibration.rates(scenario, 1000, 59)
         assert low <= found["max T"] <= high and low <= found["TFCE"] <= high, scenario.title
         assert found["BH"] <= high, scenario.title
-
-
-@pytest.mark.skipif(fused() is None, reason="numba is not installed")
-@pytest.mark.parametrize("r, nuisance", [(1, 0), (1, 1), (1, 2), (1, 3), (2, 2)])
-@pytest.mark.parametrize("turn", [0.0, 1.0, -1.0])
-def test_compiled_maxima_and_counts_are_those_of_numpy(r, nuisance, turn):
-    rng = np.random.default_rng(r + nuisance)
-    g, reach = 0.2 * rng.normal(size=(r + nuisance, 7, 33)), rng.uniform(0, 0.1, 33)
-    rho = (g[:r] ** 2).sum(0) / (1 - (g[r:] ** 2).sum(0)) if nuisance else (g[:r] ** 2).sum(0)
-    if turn:
-        rho = np.copysign(rho, g[0]) * turn
-    best, count, space = np.full(7, -np.inf), np.zeros(33, np.int32), np.empty(33)
-    fused()(g, r, bool(turn), turn or 1.0, reach, best, count, space)
-    np.testing.assert_allclose(best, rho.max(1), rtol=1e-14)
-    np.testing.assert_array_equal(count, (rho >= reach).sum(0))

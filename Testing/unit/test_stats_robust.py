@@ -122,7 +122,8 @@ def cohort(by, n=30, seed=0):
 
 def test_spread_that_depends_on_the_tested_variable_is_told():
     maps, atlas, table = cohort("grade")
-    result = analyze(maps, atlas, table, "map ~ grade + age", ["grade", "age"], correction=())
+    result = analyze(maps, atlas, table, "map ~ grade + age", ["grade", "age"], correction=(),
+                     errors="exchangeable")  # fmt: skip
     told = [w for w in result.warnings if "residual spread" in w]
     assert len(told) == 1 and "'grade'" in told[0] and "errors='symmetric'" in told[0]
     spread = {c["name"]: c["residual_spread"] for c in result.provenance["contrasts"]}
@@ -131,6 +132,21 @@ def test_spread_that_depends_on_the_tested_variable_is_told():
     quiet = analyze(maps, atlas, table, "map ~ grade + age", "grade", correction=(), errors="symmetric",
                     standard_errors="hc3")  # fmt: skip
     assert not [w for w in quiet.warnings if "residual spread" in w]
+
+
+def test_the_rule_flips_signs_only_where_the_spread_depends_on_what_is_tested():
+    maps, atlas, table = cohort("grade")
+    settings = {"n_permutations": 40, "seed": 2, "correction": "fwe"}
+    both = analyze(maps, atlas, table, "map ~ grade + age", ["grade", "age"], **settings)
+    assert both.provenance["errors"] == "auto"
+    assert [c["errors"] for c in both.provenance["contrasts"]] == ["symmetric", "exchangeable"]
+    assert ["sign flips" in c["permutation"] for c in both.provenance["contrasts"]] == [True, False]
+    # The rule chooses one of two procedures and changes nothing else.
+    for name, errors in (("grade", "symmetric"), ("age", "exchangeable")):
+        alone = analyze(maps, atlas, table, "map ~ grade + age", name, errors=errors, **settings)
+        np.testing.assert_array_equal(both.null[f"{name}_max"], alone.null[f"{name}_max"])
+    told = [w for w in both.warnings if "residual spread" in w]
+    assert len(told) == 1 and "Signs were flipped" in told[0] and "symmetric" not in told[0]
 
 
 def test_equal_spread_is_told_of_as_rarely_as_it_should():
@@ -175,7 +191,7 @@ def test_unknown_choices(setting):
 
 
 def test_error_rate_guard_where_the_spread_depends_on_the_tested_variable():
-    """A quick guard of the slow table: flipped signs hold 5 %, permuting does not, on the same 300 null sets."""
+    """A quick guard of the slow table: the rule holds 5 %, permuting does not, on the same 300 null sets."""
     import sys
     from pathlib import Path
 
@@ -187,17 +203,20 @@ def test_error_rate_guard_where_the_spread_depends_on_the_tested_variable():
     finally:
         sys.path.pop(0)
     scenario = next(s for s in calibration.SCENARIOS if s.spread == "interest")
-    found = {True: 0, False: 0}
+    found, ruled = {True: 0, False: 0}, 0
     for number in range(300):
         y, x = calibration.make_set(scenario, np.random.default_rng([11, number]))
         part, rows, columns = partition(x, [[0, 1, 0, 0]]), np.arange(len(y)), np.arange(y.shape[1])
         stat = np.abs(fit(part, y).stat).max()
+        depends = calibration.depends(y, x)
         for flip in found:
             scheme = make_scheme(len(y), 39, number, flip=flip)
             stratum = make_stratum(part, y, "t", columns=columns, rows=rows, flip=flip)
-            found[flip] += fwe_p(stat[None], max_statistics([stratum], scheme, len(columns)).maxima[0])[0] <= 0.05
+            rejected = fwe_p(stat[None], max_statistics([stratum], scheme, len(columns)).maxima[0])[0] <= 0.05
+            found[flip] += rejected
+            ruled += rejected and flip == depends
     low, high = binom.ppf([0.0005, 0.9995], 300, 0.05)
-    assert low <= found[True] <= high
+    assert low <= found[True] <= high and low <= ruled <= high
     assert found[False] > 1.3 * found[True]
 
 

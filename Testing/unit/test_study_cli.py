@@ -60,6 +60,8 @@ def test_dry_run_lists_steps_and_writes_nothing(tmp_path):
     (("export-dicom", "new"), "Say what to export"),
     (("export-dicom", "new", "--map", "x.nii.gz"), "write QUANTITY=FILE"),
     (("agreement", "a.tsv", "b.tsv"), "does not exist"),
+    (("run", ".", "--errors", "normal"), "choose one of auto, exchangeable, symmetric"),
+    (("run", ".", "--standard-errors", "white"), "choose one of classical, hc3"),
     (("run", ".", "--sensitivity", "field_T"), "is not a rule")])
 def test_bad_calls_are_one_sentence(arguments, words):
     done = call(*arguments)

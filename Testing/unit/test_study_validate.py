@@ -207,6 +207,10 @@ def test_settings_are_checked_when_made():
         make_settings(on_error="ignore")
     with pytest.raises(StudyError, match="Unknown setting permutation"):
         make_settings(permutation=5)
+    with pytest.raises(StudyError, match="'errors' is 'normal'; choose one of auto, exchangeable, symmetric"):
+        make_settings(errors="normal")
+    with pytest.raises(StudyError, match="choose one of classical, hc3"):
+        make_settings(standard_errors="white")
     with pytest.raises(StudyError, match="letters, digits"):
         make_settings(analysis="../../etc")
 
