@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import re
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +145,19 @@ class TorchEngine:
             return self.network(stack).float().cpu().numpy()
 
 
+def may_accelerate() -> bool:
+    """Say whether the installed torch could use an accelerator, without importing it (2 to 3 s, 170 MB).
+
+    Builds for the CPU alone say so in ``torch/version.py``; macOS builds have no such line for MPS.
+    """
+    found = importlib.util.find_spec("torch")
+    version = Path(found.origin).with_name("version.py") if found and found.origin else None
+    if sys.platform == "darwin" or version is None or not version.exists():
+        return True
+    build = re.findall(r"^(?:cuda|hip|xpu)\b[^=]*= *(.*)$", version.read_text(encoding="utf-8"), re.MULTILINE)
+    return not build or any(value.strip() != "None" for value in build)
+
+
 def best_torch_device() -> str:
     """Return ``cuda``, ``mps`` or ``cpu``, the first that works here."""
     import torch
@@ -180,7 +195,7 @@ def load_engine(model: Model, engine: str = "auto", device: str | None = None, t
         installed.discard("torch")
     if engine == "auto":
         if "torch" in installed and importlib.util.find_spec("safetensors") \
-                and ("onnx" not in installed or device or best_torch_device() != "cpu"):
+                and ("onnx" not in installed or device or may_accelerate() and best_torch_device() != "cpu"):
             engine = "torch"
         else:
             engine = "onnx"

@@ -24,10 +24,20 @@ _QUIET = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
 
 
 def workers_that_fit(processes: int, memory_gb: float = PERSON_MEMORY_GB) -> int:
-    """Return how many of `processes` workers the machine's memory allows (at least 1)."""
+    """Return how many of `processes` workers are of use: no more than cores, nor than memory allows (at least 1).
+
+    Workers compute all the time, so that more of them than cores only cost their start, memory and cache.
+    """
     from distributed.system import MEMORY_LIMIT
 
-    return max(1, min(processes, int(0.9 * MEMORY_LIMIT / (memory_gb * 1e9))))
+    return max(1, min(processes, cores(), int(0.9 * MEMORY_LIMIT / (memory_gb * 1e9))))
+
+
+def cores() -> int:
+    """Return the cores this process may use, control groups and affinity included."""
+    from dask.system import CPU_COUNT
+
+    return CPU_COUNT
 
 
 @contextmanager
@@ -39,7 +49,7 @@ def connect(scheduler: str = "", processes: int = 1, memory_gb: float = PERSON_M
     scheduler : str
         Address such as ``tcp://host:8786``, or path of a scheduler file; empty starts local workers.
     processes : int
-        Local workers, one thread each; fewer are started where memory does not allow so many.
+        Local workers, one thread each; fewer are started where cores or memory do not allow so many.
     memory_gb : float
         Memory a worker may use before it is restarted.
     keep : sequence of int

@@ -13,10 +13,13 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.resources import resource_path
+
+from . import provenance
 
 FORMULA = "nT2w ~ pfirrmann + age + C(sex)"
 #: T2-weighted signal is not quite comparable across field strengths; one person, 14 years old, was scanned at 3 T.
@@ -34,6 +37,34 @@ def copy_cohort(target: Path) -> Path:
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, place)
     return target
+
+
+def remembered(output: Path, name: str, inputs: Sequence[Path], work: Callable[[], tuple[str, list[Path]]]) -> str:
+    """Return what `work` says; it is done again only if its inputs, its results or the program's version changed.
+
+    Parameters
+    ----------
+    output : Path
+        Folder of the results; the record goes into its ``prov``.
+    name : str
+    inputs : sequence of Path
+    work : callable
+        Returns a text and the files it wrote into `output`.
+    """
+    def relative(path: Path) -> str:
+        return path.relative_to(output).as_posix() if path.is_relative_to(output) else path.name
+
+    path = output / "prov" / f"{name}_prov.json"
+    earlier = provenance.read_record(path)
+    read = provenance.fingerprints(inputs, relative, earlier.inputs if earlier else None)
+    key = provenance.step_key(name, "1", {"version": provenance.project_version()}, read)
+    if earlier and earlier.key == key and provenance.outputs_intact(earlier, output.joinpath):
+        return earlier.message
+    message, written = work()
+    record = provenance.Record(name, "", key, inputs=read, outputs=provenance.fingerprints(written, relative),
+                               message=message)
+    provenance.write_record(record, path)
+    return message
 
 
 def show(fraction: float, text: str, state={"shown": -1.0}) -> None:  # noqa: B006 (remembers what was printed)
@@ -57,41 +88,46 @@ def fit_shared_series(output: Path) -> str:
     folder = Path(os.environ.get("DISC_SHARED_DATA", "../shared/data")) / SERIES
     if not folder.exists():
         return "No shared data (DISC_SHARED_DATA): the real multi-echo series was not fitted."
-    import numpy as np
-
-    from DiscRelaxometryLib.image import write_image
-
-    from .steps_maps import fit_files
-
     files = sorted(f for f in folder.iterdir() if "reference" not in f.name and f.name.endswith(".nii.gz"))
     times = _times(folder)
-    alignment, fit = fit_files(files, "T2", "mono2", "nlls", "off", times_ms=times)
-    for key, image in fit.images().items():
-        write_image(image, output / "multi-echo" / f"{key}.nii.gz")
-    good = fit.value[np.isfinite(fit.value)]
-    return (f"Real multi-echo series ({SERIES}, {len(alignment.series)} echoes): T2 of {good.size} voxels, median "
-            f"{np.median(good):.1f} ms; maps in {output / 'multi-echo'}.")
+
+    def work() -> tuple[str, list[Path]]:
+        import numpy as np
+
+        from DiscRelaxometryLib.image import write_image
+
+        from .steps_maps import fit_files
+
+        alignment, fit = fit_files(files, "T2", "mono2", "nlls", "off", times_ms=times)
+        written = [write_image(image, output / "multi-echo" / f"{key}.nii.gz") for key, image in fit.images().items()]
+        good = fit.value[np.isfinite(fit.value)]
+        return (f"Real multi-echo series ({SERIES}, {len(alignment.series)} echoes): T2 of {good.size} voxels, median "
+                f"{np.median(good):.1f} ms; maps in the folder 'multi-echo'."), written
+    return remembered(output, "multi-echo", [*files, *folder.glob("echoes.json")], work)
 
 
 def measure_embedded(output: Path) -> str:
     """Segment the embedded person from pixels, write labels and the table of discs; return the table as text."""
-    from DiscRelaxometryLib.image import read_image, write_image
-    from DiscRelaxometryLib.measures import measure_discs
-    from DiscRelaxometryLib.segment import segment
+    source = resource_path("SampleData/spider-sub-078_T2w.nii.gz")
 
-    image = read_image(resource_path("SampleData/spider-sub-078_T2w.nii.gz"))
-    result = segment(image)
-    folder = output / "one-person"
-    write_image(result.labels, folder / "sub-078_dseg.nii.gz")
-    write_image(result.confidence, folder / "sub-078_confidence.nii.gz")
-    table = measure_discs(result.labels)
-    table.write(folder / "sub-078_discs.tsv")
-    confidence = {q.name: q.confidence for q in result.quality}
-    lines = ["One person (sub-078), discs found by the network:",
-             "  level     volume cm3   middle height mm   confidence"]
-    lines += [f"  {r['level']:8s}  {r['volume']:10.2f}   {r.get('height_middle') or float('nan'):16.1f}   "
-              f"{confidence.get(r['level'], float('nan')):10.2f}" for r in table.rows]
-    return "\n".join(lines)
+    def work() -> tuple[str, list[Path]]:
+        from DiscRelaxometryLib.image import read_image, write_image
+        from DiscRelaxometryLib.measures import measure_discs
+        from DiscRelaxometryLib.segment import segment
+
+        result = segment(read_image(source))
+        folder = output / "one-person"
+        written = [write_image(result.labels, folder / "sub-078_dseg.nii.gz"),
+                   write_image(result.confidence, folder / "sub-078_confidence.nii.gz")]
+        table = measure_discs(result.labels)
+        written.append(table.write(folder / "sub-078_discs.tsv"))
+        confidence = {q.name: q.confidence for q in result.quality}
+        lines = ["One person (sub-078), discs found by the network:",
+                 "  level     volume cm3   middle height mm   confidence"]
+        lines += [f"  {r['level']:8s}  {r['volume']:10.2f}   {r.get('height_middle') or float('nan'):16.1f}   "
+                  f"{confidence.get(r['level'], float('nan')):10.2f}" for r in table.rows]
+        return "\n".join(lines), written
+    return remembered(output, "one-person", [source, *sorted(resource_path("Weights").glob("lumbar-discs.*"))], work)
 
 
 def _times(folder: Path) -> list[float] | None:

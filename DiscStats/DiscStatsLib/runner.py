@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import functools
 import importlib
+import itertools
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -20,7 +21,7 @@ from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 from DiscRelaxometryLib.tables import Column, Table
 
 from . import provenance
-from .steps import Outcome, Step, record_path, run_steps
+from .steps import Outcome, Step, WorkDue, record_path, run_steps
 from .study import Study
 from .study_bids import describe_results
 from .study_settings import Settings, make_settings
@@ -50,6 +51,7 @@ class RunSpec:
     pipeline: str = PIPELINE
     dry_run: bool = False
     verify: bool = False
+    peek: bool = False
 
     def study(self, *people: str) -> Study:
         """Return the study, restricted to some people."""
@@ -115,7 +117,8 @@ def run_study(path, formula: str = "", *, processes: int = 1, scheduler: str = "
     formula : str
         Model of the group analysis, such as ``"pfirrmann + age + C(sex)"``; empty makes maps and tables only.
     processes : int
-        People worked on at the same time, each in a process of one thread.
+        People worked on at the same time, each in a process of one thread; no more than there are cores, or than
+        the memory allows.
     scheduler : str
         Address of a Dask scheduler, instead of local processes; its workers must see the study folder.
     output : path, optional
@@ -161,10 +164,11 @@ def run_study(path, formula: str = "", *, processes: int = 1, scheduler: str = "
     with nullcontext() if dry_run else _exclusive(study) as lock:
         if not dry_run:
             describe_results(study, settings)
-        cluster = {"scheduler": scheduler, "processes": min(processes, len(ids)), "keep": [lock] if lock else []}
+        cluster = {"scheduler": scheduler, "processes": processes, "keep": [lock] if lock else []}
         if memory_gb:
             cluster["memory_gb"] = memory_gb
-        _run_stages(run, spec, ids, progress, cluster, resources)
+        with _Workers({} if dry_run else cluster, resources) as workers:
+            _run_stages(run, spec, ids, progress, workers)
         if not dry_run:
             _write_tables(run, study)
     report = study.output / "report.html"
@@ -173,22 +177,25 @@ def run_study(path, formula: str = "", *, processes: int = 1, scheduler: str = "
     return run
 
 
-def _run_stages(run: StudyRun, spec: RunSpec, ids, progress, cluster: dict, resources) -> None:
+def _run_stages(run: StudyRun, spec: RunSpec, ids, progress, workers: _Workers) -> None:
     stages = spec.stages()
-    with _executor(cluster, resources) as execute:
-        for number, stage in enumerate(stages):
-            part = subrange(progress, 0.02 + 0.98 * number / len(stages), 0.02 + 0.98 * (number + 1) / len(stages))
-            if stage.kind == "person":
-                _person_stage(run, spec, ids, number, execute, part)
-            else:
-                run.outcomes += run_group(spec, ids, number, part, dict(run.missing))
+    for number, stage in enumerate(stages):
+        part = subrange(progress, 0.02 + 0.98 * number / len(stages), 0.02 + 0.98 * (number + 1) / len(stages))
+        if stage.kind == "person":
+            _person_stage(run, spec, ids, number, workers, part)
+        else:
+            run.outcomes += run_group(spec, ids, number, part, dict(run.missing))
     order = {name: n for n, name in enumerate([*ids, ""])}
     run.outcomes.sort(key=lambda o: order[o.person])
 
 
-def _person_stage(run: StudyRun, spec: RunSpec, ids, number: int, execute, progress) -> None:
-    results = execute(functools.partial(run_person, spec, stage=number), ids, progress)
-    for finished, (person, outcomes, error) in enumerate(results, start=1):
+def _person_stage(run: StudyRun, spec: RunSpec, ids, number: int, workers: _Workers, progress) -> None:
+    # Who has nothing to do needs no worker: a finished study starts none.
+    settled = _settled(spec, ids, number) if workers.parallel(len(ids)) else {}
+    due = [p for p in ids if p not in settled]
+    results = workers.map(functools.partial(run_person, spec, stage=number), due, progress)
+    known = ((person, outcomes, "") for person, outcomes in settled.items())
+    for finished, (person, outcomes, error) in enumerate(itertools.chain(known, results), start=1):
         outcomes = outcomes if outcomes is not None else [Outcome(person, "worker", "failed", error)]
         run.outcomes += outcomes
         failed = [o for o in outcomes if o.state == "failed"]
@@ -199,20 +206,57 @@ def _person_stage(run: StudyRun, spec: RunSpec, ids, number: int, execute, progr
         progress(finished / max(len(ids), 1), f"{person}: finished ({finished} of {len(ids)})")
 
 
-@contextmanager
-def _executor(cluster: dict, resources) -> Iterator[Callable]:
-    """Yield ``execute(function, ids, progress) -> iterator of (id, outcomes, error)``."""
-    if not cluster["scheduler"] and cluster["processes"] < 2:
-        def execute(function, ids, progress):
+def _settled(spec: RunSpec, ids: Sequence[str], number: int) -> dict[str, list[Outcome]]:
+    """Return the outcomes of the people for whom no step of a stage has to be run."""
+    found = {}
+    for person in ids if not spec.verify else ():  # to verify is work
+        with suppress(WorkDue):
+            found[person] = run_person(replace(spec, peek=True), person, number)
+    return found
+
+
+class _Workers:
+    """Runs people in this process, or on Dask, which is started when the first person has something to do.
+
+    Parameters
+    ----------
+    cluster : dict
+        Arguments of ``cluster_dask.connect``; empty for this process.
+    resources : dict, optional
+        Dask resources a person needs.
+    """
+
+    def __init__(self, cluster: dict, resources=None):
+        self._cluster, self._resources = cluster, resources
+        self._running, self._client, self._count = ExitStack(), None, 0
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._running.close()
+
+    def parallel(self, people: int) -> bool:
+        """Say whether so many people are worked on outside this process."""
+        return bool(self._cluster) and (bool(self._cluster["scheduler"]) or min(self._cluster["processes"], people) > 1)
+
+    def map(self, function: Callable, ids: Sequence[str], progress) -> Iterator[tuple[str, list[Outcome], str]]:
+        """Yield (person, outcomes, error) as people finish."""
+        if not ids:
+            return
+        if not self.parallel(len(ids)):
             for n, person in enumerate(ids):
                 part = subrange(progress, n / len(ids), (n + 1) / len(ids))
                 yield person, function(person, progressCallback=part), ""
-        yield execute
-        return
-    from . import cluster_dask
+            return
+        from . import cluster_dask
 
-    with cluster_dask.connect(**cluster) as client:
-        yield lambda function, ids, progress: cluster_dask.map_people(client, function, ids, resources)
+        count = min(self._cluster["processes"], len(ids))
+        if self._client is None or count > self._count and not self._cluster["scheduler"]:
+            self._running.close()
+            self._client = self._running.enter_context(cluster_dask.connect(**{**self._cluster, "processes": count}))
+            self._count = count
+        yield from cluster_dask.map_people(self._client, function, ids, self._resources)
 
 
 def run_person(spec: RunSpec, person: str, stage: int = 0, progressCallback=None) -> list[Outcome]:
@@ -224,7 +268,7 @@ def run_person(spec: RunSpec, person: str, stage: int = 0, progressCallback=None
     records = read_records(study, person, stages[:stage])
     records.update(read_records(study, "", stages[:stage], kind="group"))
     return run_steps(stages[stage].steps, study, spec.settings, study.person(person), spec.dry_run, spec.verify,
-                     progressCallback, records)
+                     progressCallback, records, peek=spec.peek)
 
 
 def run_group(spec: RunSpec, ids: Sequence[str], stage: int, progressCallback=None,

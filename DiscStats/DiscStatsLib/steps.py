@@ -120,6 +120,10 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
 
+class WorkDue(Exception):
+    """A step has to be run, where finished work alone was asked for."""
+
+
 def record_path(study: Study, person: str, step: str) -> Path:
     """Return where the record of a step lies."""
     if person:
@@ -130,7 +134,7 @@ def record_path(study: Study, person: str, step: str) -> Path:
 def run_steps(steps: Sequence[Step], study: Study, settings: Settings, person: Person | None,
               dry_run: bool = False, verify: bool = False, progressCallback=None,
               records: dict[str, Record] | None = None, everyone: Mapping[str, Mapping[str, Record]] | None = None,
-              missing: Mapping[str, str] | None = None) -> list[Outcome]:
+              missing: Mapping[str, str] | None = None, peek: bool = False) -> list[Outcome]:
     """Run the steps that are not current, in order; a failure blocks only the steps that need it.
 
     Parameters
@@ -153,11 +157,18 @@ def run_steps(steps: Sequence[Step], study: Study, settings: Settings, person: P
         For group steps: person -> step -> record.
     missing : mapping, optional
         For group steps: person -> why the person's results are incomplete.
+    peek : bool
+        Run nothing: the same outcomes where all steps are current, failed for good or blocked.
 
     Returns
     -------
     list of Outcome
         One for each step that applies.
+
+    Raises
+    ------
+    WorkDue
+        With `peek`, at the first step that would run.
     """
     records = {} if records is None else records
     outcomes = []
@@ -172,14 +183,14 @@ def run_steps(steps: Sequence[Step], study: Study, settings: Settings, person: P
             continue
         if progressCallback:
             progressCallback(number / len(steps), f"{name}: {step.name}")
-        outcome = _run_one(step, context, dry_run, verify)
+        outcome = _run_one(step, context, dry_run, verify, peek)
         outcomes.append(outcome)
     if progressCallback:
         progressCallback(1.0, f"{name}: finished")
     return outcomes
 
 
-def _run_one(step: Step, context: Context, dry_run: bool, verify: bool) -> Outcome:
+def _run_one(step: Step, context: Context, dry_run: bool, verify: bool, peek: bool = False) -> Outcome:
     study, person = context.study, context.person.id if context.person else ""
     blocked = [n for n in step.needs if n not in context.records]
     if blocked:
@@ -189,6 +200,8 @@ def _run_one(step: Step, context: Context, dry_run: bool, verify: bool) -> Outco
         return Outcome(person, step.name, state, f"needs {', '.join(blocked)}")
     path = record_path(study, person, step.name)
     earlier = provenance.read_record(path)
+    if peek and earlier is None:  # its inputs need not be hashed to know
+        raise WorkDue
     started, cpu = time.perf_counter(), time.process_time()
     try:
         key, parameters, inputs = _work(step, context, earlier)
@@ -204,6 +217,8 @@ def _run_one(step: Step, context: Context, dry_run: bool, verify: bool) -> Outco
             return Outcome(person, step.name, "failed", earlier.message)
     if dry_run:
         return Outcome(person, step.name, "pending", "changed" if earlier else "never done")
+    if peek:
+        raise WorkDue
     record = Record(step.name, person, key, parameters=parameters, inputs=inputs)
     # The record goes first: from here on the step counts as not done, whatever happens.
     path.unlink(missing_ok=True)

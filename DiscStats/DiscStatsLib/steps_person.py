@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from DiscRelaxometryLib.errors import GeometryError, SegmentationError
+from DiscRelaxometryLib.errors import DiscRelaxometryError, GeometryError, SegmentationError
 from DiscRelaxometryLib.image import Image, read_image, resample, write_image
 from DiscRelaxometryLib.labels import DISCS, LUMBAR_LEVELS, disc_name
+from DiscRelaxometryLib.resources import resource_path
 from DiscRelaxometryLib.tables import Column, Table
 
 from .provenance import file_hash
@@ -81,15 +84,18 @@ def _existing_labels(context: Context, image: Image) -> Image:
 def _weights(context: Context) -> dict:
     if uses_existing(context):
         return {"source": "existing"}
-    from DiscRelaxometryLib.errors import DiscRelaxometryError
-    from DiscRelaxometryLib.resources import resource_path
-
     try:
         folder = resource_path("Weights")
     except DiscRelaxometryError:
         return {"weights": "missing"}
     files = [f for f in sorted(folder.iterdir()) if f.suffix in (".onnx", ".safetensors")]
-    return {"weights": {f.name: file_hash(f) for f in files}}
+    return {"weights": {f.name: _hash(f, f.stat().st_mtime_ns) for f in files}}
+
+
+@functools.lru_cache
+def _hash(path: Path, time_ns: int) -> str:
+    """Return a file's hash, found once for everyone a process works on."""
+    return file_hash(path)
 
 
 def _segment_inputs(context: Context) -> list[Path]:
@@ -172,16 +178,33 @@ def _run_atlas(context: Context) -> list[Path]:
 
 def context_atlas(context: Context):
     """Return the atlas in use: the study's own template where one was built, else the shipped one."""
+    built = context.output_of("template", "atlas.json")
+    provenance = built or _shipped_atlas()
+    return _atlas(provenance.parent if built else None, provenance.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _atlas(folder: Path | None, time_ns: int):
+    """Return an atlas; it and the shapes of its discs are found once for everyone a process works on."""
     from DiscAtlasLib.atlas import load_atlas
 
-    built = context.output_of("template", "atlas.json")
-    return load_atlas(built.parent) if built else load_atlas()
+    return load_atlas(folder)
+
+
+def _shipped_atlas() -> Path:
+    return resource_path("Atlas", "DiscAtlasLib") / "atlas.json"
 
 
 def _atlas_identity(context: Context) -> dict:
-    from DiscAtlasLib.atlas import load_atlas
+    if context.settings.template == "build":
+        return {}
+    path = _shipped_atlas()
+    return {"atlas": _provenance(path, path.stat().st_mtime_ns)}
 
-    return {} if context.settings.template == "build" else {"atlas": str(load_atlas().provenance)}
+
+@functools.lru_cache
+def _provenance(path: Path, time_ns: int) -> str:
+    return str(json.loads(path.read_text(encoding="utf-8")))
 
 
 def segment_step() -> Step:

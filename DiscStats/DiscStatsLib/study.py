@@ -118,12 +118,14 @@ class Study:
     def people(self) -> list[Person]:
         """People with a folder, in the order of their ids."""
         wanted = {p if p.startswith("sub-") else f"sub-{p}" for p in self.only}
-        folders = sorted(f for f in self.root.glob("sub-*") if f.is_dir())
+        # Those asked for are looked up by name: a worker on one of thousands does not list them all.
+        places = [self.root / p for p in wanted if Path(p).name == p] if wanted else self.root.glob("sub-*")
+        folders = sorted(f for f in places if f.is_dir())
         missing = wanted - {f.name for f in folders}
         if missing:
             raise StudyError(f"No folder for {', '.join(sorted(missing))} in the study: check the ids.",
                              anchor="study-folder")
-        return [self._read_person(f) for f in folders if not wanted or f.name in wanted]
+        return [self._read_person(f) for f in folders]
 
     def person(self, id: str) -> Person:
         """Return one person by id."""

@@ -219,13 +219,18 @@ class Scanner:
         return np.take(np.array(values, np.float32), self.anatomy.tissue)
 
     def _moved(self, fine: np.ndarray, motion: np.ndarray, interpolator: int = sitk.sitkLinear) -> np.ndarray:
-        """Move the person: translation in mm, then rotation in tenths of a degree a mm, about the grid's center."""
+        """Move the person: translation in mm, then rotation of 0.3 degrees a mm, about the grid's center.
+
+        Tissue goes on beyond the grid (the nearest voxel's): an empty neighborhood would move into the outer slices.
+        """
         if not np.any(motion):
             return fine
         center = self.geometry.index_to_world((np.array(self.geometry.size) - 1) / 2)
         transform = sitk.Euler3DTransform(center.tolist(), *np.deg2rad(motion[3:] * 0.3).tolist(),
                                           motion[:3].tolist())
-        return resample(Image(fine, self.geometry), self.geometry, interpolator, 0.0, transform).array
+        image = Image(fine, self.geometry).to_sitk()
+        return sitk.GetArrayFromImage(sitk.Resample(image, image, transform, interpolator, 0.0, image.GetPixelID(),
+                                                    True))
 
 
 def _posed(geometry: Geometry, rng: np.random.Generator) -> Geometry:

@@ -201,8 +201,41 @@ def test_provenance_names_no_machine_or_person(study):
     assert list(record["inputs"]) == ["sub-01/anat/sub-01_T2w.nii.gz"]
 
 
-def test_identical_on_one_and_four_processes_and_a_cluster(study, tmp_path):
+def test_no_worker_starts_where_nothing_is_due(study, monkeypatch):
     pytest.importorskip("distributed")
+    path = study / "sub-02" / "anat" / "sub-02_T2w.nii.gz"
+    image = read_image(path)
+    write_image(image.like(image.array * 0), path)  # fails for good: it is not tried again either
+
+    def connect(**cluster):
+        raise AssertionError("a cluster was started")
+
+    monkeypatch.setattr("DiscStatsLib.cluster_dask.connect", connect)
+    assert set(states(run(study, processes=4, dry_run=True)).values()) == {"pending"}
+    with pytest.raises(AssertionError, match="was started"):
+        run(study, processes=4)
+    run(study)
+    before = results(study)
+    again = run(study, processes=4)
+    assert states(again) == {**{(p, s): "current" for p in ("sub-01", "sub-03") for s in ("smooth", "halve")},
+                             ("sub-02", "smooth"): "failed", ("sub-02", "halve"): "blocked", ("", "mean"): "current"}
+    assert results(study) == before
+    # One person alone is worked on in this process.
+    write_image(image, path)
+    assert states(run(study, processes=4))[("sub-02", "halve")] == "done"
+
+
+def test_no_more_workers_than_cores(monkeypatch):
+    pytest.importorskip("distributed")
+    from DiscStatsLib import cluster_dask
+
+    monkeypatch.setattr(cluster_dask, "cores", lambda: 3)
+    assert [cluster_dask.workers_that_fit(n, 0.001) for n in (0, 2, 8)] == [1, 2, 3]
+
+
+def test_identical_on_one_and_four_processes_and_a_cluster(study, tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("DiscStatsLib.cluster_dask.cores", lambda: 4)
     run(study)
     expected = results(study)
     shutil.rmtree(study / "derivatives")

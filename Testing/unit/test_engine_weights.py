@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from DiscRelaxometryLib.engine import OnnxEngine, load_engine, load_model
+from DiscRelaxometryLib.engine import OnnxEngine, load_engine, load_model, may_accelerate
 from DiscRelaxometryLib.errors import DiscRelaxometryError, SegmentationError
 from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.inference import normalize_signal, softmax, stack_indices
@@ -142,3 +142,17 @@ def test_out_of_memory_goes_on_on_the_cpu(model):
     with pytest.warns(RuntimeWarning, match="goes on on the CPU"):
         logits = engine.run(np.zeros((1, 5, 32, 32), np.float32))
     assert calls == ["cuda", "cpu"] and logits.shape == (1, len(CLASSES), 32, 32)
+
+
+@pytest.mark.parametrize("build, expected", [
+    ("cuda: Optional[str] = None\nhip: Optional[str] = None\nxpu: Optional[str] = None\n", False),
+    ("cuda = '12.8'\nhip = None\n", True), ("hip: Optional[str] = '6.4'\ncuda: Optional[str] = None\n", True),
+    ("nothing = 'known'\n", True)])
+def test_builds_for_the_cpu_alone_are_known_without_importing_torch(tmp_path, monkeypatch, build, expected):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise AssertionError('torch was imported')")
+    (tmp_path / "torch" / "version.py").write_text(build)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert may_accelerate() is expected

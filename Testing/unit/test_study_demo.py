@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support import shared_data
 
-from DiscStatsLib.demo import FORMULA, SENSITIVITY, SERIES, copy_cohort, fit_shared_series
+from DiscStatsLib.demo import FORMULA, SENSITIVITY, SERIES, copy_cohort, fit_shared_series, remembered
 from DiscStatsLib.study import Study
 from DiscStatsLib.study_rules import people_by_rule
 from DiscStatsLib.study_settings import make_settings
@@ -32,3 +32,20 @@ def test_everyone_is_analyzed_and_one_field_strength_beside(tmp_path):
     table = Study(copy_cohort(tmp_path / "cohort")).participants
     kept = people_by_rule(table, SENSITIVITY)
     assert len(table.rows) == 33 and set(table["participant_id"]) - kept == {"sub-141"}
+
+
+def test_what_is_known_is_not_done_again(tmp_path):
+    source, output, calls = tmp_path / "input", tmp_path / "output", []
+    output.mkdir()
+    source.write_text("1")
+
+    def work():
+        calls.append(source.read_text())
+        (output / "result").write_text(calls[-1])
+        return f"says {calls[-1]}", [output / "result"]
+
+    assert [remembered(output, "step", [source], work) for _ in range(2)] == ["says 1", "says 1"] and len(calls) == 1
+    source.write_text("22")
+    assert remembered(output, "step", [source], work) == "says 22"
+    (output / "result").unlink()
+    assert remembered(output, "step", [source], work) == "says 22" and len(calls) == 3
