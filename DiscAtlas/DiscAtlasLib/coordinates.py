@@ -22,6 +22,7 @@ from scipy.spatial import cKDTree
 
 from DiscRelaxometryLib.errors import RegistrationError
 
+from .interpolation import linear
 from .levelset import DEEPEST, LevelSet, fit_refinement
 from .shape import DiscShape, polynomial
 
@@ -135,7 +136,7 @@ class Field:
 
 def _sample(values: np.ndarray, index: np.ndarray) -> np.ndarray:
     """Return linear interpolations of (c, nx, ny, nz) values at (3, ...) indices, as (..., c)."""
-    return np.stack([ndimage.map_coordinates(v, index, order=1, mode="nearest") for v in values], axis=-1)
+    return linear(np.moveaxis(values, 0, -1), index)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from scipy import linalg, ndimage, sparse
 
 from DiscRelaxometryLib.errors import RegistrationError
 
+from .interpolation import linear
 from .shape import DiscShape
 
 #: The grid reaches this far beyond the disc, in half widths.
@@ -113,7 +114,7 @@ class LevelSet:
         return self._sample(index), gradient
 
     def _sample(self, index):
-        return ndimage.map_coordinates(self.value, index, order=1, mode="nearest")
+        return linear(self.value[..., None], index)[..., 0]
 
 
 def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: float,

@@ -15,6 +15,8 @@ from DiscRelaxometryLib.atomic import atomic_path
 from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Geometry
 
+from .interpolation import linear
+
 PointMap = Callable[[np.ndarray], np.ndarray]
 #: Grid step and margin (mm) of stored fields. 1 mm keeps the interpolation error of a smooth field below 0.05 mm.
 STEP = 1.0
@@ -40,8 +42,8 @@ class DisplacementField:
         """Map (..., 3) LPS points; those outside the grid become NaN."""
         lps = np.asarray(lps, float)
         index = self.geometry.world_to_index(lps.reshape(-1, 3))[:, ::-1].T
-        moved = np.stack([ndimage.map_coordinates(self.vectors[..., a], index, order=1, cval=np.nan, output=float)
-                          for a in range(3)], axis=-1)
+        moved = linear(self.vectors, index)
+        moved[((index < 0) | (index > np.array(self.geometry.shape)[:, None] - 1)).any(0)] = np.nan
         return lps + moved.reshape(lps.shape)
 
     def jacobian(self) -> np.ndarray:
@@ -85,8 +87,8 @@ class DisplacementField:
         for _ in range(15):
             index = self.geometry.world_to_index(x[open_points])
             index = np.clip(index, 0, np.array(self.geometry.size) - 1)[:, ::-1].T
-            error = x[open_points] + _interpolate(self.vectors, index) - target[open_points]
-            local = _interpolate(inverse_jacobian, index).reshape(-1, 3, 3)
+            error = x[open_points] + linear(self.vectors, index) - target[open_points]
+            local = linear(inverse_jacobian, index).reshape(-1, 3, 3)
             step = np.clip(np.einsum("nab,nb->na", local, error), -3 * STEP, 3 * STEP)
             x[open_points] -= step
             open_points = open_points[np.abs(error).max(1) > 2e-3]
@@ -122,12 +124,6 @@ class LevelTransform:
     value: int
     to_person: DisplacementField
     to_atlas: DisplacementField
-
-
-def _interpolate(values: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Return (n, c) linear interpolations of (k, j, i, c) values at (3, n) indices."""
-    return np.stack([ndimage.map_coordinates(values[..., c], index, order=1, mode="nearest", output=float)
-                     for c in range(values.shape[-1])], axis=-1)
 
 
 def grid_points(geometry: Geometry) -> np.ndarray:

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .tfce import have_numba
+from DiscRelaxometryLib.compiled import have_numba, kernel
 
 #: Voxels whose largest rho is kept, so that a row is not searched a second time.
 STRETCH = 128
@@ -113,11 +113,5 @@ def compiled():
     """Return the compiled function, or None where numba is not installed."""
     if not have_numba():
         return None
-    import numba
-
     # Nothing here is NaN or infinite; a fused multiply and add rounds once instead of twice, within the bounds.
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"nnan", "ninf", "nsz", "contract"}}
-    try:
-        return numba.njit(cache=True, **options)(screen)
-    except RuntimeError:
-        return numba.njit(**options)(screen)
+    return kernel(screen, error_model="numpy", fastmath=frozenset({"nnan", "ninf", "nsz", "contract"}))

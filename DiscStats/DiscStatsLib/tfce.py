@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from DiscRelaxometryLib.compiled import have_numba, kernel
 from DiscRelaxometryLib.errors import DesignError
 
 _FACES = [(0, 0, 1), (0, 1, 0), (1, 0, 0)]
@@ -144,12 +145,12 @@ def _run(stat, neighbors: Neighbors, settings, compiled, value) -> np.ndarray:
             raise DesignError("The statistic is infinite somewhere: TFCE needs finite values.")
     compiled = have_numba() if compiled is None else compiled
     if compiled:
-        code, height = _kernel(_falling)(stat, size, size.view(np.int64), neighbors.place)
+        code, height = kernel(_falling)(stat, size, size.view(np.int64), neighbors.place)
     else:
         order = np.argsort(-size, kind="stable")[: np.count_nonzero(size)]
         code, height = 2 * neighbors.place[order] + (stat[order] > 0), size[order]
     best = np.zeros(len(neighbors.bounds) - 1)
-    enhance = _kernel(_enhance) if compiled else _enhance
+    enhance = kernel(_enhance) if compiled else _enhance
     # Zeros from numpy cost only what is touched of them, which matters where a mask is thin.
     enhance(code, _antiderivative(height, settings), np.zeros(neighbors.bounds[-1], np.int32), neighbors.offsets,
             _powers(len(stat), settings.extent_power), value, neighbors.bounds, best)
@@ -173,31 +174,6 @@ def _antiderivative(size: np.ndarray, settings: TfceSettings) -> np.ndarray:
 def _powers(n: int, exponent: float) -> np.ndarray:
     """Return 0^E, 1^E, ... n^E."""
     return np.arange(n + 1, dtype=float) ** exponent
-
-
-@lru_cache
-def have_numba() -> bool:
-    """Tell whether numba can be imported."""
-    from importlib.util import find_spec
-
-    return find_spec("numba") is not None
-
-
-def kernel_if_numba(function):
-    """Return a function compiled by numba, or None where numba is not installed."""
-    return _kernel(function) if have_numba() else None
-
-
-@lru_cache
-def _kernel(function):
-    """Return a function compiled by numba."""
-    import numba
-
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:
-        # No folder to keep compiled code in: compile once a process.
-        return numba.njit(nogil=True)(function)
 
 
 def _falling(stat, size, key, place):

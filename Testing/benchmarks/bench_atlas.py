@@ -249,7 +249,8 @@ def main():
           "| peak MB |\n|---|---|---|---|---|---|---|---|---|---|")
     summary("disc coordinates", results)
     same = [r for r in results if r[0] in [t[0] for t in few[:max(options.peers, options.elastix)]]]
-    summary("disc coordinates, the peers' people", same)
+    if same:
+        summary("disc coordinates, the peers' people", same)
     if elastix:
         summary("Elastix, shipped files", elastix)
     for kind in ("greedy", "greedy, 1 mm", "elastix default"):

@@ -6,13 +6,14 @@ import SimpleITK as sitk
 from scipy.ndimage import generate_binary_structure, label
 from support import shared_data
 
+from DiscRelaxometryLib.compiled import have_numba
 from DiscRelaxometryLib.errors import DesignError
 from DiscStatsLib.clusters import cluster_sizes, find_clusters
 from DiscStatsLib.glm import fit, partition, stat_to_z
 from DiscStatsLib.permutation import fwe_p, make_stratum
 from DiscStatsLib.permutation_clusters import MapLayout, map_null
 from DiscStatsLib.permutation_schemes import make_scheme
-from DiscStatsLib.tfce import TfceSettings, have_numba, neighbors_of, tfce, tfce_maxima
+from DiscStatsLib.tfce import TfceSettings, neighbors_of, tfce, tfce_maxima
 
 COMPILED = [False, True] if have_numba() else [False]
 
