@@ -182,7 +182,9 @@ def test_what_permutation_assumed_is_done_anew_recorded_and_reported(run, study)
     settings = SETTINGS | {"analysis": "signs", "errors": "symmetric", "standard_errors": "hc3", "sensitivity": ""}
     other = run_study(study, "pfirrmann", **settings)
     assert {o.step for o in other.outcomes if o.state == "done"} <= {"analysis-signs", "models", "tables", "report"}
-    facts = json.loads(output(study, "group/analysis-signs.json").read_text())["facts"]
+    record = json.loads(output(study, "group/prov/step-analysis-signs_prov.json").read_text(encoding="utf-8"))
+    assert (record["parameters"]["errors"], record["parameters"]["standard_errors"]) == ("symmetric", "hc3")
+    facts = record["facts"]
     for family in facts.values():
         provenance = family["provenance"]
         assert (provenance["errors"], provenance["standard_errors"]) == ("symmetric", "hc3")
