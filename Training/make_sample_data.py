@@ -165,7 +165,8 @@ def make_cohort(spider: Path, folder: Path) -> None:
         write_nifti(to_spacing(crop(mask, box), SPACING, True),
                     folder / "derivatives" / "reference" / person / "anat" / f"{person}_dseg.nii.gz")
     write_table(folder / "participants.tsv", table)
-    write_table(folder / "phenotype" / "gradings.tsv", gradings(spider, {r["participant_id"] for r in rows}))
+    # One row a disc: BIDS's phenotype tables have one a person.
+    write_table(folder / "sourcedata" / "gradings.tsv", gradings(spider, {r["participant_id"] for r in rows}))
     write_descriptions(folder, len(rows))
 
 
@@ -206,15 +207,19 @@ def write_descriptions(folder: Path, count: int) -> None:
         "echo_time_ms": {"Units": "ms"}, "repetition_time_ms": {"Units": "ms"},
         "canal_clipped": {"Description": "Share of the reference canal's voxels at 255, the largest 8-bit value: above "
                                          "0.1 the CSF is clipped, and signal normalized by it is too high"}, **levels})
-    write_json(folder / "phenotype" / "gradings.json", {
+    write_json(folder / "sourcedata" / "gradings.json", {
         "MeasurementToolMetadata": {"Description": "Radiological gradings of SPIDER; see the publication"},
         "level": {"Description": "Disc; counted from the lowest, as in the reference segmentation"},
         "modic": {"Description": "Modic type 0 to 3"}, "pfirrmann": {"Description": "Pfirrmann grade 1 to 5"},
         **{name: {"Description": f"{name.replace('_', ' ').capitalize()}: 0 absent, 1 present"}
            for name in GRADINGS.values() if name not in ("modic", "pfirrmann")}})
-    write_json(folder / "derivatives" / "reference" / "desc-reference_dseg.json", {
-        "1": "vertebra", "2": "spinal canal", "3": "disc fragment without level", **{
-            str(disc_value(level)): level for level in reversed(LUMBAR_LEVELS)}, "16": "T12-L1", "17": "T11-T12"})
+    names = {1: "vertebra", 2: "spinal canal", 3: "disc fragment without level",
+             **{disc_value(level): level for level in reversed(LUMBAR_LEVELS)}, 16: "T12-L1", 17: "T11-T12"}
+    write_table(folder / "derivatives" / "reference" / "dseg.tsv",
+                [{"index": value, "name": name} for value, name in names.items()])
+    write_json(folder / "derivatives" / "reference" / "dseg.json", {
+        "Description": "Integer labels; names in dseg.tsv", "Manual": True,
+        "SpatialReference": "orig"})
     write_text(folder / "README.md", README.format(count=count, source=SOURCE, doi=DATA_DOI))
 
 

@@ -1,7 +1,7 @@
 """Rigid alignment of later echoes to the first one, for motion between spin-lock or echo acquisitions.
 
-Mattes mutual information of edge strength, because contrast changes along the decay; fixed seed and one thread, so
-that a result does not depend on the machine. See ``Docs/method/alignment.md``.
+Mattes mutual information of edge strength, from each echo to the one before it, because contrast changes along the
+decay; fixed seed and one thread, so that a result does not depend on the machine. See ``Docs/method/alignment.md``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from .echo_series import EchoSeries
 from .errors import DiscRelaxometryError, RegistrationError
-from .image import Image, one_thread
+from .image import Geometry, Image, one_thread
 from .progress import ProgressCallback, silent
 from .tables import Column, Table
 
@@ -23,6 +23,10 @@ INTERPOLATORS = {"bspline": sitk.sitkBSpline, "linear": sitk.sitkLinear}
 _SAMPLES = 15000
 _SEED = 20
 _MINIMUM_SLICES = 3
+#: Parameters that stay in the plane of the slices: rotation about the third axis, translation along the first two.
+_IN_PLANE = (0.0, 0.0, 1.0, 1.0, 1.0, 0.0)
+#: Motion across thick slices counts if it raises the mutual information by so much.
+_MARGIN = 1.01
 _COLUMNS = [
     Column("echo", "", "Echo, 0 is the reference"),
     Column("time", "ms", "Spin-lock or echo time"),
@@ -98,7 +102,7 @@ def align_echoes(series: EchoSeries, mode: str = "auto", threshold_voxels: float
     transforms, rows, echoes = [], [], series.echoes
     for n in range(len(series)):
         progressCallback(n / len(series), f"Estimating motion, echo {n + 1} of {len(series)}")
-        transform = _register(series, n, body) if n else sitk.Euler3DTransform()
+        transform = _joined(transforms[-1], _register(series, n, body)) if n else sitk.Euler3DTransform()
         row = {"echo": n, "time": float(series.times_ms[n]), **_motion(transform, body)}
         row["aligned"] = n > 0 and (mode == "on" or row["displacement_voxels"] > threshold_voxels)
         if row["aligned"]:
@@ -132,31 +136,71 @@ def _body(series: EchoSeries) -> Image:
 
 
 def _register(series: EchoSeries, n: int, body: Image) -> sitk.Euler3DTransform:
-    """Return the rigid transform from the first echo's points to echo `n`'s, or the identity where nothing is better.
+    """Return the rigid transform from points of echo `n` - 1 to those of echo `n`, or no motion where none is better.
 
-    The descent follows samples of the voxels and can go astray where an echo has little signal left; its result counts
-    only if the mutual information of all voxels is higher than without any motion.
+    First in the plane of the slices, then all six parameters. The descent follows samples of the voxels and can go
+    astray where an echo has little signal left; a result counts only if the mutual information of all voxels is higher
+    than without it, and what moves across thick slices only if it is clearly higher.
     """
     finest = max(1.0, min(series.geometry.spacing))
+    # In the grid's own axes, in which the plane of the slices is that of the first two.
+    grid = replace(series.geometry, origin=(0.0, 0.0, 0.0), direction=tuple(np.eye(3).ravel()))
     still = sitk.Euler3DTransform()
-    still.SetCenter(_points(body).mean(axis=0).tolist())
+    still.SetCenter(_points(Image(body.array, grid)).mean(axis=0).tolist())
     # Smoothing: a millimeter, or two thirds of a voxel where voxels are large.
-    edges = {scale: [_edges(series.echo(m), scale * max(1.0, min(series.geometry.spacing) / 1.5)) for m in (0, n)]
-             for scale in (2.0, 1.0)}
+    edges = {scale: [_edges(Image(series.echoes[m], grid), scale * max(1.0, min(grid.spacing) / 1.5))
+                     for m in (n - 1, n)] for scale in (2.0, 1.0)}
+    margin = _MARGIN if _thick(grid.spacing, 2) else 1.0
     try:
         with one_thread():
             base = _similarity(edges[1.0], still)
             for scales, step in (((2.0, 1.0), 0.5), ((1.0,), 0.1)):
                 found = sitk.Euler3DTransform(still)
                 for scale in scales:
-                    _descend(edges[scale], found, step * scale * finest, body.array.size)
-                if _similarity(edges[1.0], found) > base:
-                    return found
+                    _descend(edges[scale], found, step * scale * finest, body.array.size, _IN_PLANE)
+                reached = _similarity(edges[1.0], found)
+                whole = sitk.Euler3DTransform(found if reached > base else still)
+                _descend(edges[1.0], whole, step * finest, body.array.size)
+                if _similarity(edges[1.0], whole) > margin * max(reached, base):
+                    return _turned(whole, series.geometry)
+                if reached > base:
+                    return _turned(found, series.geometry)
     except RuntimeError as error:
         raise RegistrationError(f"Echo {n} ({series.times_ms[n]:g} ms) can not be aligned to the first: they "
                                 "hardly overlap or one is empty. Check the series, or use alignment mode off.",
                                 anchor="alignment") from error
-    return still
+    return _turned(still, series.geometry)
+
+
+def _thick(spacing: tuple[float, ...], axis: int) -> bool:
+    """Say whether voxels are so large along an axis that a gradient along it is no edge."""
+    return spacing[axis] > 3 and spacing[axis] >= 2 * min(spacing)
+
+
+def _turned(transform: sitk.Euler3DTransform, geometry: Geometry) -> sitk.Euler3DTransform:
+    """Express a transform in the grid's axes (mm from the first voxel) in LPS."""
+    axes = geometry.matrix3 / np.array(geometry.spacing)
+    moved = axes @ (np.array(transform.TransformPoint((0.0, 0.0, 0.0))))
+    rotation = axes @ np.array(transform.GetMatrix()).reshape(3, 3) @ axes.T
+    return _rigid(rotation, moved + geometry.origin, geometry.origin)
+
+
+def _joined(first: sitk.Euler3DTransform, then: sitk.Euler3DTransform) -> sitk.Euler3DTransform:
+    """Return the transform that does one after the other, about the second one's center."""
+    center = then.GetCenter()
+    matrices = [np.array(t.GetMatrix()).reshape(3, 3) for t in (then, first)]
+    return _rigid(matrices[0] @ matrices[1], then.TransformPoint(first.TransformPoint(center)), center)
+
+
+def _rigid(rotation: np.ndarray, image: np.ndarray, center) -> sitk.Euler3DTransform:
+    """Return the rigid transform that turns by `rotation` and takes `center` to `image`."""
+    # Rounding of products of rotations must not add up to more than SimpleITK's tolerance.
+    left, _, right = np.linalg.svd(rotation)
+    transform = sitk.Euler3DTransform()
+    transform.SetCenter([float(c) for c in center])
+    transform.SetMatrix((left @ right).ravel().tolist())
+    transform.SetTranslation([float(a - b) for a, b in zip(image, center)])
+    return transform
 
 
 def _method(images: list[sitk.Image], transform: sitk.Transform) -> sitk.ImageRegistrationMethod:
@@ -175,9 +219,12 @@ def _similarity(images: list[sitk.Image], transform: sitk.Transform) -> float:
     return -_method(images, sitk.Euler3DTransform(transform)).MetricEvaluate(*images)
 
 
-def _descend(images: list[sitk.Image], transform: sitk.Euler3DTransform, step: float, voxels: int) -> None:
+def _descend(images: list[sitk.Image], transform: sitk.Euler3DTransform, step: float, voxels: int,
+             weights: tuple[float, ...] = ()) -> None:
     """Improve a transform in place by gradient descent on samples of the voxels; `step` is its first one, in mm."""
     method = _method(images, transform)
+    if weights:
+        method.SetOptimizerWeights(weights)
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentage(min(1.0, _SAMPLES / voxels), _SEED)
     method.SetOptimizerAsRegularStepGradientDescent(learningRate=step, minStep=1e-3, numberOfIterations=40,
@@ -197,7 +244,7 @@ def _edges(image: Image, sigma: float) -> sitk.Image:
     array = np.minimum(array, np.quantile(array, 0.999))
     power = np.zeros_like(array)
     for axis, spacing in enumerate(image.geometry.spacing[::-1]):
-        if spacing <= 3 or spacing < 2 * min(image.geometry.spacing):
+        if not _thick(image.geometry.spacing, 2 - axis):
             power += (ndimage.gaussian_filter1d(array, max(sigma / spacing, 0.5), axis=axis, order=1) / spacing) ** 2
     strength = np.sqrt(power)
     noise = np.quantile(strength, 0.8) or 1.0

@@ -208,20 +208,28 @@ def kill(options, folder: Path, expected: dict[str, str] | None) -> None:
     whole = time.perf_counter() - start
     expected = expected or results(study)
     rng = random.Random(options.seed)
-    same = caught = 0
+    same = caught = orphans = 0
+    print("\n| killed after s | running | its programs | left after the resume | identical, no temporary file |\n"
+          "|---|---|---|---|---|", flush=True)
     for _ in range(options.kills):
         study = fresh(options, folder)
         process = subprocess.Popen(command(study, processes, options), stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL, env=environment())
-        time.sleep(rng.uniform(0.05, 0.95) * whole)
-        caught += process.poll() is None
+        delay = rng.uniform(0.05, 0.95) * whole
+        time.sleep(delay)
+        running = process.poll() is None
+        family = psutil.Process(process.pid).children(recursive=True) if running else []
         process.send_signal(signal.SIGKILL)
         process.wait()
         run(study, processes, options)
-        partial = list(study.rglob("*.partial*"))
-        same += results(study) == expected and not partial
+        left = psutil.wait_procs(family, 2)[1]
+        clean = results(study) == expected and not list(study.rglob("*.partial*"))
+        caught, same, orphans = caught + running, same + clean, orphans + len(left)
+        print(f"| {delay:.1f} | {'yes' if running else 'no'} | {len(family)} | {len(left)} | "
+              f"{'yes' if clean else 'NO'} |", flush=True)
     print(f"\nKilled (SIGKILL, {processes} process(es), {options.people} people, all real steps) {options.kills} "
-          f"times, {caught} while running: {same} resumes identical to an uninterrupted run, no temporary file left.")
+          f"times, {caught} while running: {same} resumes identical to an uninterrupted run with no temporary file "
+          f"left; {orphans} programs of killed runs left.")
 
 
 def main() -> None:
