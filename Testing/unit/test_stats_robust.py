@@ -190,18 +190,37 @@ def test_unknown_choices(setting):
         analyze(maps, atlas, table, "map ~ grade", **setting)
 
 
-def test_error_rate_guard_where_the_spread_depends_on_the_tested_variable():
-    """A quick guard of the slow table: the rule holds 5 %, permuting does not, on the same 300 null sets."""
+def calibration_module():
     import sys
     from pathlib import Path
-
-    from scipy.stats import binom
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
     try:
         import calibration
     finally:
         sys.path.pop(0)
+    return calibration
+
+
+def test_the_rule_sees_a_twofold_spread_and_seldom_one_that_is_not_there():
+    from scipy.stats import binom
+
+    calibration = calibration_module()
+    by_title = {s.title: s for s in calibration.SCENARIOS}
+    seen = {}
+    for title in ("smooth normal noise", "SD differs 2-fold with the variable of interest"):
+        sets = (calibration.make_set(by_title[title], np.random.default_rng([13, number])) for number in range(300))
+        seen[title] = sum(calibration.depends(y, x) for y, x in sets)
+    none, twofold = seen.values()
+    assert binom.ppf(0.0005, 300, 0.05) <= none <= binom.ppf(0.9995, 300, 0.05)
+    assert twofold > 0.95 * 300
+
+
+def test_error_rate_guard_where_the_spread_depends_on_the_tested_variable():
+    """A quick guard of the slow table: the rule holds 5 %, permuting does not, on the same 300 null sets."""
+    from scipy.stats import binom
+
+    calibration = calibration_module()
     scenario = next(s for s in calibration.SCENARIOS if s.spread == "interest")
     found, ruled = {True: 0, False: 0}, 0
     for number in range(300):
