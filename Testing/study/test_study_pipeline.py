@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -175,3 +177,16 @@ def test_mixed_models_of_the_regions_are_made(run, study):
     # One level only: everyone has one disc, and a random person can not be told from error.
     record = json.loads(output(study, "group/prov/step-models_prov.json").read_text(encoding="utf-8"))
     assert any("one row only" in n for n in record["notes"])
+
+
+def test_results_pass_the_bids_validator(run, study):
+    folder = output(study, "")
+    names = [p.name for p in folder.glob("sub-*/anat/*.nii.gz")]
+    maps = [p.stem for p in folder.glob("*map.json")]
+    assert "T1rhomap" in maps and all(any(n.endswith(f"_{m}.nii.gz") for n in names) for m in maps)
+    program = shutil.which("bids-validator-deno")
+    if not program:
+        pytest.skip("pip install bids-validator-deno")
+    found = subprocess.run([program, "--format", "json", str(folder)], capture_output=True, text=True)
+    issues = json.loads(found.stdout)["issues"]["issues"]
+    assert {(i["code"], i.get("location")) for i in issues if i["severity"] == "error"} == set()
