@@ -23,7 +23,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
 
-train: $(VENV)/.training ## ARGS="--fold 0"; see Training/README.md
+train: $(VENV)/.training ## ARGS="--folds 0"; see Training/README.md
 	$(BIN)/python -m Training.train $(ARGS)
 
 evaluate: $(VENV)/.training

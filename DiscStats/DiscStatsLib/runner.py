@@ -341,7 +341,10 @@ def _stop_on_findings(run: StudyRun, settings: Settings) -> None:
 
 
 def _write_tables(run: StudyRun, study: Study) -> None:
-    path = run.timings().write(study.output / "group" / "timings.tsv")
+    table, path = run.timings(), study.output / "group" / "timings.tsv"
+    if path.exists() and not table.rows:  # nothing was done: the last times stay
+        return
+    table.write(path)
     if study.simulated:
         label_results([path, path.with_suffix(".json")])
 

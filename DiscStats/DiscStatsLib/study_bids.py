@@ -20,7 +20,7 @@ from .study_simulated import label_results
 
 BIDS_VERSION = "1.10.0"
 #: Names that BIDS has no suffix or entity for; T1rhomap, because T1rho is the suffix of the series in use.
-_IGNORED = ("group", "figures", "prov", "settings.json", "report.html", ".lock", "*.tfm", "*T1rhomap.*",
+_IGNORED = ("group", "figures", "prov", "settings.json", "report.html", ".lock", "xfm", "*T1rhomap.*",
             "*fit.nii.gz", "*fit.json", "*_echo.nii.gz", "*_echo.json", "*_nT2w.*", "*_percent.*", "*_measures.*",
             "*_quality.*", "*space-DiscAtlas_*")
 _README = """# Results of DiscRelaxometry

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -194,3 +196,16 @@ def test_what_permutation_assumed_is_done_anew_recorded_and_reported(run, study)
     # Another assumption is another analysis; the same one is not done twice.
     plan = run_study(study, "pfirrmann", dry_run=True, **settings | {"errors": "exchangeable"})
     assert {o.step for o in plan.outcomes if o.state == "pending"} >= {"analysis-signs"}
+
+
+def test_results_pass_the_bids_validator(run, study):
+    folder = output(study, "")
+    names = [p.name for p in folder.glob("sub-*/anat/*.nii.gz")]
+    maps = [p.stem for p in folder.glob("*map.json")]
+    assert "T1rhomap" in maps and all(any(n.endswith(f"_{m}.nii.gz") for n in names) for m in maps)
+    program = shutil.which("bids-validator-deno")
+    if not program:
+        pytest.skip("pip install bids-validator-deno")
+    found = subprocess.run([program, "--format", "json", str(folder)], capture_output=True, text=True)
+    issues = json.loads(found.stdout)["issues"]["issues"]
+    assert {(i["code"], i.get("location")) for i in issues if i["severity"] == "error"} == set()

@@ -49,8 +49,10 @@ def study(tmp_path):
 def test_second_run_does_nothing(study):
     first = run(study)
     assert set(states(first).values()) == {"done"} and len(first.outcomes) == 3 * 2 + 1
-    before = results(study)
+    before, timings = results(study), study / "derivatives/disc-relaxometry/group/timings.tsv"
+    durations = timings.read_text()
     second = run(study)
+    assert timings.read_text() == durations and "smooth" in durations
     assert set(states(second).values()) == {"current"}
     assert results(study) == before
 

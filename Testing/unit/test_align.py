@@ -119,3 +119,11 @@ def test_off_and_bad_settings(still):
     with pytest.raises(RegistrationError, match="1 slice"):
         align_echoes(flat, "on")
     assert any("not estimated" in note for note in align_echoes(flat, "auto").series.notes)
+
+
+def test_who_stays_moved_is_found_in_every_later_echo():
+    # Each echo is registered to the one before: the steps after the first must join to the whole motion.
+    result = align_echoes(phantom(moved=(1, 2, 3)))
+    before = remaining(sitk.Euler3DTransform())
+    assert [remaining(t) < 0.25 * before for t in result.transforms] == [False, True, True, True]
+    assert result.motion["aligned"] == [False, True, True, True]
