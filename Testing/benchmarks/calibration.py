@@ -105,7 +105,9 @@ def make_set(scenario: Scenario, rng: np.random.Generator):
             noise = noise * rng.uniform(0.5, 2.0, noise.shape[1])
         else:
             noise = noise * (1 + (scenario.ratio - 1) * (by - by.min()) / np.ptp(by))[:, None]
-    y = 80 + noise + scenario.nuisance * ((age - age.mean()) / age.std())[:, None]
+    y = 80 + noise
+    if scenario.design != "groups":
+        y += scenario.nuisance * ((age - age.mean()) / age.std())[:, None]
     if scenario.missing:
         rim = np.zeros(SHAPE, bool)
         rim[:, :, :2] = True
