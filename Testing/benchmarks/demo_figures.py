@@ -53,6 +53,8 @@ def costs(output: Path) -> None:
             cpu, wall = (np.array([r[k] for r in own]) for k in ("cpu_seconds", "seconds"))
             rows.append((step, len(own), f"{cpu.mean():.1f}", f"{wall.mean():.1f} ({wall.max():.1f})",
                          f"{max(r['peak_memory_mb'] for r in own):.0f}"))
+    table(("step", "times", "processor time s, mean", "wall s, mean (max)",
+           "peak memory of a process so far, MB"), rows)
 
 
 def network(study: Study, group: Path) -> None:
