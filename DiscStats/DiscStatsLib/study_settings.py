@@ -79,7 +79,7 @@ class Settings:
     on_error : str
         ``skip`` a person that fails, or ``stop``.
     threads : int
-        Threads of the network; no result depends on it.
+        Threads of the network, and levels registered at a time; no result depends on it.
     """
 
     formula: str = ""
