@@ -14,9 +14,9 @@ def have_numba() -> bool:
     return find_spec("numba") is not None
 
 
-def kernel_if_numba(function: Callable) -> Callable | None:
+def kernel_if_numba(function: Callable, **options) -> Callable | None:
     """Return a function compiled by numba, or None where numba is not installed."""
-    return kernel(function) if have_numba() else None
+    return kernel(function, **options) if have_numba() else None
 
 
 @lru_cache

@@ -6,11 +6,9 @@ instructions; numpy would read and write them nine times.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
-from DiscRelaxometryLib.compiled import have_numba, kernel
+from DiscRelaxometryLib.compiled import kernel_if_numba
 
 #: Voxels whose largest rho is kept, so that a row is not searched a second time.
 STRETCH = 128
@@ -108,10 +106,7 @@ def screen(g, r, signed, turn, reach, tolerance, slack, least, count, highest, u
     return n_highest, n_unsure
 
 
-@lru_cache
 def compiled():
     """Return the compiled function, or None where numba is not installed."""
-    if not have_numba():
-        return None
     # Nothing here is NaN or infinite; a fused multiply and add rounds once instead of twice, within the bounds.
-    return kernel(screen, error_model="numpy", fastmath=frozenset({"nnan", "ninf", "nsz", "contract"}))
+    return kernel_if_numba(screen, error_model="numpy", fastmath=frozenset({"nnan", "ninf", "nsz", "contract"}))
