@@ -38,6 +38,11 @@ def linear(values: np.ndarray, index: np.ndarray) -> np.ndarray:
     return found.reshape(*index.shape[1:], values.shape[-1])
 
 
+def linear_scalar(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return :func:`linear` interpolations (...) of one component (n0, n1, n2) at indices (3, ...)."""
+    return linear(values[..., None], index)[..., 0]
+
+
 def _linear(values, index, found):
     n0, n1, n2, components = values.shape
     for p in range(index.shape[1]):

@@ -9,7 +9,7 @@ from scipy import linalg, ndimage, sparse
 
 from DiscRelaxometryLib.errors import RegistrationError
 
-from .interpolation import linear
+from .interpolation import linear_scalar
 from .shape import DiscShape
 
 #: The grid reaches this far beyond the disc, in half widths.
@@ -114,7 +114,7 @@ class LevelSet:
         return self._sample(index), gradient
 
     def _sample(self, index):
-        return linear(self.value[..., None], index)[..., 0]
+        return linear_scalar(self.value, index)
 
 
 def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: float,

@@ -15,7 +15,7 @@ from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.labels import CANAL, disc_name
 
 from . import disc_mask
-from .interpolation import linear
+from .interpolation import linear_scalar
 
 #: A disc's width over its mid-sagittal AP depth (``Docs/method/atlas.md``; an assumption, no source measured it).
 WIDTH_TO_DEPTH = 1.4
@@ -136,7 +136,7 @@ class DiscShape:
 
     def _at(self, array: np.ndarray, lps: np.ndarray) -> np.ndarray:
         index = np.moveaxis(self.geometry.world_to_index(lps)[..., ::-1], -1, 0)
-        return linear(array[..., None], index)[..., 0]
+        return linear_scalar(array, index)
 
     def uncertainty_at(self, lps: np.ndarray) -> np.ndarray:
         """Return the standard error (mm) of the surface's position near (n, 3) LPS points.

@@ -17,7 +17,7 @@ from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 
 from .atlas import Atlas, make_atlas
 from .coordinates import match
-from .interpolation import linear
+from .interpolation import linear_scalar
 from .parametric import LITERATURE, disc_level
 from .shape import DiscShape, disc_shape, signed_distance, without_staircase
 from .transforms import DisplacementField, grid_points
@@ -48,7 +48,7 @@ class _Level:
         shape = disc_shape(labels, self.value, "template")
         # The surface between the voxels is known here: taken from voxels anew it would move by a part of one each time.
         index = self.geometry.world_to_index(grid_points(shape.geometry))[..., ::-1]
-        shape.surface = linear(self.distance[..., None], np.moveaxis(index, -1, 0))[..., 0]
+        shape.surface = linear_scalar(self.distance, np.moveaxis(index, -1, 0))
         return shape
 
 
@@ -147,7 +147,7 @@ def build_level(value: int, shapes: list[DiscShape], iterations: int, symmetric:
             distance = (distance + distance[..., ::-1]) / 2
         back = DisplacementField(mean.astype(np.float32), level.geometry).inverse(level.geometry, lambda p: p)
         index = level.geometry.world_to_index(points + back.vectors)[..., ::-1]
-        distance = linear(distance[..., None], np.moveaxis(index, -1, 0))[..., 0]
+        distance = linear_scalar(distance, np.moveaxis(index, -1, 0))
         if symmetric:
             distance = (distance + distance[..., ::-1]) / 2
         level.moves.append(_movement(level.distance, distance))
