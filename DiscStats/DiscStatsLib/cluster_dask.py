@@ -37,6 +37,12 @@ def workers_that_fit(processes: int, memory_gb: float = PERSON_MEMORY_GB) -> int
     return max(1, min(processes, cores(), int(0.9 * MEMORY_LIMIT / (memory_gb * 1e9))))
 
 
+def threads_of_people(people: int, workers: int) -> list[int]:
+    """Return each person's threads, in the order of work: one, but the last, fewer than workers, share all cores."""
+    last = people if people <= workers else people % workers
+    return [1] * (people - last) + [max(1, cores() // last)] * last if last else [1] * people
+
+
 def cores() -> int:
     """Return the cores this process may use, control groups and affinity included."""
     from dask.system import CPU_COUNT
@@ -137,8 +143,8 @@ def _stop(worker: subprocess.Popen) -> None:
 
 
 def map_people(client, function: Callable, people: Sequence[str], resources: Mapping[str, float] | None = None,
-               ) -> Iterator[tuple[str, object, str]]:
-    """Run ``function(person_id)`` for all people and yield (id, result, error sentence) as they finish.
+               threads: Sequence[int] = ()) -> Iterator[tuple[str, object, str]]:
+    """Run ``function(person_id)`` for all people, the first ones first; yield (id, result, error) as they finish.
 
     Parameters
     ----------
@@ -148,11 +154,17 @@ def map_people(client, function: Callable, people: Sequence[str], resources: Map
     people : sequence of str
     resources : mapping, optional
         Dask resources each task needs, such as ``{"GPU": 1}``.
+    threads : sequence of int, optional
+        Threads of each person, given to `function` as ``threads`` where they are more than one.
     """
     from distributed import as_completed
 
-    futures = {client.submit(function, person, pure=False, key=f"person-{person}-{os.urandom(4).hex()}",
-                             resources=dict(resources or {}) or None): person for person in people}
+    futures = {}
+    for n, person in enumerate(people):
+        more = {"threads": threads[n]} if threads and threads[n] > 1 else {}
+        future = client.submit(function, person, pure=False, key=f"person-{person}-{os.urandom(4).hex()}",
+                               resources=dict(resources or {}) or None, priority=-n, **more)
+        futures[future] = person
     try:
         for future in as_completed(futures):
             error = future.exception()

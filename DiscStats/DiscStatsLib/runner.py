@@ -9,8 +9,8 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 from DiscRelaxometryLib.tables import Column, Table
 
 from . import provenance
+from .runner_workers import Workers
 from .steps import Outcome, Step, WorkDue, record_path, run_steps
 from .study import Study
 from .study_bids import describe_results
@@ -35,10 +36,19 @@ LOCK_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps that are run for each person (``person``) or once (``group``)."""
+    """Steps that are run for each person (``person``) or once (``group``).
+
+    Attributes
+    ----------
+    kind : str
+    steps : tuple of Step
+    imports : tuple of str
+        Modules that take long to import, imported in this process while the last people are worked on in others.
+    """
 
     kind: str
     steps: tuple[Step, ...]
+    imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,7 @@ def run_study(path, formula: str = "", *, processes: int = 1, scheduler: str = "
         Model of the group analysis, such as ``"pfirrmann + age + C(sex)"``; empty makes maps and tables only.
     processes : int
         People worked on at the same time, each in a process of one thread; no more than there are cores, or than
-        the memory allows.
+        the memory allows. Where fewer people than processes are left, they share the cores.
     scheduler : str
         Address of a Dask scheduler, instead of local processes; its workers must see the study folder.
     output : path, optional
@@ -149,7 +159,8 @@ def run_study(path, formula: str = "", *, processes: int = 1, scheduler: str = "
     StudyError
         If nothing can be run, or a person failed and ``on_error`` is ``stop``.
     """
-    # One person at a time may use all cores; people side by side get one thread each.
+    # One person at a time may use all cores; people side by side get one thread each, but for the last ones.
+    share = "threads" not in settings and not scheduler
     settings.setdefault("threads", 1 if scheduler or processes > 1 else os.cpu_count() or 1)
     settings = make_settings(formula=formula, **settings)
     study = Study(Path(path), settings.session, output, tuple(people))
@@ -167,7 +178,7 @@ def run_study(path, formula: str = "", *, processes: int = 1, scheduler: str = "
         cluster = {"scheduler": scheduler, "processes": processes, "keep": [lock] if lock else []}
         if memory_gb:
             cluster["memory_gb"] = memory_gb
-        with _Workers({} if dry_run else cluster, resources) as workers:
+        with Workers({} if dry_run else cluster, resources, share) as workers:
             _run_stages(run, spec, ids, progress, workers)
         if not dry_run:
             _write_tables(run, study)
@@ -177,7 +188,7 @@ def run_study(path, formula: str = "", *, processes: int = 1, scheduler: str = "
     return run
 
 
-def _run_stages(run: StudyRun, spec: RunSpec, ids, progress, workers: _Workers) -> None:
+def _run_stages(run: StudyRun, spec: RunSpec, ids, progress, workers: Workers) -> None:
     stages = spec.stages()
     for number, stage in enumerate(stages):
         part = subrange(progress, 0.02 + 0.98 * number / len(stages), 0.02 + 0.98 * (number + 1) / len(stages))
@@ -189,11 +200,15 @@ def _run_stages(run: StudyRun, spec: RunSpec, ids, progress, workers: _Workers) 
     run.outcomes.sort(key=lambda o: order[o.person])
 
 
-def _person_stage(run: StudyRun, spec: RunSpec, ids, number: int, workers: _Workers, progress) -> None:
+def _person_stage(run: StudyRun, spec: RunSpec, ids, number: int, workers: Workers, progress) -> None:
     # Who has nothing to do needs no worker: a finished study starts none.
     settled = _settled(spec, ids, number) if workers.parallel(len(ids)) else {}
     due = [p for p in ids if p not in settled]
-    results = workers.map(functools.partial(run_person, spec, stage=number), due, progress)
+    if workers.parallel(len(due)):  # side by side, who takes longest begins first, so that all end together
+        due.sort(key=functools.partial(_work, spec), reverse=True)
+    after = spec.stages()[number + 1:number + 2]
+    results = workers.map(functools.partial(run_person, spec, stage=number), due, progress,
+                          after[0].imports if after else ())
     known = ((person, outcomes, "") for person, outcomes in settled.items())
     for finished, (person, outcomes, error) in enumerate(itertools.chain(known, results), start=1):
         outcomes = outcomes if outcomes is not None else [Outcome(person, "worker", "failed", error)]
@@ -206,6 +221,13 @@ def _person_stage(run: StudyRun, spec: RunSpec, ids, number: int, workers: _Work
         progress(finished / max(len(ids), 1), f"{person}: finished ({finished} of {len(ids)})")
 
 
+def _work(spec: RunSpec, person: str) -> int:
+    """Return the size of a person's images in bytes, as a guess at the work."""
+    files = spec.study(person).person(person)
+    paths = [*files.anatomical[:1], *(path for series in files.series for path in series.files)]
+    return sum(path.stat().st_size for path in paths if path.exists())
+
+
 def _settled(spec: RunSpec, ids: Sequence[str], number: int) -> dict[str, list[Outcome]]:
     """Return the outcomes of the people for whom no step of a stage has to be run."""
     found = {}
@@ -215,52 +237,10 @@ def _settled(spec: RunSpec, ids: Sequence[str], number: int) -> dict[str, list[O
     return found
 
 
-class _Workers:
-    """Runs people in this process, or on Dask, which is started when the first person has something to do.
-
-    Parameters
-    ----------
-    cluster : dict
-        Arguments of ``cluster_dask.connect``; empty for this process.
-    resources : dict, optional
-        Dask resources a person needs.
-    """
-
-    def __init__(self, cluster: dict, resources=None):
-        self._cluster, self._resources = cluster, resources
-        self._running, self._client, self._count = ExitStack(), None, 0
-
-    def __enter__(self) -> _Workers:
-        return self
-
-    def __exit__(self, *error) -> None:
-        self._running.close()
-
-    def parallel(self, people: int) -> bool:
-        """Say whether so many people are worked on outside this process."""
-        return bool(self._cluster) and (bool(self._cluster["scheduler"]) or min(self._cluster["processes"], people) > 1)
-
-    def map(self, function: Callable, ids: Sequence[str], progress) -> Iterator[tuple[str, list[Outcome], str]]:
-        """Yield (person, outcomes, error) as people finish."""
-        if not ids:
-            return
-        if not self.parallel(len(ids)):
-            for n, person in enumerate(ids):
-                part = subrange(progress, n / len(ids), (n + 1) / len(ids))
-                yield person, function(person, progressCallback=part), ""
-            return
-        from . import cluster_dask
-
-        count = min(self._cluster["processes"], len(ids))
-        if self._client is None or count > self._count and not self._cluster["scheduler"]:
-            self._running.close()
-            self._client = self._running.enter_context(cluster_dask.connect(**{**self._cluster, "processes": count}))
-            self._count = count
-        yield from cluster_dask.map_people(self._client, function, ids, self._resources)
-
-
-def run_person(spec: RunSpec, person: str, stage: int = 0, progressCallback=None) -> list[Outcome]:
-    """Run one stage of one person: the unit of work that is sent to a worker."""
+def run_person(spec: RunSpec, person: str, stage: int = 0, progressCallback=None, threads: int = 0) -> list[Outcome]:
+    """Run one stage of one person, the unit of work that is sent to a worker; `threads` replaces the settings'."""
+    if threads:
+        spec = replace(spec, settings=replace(spec.settings, threads=threads))
     # One thread a person: several people run at once, and sums in a fixed order give identical results everywhere.
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     study = spec.study(person)

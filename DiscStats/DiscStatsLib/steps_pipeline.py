@@ -10,6 +10,10 @@ from .steps_person import atlas_step, person_steps
 from .steps_report import report_step, tile_step
 from .study_settings import Settings
 
+#: What the group's steps import: plots, and statistics.
+_GROUP_IMPORTS = ("DiscStatsLib.agreement", "DiscStatsLib.report_group", "matplotlib.backends.backend_agg",
+                  "matplotlib.figure")
+
 
 def stages(settings: Settings) -> list[Stage]:
     """Return the stages; building a template waits for everyone's shapes, the shipped atlas does not."""
@@ -22,5 +26,5 @@ def stages(settings: Settings) -> list[Stage]:
     group.append(report_step(settings.analysis if settings.formula else "", bool(settings.sensitivity)))
     if settings.template == "build":
         return [Stage("person", first), Stage("group", (template_step(),)), Stage("person", (atlas_step(),)),
-                Stage("group", tuple(group))]
-    return [Stage("person", (*first, atlas_step())), Stage("group", tuple(group))]
+                Stage("group", tuple(group), _GROUP_IMPORTS)]
+    return [Stage("person", (*first, atlas_step())), Stage("group", tuple(group), _GROUP_IMPORTS)]

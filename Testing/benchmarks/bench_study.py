@@ -35,7 +35,7 @@ sys.path[:0] = {paths!r}
 from DiscStatsLib.runner import run_study
 start = time.perf_counter()
 run = run_study({study!r}, {formula!r}, processes={processes}, permutations=500, segmentation={segmentation!r},
-                threads=1)
+                **{threads!r})
 print("RESULT" + json.dumps({{"seconds": time.perf_counter() - start, "failed": [o.message for o in run.failed],
       "missing": run.missing, "timings": run.timings().to_tsv()}}))
 """
@@ -71,7 +71,7 @@ class Tree:
                 self.peak_mb = max(self.peak_mb, sum(map(_memory_mb, [top, *top.children(recursive=True)])))
             except psutil.Error:
                 return
-            time.sleep(0.5)
+            time.sleep(2.0)  # to read a process's pages takes time of the cores that are measured
 
     @property
     def result(self) -> dict:
@@ -92,8 +92,9 @@ def _memory_mb(process: psutil.Process) -> float:
 
 def command(study: Path, processes: int, options) -> list[str]:
     """Return the command that runs the study in a process of its own."""
+    # One process is one thread, so that processes are compared and not libraries.
     code = _CODE.format(paths=sys.path[:3], study=str(study), formula=options.formula, processes=processes,
-                        segmentation=options.segmentation)
+                        segmentation=options.segmentation, threads={"threads": 1} if processes == 1 else {})
     return [sys.executable, "-c", code]
 
 
@@ -165,6 +166,7 @@ def scale(options, folder: Path) -> dict[str, str]:
     """Compare numbers of processes, in turns; return the results' hashes."""
     print("| turn | processes | s | processor s | memory of all processes, peak MB | identical | load |\n"
           "|---|---|---|---|---|---|---|")
+    run(fresh(options, folder, people_of(options)[:2]), 2, options)  # programs and libraries come from the disk once
     expected, timings, seconds = None, "", {}
     for turn in range(1, options.turns + 1):
         for processes in options.processes:

@@ -11,8 +11,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 
@@ -233,6 +235,46 @@ def test_no_more_workers_than_cores(monkeypatch):
 
     monkeypatch.setattr(cluster_dask, "cores", lambda: 3)
     assert [cluster_dask.workers_that_fit(n, 0.001) for n in (0, 2, 8)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("people, workers, expected", [
+    (4, 2, [1, 1, 1, 1]), (5, 2, [1, 1, 1, 1, 4]), (6, 4, [1, 1, 1, 1, 2, 2]), (2, 4, [2, 2]), (7, 4, [1] * 7)])
+def test_the_last_people_share_the_cores(monkeypatch, people, workers, expected):
+    pytest.importorskip("distributed")
+    from DiscStatsLib import cluster_dask
+
+    monkeypatch.setattr(cluster_dask, "cores", lambda: 4)
+    assert cluster_dask.threads_of_people(people, workers) == expected
+
+
+@pytest.mark.parametrize("given, expected", [({}, [1, 1, 2]), ({"threads": 1}, [1, 1, 1])])
+def test_side_by_side_the_largest_person_comes_first(study, monkeypatch, given, expected):
+    """Fewer people than workers at the end get more threads, unless the user said how many."""
+    pytest.importorskip("distributed")
+    from DiscStatsLib import cluster_dask
+
+    image = read_image(study / "sub-03/anat/sub-03_T2w.nii.gz")
+    noise = image.like(np.random.default_rng(0).normal(size=image.array.shape).astype("float32"))
+    write_image(noise, study / "sub-03/anat/sub-03_T2w.nii.gz")
+    seen = []
+
+    def map_people(client, function, people, resources, threads):
+        for n, person in enumerate(people):
+            more = threads[n] if threads else 1
+            seen.append((person, more))
+            yield person, function(person, threads=more), ""
+
+    class Client:
+        def nthreads(self):
+            return {"one": 1, "two": 1}
+
+    monkeypatch.setattr(cluster_dask, "connect", lambda **options: nullcontext(Client()))
+    monkeypatch.setattr(cluster_dask, "map_people", map_people)
+    monkeypatch.setattr(cluster_dask, "cores", lambda: 2)
+    outcome = run(study, processes=2, **given)
+    assert set(states(outcome).values()) == {"done"}
+    assert seen[0][0] == "sub-03" and [threads for _, threads in seen] == expected
+    assert [o.person for o in outcome.outcomes] == sorted(o.person for o in outcome.outcomes if o.person) + [""]
 
 
 def test_identical_on_one_and_four_processes_and_a_cluster(study, tmp_path, monkeypatch):

@@ -1,0 +1,71 @@
+"""Who works on the people of a study: this process, or Dask's workers."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+
+from DiscRelaxometryLib.progress import subrange
+
+from .steps import Outcome
+
+
+class Workers:
+    """Runs people in this process, or on Dask, which is started when the first person has something to do.
+
+    Parameters
+    ----------
+    cluster : dict
+        Arguments of ``cluster_dask.connect``; empty for this process.
+    resources : dict, optional
+        Dask resources a person needs.
+    share : bool
+        Give the last people, when fewer than workers are left, the cores that would be idle.
+    """
+
+    def __init__(self, cluster: dict, resources=None, share: bool = False):
+        self._cluster, self._resources, self._share = cluster, resources, share
+        self._running, self._client, self._count = ExitStack(), None, 0
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._running.close()
+
+    def parallel(self, people: int) -> bool:
+        """Say whether so many people are worked on outside this process."""
+        return bool(self._cluster) and (bool(self._cluster["scheduler"]) or min(self._cluster["processes"], people) > 1)
+
+    def map(self, function: Callable, ids: Sequence[str], progress, imports: Sequence[str] = (),
+            ) -> Iterator[tuple[str, list[Outcome], str]]:
+        """Yield (person, outcomes, error) as people finish; import modules here while the last ones are worked on."""
+        if not ids:
+            return
+        if not self.parallel(len(ids)):
+            for n, person in enumerate(ids):
+                part = subrange(progress, n / len(ids), (n + 1) / len(ids))
+                yield person, function(person, progressCallback=part), ""
+            return
+        from . import cluster_dask  # Dask is optional
+
+        count = min(self._cluster["processes"], len(ids))
+        if self._client is None or count > self._count and not self._cluster["scheduler"]:
+            self._running.close()
+            self._client = self._running.enter_context(cluster_dask.connect(**{**self._cluster, "processes": count}))
+            self._count = count
+        workers = len(self._client.nthreads())
+        threads = cluster_dask.threads_of_people(len(ids), workers) if self._share else ()
+        left = len(ids)
+        for result in cluster_dask.map_people(self._client, function, ids, self._resources, threads):
+            left -= 1
+            if left == workers - 1:
+                _import(imports)
+            yield result
+
+
+def _import(modules: Sequence[str]) -> None:
+    for module in modules:
+        with suppress(ImportError):  # the step that needs it says so
+            importlib.import_module(module)
