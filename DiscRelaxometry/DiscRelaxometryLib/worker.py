@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import sys
 import threading
@@ -16,11 +17,15 @@ from .atomic import atomic_path
 from .errors import Cancelled
 
 
-def _watch(parent: int) -> None:
-    """End this process when its parent is gone, so that a crashed application leaves no child."""
+def _watch(parent: int, folder: Path) -> None:
+    """End this process when its parent is gone, so that a crashed application leaves no child and no image behind."""
     while True:
         time.sleep(1.0)
         if os.name == "posix" and os.getppid() != parent:
+            for _ in range(5):  # the main thread may write into the folder while it is removed
+                shutil.rmtree(folder, ignore_errors=True)
+                if not folder.exists():
+                    break
             if os.getpgrp() == os.getpid():
                 os.killpg(os.getpid(), signal.SIGKILL)
             os._exit(3)
@@ -59,5 +64,5 @@ def _portable(error: Exception) -> Exception:
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_watch, args=(int(sys.argv[2]),), daemon=True).start()
+    threading.Thread(target=_watch, args=(int(sys.argv[2]), Path(sys.argv[1])), daemon=True).start()
     run(Path(sys.argv[1]))

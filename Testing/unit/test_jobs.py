@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,15 +109,18 @@ def test_a_killed_application_leaves_no_child():
     code = (f"import sys, time; sys.path[:0] = {sys.path!r}\n"
             "from DiscRelaxometryLib.jobs import ChildProcess, Job\n"
             f"child = ChildProcess(Job('{__name__}:stubborn'))\n"
-            "print(child.process.pid, flush=True); time.sleep(60)")
+            "print(child.process.pid, child.folder, flush=True); time.sleep(60)")
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    pid = int(parent.stdout.readline())
+    pid, folder = parent.stdout.readline().split()
+    pid = int(pid)
+    assert Path(folder).exists()
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     end = time.monotonic() + 120
     while alive(pid) and time.monotonic() < end:
         time.sleep(0.1)
     assert not alive(pid)
+    assert not Path(folder).exists()  # it holds images
 
 
 def test_ending_all_children_is_safe_to_repeat():
