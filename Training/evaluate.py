@@ -38,6 +38,10 @@ CENTRAL_MM = 10.0
 NEAR_MM = 4.0
 
 
+#: Sets whose lowest reference body is S1 (seen in all their images).
+WITH_S1 = ("vertebrae_mixed_contrast",)
+
+
 def is_disc(array: np.ndarray) -> np.ndarray:
     """Return where a label image holds a disc, with or without level."""
     return (array == 3) | ((array >= 11) & (array < 30))
@@ -207,7 +211,8 @@ def evaluate_bodies(data: Path, **options) -> dict:
     """Evaluate vertebral bodies on other contrasts (T1w, T2w, TIRM), and the discs' number and order between them.
 
     The references hold bodies only, and not those at the ends: arches (behind the canal's front) and vertebrae above
-    and below the labelled ones are left out of the comparison.
+    and below the labelled ones are left out of the comparison, and so is the body of S1 where a reference has it: the
+    network knows no sacrum. Central slices lie within CENTRAL_MM of the middle.
     """
     rows = []
     for folder in ("vertebrae_t2w", "vertebrae_t1w", "vertebrae_mixed_contrast"):
@@ -216,13 +221,21 @@ def evaluate_bodies(data: Path, **options) -> dict:
             truth = read_image(path)
             result = segment(image, **options)
             labels, values = result.labels.array, [int(v) for v in np.unique(truth.array) if v]
-            levels = np.flatnonzero((truth.array > 0).any((1, 2)))
-            window = np.zeros(labels.shape, bool)
-            window[levels[0]:levels[-1] + 1] = True
+            bodies = truth.array > 0
+            if folder in WITH_S1:
+                lowest = min(values, key=lambda v: ndimage.center_of_mass(truth.array == v)[0])
+                bodies &= truth.array != lowest
+            levels = np.flatnonzero(bodies.any((1, 2)))
+            window = truth.array * ~bodies == 0
+            window[:levels[0]] = window[levels[-1] + 1:] = False
             given = is_vertebra(labels) & front_of_canal(labels) & window
+            x = np.arange(bodies.shape[2]) * truth.geometry.spacing[0]
+            central = np.abs(x - np.average(x, weights=bodies.sum((0, 1)))) <= CENTRAL_MM
             between = discs_between(truth.array, labels, values)
             rows.append({"set": folder, "person": path.name.split("_")[0], "reason": result.reason,
-                         "dice": dice(given, truth.array > 0), "gaps": len(between),
+                         "dice": dice(given, bodies), "central": dice(given[..., central], bodies[..., central]),
+                         "lateral": dice(given[..., ~central], bodies[..., ~central]),
+                         "volume_ratio": given.sum() / bodies.sum(), "gaps": len(between),
                          "right": sum(len(b) == 1 for b in between), "between": between,
                          "ordered": _consecutive([b[0] for b in between if len(b) == 1])})
             print(rows[-1], flush=True)
