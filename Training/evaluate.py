@@ -207,6 +207,21 @@ def front_of_canal(labels: np.ndarray) -> np.ndarray:
     return np.broadcast_to((np.arange(labels.shape[1]) > line[:, None])[..., None], labels.shape)
 
 
+def reference_bodies(truth: np.ndarray, with_s1: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the reference's bodies (k, j, i; k to superior) that the network knows, and the voxels to compare.
+
+    Left out are the rows above and below these bodies and, if the lowest one is S1, that body.
+    """
+    bodies, window = truth > 0, np.ones(truth.shape, bool)
+    if with_s1:
+        lowest = min(np.unique(truth[bodies]), key=lambda v: ndimage.center_of_mass(truth == v)[0])
+        window = truth != lowest
+        bodies &= window
+    levels = np.flatnonzero(bodies.any((1, 2)))
+    window[:levels[0]] = window[levels[-1] + 1:] = False
+    return bodies, window
+
+
 def evaluate_bodies(data: Path, **options) -> dict:
     """Evaluate vertebral bodies on other contrasts (T1w, T2w, TIRM), and the discs' number and order between them.
 
@@ -221,13 +236,7 @@ def evaluate_bodies(data: Path, **options) -> dict:
             truth = read_image(path)
             result = segment(image, **options)
             labels, values = result.labels.array, [int(v) for v in np.unique(truth.array) if v]
-            bodies = truth.array > 0
-            if folder in WITH_S1:
-                lowest = min(values, key=lambda v: ndimage.center_of_mass(truth.array == v)[0])
-                bodies &= truth.array != lowest
-            levels = np.flatnonzero(bodies.any((1, 2)))
-            window = truth.array * ~bodies == 0
-            window[:levels[0]] = window[levels[-1] + 1:] = False
+            bodies, window = reference_bodies(truth.array, folder in WITH_S1)
             given = is_vertebra(labels) & front_of_canal(labels) & window
             x = np.arange(bodies.shape[2]) * truth.geometry.spacing[0]
             central = np.abs(x - np.average(x, weights=bodies.sum((0, 1)))) <= CENTRAL_MM

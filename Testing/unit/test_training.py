@@ -17,6 +17,7 @@ from Training.augment import CROP, SLICES, Dice, pick_slices, sample  # noqa: E4
 from Training.calibrate import choose_review, choose_threshold  # noqa: E402
 from Training.dataset import class_labels, load_person, make_folds, read_folds, spine_column, split  # noqa: E402
 from Training.degrade import DEGRADATIONS, low_resolution  # noqa: E402
+from Training.evaluate import discs_between, front_of_canal, reference_bodies  # noqa: E402
 from Training.lateral import Outline, canal_kept, fill_muscle, narrow  # noqa: E402
 from Training.metrics import dice, surface_distance  # noqa: E402
 from Training.pack import pack_person  # noqa: E402
@@ -269,3 +270,28 @@ def test_folds_are_pooled_with_their_own_threshold_and_by_the_size_of_their_bins
     assert [p["person"] for p in joined["people"]] == ["a", "b"]
     assert [r["review"] for r in joined["rows"]] == [False, True]
     assert joined["bins"][0]["accuracy"] == pytest.approx(0.75) and joined["ece"] == pytest.approx(0.1)
+
+
+def test_reference_bodies_leave_out_s1_and_what_lies_beyond():
+    truth = np.zeros((40, 12, 6), np.uint8)  # values in no order, as the sets have them
+    truth[5:10, 3:8], truth[15:20, 3:8], truth[25:30, 3:8] = 2, 3, 1
+    bodies, window = reference_bodies(truth, with_s1=False)
+    assert np.array_equal(bodies, truth > 0) and np.flatnonzero(window.any((1, 2))).tolist() == list(range(5, 30))
+    bodies, window = reference_bodies(truth, with_s1=True)
+    assert np.array_equal(bodies, (truth == 3) | (truth == 1))
+    assert np.flatnonzero(window.any((1, 2))).tolist() == list(range(15, 30)) and not window[truth == 2].any()
+
+
+def test_arches_are_behind_the_front_of_the_canal():
+    labels = np.zeros((20, 30, 9), np.uint8)  # columns run to anterior
+    labels[2:18, 10:14, 3:6] = 2
+    front = front_of_canal(labels)
+    assert not front[:, :14].any() and front[:, 14:].all()
+    assert front_of_canal(np.zeros((4, 4, 4), int)).all()
+
+
+def test_discs_between_two_bodies_are_found_by_their_centers():
+    truth, labels = np.zeros((60, 8, 5), int), np.zeros((60, 8, 5), int)
+    truth[0:10], truth[20:30], truth[40:50] = 7, 4, 9
+    labels[12:18], labels[31:34], labels[36:39], labels[52:58] = 11, 12, 13, 14
+    assert discs_between(truth, labels, [4, 7, 9]) == [[11], [12, 13]]
