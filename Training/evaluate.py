@@ -36,8 +36,6 @@ PARTS = (*CROSS_VALIDATED, "ivd", "bodies", "reject")
 CENTRAL_MM = 10.0
 #: Voxels this far from any structure are left out of the calibration, which they would make look perfect.
 NEAR_MM = 4.0
-
-
 #: Sets whose lowest reference body is S1 (seen in all their images).
 WITH_S1 = ("vertebrae_mixed_contrast",)
 
@@ -170,6 +168,12 @@ def evaluate_degraded(data: Path, names: list[str], **options) -> dict:
     return {"rows": rows}
 
 
+def central_slices(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Return which slices (the last axis) lie within CENTRAL_MM of the middle of a mask."""
+    x = np.arange(mask.shape[2]) * geometry.spacing[0]
+    return np.abs(x - np.average(x, weights=mask.sum((0, 1)))) <= CENTRAL_MM
+
+
 def evaluate_ivd(data: Path, **options) -> dict:
     """Evaluate the two people of another center, full width; central slices lie within CENTRAL_MM of the middle."""
     rows = []
@@ -183,8 +187,7 @@ def evaluate_ivd(data: Path, **options) -> dict:
                 continue
             reference = truth.array == row["level"]
             given = result.labels.array == row["named"] if row["named"] else np.zeros_like(reference)
-            x = np.arange(reference.shape[2]) * truth.geometry.spacing[0]
-            central = np.abs(x - np.average(x, weights=reference.sum((0, 1)))) <= CENTRAL_MM
+            central = central_slices(reference, truth.geometry)
             row |= {"person": name, "central": dice(given[..., central], reference[..., central]),
                     "lateral": dice(given[..., ~central], reference[..., ~central]), "reason": result.reason}
             rows.append(row)
@@ -238,8 +241,7 @@ def evaluate_bodies(data: Path, **options) -> dict:
             labels, values = result.labels.array, [int(v) for v in np.unique(truth.array) if v]
             bodies, window = reference_bodies(truth.array, folder in WITH_S1)
             given = is_vertebra(labels) & front_of_canal(labels) & window
-            x = np.arange(bodies.shape[2]) * truth.geometry.spacing[0]
-            central = np.abs(x - np.average(x, weights=bodies.sum((0, 1)))) <= CENTRAL_MM
+            central = central_slices(bodies, truth.geometry)
             between = discs_between(truth.array, labels, values)
             rows.append({"set": folder, "person": path.name.split("_")[0], "reason": result.reason,
                          "dice": dice(given, bodies), "central": dice(given[..., central], bodies[..., central]),

@@ -155,13 +155,13 @@ def map_people(client, function: Callable, people: Sequence[str], resources: Map
     resources : mapping, optional
         Dask resources each task needs, such as ``{"GPU": 1}``.
     threads : sequence of int, optional
-        Threads of each person, given to `function` as ``threads`` where they are more than one.
+        Threads of each person, given to `function` as ``threads``.
     """
     from distributed import as_completed
 
     futures = {}
     for n, person in enumerate(people):
-        more = {"threads": threads[n]} if threads and threads[n] > 1 else {}
+        more = {"threads": threads[n]} if threads else {}
         future = client.submit(function, person, pure=False, key=f"person-{person}-{os.urandom(4).hex()}",
                                resources=dict(resources or {}) or None, priority=-n, **more)
         futures[future] = person

@@ -193,22 +193,22 @@ def _run_stages(run: StudyRun, spec: RunSpec, ids, progress, workers: Workers) -
     for number, stage in enumerate(stages):
         part = subrange(progress, 0.02 + 0.98 * number / len(stages), 0.02 + 0.98 * (number + 1) / len(stages))
         if stage.kind == "person":
-            _person_stage(run, spec, ids, number, workers, part)
+            after = stages[number + 1].imports if number + 1 < len(stages) else ()
+            _person_stage(run, spec, ids, number, workers, part, after)
         else:
             run.outcomes += run_group(spec, ids, number, part, dict(run.missing))
     order = {name: n for n, name in enumerate([*ids, ""])}
     run.outcomes.sort(key=lambda o: order[o.person])
 
 
-def _person_stage(run: StudyRun, spec: RunSpec, ids, number: int, workers: Workers, progress) -> None:
+def _person_stage(run: StudyRun, spec: RunSpec, ids, number: int, workers: Workers, progress,
+                  imports: Sequence[str]) -> None:
     # Who has nothing to do needs no worker: a finished study starts none.
     settled = _settled(spec, ids, number) if workers.parallel(len(ids)) else {}
     due = [p for p in ids if p not in settled]
     if workers.parallel(len(due)):  # side by side, who takes longest begins first, so that all end together
         due.sort(key=functools.partial(_work, spec), reverse=True)
-    after = spec.stages()[number + 1:number + 2]
-    results = workers.map(functools.partial(run_person, spec, stage=number), due, progress,
-                          after[0].imports if after else ())
+    results = workers.map(functools.partial(run_person, spec, stage=number), due, progress, imports)
     known = ((person, outcomes, "") for person, outcomes in settled.items())
     for finished, (person, outcomes, error) in enumerate(itertools.chain(known, results), start=1):
         outcomes = outcomes if outcomes is not None else [Outcome(person, "worker", "failed", error)]

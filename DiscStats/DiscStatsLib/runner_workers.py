@@ -57,10 +57,9 @@ class Workers:
             self._count = count
         workers = len(self._client.nthreads())
         threads = cluster_dask.threads_of_people(len(ids), workers) if self._share else ()
-        left = len(ids)
-        for result in cluster_dask.map_people(self._client, function, ids, self._resources, threads):
-            left -= 1
-            if left == workers - 1:
+        results = cluster_dask.map_people(self._client, function, ids, self._resources, threads)
+        for finished, result in enumerate(results, start=1):
+            if finished == len(ids) - workers + 1:
                 _import(imports)
             yield result
 

@@ -24,7 +24,7 @@ def stages(settings: Settings) -> list[Stage]:
         if settings.sensitivity:
             group.append(analysis_step(settings.analysis + SENSITIVITY, settings.sensitivity))
     group.append(report_step(settings.analysis if settings.formula else "", bool(settings.sensitivity)))
+    last = Stage("group", tuple(group), _GROUP_IMPORTS)
     if settings.template == "build":
-        return [Stage("person", first), Stage("group", (template_step(),)), Stage("person", (atlas_step(),)),
-                Stage("group", tuple(group), _GROUP_IMPORTS)]
-    return [Stage("person", (*first, atlas_step())), Stage("group", tuple(group), _GROUP_IMPORTS)]
+        return [Stage("person", first), Stage("group", (template_step(),)), Stage("person", (atlas_step(),)), last]
+    return [Stage("person", (*first, atlas_step())), last]

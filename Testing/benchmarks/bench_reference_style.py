@@ -8,7 +8,6 @@ it uses the reference. What it gains no network can know, where references disag
 """
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -21,8 +20,10 @@ import numpy as np  # noqa: E402
 
 from DiscRelaxometryLib.image import read_image  # noqa: E402
 from DiscRelaxometryLib.segment import segment  # noqa: E402
+from Training.dataset import read_folds  # noqa: E402
 from Training.evaluate import fold_model, is_disc  # noqa: E402
 from Training.metrics import dice, surface_distance  # noqa: E402
+from Training.train import RUNS  # noqa: E402
 
 DATA = Path(os.environ.get("DISC_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
@@ -44,11 +45,10 @@ def one(name: str, model) -> dict:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, default=ROOT / "Training/runs")
+    parser.add_argument("--runs", type=Path, default=RUNS)
     options = parser.parse_args()
-    folds = json.loads((ROOT / "Training/folds.json").read_text())["folds"]
     rows = []
-    for fold, people in enumerate(folds):
+    for fold, people in enumerate(read_folds()["folds"]):
         model = fold_model(options.runs, fold)
         for name in people:
             rows.append(one(name, model))

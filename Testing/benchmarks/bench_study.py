@@ -2,8 +2,9 @@
 
 ``python Testing/benchmarks/bench_study.py STUDY [--people 8] [--part ceiling,scale,resume,kill]`` runs a study (its
 first people) in a temporary folder and prints markdown tables. Runs with different numbers of processes take turns
-(1, 4, 1, 4, ...), each in a program of its own and with one thread a process, the reference included. The ceiling is
-what two programs that know nothing of each other reach on the same machine, in the same minutes.
+(1, 4, 1, 4, ...), each in a program of its own. The reference, one process, has one thread; several have one each, but
+for the last people, who share the cores. The ceiling is what two programs that know nothing of each other reach on the
+same machine, in the same minutes.
 """
 
 from __future__ import annotations

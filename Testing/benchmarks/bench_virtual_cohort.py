@@ -212,7 +212,7 @@ def voxelwise(people, kept, permutations):
         for source in (kind, f"true_{kind}"):
             stack = np.array([m[source] for _, m in used])
             result = analyze(stack, labels, frame, "map ~ pfirrmann_L4L5 + age + C(sex)", "pfirrmann_L4L5",
-                             correction=("fwe", "tfce"), n_permutations=permutations, missing="available", min_count=20)
+                             correction=tuple(METHODS), n_permutations=permutations, missing="available", min_count=20)
             effect[source] = {key.rsplit("_", 1)[1]: image.array[inside] for key, image in result.maps.items()}
         measured, true = effect[kind], effect[f"true_{kind}"]
         maps[kind] = measured["effect"], true["effect"], measured["pfwe"]
