@@ -13,7 +13,7 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c co
 .PHONY: demo test lint train evaluate benchmark docs cmake-lists clean
 
 demo: $(VENV)/.cohort ## real people, from pixels to the report
-	$(BIN)/python -m DiscStatsLib.demo --output $(OUT)
+	$(BIN)/python -m DiscStudyLib.demo --output $(OUT)
 
 test: $(VENV)/.test lint ## everything CI runs; SLOW=1 adds the slow tests, TORCH=0 leaves torch (and its tests) out
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 QT_QPA_PLATFORM=offscreen \
@@ -33,7 +33,7 @@ docs: $(VENV)/.docs ## API reference and guides as HTML, in Docs/_build/html
 	$(BIN)/sphinx-build -q -b html Docs Docs/_build/html
 
 cmake-lists: ## after a file was added or removed
-	$(PYTHON) Testing/structure/update_cmake_lists.py
+	$(PYTHON) Testing/tools/update_cmake_lists.py
 
 $(BIN)/python:
 	$(PYTHON) -c "import sys; sys.exit('DiscRelaxometry needs Python 3.11 or newer: make PYTHON=python3.12' if sys.version_info < (3, 11) else 0)"

@@ -36,7 +36,7 @@ from slicer.ScriptedLoadableModule import (
 
 from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.errors import DiscRelaxometryError, SegmentationError
-from DiscRelaxometryLib.jobs import Job
+from DiscRelaxometryLib.jobs.jobs import Job
 from DiscRelaxometryLib.progress import silent
 
 
@@ -112,7 +112,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
     def segmentJob(self, volumeNode, engine="auto", device=None):
         """Return the segmentation of `volumeNode` as a job that needs no scene."""
         arguments = {"image": mrml.image_from_volume(volumeNode), "engine": engine, "device": device}
-        return Job("DiscRelaxometryLib.pipeline:segment_image", arguments, _("Segmenting discs"))
+        return Job("DiscRelaxometryLib.jobs.pipeline:segment_image", arguments, _("Segmenting discs"))
 
     def showSegmentation(self, result, volumeNode, outputNode=None):
         """Put a segmentation job's result into the scene and return a DiscResult."""
@@ -177,8 +177,8 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         -------
         DiscResult
         """
+        from DiscRelaxometryLib.discs.labelmaps import import_labels
         from DiscRelaxometryLib.image import read_image
-        from DiscRelaxometryLib.labelmaps import import_labels
 
         is_node = hasattr(source, "GetImageData")
         image = mrml.image_from_volume(source) if is_node else read_image(source)
@@ -193,7 +193,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         echo = mrml.echo_volume(target)
         arguments = {"labels": mrml.labels_from_segmentation(segmentationNode, anatomicalNode),
                      "anatomical": mrml.image_from_volume(anatomicalNode), "echo": mrml.image_from_volume(echo)}
-        return Job("DiscRelaxometryLib.pipeline:carry_image", arguments, _("Registering to the echo series"))
+        return Job("DiscRelaxometryLib.jobs.pipeline:carry_image", arguments, _("Registering to the echo series"))
 
     def showCarried(self, result, segmentationNode, target):
         """Put a carry job's result into the scene and return the segmentation."""
@@ -240,7 +240,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         -------
         vtkMRMLSequenceNode
         """
-        from DiscRelaxometryLib.echo import read_echo_series
+        from DiscRelaxometryLib.echo.read import read_echo_series
 
         series = read_echo_series(path, kind=kind, times_ms=timesMs)
         first = path if isinstance(path, (str, os.PathLike)) else list(path)[0]
@@ -254,7 +254,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         mask = mrml.labels_from_segmentation(segmentationNode, echoes.geometry) if segmentationNode else None
         arguments = {"series": echoes, "align": align, "mask": mask, "model": model, "estimator": estimator,
                      "bounds": tuple(bounds), **fit}
-        return Job("DiscRelaxometryLib.pipeline:map_series", arguments, _("Computing maps"))
+        return Job("DiscRelaxometryLib.jobs.pipeline:map_series", arguments, _("Computing maps"))
 
     def showMaps(self, result, series):
         """Put a map job's result into the scene, in a folder of its own, and return the nodes by quantity."""
@@ -286,7 +286,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         align : str, optional
             ``auto``, ``on`` or ``off``.
         model, estimator, bounds
-            See ``DiscRelaxometryLib.fitting.fit_relaxation``; further settings of it may follow by name.
+            See ``DiscRelaxometryLib.fit.maps.fit_relaxation``; further settings of it may follow by name.
         segmentationNode : vtkMRMLSegmentationNode, optional
             Fit these voxels only.
 
@@ -300,7 +300,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
 
     def alignEchoes(self, series, mode="on", progressCallback=None):
         """Align the echoes to the first one; return the aligned sequence and the table of estimated motion."""
-        from DiscRelaxometryLib.align import align_echoes
+        from DiscRelaxometryLib.echo.align import align_echoes
 
         result = align_echoes(mrml.series_from_nodes(series), mode=mode, progressCallback=progressCallback or silent)
         with mrml.all_or_nothing():
@@ -309,7 +309,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
 
     def normalizeSignal(self, volumeNode, segmentationNode):
         """Return the T2-weighted signal divided by the median of the cerebrospinal fluid; this is not T2."""
-        from DiscRelaxometryLib.normalize import normalized_t2w
+        from DiscRelaxometryLib.measure.normalize import normalized_t2w
 
         labels = mrml.labels_from_segmentation(segmentationNode, volumeNode)
         with mrml.all_or_nothing():
@@ -334,7 +334,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         dict of vtkMRMLTableNode
             ``discs`` (size; each map over the whole disc) and, with maps, ``regions``.
         """
-        from DiscRelaxometryLib import pipeline
+        from DiscRelaxometryLib.jobs import pipeline
 
         maps = mrml.volumes_by_quantity(maps)
         reference = referenceNode or next(iter(maps.values()), None)

@@ -28,7 +28,7 @@ from slicer.ScriptedLoadableModule import (
 
 from DiscRelaxometryLib import mrml as base
 from DiscRelaxometryLib.errors import DesignError
-from DiscRelaxometryLib.jobs import Job
+from DiscRelaxometryLib.jobs.jobs import Job
 
 #: What the analysis needs beyond the packages that Slicer bundles.
 REQUIREMENTS = ("pandas>=2.2", "statsmodels>=0.14.4", "numba>=0.61", "threadpoolctl>=3.5")
@@ -126,7 +126,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
 
     def checkDesign(self, participants, formula, level=""):
         """Return the design of a formula, with its columns and remarks, before anything is computed."""
-        from DiscStatsLib.design import build_design, check_participants
+        from DiscStatsLib.design.design import build_design, check_participants
 
         table = self.participants(participants)
         check_participants(table)
@@ -143,7 +143,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
                      "regions": None if regions is None else image_of(regions), **settings}
         if "voxel_covariates" in settings:
             arguments["voxel_covariates"] = {k: images_of(v) for k, v in settings["voxel_covariates"].items()}
-        return Job("DiscStatsLib.analysis:analyze", arguments, _("Statistics"))
+        return Job("DiscStatsLib.analysis.analyze:analyze", arguments, _("Statistics"))
 
     def analyze(self, maps, atlasLabels, participants, formula, contrasts=None, regions=None, progressCallback=None,
                 **settings):
@@ -165,12 +165,12 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
             Atlas regions, for the cluster table.
         progressCallback : callable, optional
         settings
-            Of ``DiscStatsLib.analysis.analyze``: ``correction``, ``n_permutations``, ``seed``, ``missing``, ``blocks``,
-            ``levels``, ``ranks``, ``errors``, ``standard_errors``, ``workers``, ``device``, ...
+            Of ``DiscStatsLib.analysis.analyze.analyze``: ``correction``, ``n_permutations``, ``seed``, ``missing``,
+            ``blocks``, ``levels``, ``ranks``, ``errors``, ``standard_errors``, ``workers``, ``device``, ...
 
         Returns
         -------
-        DiscStatsLib.analysis.AnalysisResult
+        DiscStatsLib.analysis.analyze.AnalysisResult
         """
         job = self.analysisJob(maps, atlasLabels, participants, formula, contrasts, regions, **settings)
         return job.run(progressCallback)
@@ -217,7 +217,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
             Its description holds effect, limits, r, p and n.
         """
         from DiscStatsLib import mrml
-        from DiscStatsLib.plots_data import plot_data
+        from DiscStatsLib.analysis.plots_data import plot_data
 
         position = None if ras is None else base.position_from_ras(ras)
         data = plot_data(result, quantity, contrast, position=position, cluster=cluster, region=region,
@@ -239,7 +239,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         -------
         list of Path
         """
-        from DiscStatsLib.analysis_save import save_analysis
+        from DiscStatsLib.analysis.save import save_analysis
 
         if not str(folder):
             raise DesignError(_("Choose a folder for the results."))
@@ -266,8 +266,8 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         tuple of vtkMRMLScalarVolumeNode
         """
         from DiscRelaxometryLib.quantities import Quantity
+        from DiscStatsLib.analysis.zscore import reference_group, z_score
         from DiscStatsLib.mrml import image_of
-        from DiscStatsLib.zscore import reference_group, z_score
 
         reference = reference_group([image_of(m) for m in referenceMaps])
         deviation = z_score(image_of(volumeNode), reference)
@@ -296,8 +296,8 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         quantity : str, optional
             Key of the quantity, for unit, window and colors.
         """
+        from DiscStatsLib.analysis.zscore import group_maps
         from DiscStatsLib.mrml import image_of
-        from DiscStatsLib.zscore import group_maps
 
         found = group_maps([image_of(m) for m in maps], groups)
         with base.all_or_nothing():
@@ -310,10 +310,10 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
     def regionTable(self, maps, atlasLabels, participants, regions=None, name="Region means", **settings):
         """Return a table node of the maps' means in each disc or region, beside the participants' columns.
 
-        Parameters are those of :meth:`analyze`; see ``DiscStatsLib.mixed_regions.region_means``.
+        Parameters are those of :meth:`analyze`; see ``DiscStatsLib.tables.region_means.region_means``.
         """
-        from DiscStatsLib.mixed_regions import region_means
         from DiscStatsLib.mrml import image_of, images_of
+        from DiscStatsLib.tables.region_means import region_means
 
         table = region_means(images_of(maps), image_of(atlasLabels), self.participants(participants),
                              regions=None if regions is None else image_of(regions), **settings)
@@ -330,7 +330,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
             Such as ``T2 ~ pfirrmann + C(level) + age + C(sex)``.
         name : str
         settings
-            Of ``DiscStatsLib.mixed.fit_mixed``: ``group``, ``slope``, ``reml``, ``missing``, ``confidence``.
+            Of ``DiscStatsLib.tables.mixed.fit_mixed``: ``group``, ``slope``, ``reml``, ``missing``, ``confidence``.
 
         Returns
         -------
@@ -338,7 +338,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
             Fixed effects, and standard deviations; the description of the first holds n, ICC and remarks.
         """
         from DiscStatsLib import mrml
-        from DiscStatsLib.mixed import fit_mixed
+        from DiscStatsLib.tables.mixed import fit_mixed
 
         return mrml.mixed_nodes(fit_mixed(self.participants(table), formula, **settings), formula, name)
 
@@ -347,19 +347,19 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
 
         Rows are taken as independent: give one disc a person, or one table a level.
         """
-        from DiscStatsLib.agreement import agreement_table
-        from DiscStatsLib.design import numeric_columns
+        from DiscStatsLib.design.design import numeric_columns
+        from DiscStatsLib.tables.agreement import agreement_table
 
         return base.table_node(agreement_table(*numeric_columns(self.participants(table), first, second), unit), name)
 
     def rocCurve(self, table, score, positive, name="ROC", **settings):
         """Return a chart node of the ROC curve of a column of scores for a column of 0 and 1.
 
-        Its description holds the area with its interval; `settings` are those of ``DiscStatsLib.roc.roc``.
+        Its description holds the area with its interval; `settings` are those of ``DiscStatsLib.tables.roc.roc``.
         """
         from DiscStatsLib import mrml
-        from DiscStatsLib.design import numeric_columns
-        from DiscStatsLib.roc import roc
+        from DiscStatsLib.design.design import numeric_columns
+        from DiscStatsLib.tables.roc import roc
 
         return mrml.roc_nodes(roc(*numeric_columns(self.participants(table), score, positive), **settings), score, name)
 

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import ndimage
 
 from DiscRelaxometryLib.atomic import atomic_path
+from DiscRelaxometryLib.discs.segment import segment
 from DiscRelaxometryLib.image import read_image
-from DiscRelaxometryLib.segment import segment
 from Training.evaluate import is_disc, is_vertebra
 
 PICTURE = Path(__file__).resolve().parent.parent / "Docs/validation/segmentation-lateral.png"

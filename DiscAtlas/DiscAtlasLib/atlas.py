@@ -32,7 +32,7 @@ class Atlas:
     labels : Image
         Disc labels (values of ``DiscRelaxometryLib.labels``).
     regions : Image
-        Values of ``DiscRelaxometryLib.regions.PARTITION``: nucleus, four parts of the annulus, endplate margin.
+        Values of ``DiscRelaxometryLib.measure.regions.PARTITION``: nucleus, four parts of the annulus, endplate margin.
     thirds : Image
         Values of :data:`THIRDS`.
     provenance : dict
@@ -77,9 +77,9 @@ class Atlas:
 def make_atlas(labels: Image, provenance: dict) -> Atlas:
     """Return an atlas of a label image, with regions and thirds defined on its discs.
 
-    Regions are those of ``DiscRelaxometryLib.regions``, found once here in atlas space.
+    Regions are those of ``DiscRelaxometryLib.measure.regions``, found once here in atlas space.
     """
-    from DiscRelaxometryLib.regions import region_image
+    from DiscRelaxometryLib.measure.regions import region_image
 
     atlas = Atlas(labels, region_image(labels), labels.like(np.zeros_like(labels.array)), provenance)
     thirds = np.zeros(labels.array.shape, np.uint8)

@@ -21,8 +21,8 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from DiscRelaxometryLib.errors import RegistrationError
+from DiscRelaxometryLib.interpolation import linear
 
-from .interpolation import linear
 from .levelset import DEEPEST, LevelSet, fit_refinement
 from .shape import DiscShape, polynomial
 

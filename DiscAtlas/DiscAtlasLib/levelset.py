@@ -8,8 +8,8 @@ import numpy as np
 from scipy import linalg, ndimage, sparse
 
 from DiscRelaxometryLib.errors import RegistrationError
+from DiscRelaxometryLib.interpolation import linear_scalar
 
-from .interpolation import linear_scalar
 from .shape import DiscShape
 
 #: The grid reaches this far beyond the disc, in half widths.

@@ -15,6 +15,7 @@ from DiscRelaxometryLib.atomic import write_json
 from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.labels import disc_name, disc_value
+from DiscRelaxometryLib.parallel import each_level
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 from DiscRelaxometryLib.tables import Table, read_tsv
 
@@ -22,15 +23,7 @@ from .atlas import Atlas
 from .coordinates import match
 from .quality import QUALITY_COLUMNS, assess, failed_row
 from .shape import DiscShape, Seen, disc_shape
-from .threads import each_level
-from .transforms import (
-    DisplacementField,
-    LevelTransform,
-    PointMap,
-    read_transform,
-    surrounding_grid,
-    write_transform,
-)
+from .transforms import DisplacementField, LevelTransform, PointMap, read_transform, surrounding_grid, write_transform
 
 BACKENDS = ("coordinates", "elastix", "brainsfit")
 #: A backend takes the atlas's and the person's discs and returns, for each, the map of atlas points to the person's

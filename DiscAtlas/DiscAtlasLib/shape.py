@@ -12,10 +12,10 @@ import numpy as np
 from scipy import ndimage
 
 from DiscRelaxometryLib.image import Geometry, Image
+from DiscRelaxometryLib.interpolation import linear_scalar
 from DiscRelaxometryLib.labels import CANAL, disc_name
 
 from . import disc_mask
-from .interpolation import linear_scalar
 
 #: A disc's width over its mid-sagittal AP depth (``Docs/method/atlas.md``; an assumption, no source measured it).
 WIDTH_TO_DEPTH = 1.4

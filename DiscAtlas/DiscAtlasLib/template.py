@@ -12,12 +12,12 @@ import numpy as np
 from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Geometry, Image
+from DiscRelaxometryLib.interpolation import linear_scalar
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_name, disc_value
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 
 from .atlas import Atlas, make_atlas
 from .coordinates import match
-from .interpolation import linear_scalar
 from .parametric import LITERATURE, disc_level
 from .shape import DiscShape, disc_shape, signed_distance, without_staircase
 from .transforms import DisplacementField, grid_points

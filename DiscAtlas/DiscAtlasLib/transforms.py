@@ -14,8 +14,7 @@ from scipy import ndimage
 from DiscRelaxometryLib.atomic import atomic_path
 from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Geometry
-
-from .interpolation import linear
+from DiscRelaxometryLib.interpolation import linear
 
 PointMap = Callable[[np.ndarray], np.ndarray]
 #: Grid step and margin (mm) of stored fields. 1 mm keeps the interpolation error of a smooth field below 0.05 mm.

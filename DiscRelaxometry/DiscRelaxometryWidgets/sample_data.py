@@ -29,7 +29,7 @@ def load_cohort(source=None):
     """
     import slicer
 
-    from DiscStatsLib.demo import copy_cohort
+    from DiscStudyLib.demo import copy_cohort
 
     folder = copy_cohort(Path(slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory()) / "spider-cohort")
     node = slicer.util.loadTable(str(folder / "participants.tsv"))

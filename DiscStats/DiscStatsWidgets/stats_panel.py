@@ -128,7 +128,7 @@ class StatsPanel(DiscPanel):
 
     @staticmethod
     def _checked(frame):
-        from DiscStatsLib.design import check_participants
+        from DiscStatsLib.design.design import check_participants
 
         check_participants(frame)
         return frame
@@ -144,7 +144,7 @@ class StatsPanel(DiscPanel):
         folder = self._parameterNode.mapsFolder
         if folder == self._mapsPath:
             return
-        from DiscStatsLib.cohort_maps import find_maps
+        from DiscStudyLib.after.cohort_maps import find_maps
 
         self._mapsPath, self._maps = folder, {}
         if chosen_path(folder) is not None:
@@ -189,8 +189,8 @@ class StatsPanel(DiscPanel):
 
     def _job(self, quantity):
         from DiscAtlasLib.atlas import load_atlas
-        from DiscRelaxometryLib.regions import PARTITION
-        from DiscStatsLib.cohort_maps import atlas_of
+        from DiscRelaxometryLib.measure.regions import PARTITION
+        from DiscStudyLib.after.cohort_maps import atlas_of
 
         p = self._parameterNode
         atlas = load_atlas(chosen_path(p.atlasFolder) or atlas_of(p.mapsFolder))

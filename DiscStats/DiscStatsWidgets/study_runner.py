@@ -6,7 +6,7 @@ import slicer
 from DiscRelaxometryWidgets.qt_helpers import chosen_path
 from slicer.i18n import tr as _
 
-from DiscRelaxometryLib.jobs import Job
+from DiscRelaxometryLib.jobs.jobs import Job
 
 
 class StudyRunner:
@@ -74,7 +74,7 @@ class StudyRunner:
         if p.studyFormula:
             arguments.update(formula=p.formula, contrast=p.contrast, permutations=p.permutations, seed=p.seed,
                              errors=p.errors.value, standard_errors=p.standardErrors.value)
-        self.panel.runJob(Job("DiscStatsLib.runner:run_study", arguments, _("Running the study")), self.show)
+        self.panel.runJob(Job("DiscStudyLib.engine.runner:run_study", arguments, _("Running the study")), self.show)
 
     def log(self, text):
         """Add a line to the log, once."""

@@ -6,10 +6,10 @@ In Slicer's console the same call works with processes=1; Slicer stays responsiv
 
 import sys
 
-from DiscStatsLib.runner import run_study
-from DiscStatsLib.study import Study
-from DiscStatsLib.study_settings import make_settings
-from DiscStatsLib.study_validate import validate
+from DiscStudyLib.engine.runner import run_study
+from DiscStudyLib.folder.settings import make_settings
+from DiscStudyLib.folder.study import Study
+from DiscStudyLib.folder.validate import validate
 
 
 def show(fraction, text):

@@ -8,7 +8,7 @@ The workers need the same Python packages and must see the study folder under th
 
 import sys
 
-from DiscStatsLib.runner import run_study
+from DiscStudyLib.engine.runner import run_study
 
 
 def on_scheduler(path, formula, address, **settings):

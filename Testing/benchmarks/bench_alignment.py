@@ -19,12 +19,12 @@ import numpy as np
 import SimpleITK as sitk
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT / "DiscRelaxometry"), str(ROOT / "Testing"), str(ROOT / "Testing" / "unit")]
+sys.path[:0] = [str(ROOT / "DiscRelaxometry"), str(ROOT / "Testing"), str(ROOT / "Testing")]
 
-import test_align  # noqa: E402
+from unit.echo import test_align  # noqa: E402
 
-from DiscRelaxometryLib import align  # noqa: E402
-from DiscRelaxometryLib.echo import read_echo_series  # noqa: E402
+from DiscRelaxometryLib.echo import align  # noqa: E402
+from DiscRelaxometryLib.echo.read import read_echo_series  # noqa: E402
 from DiscRelaxometryLib.image import Image  # noqa: E402
 
 

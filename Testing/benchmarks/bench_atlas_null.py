@@ -28,9 +28,9 @@ from DiscAtlasLib.warping import sample  # noqa: E402
 from DiscRelaxometryLib.errors import RegistrationError  # noqa: E402
 from DiscRelaxometryLib.image import Image, read_image  # noqa: E402
 from DiscRelaxometryLib.labels import disc_value  # noqa: E402
-from DiscStatsLib.glm import fit, partition  # noqa: E402
-from DiscStatsLib.permutation import fwe_p, make_stratum, max_statistics  # noqa: E402
-from DiscStatsLib.permutation_schemes import make_scheme  # noqa: E402
+from DiscStatsLib.permutation.glm import fit, partition  # noqa: E402
+from DiscStatsLib.permutation.max_statistic import fwe_p, make_stratum, max_statistics  # noqa: E402
+from DiscStatsLib.permutation.schemes import make_scheme  # noqa: E402
 
 COHORT = ROOT / "DiscStats" / "Resources" / "SampleData" / "spider-cohort" / "derivatives" / "reference"
 #: SD (mm) of the noise's smoothing, and (voxels) of the margin kept around a disc.

@@ -8,20 +8,16 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from support.cohort_phantom import anatomy, make_spine_study
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "study"))
-
-from cohort_phantom import anatomy, make_spine_study
-
-from DiscRelaxometryLib.echo import EchoSeries
+from DiscRelaxometryLib.echo.read import EchoSeries
 from DiscRelaxometryLib.image import Geometry, Image, read_image
-from DiscRelaxometryLib.jobs import ChildProcess, Job
+from DiscRelaxometryLib.jobs.jobs import ChildProcess, Job
 from DiscRelaxometryLib.resources import resource_path
 
 POLL = 0.1
@@ -36,16 +32,17 @@ def jobs(folder: Path) -> dict[str, Job]:
     noise = np.random.default_rng(0).normal(500, 20, (4, *grid.shape)).astype(np.float32)
     study = make_spine_study(folder / "study", (1, 2, 4, 5, 3), series=False)
     return {
-        "segment discs": Job("DiscRelaxometryLib.pipeline:segment_image",
+        "segment discs": Job("DiscRelaxometryLib.jobs.pipeline:segment_image",
                              {"image": image, "engine": "onnx", "device": None}),
-        "compute maps (alignment on)": Job("DiscRelaxometryLib.pipeline:map_series", {
+        "compute maps (alignment on)": Job("DiscRelaxometryLib.jobs.pipeline:map_series", {
             "series": EchoSeries(noise, times, "T2", grid), "align": "on", "mask": None, "model": "mono2",
             "estimator": "nlls", "bounds": (1.0, 1000.0)}),
         "register people": Job("DiscAtlasLib.cohort:register_cohort", {"people": {"a": labels, "b": labels}}),
         "build a template": Job("DiscAtlasLib.cohort:register_cohort", {"people": {"a": labels, "b": labels},
                                                                       "template": "build"}),
-        "whole study, 1 process": Job("DiscStatsLib.runner:run_study", {"path": str(study), "formula": "pfirrmann"}),
-        "whole study, 2 processes": Job("DiscStatsLib.runner:run_study", {
+        "whole study, 1 process": Job("DiscStudyLib.engine.runner:run_study", {
+            "path": str(study), "formula": "pfirrmann"}),
+        "whole study, 2 processes": Job("DiscStudyLib.engine.runner:run_study", {
             "path": str(study), "formula": "pfirrmann", "processes": 2}),
     }
 

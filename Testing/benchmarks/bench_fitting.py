@@ -49,7 +49,7 @@ def timed(function):
 
 
 def ours(times, y, **options):
-    from DiscRelaxometryLib.fitting import fit_arrays
+    from DiscRelaxometryLib.fit.maps import fit_arrays
 
     return timed(lambda: fit_arrays(y, times, **options).value)
 
@@ -173,7 +173,7 @@ def other_estimators():
 
 
 def accuracy():
-    from DiscRelaxometryLib.precision import cramer_rao_sd
+    from DiscRelaxometryLib.fit.precision import cramer_rao_sd
 
     rows = []
     protocols = {"T1rho 0/10/40/80": TIMES[4], "T1rho 8 times": TIMES[8], "T2 0/13.7/27.3/54.7": [0, 13.7, 27.3, 54.7],

@@ -18,9 +18,9 @@ from scipy import ndimage
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "DiscRelaxometry"))
 
+from DiscRelaxometryLib.discs.levels import label_instances  # noqa: E402
 from DiscRelaxometryLib.errors import DiscRelaxometryError  # noqa: E402
 from DiscRelaxometryLib.image import Geometry, Image, read_image  # noqa: E402
-from DiscRelaxometryLib.levels import label_instances  # noqa: E402
 
 PLANE = np.ones((3, 3, 1), bool)
 

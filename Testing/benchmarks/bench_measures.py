@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT / "DiscRelaxometry"), str(ROOT / "Testing" / "unit")]
+sys.path[:0] = [str(ROOT / "DiscRelaxometry"), str(ROOT / "Testing")]
 
-from disc_phantoms import GRIDS, cuboid, grid_around, tilted_axes  # noqa: E402
+from support.disc_phantoms import GRIDS, cuboid, grid_around, tilted_axes  # noqa: E402
 
-from DiscRelaxometryLib.frames import disc_frame  # noqa: E402
 from DiscRelaxometryLib.image import Geometry, Image, read_image  # noqa: E402
-from DiscRelaxometryLib.measures import measure_discs, measure_regions  # noqa: E402
+from DiscRelaxometryLib.measure.axes import disc_frame  # noqa: E402
+from DiscRelaxometryLib.measure.measures import measure_discs, measure_regions  # noqa: E402
 
 HEIGHTS = ("height_anterior", "height_middle", "height_posterior")
 

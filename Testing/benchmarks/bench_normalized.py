@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "DiscRelaxometry"))
 
 from DiscRelaxometryLib.image import Image, read_image  # noqa: E402
-from DiscRelaxometryLib.normalize import csf_reference, normalized_t2w  # noqa: E402
+from DiscRelaxometryLib.measure.normalize import csf_reference, normalized_t2w  # noqa: E402
 from DiscRelaxometryLib.resources import resource_path  # noqa: E402
 
 PLANE = np.ones((3, 3, 1), bool)
@@ -82,7 +82,7 @@ def disturbed(reference: Image) -> dict[str, Image]:
 
 def automatic(image: Image) -> dict[str, Image]:
     """Return the network's labels."""
-    from DiscRelaxometryLib.segment import segment
+    from DiscRelaxometryLib.discs.segment import segment
 
     return {"network, people not trained on": segment(image).labels}
 

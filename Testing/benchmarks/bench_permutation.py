@@ -35,9 +35,9 @@ def make_data(path: Path, n: int = 31, voxels: int = 60000, seed: int = 0) -> No
 
 def run_ours(data, permutations):
     """Time our GLM and permutation."""
-    from DiscStatsLib.glm import fit, partition
-    from DiscStatsLib.permutation import fwe_p, make_stratum, max_statistics
-    from DiscStatsLib.permutation_schemes import make_scheme
+    from DiscStatsLib.permutation.glm import fit, partition
+    from DiscStatsLib.permutation.max_statistic import fwe_p, make_stratum, max_statistics
+    from DiscStatsLib.permutation.schemes import make_scheme
     y, design = data["y"], data["design"]
     start = clock()
     part = partition(design, [[0, 1, 0, 0]])
@@ -175,7 +175,7 @@ def main() -> None:
     print(f"\nmax T against a refit of each of 40 permutations: relative {error:.1e}")
     print(f"t against nilearn: relative {np.abs(ours['t'] / results['nilearn']['t'] - 1).max():.1e}")
     sys.path[:0] = [str(ROOT / m) for m in ("DiscStats", "DiscRelaxometry")]
-    from DiscStatsLib.permutation import fwe_p
+    from DiscStatsLib.permutation.max_statistic import fwe_p
     peer = results["nilearn"]
     error = np.abs(fwe_p(np.abs(peer["t"]), peer["null"].ravel()) - peer["p"]).max()
     print(f"our p formula on nilearn's null maxima against nilearn's p: {error:.1e}")

@@ -5,7 +5,7 @@ Run it with a Python that has picsl-greedy and itk-elastix besides numpy, scipy 
     python Testing/benchmarks/bench_phantom.py --phantoms 5 --elastix 1
 
 Disc coordinates see the labels only (disc and canal); the peers see the T2-weighted images, with the whole contrast.
-CPU seconds are of this process; one thread each. The phantom is described in ``Testing/atlas_phantom.py``.
+CPU seconds are of this process; one thread each. The phantom is described in ``Testing/support/atlas_phantom.py``.
 """
 
 import argparse
@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
-from atlas_phantom import GRID, L45, make_phantom  # noqa: E402
+from support.atlas_phantom import GRID, L45, make_phantom  # noqa: E402
 
 from DiscAtlasLib.coordinates import match  # noqa: E402
 from DiscAtlasLib.shape import disc_shape  # noqa: E402

@@ -18,8 +18,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
 
+from DiscRelaxometryLib.discs.segment import segment  # noqa: E402
 from DiscRelaxometryLib.image import read_image  # noqa: E402
-from DiscRelaxometryLib.segment import segment  # noqa: E402
 from Training.dataset import read_folds  # noqa: E402
 from Training.evaluate import fold_model, is_disc  # noqa: E402
 from Training.metrics import dice, surface_distance  # noqa: E402

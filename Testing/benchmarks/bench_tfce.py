@@ -33,11 +33,11 @@ def make_data(path: Path, n: int = 31, seed: int = 0) -> int:
 
 def run_ours(data, permutations):
     """Time our permutation TFCE."""
-    from DiscStatsLib.glm import fit, partition
-    from DiscStatsLib.permutation import make_stratum
-    from DiscStatsLib.permutation_clusters import MapLayout, map_null
-    from DiscStatsLib.permutation_schemes import make_scheme
-    from DiscStatsLib.tfce import TfceSettings, neighbors_of, tfce
+    from DiscStatsLib.permutation.cluster_null import MapLayout, map_null
+    from DiscStatsLib.permutation.glm import fit, partition
+    from DiscStatsLib.permutation.max_statistic import make_stratum
+    from DiscStatsLib.permutation.schemes import make_scheme
+    from DiscStatsLib.permutation.tfce import TfceSettings, neighbors_of, tfce
     y, design = data["y"], data["design"]
     # Compiled code is kept on disk; the first use after an installation takes some seconds more.
     tfce(np.ones(8), neighbors_of(np.ones((2, 2, 2), int)))

@@ -29,15 +29,15 @@ from DiscAtlasLib.atlas import load_atlas  # noqa: E402
 from DiscAtlasLib.registration import register_person  # noqa: E402
 from DiscAtlasLib.warping import warp_to_atlas  # noqa: E402
 from DiscRelaxometryLib.errors import RegistrationError  # noqa: E402
-from DiscRelaxometryLib.fitting import fit_arrays  # noqa: E402
+from DiscRelaxometryLib.fit.maps import fit_arrays  # noqa: E402
 from DiscRelaxometryLib.image import Image, resample  # noqa: E402
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value  # noqa: E402
-from DiscRelaxometryLib.measures import measure_regions  # noqa: E402
-from DiscRelaxometryLib.regions import PARTITION  # noqa: E402
-from DiscStatsLib.analysis import analyze  # noqa: E402
-from DiscStatsLib.virtual import PlantedEffect, draw_people, embedded_people, scan_person  # noqa: E402
-from DiscStatsLib.virtual_maps import atlas_coordinates, simulate_maps  # noqa: E402
-from DiscStatsLib.virtual_signal import ECHO_MS, SITES, SPIN_LOCK_MS  # noqa: E402
+from DiscRelaxometryLib.measure.measures import measure_regions  # noqa: E402
+from DiscRelaxometryLib.measure.regions import PARTITION  # noqa: E402
+from DiscStatsLib.analysis.analyze import analyze  # noqa: E402
+from DiscStudyLib.virtual.maps import atlas_coordinates, simulate_maps  # noqa: E402
+from DiscStudyLib.virtual.signal import ECHO_MS, SITES, SPIN_LOCK_MS  # noqa: E402
+from DiscStudyLib.virtual.study import PlantedEffect, draw_people, embedded_people, scan_person  # noqa: E402
 
 LEVEL = "L4-L5"
 #: Corrections for many voxels, and their names in the tables.
@@ -105,7 +105,7 @@ def region_rows(person, labels, maps, truth):
 
 
 def auto_rows(person, scanner, maps, reference):
-    from DiscRelaxometryLib.segment import segment
+    from DiscRelaxometryLib.discs.segment import segment
 
     t2w = scanner.t2w()
     found = segment(t2w).labels

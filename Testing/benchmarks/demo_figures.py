@@ -23,10 +23,10 @@ sys.path[:0] = [str(ROOT / name) for name in ("DiscRelaxometry", "DiscAtlas", "D
 
 from DiscRelaxometryLib.image import read_image  # noqa: E402
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value  # noqa: E402
-from DiscStatsLib.agreement import bland_altman, icc  # noqa: E402
-from DiscStatsLib.demo import FORMULA  # noqa: E402
-from DiscStatsLib.study import Study  # noqa: E402
-from DiscStatsLib.study_training import trained_on  # noqa: E402
+from DiscStatsLib.tables.agreement import bland_altman, icc  # noqa: E402
+from DiscStudyLib.demo import FORMULA  # noqa: E402
+from DiscStudyLib.folder.study import Study  # noqa: E402
+from DiscStudyLib.folder.training import trained_on  # noqa: E402
 
 STEP = "analysis-pfirrmann"
 

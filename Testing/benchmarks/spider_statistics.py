@@ -26,7 +26,7 @@ def atlas_maps(people: list[str], atlas, folder: Path):
     from DiscAtlasLib.registration import register_person
     from DiscAtlasLib.warping import warp_to_atlas
     from DiscRelaxometryLib.image import Image, read_image, write_image
-    from DiscRelaxometryLib.normalize import normalized_t2w
+    from DiscRelaxometryLib.measure.normalize import normalized_t2w
     maps = []
     for person in people:
         path = folder / f"{person}_nT2w.nii.gz"
@@ -77,7 +77,7 @@ def main() -> None:
     slicer = start_headless()
     from DiscAtlasLib.atlas import load_atlas
     from DiscRelaxometryLib import mrml as base
-    from DiscRelaxometryLib.regions import PARTITION
+    from DiscRelaxometryLib.measure.regions import PARTITION
     from DiscStats import DiscStatsLogic
     options.folder.mkdir(parents=True, exist_ok=True)
     logic, atlas = DiscStatsLogic(), load_atlas()

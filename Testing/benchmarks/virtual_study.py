@@ -28,9 +28,9 @@ from bench_study import Tree  # noqa: E402
 
 from DiscRelaxometryLib.image import read_image  # noqa: E402
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value  # noqa: E402
-from DiscStatsLib.agreement import bland_altman  # noqa: E402
-from DiscStatsLib.figures import COLORS, new_figure, save_figure  # noqa: E402
-from DiscStatsLib.steps_group import read_rows  # noqa: E402
+from DiscStatsLib.tables.agreement import bland_altman  # noqa: E402
+from DiscStudyLib.report.figures import COLORS, new_figure, save_figure  # noqa: E402
+from DiscStudyLib.steps.group import read_rows  # noqa: E402
 
 KINDS = ("T1rho", "T2")
 GRADE = "pfirrmann + age + C(sex)"
@@ -49,7 +49,7 @@ def cli(*arguments) -> Tree:
     """Run a verb of ``disc-relaxometry`` in a program of its own; stop where it fails."""
     words = ["disc-relaxometry", *map(str, arguments)]
     code = (f"import sys; sys.path[:0] = {sys.path[:3]!r}; sys.argv = {words!r}; "
-            "from DiscStatsLib.cli import main; main()")
+            "from DiscStudyLib.cli.main import main; main()")
     tree = Tree([sys.executable, "-c", code])
     if tree.process.returncode:
         sys.exit(f"{arguments[0]} failed:\n{tree.output}\n{tree.error}")

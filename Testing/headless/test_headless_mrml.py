@@ -5,7 +5,7 @@ import pytest
 
 from DiscRelaxometryLib import labels as structures
 from DiscRelaxometryLib import mrml
-from DiscRelaxometryLib.echo import EchoSeries
+from DiscRelaxometryLib.echo.read import EchoSeries
 from DiscRelaxometryLib.errors import DiscRelaxometryError, EchoSeriesError, GeometryError, SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image, read_image
 from DiscRelaxometryLib.tables import Column, Table

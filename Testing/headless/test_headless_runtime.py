@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from DiscRelaxometryLib.headless import MODULE_LOGICS, start_headless
+from DiscRelaxometryLib.headless import start_headless
+from DiscRelaxometryLib.headless.runtime import MODULE_LOGICS
 
 
 def oblique(left_handed: bool) -> np.ndarray:

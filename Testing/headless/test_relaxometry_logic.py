@@ -10,7 +10,7 @@ start_headless()
 import DiscRelaxometry as module  # noqa: E402
 from DiscRelaxometry import DiscRelaxometryLogic  # noqa: E402
 from DiscRelaxometryLib import mrml  # noqa: E402
-from DiscRelaxometryLib.echo import EchoSeries  # noqa: E402
+from DiscRelaxometryLib.echo.read import EchoSeries  # noqa: E402
 from DiscRelaxometryLib.errors import Cancelled, DiscRelaxometryError, EchoSeriesError  # noqa: E402
 from DiscRelaxometryLib.image import Geometry, Image  # noqa: E402
 
@@ -119,7 +119,7 @@ def test_cancel_leaves_the_scene_as_it_was(slicer):
 
 
 def test_load_echo_series_from_files(slicer, tmp_path):
-    from DiscRelaxometryLib.echo import write_echo_series
+    from DiscRelaxometryLib.echo.read import write_echo_series
 
     _, series, _ = phantom()
     written = write_echo_series(series, tmp_path / "sub-01_T1rho.nii.gz")

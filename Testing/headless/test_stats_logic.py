@@ -14,7 +14,7 @@ import DiscStats as module  # noqa: E402
 from DiscRelaxometryLib import mrml as base  # noqa: E402
 from DiscRelaxometryLib.errors import Cancelled, DesignError  # noqa: E402
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image  # noqa: E402
-from DiscRelaxometryLib.jobs import Job  # noqa: E402
+from DiscRelaxometryLib.jobs.jobs import Job  # noqa: E402
 from DiscStats import DiscStatsLogic  # noqa: E402
 
 GEOMETRY = Geometry((10, 8, 3), (1, 1.5, 2), (5, -7, 20), (0, 1, 0, -1, 0, 0, 0, 0, 1))

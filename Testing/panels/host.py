@@ -16,8 +16,9 @@ from pathlib import Path
 
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
-from DiscRelaxometryLib import headless_parameters
-from DiscRelaxometryLib.headless import register_scripted_module, start_headless
+from DiscRelaxometryLib.headless import parameters as headless_parameters
+from DiscRelaxometryLib.headless import start_headless
+from DiscRelaxometryLib.headless.runtime import register_scripted_module
 from panels import host_widgets
 from panels.host_binding import bind, unbind
 
@@ -163,7 +164,7 @@ def close_panel(panel) -> None:
 
 def panel_session(widget):
     """Yield an open panel for a fixture; then close it, and see that no child process is left."""
-    from DiscRelaxometryLib import jobs
+    from DiscRelaxometryLib.jobs import jobs
 
     opened = open_panel(widget)
     yield opened

@@ -7,8 +7,9 @@ import logging
 import numpy as np
 import pytest
 
-from DiscRelaxometryLib import jobs, mrml
+from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.image import Geometry, Image
+from DiscRelaxometryLib.jobs import jobs
 from panels.host import click, close_panel, open_panel, process, wait_until
 
 LEVEL = "L4-L5"
@@ -135,7 +136,7 @@ def test_overlay_draws_outlines_and_checkerboard_both_in_turn(panel, slicer):
 
 
 def test_a_map_is_written_where_statistics_find_it(panel, slicer, tmp_path):
-    from DiscStatsLib.cohort_maps import find_maps
+    from DiscStudyLib.after.cohort_maps import find_maps
 
     people(panel, (1.0,))
     labels = disc(1.0)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from DiscRelaxometryLib import jobs
+from DiscRelaxometryLib.jobs import jobs
 from panels.host import close_panel, open_panel, process, wait_until
 
 MODULES = ("DiscRelaxometry", "DiscAtlas", "DiscStats")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from DiscRelaxometryLib import mrml
-from DiscRelaxometryLib.echo import EchoSeries
+from DiscRelaxometryLib.echo.read import EchoSeries
 from DiscRelaxometryLib.image import Geometry, Image, read_image
 from DiscRelaxometryLib.resources import resource_path
 from panels.host import click, panel_session, process, wait_until

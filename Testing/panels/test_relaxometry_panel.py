@@ -9,9 +9,10 @@ import pytest
 from PySide6 import QtCore, QtWidgets
 from support import ROOT
 
-from DiscRelaxometryLib import jobs, mrml
-from DiscRelaxometryLib.echo import EchoSeries, write_echo_series
+from DiscRelaxometryLib import mrml
+from DiscRelaxometryLib.echo.read import EchoSeries, write_echo_series
 from DiscRelaxometryLib.image import Geometry, Image
+from DiscRelaxometryLib.jobs import jobs
 from panels.host import click, close_panel, open_panel, panel_session, process, screenshot, wait_until
 
 TIMES = np.array([1.0, 20.0, 40.0, 80.0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from support import ROOT
 
 from panels.host import click, panel_session, process, wait_until
 
-sys.path.insert(0, str(ROOT / "Testing" / "study"))
 for library in ("pandas", "jinja2", "matplotlib", "patsy"):
     pytest.importorskip(library)
 
@@ -26,7 +24,7 @@ def panel(slicer):
 
 @pytest.fixture
 def study(tmp_path):
-    from cohort_phantom import make_spine_study
+    from support.cohort_phantom import make_spine_study
 
     return make_spine_study(tmp_path / "study", (1, 2, 4, 5, 3), series=False)
 

@@ -93,7 +93,7 @@ def test_the_documentation_builds_without_warnings(tmp_path):
     assert not [line for line in done.stderr.splitlines() if "WARNING" in line], done.stderr
     logic = (tmp_path / "_api" / "DiscRelaxometry.html").read_text(encoding="utf-8")
     assert "segmentDiscs" in logic and "Sagittal T2- or T1-weighted volume" in logic
-    assert (tmp_path / "_api" / "DiscStatsLib.tfce.html").exists()
+    assert (tmp_path / "_api" / "DiscStatsLib.permutation.tfce.html").exists()
 
 
 @pytest.mark.slow

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 from support import ROOT, shared_data
-
-from structure.update_cmake_lists import MODULES, cmake_list
+from tools.update_cmake_lists import MODULES, cmake_list
 
 CMAKE = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
 LIBS = [f"{m}/{m}Lib" for m in MODULES]

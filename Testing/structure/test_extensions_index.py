@@ -13,9 +13,9 @@ import subprocess
 
 import pytest
 from support import ROOT
+from tools.update_cmake_lists import MODULES
 
 from structure.test_extension import tracked
-from structure.update_cmake_lists import MODULES
 
 CMAKE = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -156,7 +156,7 @@ def test_packages_come_by_the_users_click_alone():
     for path in module_files():
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"pip_install\(|-m\W+pip\b", text), path
-        if "pip_ensure(" in text and path.name != "headless_scripted.py":
+        if "pip_ensure(" in text and path.name != "scripted.py":
             assert path.name == "panel.py", f"{path.name}: packages are installed in one place, after a question"
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
+from support.cohort_phantom import NUCLEUS_T1RHO, anatomy, make_spine_study
 
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.image import Image, read_image, write_image
 from DiscRelaxometryLib.resources import resource_path
-
-sys.path.insert(0, str(Path(__file__).parent))
-from cohort_phantom import NUCLEUS_T1RHO, anatomy, make_spine_study
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,7 +58,7 @@ def test_maps_of_a_folder(tmp_path, capsys):
 
 
 def read_image_of_series(path) -> Image:
-    from DiscRelaxometryLib.echo import read_echo_series
+    from DiscRelaxometryLib.echo.read import read_echo_series
 
     return read_echo_series(path).echo(0)
 

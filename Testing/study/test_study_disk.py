@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from study.test_study_run import results, run
+from support.study_phantom import PIPELINE, make_study
 
 from DiscRelaxometryLib.errors import StudyError
-from DiscStatsLib.runner import run_study
-from DiscStatsLib.study import Study
-from DiscStatsLib.study_validate import validate
-
-sys.path.insert(0, str(Path(__file__).parent))
-from study_phantom import PIPELINE, make_study
-from test_study_run import results, run
+from DiscStudyLib.engine.runner import run_study
+from DiscStudyLib.folder.study import Study
+from DiscStudyLib.folder.validate import validate
 
 
 @pytest.fixture

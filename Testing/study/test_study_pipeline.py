@@ -5,22 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from support.cohort_phantom import NUCLEUS_T1RHO, make_spine_study
 
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image
-from DiscStatsLib.report import SIMULATED
-from DiscStatsLib.runner import report_only, run_study
-from DiscStatsLib.steps_group import read_rows
-from DiscStatsLib.study_export import export_files, export_people
-from DiscStatsLib.study_tables import compare_tables, mixed_model
-
-sys.path.insert(0, str(Path(__file__).parent))
-from cohort_phantom import NUCLEUS_T1RHO, make_spine_study
+from DiscStudyLib.after.export import export_files, export_people
+from DiscStudyLib.after.tables import compare_tables, mixed_model
+from DiscStudyLib.engine.runner import report_only, run_study
+from DiscStudyLib.report.page import SIMULATED
+from DiscStudyLib.steps.group import read_rows
 
 for library in ("jinja2", "matplotlib", "pandas", "patsy"):
     pytest.importorskip(library)

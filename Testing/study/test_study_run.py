@@ -17,14 +17,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from support.study_phantom import PIPELINE, make_study
 
 from DiscRelaxometryLib.errors import Cancelled, StudyError
 from DiscRelaxometryLib.image import read_image, write_image
-from DiscStatsLib.runner import run_study
-from DiscStatsLib.study_status import status_table
-
-sys.path.insert(0, str(Path(__file__).parent))
-from study_phantom import PIPELINE, make_study
+from DiscStudyLib.after.status import status_table
+from DiscStudyLib.engine.runner import run_study
 
 
 def results(study: Path) -> dict[str, str]:
@@ -168,7 +166,7 @@ def test_disk_full_is_said_and_leaves_no_half_file(study, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
     with monkeypatch.context() as patch:
-        patch.setattr("study_phantom.write_image", full)
+        patch.setattr("support.study_phantom.write_image", full)
         outcome = run(study)
     assert all("disk is full" in m for m in outcome.missing.values()) and len(outcome.missing) == 3
     assert not list((study / "derivatives").rglob("*.nii.gz*"))
@@ -214,7 +212,7 @@ def test_no_worker_starts_where_nothing_is_due(study, monkeypatch):
     def connect(**cluster):
         raise AssertionError("a cluster was started")
 
-    monkeypatch.setattr("DiscStatsLib.cluster_dask.connect", connect)
+    monkeypatch.setattr("DiscStudyLib.engine.cluster_dask.connect", connect)
     assert set(states(run(study, processes=4, dry_run=True)).values()) == {"pending"}
     with pytest.raises(AssertionError, match="was started"):
         run(study, processes=4)
@@ -231,7 +229,7 @@ def test_no_worker_starts_where_nothing_is_due(study, monkeypatch):
 
 def test_no_more_workers_than_cores(monkeypatch):
     pytest.importorskip("distributed")
-    from DiscStatsLib import cluster_dask
+    from DiscStudyLib.engine import cluster_dask
 
     monkeypatch.setattr(cluster_dask, "cores", lambda: 3)
     assert [cluster_dask.workers_that_fit(n, 0.001) for n in (0, 2, 8)] == [1, 2, 3]
@@ -241,7 +239,7 @@ def test_no_more_workers_than_cores(monkeypatch):
     (4, 2, [1, 1, 1, 1]), (5, 2, [1, 1, 1, 1, 4]), (6, 4, [1, 1, 1, 1, 2, 2]), (2, 4, [2, 2]), (7, 4, [1] * 7)])
 def test_the_last_people_share_the_cores(monkeypatch, people, workers, expected):
     pytest.importorskip("distributed")
-    from DiscStatsLib import cluster_dask
+    from DiscStudyLib.engine import cluster_dask
 
     monkeypatch.setattr(cluster_dask, "cores", lambda: 4)
     assert cluster_dask.threads_of_people(people, workers) == expected
@@ -251,7 +249,7 @@ def test_the_last_people_share_the_cores(monkeypatch, people, workers, expected)
 def test_side_by_side_the_largest_person_comes_first(study, monkeypatch, given, expected):
     """Fewer people than workers at the end get more threads, unless the user said how many."""
     pytest.importorskip("distributed")
-    from DiscStatsLib import cluster_dask
+    from DiscStudyLib.engine import cluster_dask
 
     image = read_image(study / "sub-03/anat/sub-03_T2w.nii.gz")
     noise = image.like(np.random.default_rng(0).normal(size=image.array.shape).astype("float32"))
@@ -279,7 +277,7 @@ def test_side_by_side_the_largest_person_comes_first(study, monkeypatch, given, 
 
 def test_identical_on_one_and_four_processes_and_a_cluster(study, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("DiscStatsLib.cluster_dask.cores", lambda: 4)
+    monkeypatch.setattr("DiscStudyLib.engine.cluster_dask.cores", lambda: 4)
     run(study)
     expected = results(study)
     shutil.rmtree(study / "derivatives")
@@ -324,7 +322,7 @@ class cluster:
 
 def test_unreachable_scheduler_is_one_sentence(study, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("DiscStatsLib.cluster_dask._START_SECONDS", 1)
+    monkeypatch.setattr("DiscStudyLib.engine.cluster_dask._START_SECONDS", 1)
     with pytest.raises(StudyError, match="does not answer"):
         run(study, scheduler="tcp://127.0.0.1:9")
 
@@ -332,7 +330,7 @@ def test_unreachable_scheduler_is_one_sentence(study, monkeypatch):
 def kill_and_resume(study: Path, delay: float) -> bool:
     """Run in a process of its own, kill it (SIGKILL) after `delay` s; return whether it was still running."""
     code = (f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r}\n"
-            "from DiscStatsLib.runner import run_study\nfrom pathlib import Path\n"
+            "from DiscStudyLib.engine.runner import run_study\nfrom pathlib import Path\n"
             f"print('go', flush=True); run_study(Path({str(study)!r}), pipeline={PIPELINE!r})")
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE,
                                env={**os.environ, "PHANTOM_PAUSE": "0.05"})
@@ -370,7 +368,7 @@ def test_workers_of_a_killed_run_end_before_the_next_begins(tmp_path):
     run(make_study(tmp_path / "whole"))
     study, count = make_study(tmp_path / "killed"), tmp_path / "count"
     code = (f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r}\n"
-            "from DiscStatsLib.runner import run_study\nfrom pathlib import Path\n"
+            "from DiscStudyLib.engine.runner import run_study\nfrom pathlib import Path\n"
             f"run_study(Path({str(study)!r}), pipeline={PIPELINE!r}, processes=2)")
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                env={**os.environ, "PHANTOM_PAUSE": "1", "PHANTOM_COUNT": str(count)})

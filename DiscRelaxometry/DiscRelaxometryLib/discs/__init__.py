@@ -1,0 +1,1 @@
+"""Discs of an anatomical volume: segmented by a network, named, with confidence and flags."""

@@ -1,0 +1,158 @@
+"""How sure the network is: calibrated probabilities, a score for each disc, and the flag that asks for a look.
+
+The score of a disc is the Dice coefficient that its own calibrated probabilities lead one to expect. If each voxel
+is disc with probability p, independently, and a mask M was cut from these probabilities, the expected overlap is
+about ``2 sum_M(p) / (sum(p) + |M|)``; see Docs/method/segmentation-network.md for its derivation and its limits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage, optimize
+
+from ..image import Image
+from ..labels import DISCS, disc_name
+from ..tables import Column, Table
+from .inference import Prediction, softmax
+
+#: Probability within this distance (mm) of a disc, and nearer to it than to any other, counts for that disc.
+REACH = 6.0
+_DISC_VALUES = {s.value for s in DISCS}
+
+
+@dataclass(frozen=True)
+class DiscQuality:
+    """How sure the network is of one disc.
+
+    Attributes
+    ----------
+    value : int
+        Label value of the disc.
+    confidence : float
+        Mean calibrated probability of the label over the disc's voxels.
+    entropy : float
+        Mean entropy over the disc's voxels; 0 certain, 1 every class alike.
+    expected_dice : float
+        Dice coefficient expected from the calibrated probabilities.
+    disagreement : float
+        Mean difference of the disc probability between the volume and its mirror image, over the disc's voxels.
+    review : bool
+        True if a person should look at this disc before its numbers are used.
+    """
+
+    value: int
+    confidence: float
+    entropy: float
+    expected_dice: float
+    disagreement: float
+    review: bool
+
+    @property
+    def name(self) -> str:
+        """Level name, such as ``L4-L5``."""
+        return disc_name(self.value) if self.value in _DISC_VALUES else "Disc (no level)"
+
+
+def expected_dice(probability: np.ndarray, mask: np.ndarray) -> float:
+    """Return ``2 sum_M(p) / (sum(p) + |M|)``; NaN for an empty mask."""
+    size = np.count_nonzero(mask)
+    if not size:
+        return float("nan")
+    probability = np.asarray(probability, float)
+    return float(2 * probability[mask].sum() / (probability.sum() + size))
+
+
+def disc_quality(labels: Image, prediction: Prediction, threshold: float) -> list[DiscQuality]:
+    """Return the quality of each disc of a labelled volume, caudal first.
+
+    Parameters
+    ----------
+    labels : Image
+        Label values of ``labels.py``.
+    prediction : Prediction
+        On the same grid.
+    threshold : float
+        Discs with a lower expected Dice are flagged for review.
+    """
+    spacing = labels.geometry.spacing[::-1]
+    margin = [int(np.ceil(REACH / mm)) for mm in spacing]
+    array = labels.array
+    is_disc = np.isin(array, list(_DISC_VALUES))
+    result = []
+    for value in sorted(int(v) for v in np.unique(array[is_disc])):
+        where = np.nonzero(array == value)
+        box = tuple(slice(max(0, w.min() - m), w.max() + m + 1) for w, m in zip(where, margin))
+        mask, others = array[box] == value, is_disc[box] & (array[box] != value)
+        distance = ndimage.distance_transform_edt(~mask, sampling=spacing)
+        own = distance <= REACH
+        if others.any():
+            own &= distance <= ndimage.distance_transform_edt(~others, sampling=spacing)
+        score = expected_dice(np.where(own, prediction.disc[box], 0), mask)
+        result.append(DiscQuality(value, float(prediction.confidence[box][mask].mean()),
+                                  float(prediction.entropy[box][mask].mean(dtype=float)), score,
+                                  float(prediction.disagreement[box][mask].mean(dtype=float)),
+                                  bool(score < threshold)))
+    return result
+
+
+def quality_table(quality: list[DiscQuality]) -> Table:
+    """Return one row a disc."""
+    columns = [Column("disc", "", "Level of the disc"),
+               Column("confidence", "1", "Mean calibrated probability of the label over the disc"),
+               Column("entropy", "1", "Mean entropy of the class probabilities, 1 is the maximum"),
+               Column("expected_dice", "1", "Dice coefficient expected from the calibrated probabilities"),
+               Column("disagreement", "1", "Mean difference of disc probability to the mirrored volume"),
+               Column("review", "", "Whether a person should look at this disc before its numbers are used")]
+    rows = [{"disc": q.name, "confidence": q.confidence, "entropy": q.entropy, "expected_dice": q.expected_dice,
+             "disagreement": q.disagreement, "review": q.review} for q in quality]
+    return Table("Segmentation confidence", columns, rows)
+
+
+def fit_temperature(logits: np.ndarray, classes: np.ndarray) -> float:
+    """Return the temperature that minimizes the negative log likelihood (Guo et al., ICML 2017).
+
+    Parameters
+    ----------
+    logits : ndarray (passes, n, classes)
+        Probabilities are averaged over passes (test-time augmentation).
+    classes : ndarray of int (n,)
+        True class of each sample.
+    """
+    index = np.arange(len(classes))
+
+    def loss(log_temperature: float) -> float:
+        probability = softmax(np.array(logits, float), np.exp(log_temperature), axis=-1).mean(0)
+        return float(-np.log(np.maximum(probability[index, classes], 1e-12)).mean())
+
+    return float(np.exp(optimize.minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x))
+
+
+def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> tuple[float, list[dict]]:
+    """Return the expected calibration error and the reliability table, equal-width bins.
+
+    Parameters
+    ----------
+    confidence : ndarray (n,)
+        Probability of the class chosen, 0..1.
+    correct : ndarray of bool (n,)
+    bins : int
+
+    Returns
+    -------
+    error : float
+        Mean over samples of ``|accuracy - confidence|`` of their bin (Naeini et al., AAAI 2015).
+    table : list of dict
+        ``low``, ``high``, ``count``, ``confidence``, ``accuracy`` of each bin that has samples.
+    """
+    confidence, correct = np.asarray(confidence, float), np.asarray(correct, bool)
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    table = []
+    for n in range(bins):
+        inside = which == n
+        if inside.any():
+            table.append({"low": n / bins, "high": (n + 1) / bins, "count": int(inside.sum()),
+                          "confidence": float(confidence[inside].mean()), "accuracy": float(correct[inside].mean())})
+    total = max(1, len(confidence))
+    return float(sum(r["count"] * abs(r["accuracy"] - r["confidence"]) for r in table) / total), table

@@ -1,0 +1,206 @@
+"""The shipped weights, and the two ways to run them: onnxruntime (light) and torch (CPU, CUDA, MPS)."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DiscRelaxometryError, SegmentationError
+from ..resources import resource_path
+from .network import NetworkConfig, build_network
+
+MANIFEST = "Weights/lumbar-discs.json"
+ENGINES = ("auto", "onnx", "torch")
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the manifest says of the shipped weights.
+
+    Attributes
+    ----------
+    folder : Path
+        Where manifest and weight files lie.
+    manifest : dict
+        The manifest as read.
+    config : NetworkConfig
+    temperature : float
+        Logits are divided by it; chosen on people whose gradients were not used.
+    """
+
+    folder: Path
+    manifest: dict
+    config: NetworkConfig
+    temperature: float
+
+    @property
+    def name(self) -> str:
+        """Name and version, for provenance."""
+        return f"{self.manifest['name']} {self.manifest['version']}"
+
+    def file(self, kind: str) -> Path:
+        """Return the path of the ``onnx`` or ``safetensors`` file after checking its SHA-256.
+
+        Raises
+        ------
+        DiscRelaxometryError
+            If the file is missing or its content is not what was released.
+        """
+        entry = self.manifest["files"][kind]
+        path = self.folder / entry["name"]
+        if not path.is_file():
+            raise DiscRelaxometryError(f"The network's weights '{path.name}' are missing: reinstall the extension.",
+                                       anchor="weights")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            raise DiscRelaxometryError(f"The network's weights '{path.name}' are damaged or were changed (SHA-256 "
+                                       "differs from the manifest): reinstall the extension.", anchor="weights")
+        return path
+
+
+def load_model(manifest: Path | str | None = None) -> Model:
+    """Read the manifest of the shipped (or another) network.
+
+    Raises
+    ------
+    DiscRelaxometryError
+        If the manifest is missing or unreadable.
+    """
+    path = Path(manifest) if manifest else resource_path(MANIFEST)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Model(path.parent, values, NetworkConfig.of(values["architecture"]), float(values["temperature"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DiscRelaxometryError(f"The network's description '{path.name}' is missing or damaged: reinstall the "
+                                   "extension.", anchor="weights") from error
+
+
+class OnnxEngine:
+    """Runs the ONNX file with onnxruntime on the CPU."""
+
+    name = "onnx"
+    device = "cpu"
+
+    def __init__(self, model: Model, threads: int | None = None):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads:
+            options.intra_op_num_threads = threads
+        # The graph's weights are the bytes of the safetensors file beside it.
+        model.file("safetensors")
+        self.session = onnxruntime.InferenceSession(str(model.file("onnx")), options,
+                                                    providers=["CPUExecutionProvider"])
+
+    def run(self, stacks: np.ndarray) -> np.ndarray:
+        """Map stacks (n, slices, rows, columns) to logits (n, classes, rows, columns), float32."""
+        return self.session.run(None, {"stack": np.ascontiguousarray(stacks, np.float32)})[0]
+
+
+class TorchEngine:
+    """Runs the safetensors file with torch; falls back to the CPU when the accelerator's memory runs out."""
+
+    name = "torch"
+
+    def __init__(self, model: Model, device: str | None = None, threads: int | None = None):
+        import torch
+        from safetensors.torch import load_file
+
+        if threads:
+            torch.set_num_threads(threads)
+        network = build_network(model.config)
+        weights = {k: v.float() if v.is_floating_point() else v for k, v in
+                   load_file(model.file("safetensors")).items()}
+        network.load_state_dict(weights)
+        self.device = device or best_torch_device()
+        self.network = network.eval().to(self.device, memory_format=torch.channels_last)
+
+    def run(self, stacks: np.ndarray) -> np.ndarray:
+        """Map stacks (n, slices, rows, columns) to logits (n, classes, rows, columns), float32."""
+        try:
+            return self._run(stacks)
+        except RuntimeError as error:
+            if self.device == "cpu" or "out of memory" not in str(error).lower():
+                raise
+            warnings.warn(f"The memory of the graphics processor ({self.device}) ran out; the network goes on on the "
+                          "CPU, which takes longer.", RuntimeWarning, stacklevel=2)
+            self.device = "cpu"
+            self.network = self.network.to("cpu")
+            return self._run(stacks)
+
+    def _run(self, stacks: np.ndarray) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            stack = torch.from_numpy(np.ascontiguousarray(stacks, np.float32))
+            stack = stack.to(self.device, memory_format=torch.channels_last)
+            return self.network(stack).float().cpu().numpy()
+
+
+def may_accelerate() -> bool:
+    """Say whether the installed torch could use an accelerator, without importing it (2 to 3 s, 170 MB).
+
+    Builds for the CPU alone say so in ``torch/version.py``; macOS builds have no such line for MPS.
+    """
+    found = importlib.util.find_spec("torch")
+    version = Path(found.origin).with_name("version.py") if found and found.origin else None
+    if sys.platform == "darwin" or version is None or not version.exists():
+        return True
+    build = re.findall(r"^(?:cuda|hip|xpu)\b[^=]*= *(.*)$", version.read_text(encoding="utf-8"), re.MULTILINE)
+    return not build or any(value.strip() != "None" for value in build)
+
+
+def best_torch_device() -> str:
+    """Return ``cuda``, ``mps`` or ``cpu``, the first that works here."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def load_engine(model: Model, engine: str = "auto", device: str | None = None, threads: int | None = None):
+    """Return an engine with ``run(stacks) -> logits``.
+
+    Parameters
+    ----------
+    model : Model
+    engine : str
+        ``onnx``, ``torch``, or ``auto``: torch where it has an accelerator (or a device was asked for), else
+        onnxruntime, else torch on the CPU.
+    device : str, optional
+        torch device such as ``cuda:1``; ``auto`` is the best one.
+    threads : int, optional
+        CPU threads; by default the engine's own choice.
+
+    Raises
+    ------
+    SegmentationError
+        If the engine's name is unknown or no engine is installed.
+    """
+    device = None if device == "auto" else device
+    if engine not in ENGINES:
+        raise SegmentationError(f"Unknown engine '{engine}': use one of {', '.join(ENGINES)}.")
+    installed = {name for name, package in (("onnx", "onnxruntime"), ("torch", "torch"))
+                 if importlib.util.find_spec(package)}
+    if engine == "torch" and importlib.util.find_spec("safetensors") is None:
+        installed.discard("torch")
+    if engine == "auto":
+        if "torch" in installed and importlib.util.find_spec("safetensors") \
+                and ("onnx" not in installed or device or may_accelerate() and best_torch_device() != "cpu"):
+            engine = "torch"
+        else:
+            engine = "onnx"
+    if engine not in installed:
+        package = {"onnx": "onnxruntime", "torch": "torch and safetensors"}[engine]
+        raise SegmentationError(f"The engine '{engine}' needs the Python package {package}, which is not installed: "
+                                "install it, or choose another engine.", anchor="no-inference-engine")
+    return OnnxEngine(model, threads) if engine == "onnx" else TorchEngine(model, device, threads)

@@ -1,0 +1,390 @@
+"""Names for discs and vertebrae: counted upward from L5-S1, with the evidence and the doubts said in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..errors import SegmentationError
+from ..image import Geometry, Image
+from ..labels import BY_VALUE, CANAL, DISC, DISCS, SACRUM, VERTEBRA, VERTEBRAE
+from .instances import Piece, SpineCurve, column_core, find_discs, spine_curve
+from .vertebra_names import name_vertebrae, spacings_between
+
+LOWEST, HIGHEST = DISCS[0].value, DISCS[-1].value
+GAP = 1.55  # times the expected distance between discs
+CROWDED = 0.55
+TINY, CROWDED_TINY = 0.2, 0.8  # a piece this small is believed to be a level only at more of the usual distance
+SMALL = 0.35  # of a disc's volume; smaller pieces need a vertebra beside them to count as a level
+SHORT, LITTLE = 0.72, 0.75  # of the next disc's AP length and volume; a remnant disc S1-S2 is below both
+ROOM_BELOW = 20.0  # mm of image below the lowest disc, enough to see the sacrum or L5
+
+
+@dataclass
+class Disc:
+    """A disc found in an image.
+
+    Attributes
+    ----------
+    value : int
+        Label value; 11 is L5-S1, counted upward; 3 has no level.
+    name : str
+    centroid : tuple of float
+        LPS mm.
+    volume : float
+        mm3.
+    position : float
+        mm along the spine, cranial positive.
+    height : float
+        Extent across the disc's plane, mm (2nd to 98th percentile of its voxels).
+    l5s1_probability : float
+        Mean probability of being L5-S1 by the network; NaN if it was not given.
+    flags : list of str
+    """
+
+    value: int
+    name: str
+    centroid: tuple[float, float, float]
+    volume: float
+    position: float
+    height: float
+    l5s1_probability: float = float("nan")
+    flags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class LevelResult:
+    """Labelled discs and vertebrae.
+
+    Attributes
+    ----------
+    labels : Image of uint8
+        Project label values on the input's grid.
+    discs : list of Disc
+        Caudal first.
+    vertebrae : list of int
+        Label values of the vertebrae present, caudal first.
+    flags : list of str
+        Sentences for the user; empty for a regular spine with the sacrum in view.
+    certain : bool
+        False where the level names rest on an assumption that a flag states.
+    evidence : str
+        Why the lowest disc has its name.
+    """
+
+    labels: Image
+    discs: list[Disc]
+    vertebrae: list[int]
+    flags: list[str]
+    certain: bool
+    evidence: str
+
+
+def label_instances(classes: np.ndarray, geometry: Geometry, l5s1_probability: np.ndarray | None = None
+                    ) -> LevelResult:
+    """Separate, order and name the discs, and name the vertebrae from them.
+
+    Parameters
+    ----------
+    classes : ndarray of int (k, j, i)
+        0 background, 1 vertebra, 2 canal, 3 disc.
+    geometry : Geometry
+        Grid of `classes`; any orientation.
+    l5s1_probability : ndarray (k, j, i), optional
+        A network's probability that a voxel belongs to the L5-S1 disc.
+
+    Returns
+    -------
+    LevelResult
+
+    Raises
+    ------
+    SegmentationError
+        If there is no disc, or the arrays do not fit each other.
+    """
+    classes = np.asarray(classes)
+    if classes.shape != geometry.shape:
+        raise SegmentationError(f"The classes {classes.shape} do not fit the grid {geometry.shape}.")
+    if not np.any(classes == 3):
+        raise SegmentationError("No disc was found: check that the image is a sagittal view of the lumbar spine.",
+                                anchor="no-spine-found")
+    core = column_core(classes, geometry)
+    pieces, islands, curve = find_discs(classes, geometry, spine_curve(classes, geometry, core[0]))
+    if not pieces:
+        raise SegmentationError("The disc voxels found lie off the spine or are too few to be a disc.",
+                                anchor="no-spine-found")
+    flags: list[str] = []
+    pieces, unsupported = _drop_unsupported(pieces, core, flags)
+    pieces, extra = _drop_crowded(pieces, flags)
+    extra += unsupported
+    steps = _level_steps(pieces, flags)
+    probabilities = [_mean_probability(p, l5s1_probability) for p in pieces]
+    below = vertebra_below(pieces[0], core, geometry, curve)
+    start, certain, evidence = _lowest_level(pieces, steps, probabilities, below, geometry, curve, flags)
+    discs = _named(pieces, steps, start, probabilities, flags)
+    _flag_islands(islands + extra, flags)
+    labels = np.zeros(classes.shape, np.uint8)
+    labels[classes == 2] = CANAL.value
+    for disc, piece in zip(discs, pieces):
+        labels[tuple(piece.indices.T)] = disc.value
+    for piece in extra:
+        labels[tuple(piece.indices.T)] = DISC.value
+    vertebrae = name_vertebrae(labels, classes == 1, discs, pieces, geometry, curve,
+                               sacrum=discs[0].value == LOWEST and below[0])
+    image = Image(labels, geometry, {"flags": list(flags), "evidence": evidence})
+    return LevelResult(image, discs, vertebrae, flags, certain, evidence)
+
+
+def _mean_probability(piece: Piece, probability: np.ndarray | None) -> float:
+    return float("nan") if probability is None else float(np.mean(probability[tuple(piece.indices.T)]))
+
+
+def _expected_spacing(spacings: np.ndarray, n: int) -> float:
+    """Return the spacing expected at gap `n` from the others: their median, corrected for the cranial decrease.
+
+    The distance between discs shrinks by about 4 % a level from L4 to the thorax.
+    """
+    others = [s * 0.96 ** (n - m) for m, s in enumerate(spacings) if m != n]
+    return float(np.median(others)) if others else 34.0
+
+
+def _drop_unsupported(pieces: list[Piece], core: tuple[np.ndarray, np.ndarray], flags: list[str]
+                      ) -> tuple[list[Piece], list[Piece]]:
+    """Take out small pieces with no vertebral body between them and the next disc.
+
+    Below L5-S1 these are islands or the remnant disc S1-S2 (the network labels no sacrum); between two levels they are
+    torn-off parts of a disc.
+    """
+    pieces, extra = list(pieces), []
+    if not np.any(core[1] == 1):
+        return pieces, extra
+    typical = float(np.median([p.volume for p in pieces]))
+    n = 0
+    while n < len(pieces) - 1 and len(pieces) > 2:
+        low, high = pieces[n], pieces[n + 1]
+        smaller, larger = (low, high) if low.volume < high.volume else (high, low)
+        if smaller.volume < SMALL * min(larger.volume, typical) and not vertebra_between(low, high, core):
+            flags.append(f"A disc-like piece of {smaller.volume:.0f} mm3 at {_place(smaller)} has no vertebra between "
+                         "it and the next disc; it has no level.")
+            pieces = [p for p in pieces if p is not smaller]
+            extra.append(smaller)
+            n = 0
+        else:
+            n += 1
+    return pieces, extra
+
+
+def vertebra_between(low: Piece, high: Piece, core: tuple[np.ndarray, np.ndarray]) -> bool:
+    """Tell whether the inside of a vertebral body fills a good part of the way between two pieces."""
+    points = core[0][core[1] == 1]
+    way = high.centroid - low.centroid
+    length = np.linalg.norm(way)
+    along = (points - low.centroid) @ way / length
+    beside = np.linalg.norm(points - low.centroid - np.outer(along, way / length), axis=1)
+    near = along[(beside < 12) & (along > 0) & (along < length)]
+    steps = np.unique(np.floor(near / 2))
+    return len(steps) * 2 >= 0.3 * length
+
+
+def _drop_crowded(pieces: list[Piece], flags: list[str]) -> tuple[list[Piece], list[Piece]]:
+    """Take out pieces that lie between two discs too near to each other to be separate levels."""
+    pieces, extra = list(pieces), []
+    while len(pieces) > 2:
+        spacings = spacings_between(pieces)
+        typical = float(np.median(np.sort(spacings)[len(spacings) // 3:]))
+        n = int(np.argmin(spacings))
+        low, high = pieces[n], pieces[n + 1]
+        smaller = low if low.volume < high.volume else high
+        tiny = smaller.volume < TINY * max(low.volume, high.volume) and not smaller.at_edge
+        if spacings[n] >= (CROWDED_TINY if tiny else CROWDED) * typical:
+            break
+        if smaller.volume > SMALL * max(low.volume, high.volume):
+            flags.append(f"Two discs lie only {spacings[n]:.0f} mm apart: check the levels near the disc at "
+                         f"{_place(smaller)}.")
+            break
+        flags.append(f"A disc-like piece of {smaller.volume:.0f} mm3 at {_place(smaller)} lies between two levels; "
+                     "it has no level.")
+        pieces = [p for p in pieces if p is not smaller]
+        extra.append(smaller)
+    return pieces, extra
+
+
+def _place(piece: Piece) -> str:
+    right, anterior, superior = -piece.centroid[0], -piece.centroid[1], piece.centroid[2]
+    return f"(R {right:.0f}, A {anterior:.0f}, S {superior:.0f}) mm"
+
+
+def _level_steps(pieces: list[Piece], flags: list[str]) -> list[int]:
+    """Return each disc's level counted from the lowest; a gap counts the discs that should be in it."""
+    spacings = spacings_between(pieces)
+    steps = [0]
+    for n, spacing in enumerate(spacings):
+        expected = _expected_spacing(spacings, n)
+        missing = 0
+        if spacing > GAP * expected:
+            missing = max(1, int(round(spacing / expected)) - 1)
+            flags.append(f"GAP{n}:{missing}")
+        steps.append(steps[-1] + 1 + missing)
+    return steps
+
+
+def _lowest_level(pieces, steps, probabilities, vertebra, geometry, curve, flags) -> tuple[int, bool, str]:
+    """Return the level step of L5-S1 (relative to the lowest disc), whether it is sure, and why."""
+    best = int(np.nanargmax(probabilities)) if not np.all(np.isnan(probabilities)) else None
+    below, whole = vertebra
+    room = room_below(pieces[0], geometry, curve)
+    if best is not None and probabilities[best] >= 0.5:
+        return _from_network(best, pieces, steps, probabilities, geometry, flags)
+    if below and whole:
+        flags.append("A whole vertebra lies below the lowest disc found: the disc L5-S1 is missing, fused or outside "
+                     "the image. The lowest disc is taken as L4-L5; check the levels.")
+        return -1, False, "a vertebra without a disc below it was taken as L5"
+    if below:
+        flags.append("The image ends in a vertebra below the lowest disc, and the sacrum is not seen: the level names "
+                     "are an assumption (lowest disc = L4-L5). Check them and shift the labels if needed.")
+        return -1, False, "assumed; the sacrum is not in view"
+    if room < ROOM_BELOW:
+        flags.append(f"The image ends {room:.0f} mm below the lowest disc, and the sacrum is not seen: the level names "
+                     "are an assumption (lowest disc = L5-S1). Check them and shift the labels if needed.")
+        return 0, False, "assumed; the sacrum is not in view"
+    if best is not None and probabilities[best] < 0.25:
+        flags.append("The network does not recognize L5-S1 in any disc; that the lowest disc is L5-S1 is an "
+                     "assumption, made because no vertebra lies below it. Check the levels, and whether the image is "
+                     "upside down.")
+        return 0, False, "no vertebra lies below the lowest disc, against the network"
+    sure = not _flag_transitional(pieces, geometry, flags)
+    return 0, sure, "no vertebra lies below the lowest disc and the image continues below it"
+
+
+def _from_network(best, pieces, steps, probabilities, geometry, flags) -> tuple[int, bool, str]:
+    evidence = f"the network sees L5-S1 in it with probability {probabilities[best]:.2f}"
+    if best == 0:
+        return 0, not _flag_transitional(pieces, geometry, flags), evidence
+    if best == len(pieces) - 1 and best >= 2:
+        flags.append("The network sees L5-S1 in the uppermost disc: the image's header may state superior and inferior "
+                     "the wrong way round. The lowest disc is taken as L5-S1; check the orientation.")
+        return 0, False, "assumed; the network contradicts the header's orientation"
+    flags.append(f"{best} disc(s) lie below the one that the network names L5-S1: transitional anatomy (lumbarized S1) "
+                 "is possible. They have no level; check, and shift the labels if needed.")
+    return steps[best], False, evidence
+
+
+def _flag_transitional(pieces: list[Piece], geometry: Geometry, flags: list[str]) -> bool:
+    """Flag a lowest disc much smaller or shorter than the next, and tell whether the names are in doubt.
+
+    A remnant disc S1-S2 may look like L5-S1 to the network; it is shorter than a lumbar disc, whatever its height.
+    """
+    if len(pieces) < 2 or pieces[0].at_edge:
+        return False
+    ratio = pieces[0].volume / pieces[1].volume
+    if ratio < 0.3:
+        flags.append(f"The lowest disc has {100 * ratio:.0f} % of the next one's volume: collapsed, cut, or "
+                     "transitional anatomy (sacralized L5 or lumbarized S1). Check the levels.")
+    length = ap_length(pieces[0], geometry) / ap_length(pieces[1], geometry)
+    remnant = length < SHORT and ratio < LITTLE
+    if remnant:
+        flags.append(f"The lowest disc is only {100 * length:.0f} % as long from front to back as the next one, and "
+                     f"has {100 * ratio:.0f} % of its volume: it may be the remnant disc S1-S2 (transitional "
+                     "anatomy). The names are an assumption (lowest disc = L5-S1): if it is the remnant, delete that "
+                     "segment and shift the other labels down.")
+    return remnant
+
+
+def ap_length(piece: Piece, geometry: Geometry) -> float:
+    """Return a disc's extent from front to back along its own plane, mm (2nd to 98th percentile of its voxels)."""
+    axis = np.cross(piece.normal, [1.0, 0.0, 0.0])
+    axis /= np.linalg.norm(axis)
+    along = geometry.index_to_world(piece.indices[:, ::-1]) @ axis
+    return float(np.subtract(*np.percentile(along, [98, 2])) + np.abs(axis @ geometry.matrix3).max())
+
+
+def vertebra_below(piece: Piece, core: tuple[np.ndarray, np.ndarray], geometry: Geometry, curve: SpineCurve
+                   ) -> tuple[bool, bool]:
+    """Return whether a vertebral body lies below a disc, and whether the image shows it whole.
+
+    The network labels no sacrum, so a body below the lowest disc is L5 or higher. `core` comes from
+    :func:`column_core`.
+    """
+    points, kinds = core
+    points = points[kinds == 1]
+    if not len(points):
+        return False, False
+    depth = -(points - piece.centroid) @ piece.normal
+    _, distance = curve.locate(points)
+    body = points[(depth > 6) & (distance < 25) & (depth < 60)]
+    if len(body) < 20:
+        return False, False
+    extent = np.percentile(-(body - piece.centroid) @ piece.normal, 98)
+    if extent < 10:
+        return False, False
+    lowest = body[np.argmax(-(body - piece.centroid) @ piece.normal)]
+    index = geometry.world_to_index(lowest - 10 * piece.normal)
+    inside = bool(np.all(index > 0) and np.all(index < np.array(geometry.size) - 1))
+    return True, inside and extent > 16
+
+
+def room_below(piece: Piece, geometry: Geometry, curve: SpineCurve) -> float:
+    """Return how far the image continues below a disc along the spine, mm (at most 60)."""
+    depth = np.arange(0.0, 61.0)
+    points = piece.centroid - depth[:, None] * curve.tangent(piece.centroid)
+    index = geometry.world_to_index(points)
+    outside = np.any((index < -0.5) | (index > np.array(geometry.size) - 0.5), axis=1)
+    return float(depth[np.argmax(outside)]) if np.any(outside) else 60.0
+
+
+def _named(pieces, steps, start, probabilities, flags) -> list[Disc]:
+    """Return the discs with their names, and turn the gap marks in `flags` into sentences."""
+    discs = []
+    for piece, step, probability in zip(pieces, steps, probabilities):
+        value = LOWEST + step - start
+        notes = list(piece.notes)
+        if piece.at_edge:
+            notes.append("cut by the edge of the image")
+        if not LOWEST <= value <= HIGHEST:
+            value = DISC.value
+        discs.append(Disc(value, BY_VALUE[value].name, tuple(float(c) for c in piece.centroid), piece.volume,
+                          piece.position, float(piece.extents[0]), probability, notes))
+    for n, flag in enumerate(flags):
+        if flag.startswith("GAP"):
+            index, missing = (int(v) for v in flag[3:].split(":"))
+            flags[n] = (f"No disc was found in the gap between {discs[index].name} and {discs[index + 1].name} "
+                        f"({missing} level(s) left out): fused, collapsed or missed. Check the levels.")
+    for disc in discs:
+        for note in disc.flags:
+            if note != "cut by the edge of the image":
+                flags.append(f"{disc.name}: {note}.")
+    return discs
+
+
+def _flag_islands(islands: list[Piece], flags: list[str]) -> None:
+    large = [p for p in islands if p.volume >= 30]
+    if large:
+        flags.append(f"{len(large)} disc-like island(s) off the spine, {sum(p.volume for p in large):.0f} mm3 in all, "
+                     "were left out.")
+
+
+def shift_levels(labels: Image, n: int) -> Image:
+    """Move all disc and vertebra labels `n` levels up (cranial, positive) or down.
+
+    Raises
+    ------
+    SegmentationError
+        If a disc would move below L5-S1 or above T1-T2.
+    """
+    values = [int(v) for v in np.unique(labels.array)]
+    table = {}
+    for value in values:
+        structure = BY_VALUE.get(value)
+        if structure is None or structure.kind not in ("disc", "vertebra"):
+            continue
+        table[value] = value + n
+        if structure.kind == "disc" and not LOWEST <= value + n <= HIGHEST:
+            raise SegmentationError(f"{structure.name} can not be moved by {n} level(s): there is no disc label there.")
+        if structure.kind == "vertebra" and not SACRUM.value <= value + n <= VERTEBRAE[-1].value:
+            table[value] = VERTEBRA.value
+    array = labels.array.copy()
+    for value, new in table.items():
+        array[labels.array == value] = new
+    meta = dict(labels.meta, levels_shifted=labels.meta.get("levels_shifted", 0) + n)
+    return Image(array, labels.geometry, meta)

@@ -1,0 +1,1 @@
+"""Echo series: read from DICOM, NIfTI and NRRD files, with their times, and aligned."""

@@ -1,0 +1,129 @@
+"""Spin-lock and echo times from wherever vendors put them in DICOM headers.
+
+DICOM has an attribute for echo times and none for spin-lock times. A source counts only if it gives every volume a
+time of its own; nothing is inferred from acquisition order. See ``Docs/method/echo-series.md``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from ..errors import EchoSeriesError
+
+_FREE_TEXT = ("ImageComments", "FrameComments", "FrameLabel", "SeriesDescription", "ProtocolName", "SequenceName",
+              "PulseSequenceName", "AcquisitionContrast", "DerivationDescription", "ScanOptions")
+_NUMBER = r"[\s_=:\-\[(]*(\d+(?:[.,p]\d+)?)\s*(ms|us|s)?(?![a-z0-9])"
+_LABELS = {"T1rho": r"(?:tsl|spin[\s_-]?lock(?:[\s_-]?time)?|slt)",
+           "T2": r"(?:t2[\s_-]?prep(?:[\s_-]?te)?|te[\s_-]?prep|te)"}
+_SPIN_LOCK_WORDS = re.compile(r"t1[\s_-]?(rho|r(?![a-z])|ρ|p(?![a-z]))|spin[\s_-]?lock|(?<![a-z])tsl(?![a-z])"
+                              r"|cubequant", re.I)
+_T2_WORDS = re.compile(r"(?<![a-z])t2(?![a-z*])|mese|multi[\s_-]?echo|t2[\s_-]?map", re.I)
+
+
+def number(value) -> float | None:
+    """Return a header value as float, or None where it is absent or no number."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue":
+        value = value[0] if len(value) == 1 else None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def guess_kind(texts: list[str]) -> str | None:
+    """Return the kind that a series' own descriptions state, or None.
+
+    Raises
+    ------
+    EchoSeriesError
+        If they state both, as MAPSS's combined acquisition does.
+    """
+    text = " ".join(t for t in texts if t)
+    rho = bool(_SPIN_LOCK_WORDS.search(text))
+    t2 = bool(_T2_WORDS.search(text)) or "T2prep" in text
+    if (rho and t2) or (rho == t2 and "mapss" in text.lower()):
+        raise EchoSeriesError("The series' description stands for both T1rho and T2: give kind=\"T1rho\" or "
+                              "kind=\"T2\", or read a combined MAPSS acquisition with read_mapss.", anchor="kind")
+    return "T1rho" if rho else "T2" if t2 else None
+
+
+def text_time(text: str, kind: str) -> float | None:
+    """Return the time (ms) that a text states next to its name, such as ``TSL 40 ms`` or ``TE=13.7``."""
+    match = re.search(r"(?<![a-z])" + _LABELS[kind] + _NUMBER, text, re.I)
+    if not match:
+        return None
+    value = float(re.sub("[,p]", ".", match.group(1), flags=re.I))
+    return value * {"us": 1e-3, "s": 1e3}.get((match.group(2) or "ms").lower(), 1.0)
+
+
+def sources(kind: str, time_tag: str | None = None) -> dict[str, Callable[[dict], float | None]]:
+    """Return the places to look for a frame's time, most explicit first.
+
+    Parameters
+    ----------
+    kind : str
+        ``T1rho`` or ``T2``.
+    time_tag : str, optional
+        DICOM keyword (``InversionTime``) or tag (``0019,10B6``) that the user named; then nothing else counts.
+
+    Returns
+    -------
+    dict
+        Name of the place to a function from a frame's header values to the time (ms) or None.
+    """
+    if time_tag:
+        key = normalized_tag(time_tag)
+        return {f"DICOM attribute {time_tag}": lambda header: number(header.get(key))}
+    texts = {f"text '{_LABELS_SHOWN[kind]}' in {name}": _text_reader(name, kind) for name in _FREE_TEXT}
+    attributes = {name: _attribute_reader(name) for name in ("EffectiveEchoTime", "EchoTime")}
+    if kind == "T2":
+        # A T2 preparation's time stands in the text while EchoTime is constant; EchoTime counts if it varies.
+        return attributes | texts
+    return texts | attributes | {name: _attribute_reader(name) for name in ("InversionTime", "TriggerTime")}
+
+
+_LABELS_SHOWN = {"T1rho": "TSL", "T2": "TE"}
+
+
+def _text_reader(name: str, kind: str) -> Callable[[dict], float | None]:
+    return lambda header: text_time(str(header.get(name) or ""), kind)
+
+
+def _attribute_reader(name: str) -> Callable[[dict], float | None]:
+    return lambda header: number(header.get(name))
+
+
+def normalized_tag(tag: str) -> str:
+    """Return a DICOM keyword as it is, and a numeric tag as ``GGGGEEEE``."""
+    digits = re.sub(r"[\s(),x]", "", tag)
+    return digits.upper() if re.fullmatch(r"[0-9A-Fa-f]{8}", digits) else tag.strip()
+
+
+def to_milliseconds(values, source: str, unit: str | None = None) -> tuple[list[float], str]:
+    """Return times in ms and a note on their unit.
+
+    Rule, where no unit is stated: a longest time below 1 is in s; from 5 to 5000 it is in ms; anything else is
+    ambiguous, because no series ends between 1 and 5 ms or s.
+
+    Raises
+    ------
+    EchoSeriesError
+        If the unit is ambiguous or unknown.
+    """
+    values = [float(v) for v in values]
+    longest = max(values, default=0.0)
+    if unit:
+        factor = {"ms": 1.0, "s": 1e3, "us": 1e-3, "millisecond": 1.0, "second": 1e3}.get(unit.strip().lower())
+        if factor is None:
+            raise EchoSeriesError(f"The times' unit '{unit}' in {source} is unknown: use ms or s, or give times_ms.",
+                                  anchor="times")
+        return [round(v * factor, 9) for v in values], f"Times read from {source}, in {unit}."
+    if 0 < longest < 1:
+        return [round(v * 1e3, 9) for v in values], f"Times read from {source}, in seconds (longest below 1)."
+    if 5 <= longest <= 5000:
+        return values, f"Times read from {source}, in ms."
+    listed = ", ".join(f"{v:g}" for v in values)
+    raise EchoSeriesError(f"The unit of the times {listed} in {source} is ambiguous: give times_ms.", anchor="times")

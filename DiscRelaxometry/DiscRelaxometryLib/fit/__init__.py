@@ -1,0 +1,1 @@
+"""T1rho and T2 maps: relaxation models, estimators, noise and precision."""

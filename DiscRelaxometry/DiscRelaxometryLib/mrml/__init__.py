@@ -1,0 +1,35 @@
+"""Between MRML nodes and the project's arrays, tables and echo series: the names that Logic classes use.
+
+Nothing heavy is imported until a name is used, because Slicer imports every module when it starts.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_HOMES = {
+    "segmentations": (
+        "labels_from_segmentation", "own_geometry", "segment_centers", "segment_tag", "segment_value",
+        "segmentation_from_labels", "set_segment_tag", "shift_segment_levels", "terminology_entry", "was_edited",
+    ),
+    "tables": (
+        "echo_volume", "sequence_from_series", "sequence_of", "sequence_times", "series_from_nodes",
+        "table_from_node", "table_node",
+    ),
+    "volumes": (
+        "ATTRIBUTE", "FITTED_SERIES", "add_node", "all_or_nothing", "color_node", "create_folder",
+        "geometry_from_ras", "image_from_volume", "position_from_ras", "put_in_folder", "ras_matrix",
+        "volume_from_image", "volume_geometry", "volumes_by_quantity",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = list(_HOME_OF)
+
+
+def __getattr__(name: str):
+    """Import the module that holds a name when the name is first used."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value

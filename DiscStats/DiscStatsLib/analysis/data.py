@@ -1,0 +1,199 @@
+"""The input of an analysis, checked: maps as arrays over the atlas's voxels, one row an observation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from DiscRelaxometryLib.errors import DesignError
+from DiscRelaxometryLib.image import Geometry, Image, require_same_geometry
+
+from ..design.design import ID
+from ..permutation.clusters import level_name
+
+
+@dataclass
+class AnalysisData:
+    """Maps over the voxels of the mask.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    inside : ndarray of bool, shape (k, j, i)
+        Voxels analyzed, in array order.
+    levels : ndarray, shape (v,)
+        Label value of each voxel.
+    regions : ndarray, shape (v,), or None
+    values : dict of str to ndarray, shape (n, v), float64
+        Maps by quantity; NaN is missing.
+    covariates : dict of str to ndarray, shape (n, v), float64
+        Voxel-wise covariates.
+    ids : list of str
+        Person of each observation.
+    warnings : list of str
+    """
+
+    geometry: Geometry
+    inside: np.ndarray
+    levels: np.ndarray
+    regions: np.ndarray | None
+    values: dict[str, np.ndarray]
+    covariates: dict[str, np.ndarray]
+    ids: list[str]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def n(self) -> int:
+        """Number of observations."""
+        return len(self.ids)
+
+    @property
+    def n_voxels(self) -> int:
+        """Number of voxels."""
+        return len(self.levels)
+
+    @property
+    def level_values(self) -> list[int]:
+        """Label values present, ascending."""
+        return [int(v) for v in np.unique(self.levels)]
+
+    @property
+    def ijk(self) -> np.ndarray:
+        """Index (i, j, k) of each voxel, shape (v, 3)."""
+        return np.argwhere(self.inside)[:, ::-1]
+
+    def to_image(self, values: np.ndarray, **meta) -> Image:
+        """Return per-voxel values as an image: NaN (0 for integers) outside the mask; floats become float32."""
+        values = np.asarray(values)
+        if values.dtype.kind == "f":
+            array = np.full(self.inside.shape, np.nan, np.float32)
+        else:
+            array = np.zeros(self.inside.shape, values.dtype)
+        array[self.inside] = values
+        return Image(array, self.geometry, meta)
+
+
+def gather(maps, atlas_labels: Image, participants, *, levels=None, regions: Image | None = None,
+           voxel_covariates: dict | None = None, response: str = "") -> AnalysisData:
+    """Return the checked input of an analysis; see :func:`DiscStatsLib.analysis.analyze.analyze` for the parameters.
+
+    Raises
+    ------
+    DesignError
+        Empty mask, persons without a map and the reverse, an all-NaN person, infinite values.
+    GeometryError
+        Maps of another grid than the atlas.
+    """
+    inside = _mask(atlas_labels, levels)
+    label = atlas_labels.array[inside]
+    if regions is not None:
+        require_same_geometry(atlas_labels, regions, "Atlas labels and atlas regions")
+    ids = [str(i) for i in participants[ID]]
+    data = AnalysisData(atlas_labels.geometry, inside, label, None if regions is None else regions.array[inside],
+                        {}, {}, ids)
+    for name, value in _by_quantity(maps, response or "map").items():
+        data.values[name] = _stack(value, name, ids, atlas_labels, inside)
+        _check_values(data.values[name], name, ids)
+    for name, value in (voxel_covariates or {}).items():
+        data.covariates[name] = _stack(value, name, ids, atlas_labels, inside)
+        _check_values(data.covariates[name], name, ids)
+    empty = np.logical_and.reduce([np.isnan(v).all(axis=0) for v in data.values.values()])
+    if empty.any():
+        data.warnings.append(f"{int(empty.sum())} of {len(empty)} voxels have no value in any map and stay empty.")
+    return data
+
+
+def _mask(atlas_labels: Image, levels) -> np.ndarray:
+    array = atlas_labels.array
+    if array.dtype.kind == "f" and not np.array_equal(array, np.round(array)):
+        raise DesignError("The atlas labels are not whole numbers: pass the label image, not a map.")
+    levels = [levels] if isinstance(levels, (str, int)) else levels
+    if levels is None:
+        inside = array > 0
+        if not inside.any():
+            raise DesignError("The mask is empty: the atlas label image has no voxel above 0.", anchor="empty-mask")
+        return inside
+    from DiscRelaxometryLib.labels import BY_NAME
+
+    unknown = [v for v in levels if isinstance(v, str) and v not in BY_NAME]
+    if unknown:
+        raise DesignError(f"'{unknown[0]}' is no disc level: use names such as 'L4-L5'.")
+    wanted = [BY_NAME[v].value if isinstance(v, str) else int(v) for v in levels]
+    absent = [level_name(v) for v in wanted if not (array == v).any()]
+    if absent or not wanted:
+        there = ", ".join(level_name(v) for v in np.unique(array[array > 0]))
+        raise DesignError(f"The mask is empty at {', '.join(absent) or 'the chosen levels (none)'}: the atlas has "
+                          f"{there or 'no label'}.", anchor="empty-mask")
+    return np.isin(array, wanted)
+
+
+def _by_quantity(maps, response: str) -> dict:
+    """Return {quantity: maps}; a dict of single images is one quantity, by person."""
+    if not isinstance(maps, dict):
+        return {response: maps}
+    if not maps:
+        raise DesignError("No map was given.")
+    if all(isinstance(v, Image) or v is None for v in maps.values()):
+        return {response: maps}
+    # The response picks one quantity where it is the name of one; any other word stands for all.
+    return {response: maps[response]} if response in maps else dict(maps)
+
+
+def _stack(value, name: str, ids: list[str], atlas: Image, inside: np.ndarray) -> np.ndarray:
+    """Return (n, v) float64 from images in table order, images by person, or an array."""
+    if isinstance(value, dict):
+        surplus = [k for k in value if str(k) not in ids]
+        if surplus:
+            raise DesignError(f"There is a '{name}' map of '{surplus[0]}', who is not in the participants table "
+                              f"({len(surplus)} such map(s)): add the person, or leave the map out.",
+                              anchor="participants-table")
+        if len(set(ids)) < len(ids):
+            raise DesignError(f"The '{name}' maps are given by person, but the table has several rows a person: give "
+                              "them as a list in the order of the rows.")
+        named = {str(k): v for k, v in value.items()}
+        value = [named.get(i) for i in ids]
+    if isinstance(value, np.ndarray):
+        return _from_array(value, name, ids, inside)
+    if not isinstance(value, (list, tuple)):
+        raise DesignError(f"The '{name}' maps are a {type(value).__name__}: give a list of images, images by person, "
+                          "or an array.")
+    if len(value) != len(ids):
+        raise DesignError(f"{len(value)} '{name}' maps for {len(ids)} rows of the participants table: give one map a "
+                          "row, in the same order.", anchor="participants-table")
+    stacked = np.empty((len(ids), int(inside.sum())))
+    for row, image in enumerate(value):
+        if image is None:
+            raise DesignError(f"'{ids[row]}' is in the participants table but has no '{name}' map: add the map, or "
+                              "take the row out.", anchor="participants-table")
+        if not isinstance(image, Image):
+            raise DesignError(f"The '{name}' map of '{ids[row]}' is a {type(image).__name__}, not an Image: read it "
+                              "with read_image first.")
+        require_same_geometry(atlas, image, f"The atlas and the '{name}' map of '{ids[row]}'")
+        stacked[row] = image.array[inside]
+    return stacked
+
+
+def _from_array(value: np.ndarray, name: str, ids: list[str], inside: np.ndarray) -> np.ndarray:
+    if value.dtype.kind not in "fiub":
+        raise DesignError(f"The '{name}' array holds {value.dtype}: real numbers are needed.")
+    if value.ndim == 4 and value.shape[1:] == inside.shape:
+        value = value[:, inside]
+    if value.ndim != 2 or value.shape[1] != inside.sum():
+        raise DesignError(f"The '{name}' array has shape {value.shape}; (people, {int(inside.sum())} voxels of the "
+                          f"mask) or (people, {', '.join(map(str, inside.shape))}) is needed.")
+    if len(value) != len(ids):
+        raise DesignError(f"{len(value)} '{name}' maps for {len(ids)} rows of the participants table: give one map a "
+                          "row, in the same order.", anchor="participants-table")
+    return np.array(value, float)
+
+
+def _check_values(values: np.ndarray, name: str, ids: list[str]) -> None:
+    infinite = np.isinf(values).any(axis=1)
+    if infinite.any():
+        raise DesignError(f"The '{name}' map of '{ids[int(np.argmax(infinite))]}' holds infinite values: mark failed "
+                          "voxels as NaN.")
+    empty = np.isnan(values).all(axis=1)
+    if empty.any():
+        raise DesignError(f"The '{name}' map of '{ids[int(np.argmax(empty))]}' has no value inside the mask: was it "
+                          "brought to atlas space?", anchor="empty-map")

@@ -1,0 +1,1 @@
+"""Designs of a statistical model: formula, columns, contrasts."""

@@ -1,0 +1,127 @@
+"""Null distributions that need the whole map of every permutation: TFCE, cluster extent and cluster mass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from DiscRelaxometryLib.progress import ProgressCallback, silent
+
+from .clusters import cluster_sizes, find_clusters
+from .max_statistic import VOXEL_BLOCK, Stratum, batches, in_order, partial_r2, to_statistic
+from .schemes import Scheme
+from .tfce import Neighbors, TfceSettings, tfce_maxima
+
+MAP_BATCH = 32
+
+
+@dataclass(frozen=True)
+class MapNull:
+    """Null maxima, shape (groups, m), of TFCE, cluster extent and cluster mass; None where not asked for."""
+
+    tfce: np.ndarray | None
+    extent: np.ndarray | None
+    mass: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class MapLayout:
+    """How the flat result is made of maps.
+
+    Attributes
+    ----------
+    n_maps : int
+        Maps (quantities) of v voxels each, one after the other.
+    neighbors : Neighbors
+    members : list of ndarray
+        Voxels of each level, ascending; group = map * number of levels + level.
+    """
+
+    n_maps: int
+    neighbors: Neighbors
+    members: list[np.ndarray]
+
+
+def statistic_maps(strata: list[Stratum], scheme: Scheme, n_columns: int, *, as_z: bool = False) -> np.ndarray:
+    """Return the statistic of each rearrangement, shape (len(scheme), n_columns); NaN where there is no stratum."""
+    maps = np.full((len(scheme), n_columns), np.nan)
+    for stratum in strata:
+        order, sign = scheme.restrict(stratum.rows)
+        for a in range(0, len(stratum.columns), VOXEL_BLOCK):
+            block = slice(a, min(a + VOXEL_BLOCK, len(stratum.columns)))
+            rho = partial_r2(stratum, block, order, sign, signed=stratum.kind == "t")
+            columns = stratum.columns[block]
+            if columns[-1] - columns[0] == len(columns) - 1:
+                columns = slice(columns[0], columns[-1] + 1)  # several times faster than a list of places
+            maps[:, columns] = to_statistic(rho, stratum.df, stratum.r, stratum.kind, as_z)
+    return maps
+
+
+def enhance_input(stat: np.ndarray, kind: str, as_z: bool) -> np.ndarray:
+    """Return what TFCE integrates: t or z as they are, the square root of F (``|t|`` for one degree of freedom)."""
+    return np.sqrt(stat) if kind == "F" and not as_z else stat
+
+
+def map_null(strata: list[Stratum], scheme: Scheme, layout: MapLayout, *, settings: TfceSettings | None,
+             height, alternative: str = "two-sided", as_z: bool = False, workers: int = 1,
+             progressCallback: ProgressCallback | None = None) -> MapNull:
+    """Return the null maxima of TFCE (if `settings`) and of clusters (if `height` is not None).
+
+    Parameters
+    ----------
+    strata : list of Stratum
+    scheme : Scheme
+    layout : MapLayout
+    settings : TfceSettings or None
+    height : ndarray, shape (n_columns,), or None
+        Cluster-forming threshold of each voxel.
+    alternative : {"two-sided", "greater", "less"}
+    as_z : bool
+    workers : int
+        Threads; results do not depend on it.
+    progressCallback : callable, optional
+    """
+    report = progressCallback or silent
+    groups = layout.n_maps * len(layout.members)
+    found = np.zeros((3, groups, len(scheme)))
+    v = len(layout.neighbors)
+
+    def work(batch: slice):
+        maps = statistic_maps(strata, scheme.part(batch), layout.n_maps * v, as_z=as_z)
+        best = np.zeros((3, groups, len(maps)))
+        for b, flat in enumerate(maps):
+            for m in range(layout.n_maps):
+                part = slice(m * v, (m + 1) * v)
+                _one_map(flat[part], layout, m, best[:, :, b], settings, None if height is None else height[part],
+                         strata[0].kind, alternative, as_z)
+        return batch, best
+
+    for batch, best in in_order(work, list(batches(len(scheme), MAP_BATCH)), workers):
+        found[:, :, batch] = best
+        report(batch.stop / len(scheme), f"TFCE and clusters: permutation {batch.stop} of {len(scheme)}")
+    has = (settings is not None, height is not None, height is not None)
+    return MapNull(*(found[i] if wanted else None for i, wanted in enumerate(has)))
+
+
+def _one_map(stat, layout: MapLayout, number: int, best: np.ndarray, settings, height, kind, alternative, as_z) -> None:
+    """Put the maxima of one map into `best`, shape (3, groups)."""
+    if alternative == "less":
+        stat = -stat
+    if alternative != "two-sided" and kind == "t":
+        stat = np.where(stat > 0, stat, 0.0)
+    first = number * len(layout.members)
+    if settings is not None:
+        best[0, first: first + len(layout.members)] = tfce_maxima(enhance_input(stat, kind, as_z), layout.neighbors,
+                                                                  settings)
+    if height is None:
+        return
+    labels = find_clusters(stat, height, layout.neighbors)
+    if not labels.any():
+        return
+    extent, mass = cluster_sizes(stat, labels, height)
+    for g, members in enumerate(layout.members):
+        present = np.unique(labels[members])
+        present = present[present > 0] - 1
+        if len(present):
+            best[1, first + g], best[2, first + g] = extent[present].max(), mass[present].max()

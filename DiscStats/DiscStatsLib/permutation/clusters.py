@@ -1,0 +1,140 @@
+"""Clusters above a height: extent, mass, and the table with peak, disc level and region."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from DiscRelaxometryLib.image import Geometry
+from DiscRelaxometryLib.labels import BY_VALUE
+from DiscRelaxometryLib.tables import Column, Table
+
+from .tfce import Neighbors
+
+CLUSTER_COLUMNS = (
+    Column("contrast", "", "Contrast of the model"),
+    Column("quantity", "", "Map that was tested"),
+    Column("cluster", "", "Number of the cluster, as in the cluster map; largest first"),
+    Column("sign", "", "Direction of the effect (+ or -)"),
+    Column("voxels", "1", "Extent in voxels"),
+    Column("volume_mm3", "mm3", "Extent in mm3"),
+    Column("mass", "1", "Sum of the statistic's excess over the cluster-forming height"),
+    Column("p_extent", "1", "FWE-corrected p of the extent (maximum over all maps and levels tested together)"),
+    Column("p_mass", "1", "FWE-corrected p of the mass"),
+    Column("peak", "1", "Statistic (t or F) at the peak"),
+    Column("peak_r", "mm", "Peak position, patient right to left axis, RAS as Slicer shows it"),
+    Column("peak_a", "mm", "Peak position, posterior to anterior axis, RAS"),
+    Column("peak_s", "mm", "Peak position, inferior to superior axis, RAS"),
+    Column("peak_p_fwe", "1", "Voxel-wise FWE-corrected p at the peak"),
+    Column("peak_p_tfce", "1", "TFCE FWE-corrected p at the peak"),
+    Column("effect", "", "Effect at the peak, in the unit of the map per unit of the contrast"),
+    Column("effect_mean", "", "Mean effect over the cluster"),
+    Column("level", "", "Disc level of the peak"),
+    Column("region", "", "Region of the peak, from the atlas's regions"),
+    Column("regions", "", "Share of the cluster in each region"),
+)
+
+
+def find_clusters(stat: np.ndarray, height, neighbors: Neighbors) -> np.ndarray:
+    """Label the connected voxels of one sign whose size reaches a height.
+
+    Parameters
+    ----------
+    stat : ndarray, shape (v,)
+        Signed statistic; NaN belongs to no cluster.
+    height : float or ndarray, shape (v,)
+        Cluster-forming threshold.
+    neighbors : Neighbors
+        From :func:`DiscStatsLib.permutation.tfce.neighbors_of`.
+
+    Returns
+    -------
+    ndarray, shape (v,), int32
+        0 outside clusters, else 1, 2, ... by falling extent.
+    """
+    with np.errstate(invalid="ignore"):
+        above = np.abs(stat) >= height
+    voxels = np.flatnonzero(above)
+    labels = np.zeros(len(stat), np.int32)
+    if len(voxels) == 0:
+        return labels
+    local = np.full(len(stat) + 1, -1, np.int64)
+    local[voxels] = np.arange(len(voxels))
+    to = neighbors.table[voxels]
+    joined = (to >= 0) & above[to] & (np.sign(stat[to]) == np.sign(stat[voxels])[:, None])
+    start = np.broadcast_to(np.arange(len(voxels))[:, None], to.shape)[joined]
+    graph = coo_matrix((np.ones(len(start), np.int8), (start, local[to[joined]])), shape=(len(voxels),) * 2)
+    _, component = connected_components(graph, directed=False)
+    sizes = np.bincount(component)
+    rank = np.empty(len(sizes), np.int32)
+    rank[np.argsort(-sizes, kind="stable")] = np.arange(1, len(sizes) + 1)
+    labels[voxels] = rank[component]
+    return labels
+
+
+def cluster_sizes(stat: np.ndarray, labels: np.ndarray, height) -> tuple[np.ndarray, np.ndarray]:
+    """Return extent (voxels) and mass (sum of ``|stat| - height``) of clusters 1, 2, ..."""
+    inside = labels > 0
+    excess = (np.abs(stat) - height)[inside]
+    extent = np.bincount(labels[inside])[1:]
+    return extent, np.bincount(labels[inside], weights=excess)[1:]
+
+
+def cluster_rows(*, stat, labels, extent_p, mass_p, height, columns: dict[str, np.ndarray], ijk: np.ndarray,
+                 levels: np.ndarray, regions: np.ndarray | None, region_names: dict[int, str], geometry: Geometry,
+                 contrast: str, quantity: str) -> list[dict]:
+    """Return the table rows of the clusters of one map.
+
+    Parameters
+    ----------
+    stat, labels : ndarray, shape (v,)
+        Statistic and cluster number of each voxel.
+    extent_p, mass_p : ndarray or None
+        Corrected p of cluster 1, 2, ...
+    height : float or ndarray
+    columns : dict of str to ndarray, shape (v,)
+        Maps to read at the peak: ``p_fwe``, ``p_tfce``, ``effect``; any may be absent.
+    ijk : ndarray, shape (v, 3)
+        Index of each voxel.
+    levels, regions : ndarray, shape (v,)
+        Label values of the atlas.
+    region_names : dict of int to str
+    geometry : Geometry
+    contrast, quantity : str
+    """
+    rows = []
+    if not labels.any():
+        return rows
+    extent, mass = cluster_sizes(stat, labels, height)
+    for number in range(1, len(extent) + 1):
+        members = np.flatnonzero(labels == number)
+        peak = members[np.argmax(np.abs(stat[members]))]
+        lps = geometry.index_to_world(ijk[peak])
+        row = {"contrast": contrast, "quantity": quantity, "cluster": number, "sign": "+" if stat[peak] > 0 else "-",
+               "voxels": int(extent[number - 1]), "volume_mm3": float(extent[number - 1] * geometry.voxel_volume),
+               "mass": float(mass[number - 1]), "peak": float(stat[peak]),
+               "peak_r": float(-lps[0]), "peak_a": float(-lps[1]), "peak_s": float(lps[2]),
+               "p_extent": None if extent_p is None else float(extent_p[number - 1]),
+               "p_mass": None if mass_p is None else float(mass_p[number - 1]), "level": level_name(levels[peak])}
+        for name, key in (("peak_p_fwe", "p_fwe"), ("peak_p_tfce", "p_tfce"), ("effect", "effect")):
+            row[name] = float(columns[key][peak]) if key in columns else None
+        row["effect_mean"] = float(np.mean(columns["effect"][members])) if "effect" in columns else None
+        if regions is not None:
+            row["region"] = region_names.get(int(regions[peak]), str(int(regions[peak])))
+            values, counts = np.unique(regions[members], return_counts=True)
+            row["regions"] = "; ".join(f"{region_names.get(int(v), str(int(v)))} {c / len(members):.0%}"
+                                       for c, v in sorted(zip(counts, values), reverse=True))
+        rows.append(row)
+    return rows
+
+
+def level_name(value: int) -> str:
+    """Return the name of a label value, or ``label N`` for one outside the project's table."""
+    value = int(value)
+    return BY_VALUE[value].name if value in BY_VALUE and BY_VALUE[value].kind == "disc" else f"label {value}"
+
+
+def cluster_table(rows: list[dict]) -> Table:
+    """Return the cluster table."""
+    return Table("clusters", list(CLUSTER_COLUMNS), rows)

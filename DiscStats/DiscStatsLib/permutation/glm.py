@@ -1,0 +1,194 @@
+"""The general linear model at all voxels at once, by QR in float64.
+
+y = X b + e with a contrast C'b. The design is split into the space of the reduced model, M null(C), and the directions
+of the contrast that are orthogonal to it (Beckmann et al. 2001; Winkler et al. 2014, appendix), so that one QR gives
+effect, statistic, and everything that Freedman-Lane permutation needs. No inverse of X'X is formed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from .robust import hc3_weights, wald_share
+
+#: Residual sum of squares below this share of the total is rounding: the fit is perfect and t is undefined.
+PERFECT = 1e-20
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A design split by a contrast.
+
+    Attributes
+    ----------
+    qz : ndarray, shape (n, k) or (v, n, k)
+        Orthonormal basis of the reduced model; with voxel-wise covariates one for each voxel.
+    qx : ndarray, shape (n, r) or (v, n, r)
+        Orthonormal directions of the contrast given the reduced model. With r = 1 its sign is that of the effect.
+    scale : ndarray, shape () or (v,)
+        For r = 1: effect = scale * (qx' y), standard error = scale * sigma.
+    df : int
+        Residual degrees of freedom, n - rank.
+    """
+
+    qz: np.ndarray
+    qx: np.ndarray
+    scale: np.ndarray
+    df: int
+
+    @property
+    def r(self) -> int:
+        """Rank of the contrast."""
+        return self.qx.shape[-1]
+
+    @property
+    def voxelwise(self) -> bool:
+        """Whether every voxel has a design of its own."""
+        return self.qx.ndim == 3
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Per-voxel results of a contrast; arrays have shape (v,), NaN where the statistic is undefined.
+
+    Attributes
+    ----------
+    effect, se, ci_low, ci_high : ndarray
+        c'b, its standard error and 95 % confidence limits in the unit of the map (t contrasts; NaN for F).
+    stat : ndarray
+        t or F.
+    p : ndarray
+        Uncorrected parametric p: two-sided for t, upper tail for F.
+    r : ndarray
+        Partial correlation t / sqrt(t^2 + df) (NaN for F).
+    size : ndarray
+        Standardized effect c'b / residual SD (Cohen's d where the contrast is a difference of two groups); partial
+        eta squared for F.
+    df : int
+    perfect, constant : ndarray of bool
+        Voxels fitted without residual, and voxels that do not vary beyond the reduced model.
+    """
+
+    effect: np.ndarray
+    se: np.ndarray
+    ci_low: np.ndarray
+    ci_high: np.ndarray
+    stat: np.ndarray
+    p: np.ndarray
+    r: np.ndarray
+    size: np.ndarray
+    df: int
+    perfect: np.ndarray
+    constant: np.ndarray
+
+
+def partition(matrix: np.ndarray, weights: np.ndarray) -> Partition:
+    """Split a design of full column rank, shape (n, p) or (v, n, p), by contrast weights of shape (r, p)."""
+    matrix, weights = np.asarray(matrix, float), np.atleast_2d(np.asarray(weights, float))
+    n, p = matrix.shape[-2:]
+    # Columns are scaled to unit length first, so that natural units (years beside counts) do not cost digits.
+    length = np.linalg.norm(matrix, axis=-2, keepdims=True)
+    length = np.where(length > 0, length, 1.0)
+    scaled = weights / length  # C'b = (C' / length)(length b); (r, p) or (v, r, p)
+    _, _, right = np.linalg.svd(scaled)
+    r = weights.shape[0]
+    null, row = right[..., r:, :], right[..., :r, :]
+    unit = matrix / length
+    q, triangle = np.linalg.qr(unit @ np.swapaxes(np.concatenate([null, row], axis=-2), -1, -2))
+    qz, qx = q[..., : p - r], q[..., p - r:]
+    if r > 1:
+        return Partition(qz, qx, np.full(matrix.shape[:-2], np.nan), n - p)
+    # The last coordinate of the QR system is (row b~) = qx'y / R_rr, and the contrast is (scaled . row) times it.
+    ratio = np.sum(scaled[..., 0, :] * row[..., 0, :], axis=-1) / triangle[..., -1, -1]
+    sign = np.where(ratio < 0, -1.0, 1.0)
+    return Partition(qz, qx * np.asarray(sign)[..., None, None], np.abs(ratio), n - p)
+
+
+def project(q: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return q'y, shape (k, v), for a common (n, k) or voxel-wise (v, n, k) basis and data (n, v)."""
+    return q.T @ y if q.ndim == 2 else np.einsum("vnk,nv->kv", q, y)
+
+
+def residuals(q: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return y without its projection on q, twice over: the second pass removes the rounding of the first."""
+    for _ in range(2):
+        c = project(q, y)
+        y = y - (q @ c if q.ndim == 2 else np.einsum("vnk,kv->nv", q, c))
+    return y
+
+
+def fit(part: Partition, y: np.ndarray, kind: str = "t", level: float = 0.95, robust: bool = False) -> Fit:
+    """Fit one contrast to data of shape (n, v) without missing values.
+
+    Parameters
+    ----------
+    part : Partition
+    y : ndarray, shape (n, v)
+    kind : {"t", "F"}
+    level : float
+        Of the confidence limits.
+    robust : bool
+        Heteroscedasticity-consistent standard errors (HC3): they hold where the residual spread differs between
+        observations. The standardized effect stays that of the common residual SD.
+
+    Returns
+    -------
+    Fit
+        Partial r is t / sqrt(t^2 + df) with df = n - rank.
+    """
+    y = np.asarray(y, float)
+    rest = residuals(part.qz, y)
+    along = project(part.qx, rest)
+    error = residuals(part.qx, rest)
+    sse, ssx = np.sum(error ** 2, axis=0), np.sum(along ** 2, axis=0)
+    total = np.sum(y ** 2, axis=0)
+    # Rounding of a voxel's own size is all that is left where the reduced model explains everything.
+    constant = sse + ssx <= PERFECT * total
+    perfect = ~constant & (sse <= PERFECT * total)
+    with np.errstate(all="ignore"):
+        sigma2 = np.where(constant | perfect, np.nan, sse / part.df)
+        # Covariance of `along`, lower triangle row by row; sigma^2 on its diagonal for equal spread.
+        variances = _hc3(part, error) + 0 * sigma2 if robust else sigma2[None]
+        empty = np.full(y.shape[1], np.nan)
+        if kind == "F":
+            share = wald_share(along, variances, part.r, part.df) if robust else None
+            stat = part.df / part.r * share / (1 - share) if robust else ssx / part.r / sigma2
+            p = special.fdtrc(part.r, part.df, stat)
+            return Fit(empty, empty, empty, empty, stat, p, empty, ssx / (ssx + sse), part.df, perfect, constant)
+        effect, se = part.scale * along[0], part.scale * np.sqrt(variances[0])
+        t = along[0] / np.sqrt(variances[0])
+        half = special.stdtrit(part.df, 0.5 + level / 2) * se
+        return Fit(effect, se, effect - half, effect + half, t, t_to_p(t, part.df), t / np.sqrt(t ** 2 + part.df),
+                   effect / np.sqrt(sigma2), part.df, perfect, constant)
+
+
+def _hc3(part: Partition, error: np.ndarray) -> np.ndarray:
+    """Return the HC3 covariance of qx'y at each voxel, shape (pairs, v)."""
+    weights = hc3_weights(part.qx, part.qz)
+    return weights @ error ** 2 if weights.ndim == 2 else np.einsum("vpn,nv->pv", weights, error ** 2)
+
+
+def t_to_p(t, df) -> np.ndarray:
+    """Return the two-sided p of Student's t."""
+    return 2 * special.stdtr(df, -np.abs(t))
+
+
+def stat_to_z(stat, df, kind: str = "t", r: int = 1) -> np.ndarray:
+    """Return the normal deviate with the same p; used where voxels differ in degrees of freedom."""
+    stat = np.asarray(stat, float)
+    if kind == "t":
+        return -np.sign(stat) * special.ndtri(np.maximum(special.stdtr(df, -np.abs(stat)), 1e-300))
+    return -special.ndtri(np.clip(special.fdtrc(r, df, stat), 1e-300, 1 - 1e-16))
+
+
+def estimates(matrix: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the least-squares coefficients, shape (p, v), by QR of the column-scaled design."""
+    length = np.linalg.norm(matrix, axis=0)
+    q, triangle = np.linalg.qr(matrix / length)
+    first = np.linalg.solve(triangle, q.T @ y)
+    # One step of refinement brings the digits that an ill-conditioned design costs.
+    rest = y - (matrix / length) @ first
+    return (first + np.linalg.solve(triangle, q.T @ rest)) / length[:, None]

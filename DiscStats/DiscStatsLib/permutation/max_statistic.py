@@ -1,0 +1,324 @@
+"""Freedman-Lane permutation of the linear model, reduced to matrix products.
+
+The data are residualized by the reduced model once (E, columns of unit length). A permutation P needs only Q'PE with Q
+an orthonormal basis of the design: ``rho = |Qx'PE|^2 / (1 - |Qz'PE|^2)`` is the partial R squared of the exact refit,
+and ``F = (df / r) rho / (1 - rho)``. P moves to the small side: Q'P times E is one GEMM for many permutations. It is
+made in float32 where its error bound decides, and in float64 where it does not (``permutation_screen``).
+The heteroscedasticity-consistent statistic takes the same way (``permutation_robust``).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from DiscRelaxometryLib.progress import ProgressCallback, silent
+
+from .glm import Partition, residuals, stat_to_z
+from .robust import Sandwich, make_sandwich, refit_variances, wald_share
+from .schemes import Scheme
+from .screen import make_screen, share
+
+#: Statistics closer than this (relative) are the same relabeling computed in another order of summation.
+TIE = 1e-9
+#: Rounding of a product of unit vectors, for statistics so near 0 that a relative difference says nothing.
+ROUNDING = 1e-14
+VOXEL_BLOCK = 2048
+BATCH = 64
+#: Up to this many observations the residuals are stored in the basis of their space, which shortens the products.
+BASIS_LIMIT = 64
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Voxels that share a design and a set of observations.
+
+    Attributes
+    ----------
+    group : int
+        Family member (quantity and level) whose maximum is recorded.
+    columns : ndarray, shape (v,), int
+        Where the voxels stand in the flat result.
+    rows : ndarray, shape (m,), int
+        Observations.
+    basis : ndarray, shape (m, k), or None
+        Orthonormal basis of the residual space.
+    data : ndarray, shape (k or m, v), float64
+        Unit-length residuals of the reduced model, in the basis if there is one.
+    q : ndarray, shape (m, c) or (v, m, c)
+        Directions of the contrast, then those of the reduced model that permutation can move.
+    r, df : int
+        Rank of the contrast and residual degrees of freedom.
+    kind : {"t", "F"}
+    sandwich : Sandwich, optional
+        For the heteroscedasticity-consistent statistic.
+    """
+
+    group: int
+    columns: np.ndarray
+    rows: np.ndarray
+    basis: np.ndarray | None
+    data: np.ndarray
+    q: np.ndarray
+    r: int
+    df: int
+    kind: str
+    sandwich: Sandwich | None = None
+
+
+@dataclass(frozen=True)
+class MaxResult:
+    """Null maxima, shape (groups, m), and for each voxel the count of permutations that reach its statistic."""
+
+    maxima: np.ndarray
+    counts: np.ndarray
+
+
+def make_stratum(part: Partition, y: np.ndarray, kind: str, *, columns: np.ndarray, rows: np.ndarray, group: int = 0,
+                 flip: bool = False, robust: bool = False) -> Stratum:
+    """Return the stratum of complete data y, shape (m, v), none of it constant given the reduced model."""
+    e = residuals(part.qz, np.asarray(y, float))
+    e /= np.linalg.norm(e, axis=0)
+    m = len(e)
+    if part.voxelwise:
+        sandwich = make_sandwich(part.qx, part.qz, part.qz, e) if robust else None
+        return Stratum(group, columns, rows, None, e, np.concatenate([part.qx, part.qz], axis=2), part.r, part.df, kind,
+                       sandwich)
+    q = np.hstack([part.qx, part.qz if flip else _without_constant(part.qz)])
+    sandwich = make_sandwich(part.qx, part.qz, q, e) if robust else None
+    basis = None
+    if m <= BASIS_LIMIT:
+        basis = np.linalg.qr(part.qz, mode="complete")[0][:, part.qz.shape[1]:]
+        e = basis.T @ e
+    return Stratum(group, columns, rows, basis, np.ascontiguousarray(e), q, part.r, part.df, kind, sandwich)
+
+
+def _without_constant(qz: np.ndarray) -> np.ndarray:
+    """Drop the constant from a basis that holds it: residuals sum to 0 in any order."""
+    one = np.full(len(qz), len(qz) ** -0.5)
+    share = qz.T @ one
+    if qz.shape[1] == 0 or share @ share < 1 - 1e-12:
+        return qz
+    # Rotate the basis so that its first vector is the constant.
+    turned = np.linalg.qr(np.column_stack([share, np.eye(len(share))]))[0]
+    return qz @ turned[:, 1:]
+
+
+def has_constant(qz: np.ndarray) -> bool:
+    """Tell whether the reduced model holds the constant; if not, the test is of a mean and needs sign flipping."""
+    if qz.shape[-1] == 0:
+        return False
+    one = np.full(qz.shape[-2], qz.shape[-2] ** -0.5)
+    share = np.swapaxes(qz, -1, -2) @ one
+    return bool(np.all(np.sum(share ** 2, axis=-1) > 1 - 1e-10))
+
+
+def moved_rows(q: np.ndarray, basis: np.ndarray | None, order: np.ndarray, sign: np.ndarray | None) -> np.ndarray:
+    """Return Q'P for a batch, shape (c, batch, k), in the basis if there is one: the small factor of the product."""
+    inverse = np.empty(order.shape, np.intp)
+    inverse[np.arange(len(order))[:, None], order] = np.arange(order.shape[1])
+    moved = q.T[:, inverse]
+    if sign is not None:
+        moved *= np.take_along_axis(sign, inverse, axis=1)
+    return moved if basis is None else _times(moved, basis)
+
+
+def _times(rows: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """Return the product of (c, batch, k) with (k, v), shape (c, batch, v)."""
+    return (rows.reshape(-1, rows.shape[2]) @ data).reshape(*rows.shape[:2], -1)
+
+
+def _products(stratum: Stratum, block: slice, order, sign) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return Q'PE, shape (c, batch, voxels of the block), and the robust variances, (pairs, batch, voxels)."""
+    data, sandwich = stratum.data[:, block], stratum.sandwich
+    if stratum.q.ndim == 2:
+        g = _times(moved_rows(stratum.q, stratum.basis, order, sign), data)
+        if sandwich is None:
+            return g, None
+        f = _times(moved_rows(sandwich.factors, stratum.basis, order, sign), data)
+        variances = _times(moved_rows(sandwich.weights.T, None, order, None), sandwich.squares[:, block])
+        return g, less_fitted(variances, g, f)
+    q = np.ascontiguousarray(np.moveaxis(stratum.q[block], 0, 2))  # (m, c, v)
+    out = np.empty((q.shape[1], len(order), q.shape[2]))
+    variances = None if sandwich is None else np.empty((sandwich.weights.shape[1], len(order), q.shape[2]))
+    for b in range(len(order)):
+        moved = data[order[b]] if sign is None else data[order[b]] * sign[b][:, None]
+        np.einsum("mcv,mv->cv", q, moved, out=out[:, b])
+        if sandwich is not None:
+            variances[:, b] = refit_variances(q, out[:, b], moved, sandwich.weights[block])
+    return out, variances
+
+
+def less_fitted(variances, g, f):
+    """Take what the refit explains from w'P(E * E), in place; numpy or torch."""
+    c = len(g)
+    for pair in range(len(variances)):
+        for column in range(c):
+            variances[pair] -= g[column] * f[pair * c + column]
+    return variances
+
+
+def partial_r2(stratum: Stratum, block: slice, order, sign, signed: bool = False) -> np.ndarray:
+    """Return rho, shape (batch, voxels); with `signed` (r = 1) it carries the sign of the effect.
+
+    Rho is the partial R squared, or for the robust statistic what takes its place: (df / r) rho / (1 - rho) is F.
+    """
+    g, variances = _products(stratum, block, order, sign)
+    if variances is None:
+        return share(g, stratum.r, signed)
+    rho = wald_share(g, variances, stratum.r, stratum.df)
+    return np.copysign(rho, g[0]) if signed else rho
+
+
+def to_statistic(rho, df: int, r: int, kind: str, as_z: bool = False) -> np.ndarray:
+    """Return t (with rho's sign) or F from partial R squared, or the normal deviate of the same p."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        stat = np.abs(rho)
+        rest = 1 - stat
+        np.maximum(rest, 1e-300, out=rest)
+        # In place: maps of many permutations outgrow the cache.
+        np.divide(stat, rest, out=stat)
+        stat *= df / r
+        if kind == "t":
+            np.sqrt(stat, out=stat)
+            np.copysign(stat, rho, out=stat)
+        return stat_to_z(stat, df, kind, r) if as_z else stat
+
+
+def batches(total: int, size: int = BATCH) -> Iterator[slice]:
+    """Yield slices that cover ``range(total)``."""
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))
+
+
+def max_statistics(strata: list[Stratum], scheme: Scheme, n_columns: int, *, alternative: str = "two-sided",
+                   as_z: bool = False, workers: int = 1, device: str = "cpu",
+                   progressCallback: ProgressCallback | None = None) -> MaxResult:
+    """Return the null distribution of the maximum statistic and each voxel's own count.
+
+    Parameters
+    ----------
+    strata : list of Stratum
+    scheme : Scheme
+    n_columns : int
+        Length of the flat result.
+    alternative : {"two-sided", "greater", "less"}
+        For t contrasts; two-sided counts both signs.
+    as_z : bool
+        Record maxima as normal deviates, for strata that differ in degrees of freedom.
+    workers : int
+        Threads; results do not depend on it.
+    device : str
+        ``cpu``, or a torch device such as ``cuda`` (``torch:cpu`` is torch without a GPU).
+    progressCallback : callable, optional
+        Called between blocks of voxels; raises ``Cancelled`` to stop.
+
+    Notes
+    -----
+    Winkler et al. 2014 (Freedman-Lane), Nichols & Holmes 2002 (maximum statistic).
+    """
+    report = progressCallback or silent
+    groups = max((s.group for s in strata), default=0) + 1
+    maxima = np.full((groups, len(scheme)), -np.inf)
+    counts = np.zeros(n_columns, np.int64)
+    tasks = [(s, slice(a, min(a + VOXEL_BLOCK, len(s.columns))))
+             for s in strata for a in range(0, len(s.columns), VOXEL_BLOCK)]
+    if device != "cpu":
+        from .torch_products import block_maxima_torch
+
+        def work(task):
+            return block_maxima_torch(*task, scheme, alternative, device)
+    else:
+        def work(task):
+            return _block_maxima(*task, scheme, alternative)
+    for done, ((stratum, block), (best, count)) in enumerate(zip(tasks, in_order(work, tasks, workers)), start=1):
+        stat = to_statistic(best, stratum.df, stratum.r, stratum.kind, as_z)
+        maxima[stratum.group] = np.maximum(maxima[stratum.group], stat)
+        counts[stratum.columns[block]] = count
+        report(done / len(tasks), f"Permutations: {done} of {len(tasks)} blocks of voxels")
+    return MaxResult(maxima, counts)
+
+
+def in_order(work, tasks, workers: int) -> Iterator:
+    """Yield the result of each task in order, a few ahead on threads; leaving the loop drops those not begun."""
+    with blas_threads():
+        if workers == 1:
+            yield from map(work, tasks)
+            return
+        pool, waiting = ThreadPoolExecutor(workers), deque()
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(work, task))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _block_maxima(stratum: Stratum, block: slice, scheme: Scheme, alternative: str):
+    """Return the largest rho of each permutation in one block, and the count of each voxel."""
+    order, sign = scheme.restrict(stratum.rows)
+    signed = stratum.kind == "t" and alternative != "two-sided"
+    turn = -1.0 if alternative == "less" else 1.0
+    identity = np.arange(order.shape[1], dtype=order.dtype)[None]
+    observed = partial_r2(stratum, block, identity, None, signed)[0] * turn
+    reach = reach_of(observed)
+    best, count = np.full(len(order), -np.inf), np.zeros(len(observed), np.int64)
+    screen = None
+    if stratum.sandwich is None and stratum.q.ndim == 2:
+        screen = make_screen(stratum.data[:, block], stratum.q.shape[1], stratum.r, signed, turn, reach)
+    # Few voxels take more permutations at a time, so that the work of a call stays the same.
+    size = max(BATCH, min(16 * BATCH, BATCH * VOXEL_BLOCK // len(observed)))
+    counter = np.int8 if size < 128 else np.int32
+    for batch in batches(len(order), size):
+        part = order[batch], None if sign is None else sign[batch]
+        if screen is not None:
+            if screen.take(moved_rows(stratum.q, stratum.basis, *part), best[batch], count):
+                continue
+            screen = None
+        rho = partial_r2(stratum, block, *part, signed)
+        if signed:
+            rho *= turn
+        rho.max(axis=1, out=best[batch])
+        count += np.add.reduce((rho >= reach).view(np.int8), axis=0, dtype=counter)
+    return best, count
+
+
+def reach_of(observed: np.ndarray) -> np.ndarray:
+    """Return the rho that counts as reaching the observed one: equal relabelings are summed in different orders."""
+    size = np.abs(observed)
+    return observed - TIE * size - ROUNDING * (np.sqrt(size) + ROUNDING)
+
+
+def blas_threads():
+    """Limit BLAS to one thread, where threadpoolctl is there: the blocks are what runs in parallel.
+
+    BLAS threads inside small products only wait for each other, for minutes on a machine that others use too.
+    """
+    controller = _blas_controller()
+    return nullcontext() if controller is None else controller.limit(limits=1, user_api="blas")
+
+
+@lru_cache
+def _blas_controller():
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController()
+
+
+def fwe_p(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Return (b + 1) / (m + 1), b the number of the m null maxima that reach the observed statistic; NaN stays NaN."""
+    null = np.sort(null)
+    reach = observed - TIE * np.abs(observed)
+    b = len(null) - np.searchsorted(null, reach, side="left")
+    return np.where(np.isnan(observed), np.nan, (b + 1) / (len(null) + 1))

@@ -1,0 +1,1 @@
+"""Statistics of tables: agreement, ROC curves, mixed models of region means."""

@@ -1,0 +1,182 @@
+"""Tables of a finished study: mixed models of discs and regions, and agreement of two measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from DiscRelaxometryLib.errors import DesignError, StudyError
+from DiscRelaxometryLib.tables import Column, Table, read_tsv
+
+from ..folder.simulated import COLUMN, label_results
+from ..folder.study import Study, level_columns
+
+#: Columns that name a row of the tables of discs and regions.
+KEYS = ("participant_id", "level", "region", "map")
+MISSING = ("", "n/a", "na", "nan", "none")
+
+
+def long_frame(rows: Sequence[dict], participants: Table, variables: Sequence[str]):
+    """Join rows of discs or regions with the participants table.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        With ``participant_id`` and ``level``.
+    participants : Table
+    variables : sequence of str
+        A variable given per level (``pfirrmann_L4L5``) becomes one column, each row with its own level's value.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Variables whose cells are all numbers or missing are numeric.
+
+    Raises
+    ------
+    DesignError
+        If a variable is in neither table.
+    """
+    import pandas
+
+    people = {str(r["participant_id"]).strip(): r for r in participants.rows}
+    per_level = level_columns(participants.names)
+    frame = pandas.DataFrame([r for r in rows if r["participant_id"] in people])
+    for name in variables:
+        if name in frame.columns:
+            continue
+        if name not in participants.names and name not in per_level:
+            listed = ", ".join([*frame.columns, *participants.names])
+            raise DesignError(f"The variable '{name}' is neither in the study's table nor in participants.tsv; they "
+                              f"have {listed}.", anchor="formula")
+        cells = [people[p].get(name if name in participants.names else per_level[name].get(level, ""))
+                 for p, level in zip(frame["participant_id"], frame["level"])]
+        series = pandas.Series([None if str(c).strip().lower() in MISSING else c for c in cells], index=frame.index,
+                               dtype=object)
+        numbers = pandas.to_numeric(series, errors="coerce")
+        frame[name] = numbers if (numbers.notna() | series.isna()).all() else series
+    return frame
+
+
+def group_rows(path: Path, **equal: str) -> list[dict]:
+    """Return rows of a group table whose named columns hold the given text; cells that are numbers become float."""
+    from ..steps.group import read_rows
+
+    if not path.exists():
+        raise StudyError(f"The study has no '{path.name}': run it first, with maps.", anchor="study-run")
+    rows = read_rows(path).rows
+    for name, value in equal.items():
+        if value and rows and name not in rows[0]:
+            raise StudyError(f"'{path.name}' has no column '{name}'.", anchor="participants-table")
+        kept = [r for r in rows if not value or str(r[name]) == value]
+        if not kept:
+            known = ", ".join(dict.fromkeys(str(r[name]) for r in rows))
+            raise StudyError(f"'{path.name}' has no row with {name} '{value}'; there are {known}.",
+                             anchor="participants-table")
+        rows = kept
+    return rows
+
+
+def mixed_model(path, formula: str, *, map: str = "", region: str = "whole", table: str = "regions", slope: str = "",
+                name: str = "main", output=None, session: str = ""):
+    """Fit a mixed model (random person) to a group table of a study, and write it.
+
+    Parameters
+    ----------
+    path : path
+        Study that was run.
+    formula : str
+        Such as ``mean ~ pfirrmann + C(level) + age + C(sex)``; variables come from the table and participants.tsv.
+    map, region : str
+        Rows to use of the table of regions; empty for all.
+    table : {"regions", "discs"}
+    slope : str
+        Variable whose effect varies between people too.
+    name : str
+        Name of the result: ``group/mixed-NAME_fixed.tsv`` and ``..._variances.tsv``.
+
+    Returns
+    -------
+    fit : MixedFit
+    paths : list of Path
+
+    Raises
+    ------
+    StudyError, DesignError
+        See :func:`DiscStatsLib.tables.mixed.fit_mixed`.
+    """
+    from DiscStatsLib.design.formula import parse_formula
+    from DiscStatsLib.tables.mixed import fit_mixed
+
+    study = Study(Path(path), session, output)
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise StudyError(f"Name '{name}': use letters, digits, - and _ only.")
+    wanted = {"map": map, "region": region} if table == "regions" else {}
+    rows = group_rows(study.output / "group" / f"{table}.tsv", **wanted)
+    if table == "regions" and not map and len({r["map"] for r in rows}) > 1:
+        maps = ", ".join(dict.fromkeys(r["map"] for r in rows))
+        raise StudyError(f"The table holds several maps ({maps}): choose one with --map.", anchor="mixed")
+    parsed = parse_formula(formula)
+    frame = long_frame(rows, study.participants, [*parsed.names, *([slope] if slope else [])])
+    fit = fit_mixed(frame, formula, slope=slope or None, missing="drop")
+    return fit, _write(study, {f"mixed-{name}_fixed": fit.fixed, f"mixed-{name}_variances": fit.variances})
+
+
+def _write(study: Study, tables: dict[str, Table]) -> list[Path]:
+    written = []
+    for name, table in tables.items():
+        path = table.write(study.output / "group" / f"{name}.tsv")
+        written += [path, path.with_suffix(".json")]
+    return label_results(written) if study.simulated else written
+
+
+def compare_tables(first, second, value: str, on: Sequence[str] = (), unit: str = "",
+                   **equal: str) -> tuple[Table, list[str]]:
+    """Return agreement (bias, limits, concordance, ICC) of one column of two tables, and unmatched rows.
+
+    Parameters
+    ----------
+    first, second : path or Table
+        Of two methods, raters, or sessions.
+    value : str
+        Column to compare.
+    on : sequence of str
+        Columns that name a row; by default those of ``participant_id``, ``level``, ``region``, ``map`` that both have.
+    unit : str
+        Unit of the column; by default that of the first table's sidecar.
+    **equal : str
+        Rows to use, such as ``region="nucleus"``.
+
+    Raises
+    ------
+    DesignError
+        If there is nothing to pair.
+    """
+    from DiscStatsLib.tables.agreement import agreement_table, pair_tables
+
+    tables = [t if isinstance(t, Table) else read_tsv(t, required=(value,), numeric=(value,)) for t in (first, second)]
+    on = tuple(on) or tuple(k for k in KEYS if all(k in t.names for t in tables))
+    if not on:
+        raise DesignError(f"The tables share none of the columns {', '.join(KEYS)}: say with --on which columns name a "
+                          "row.", anchor="agreement")
+    chosen = [t.select(**{k: v for k, v in equal.items() if v}) for t in tables]
+    one, two, unmatched = pair_tables(*chosen, on, value)
+    result = agreement_table(one, two, unit or _unit(first, value, chosen[0]))
+    if any(COLUMN in t.names for t in tables):  # of a simulated study
+        result.columns.append(Column(COLUMN))
+        result.rows = [{**row, COLUMN: "SIMULATED"} for row in result.rows]
+    return result, unmatched
+
+
+def _unit(source, column: str, table: Table) -> str:
+    """Return a column's unit: of the table or its sidecar, or of the rows' own column ``unit`` where they agree."""
+    import json
+
+    described = next((c.unit for c in table.columns if c.name == column), "")
+    if not isinstance(source, Table) and Path(source).with_suffix(".json").exists():
+        entry = json.loads(Path(source).with_suffix(".json").read_text(encoding="utf-8")).get(column, {})
+        described = entry.get("Units", "")
+    if described:
+        return described
+    units = {r.get("unit") for r in table.rows} - {None, ""}
+    return units.pop() if len(units) == 1 else ""

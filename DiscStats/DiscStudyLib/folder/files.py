@@ -1,0 +1,187 @@
+"""Checks of single image files and echo series, for ``validate``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from DiscRelaxometryLib.echo.dicom import sidecar_values
+from DiscRelaxometryLib.errors import EchoSeriesError
+
+from .study import Series, sidecar
+
+#: Fields that identify a person; they are never copied, and a study should not carry them.
+IDENTITY = ("PatientName", "PatientID", "PatientBirthDate", "PatientAddress", "OtherPatientIDs", "AccessionNumber",
+            "ReferringPhysicianName", "OperatorsName", "InstitutionName", "InstitutionAddress")
+#: Sidecar field that a missing or wrong time is asked for in.
+TIME_FIELD = {"T1rho": "SpinLockTime", "T2": "EchoTime"}
+_BODY_PARTS = ("SPINE", "LSPINE", "LUMBAR", "LUMBARSPINE", "TLSPINE", "LSSPINE", "LWS", "WHOLESPINE", "ABDOMEN", "")
+
+
+def check_image(path: Path, read: bool = True) -> Iterator[tuple[str, str, str]]:
+    """Yield (severity, problem, remedy) of one volume: readable, lumbar field of view, sagittal, usable unit."""
+    header = _header(path)
+    if header is None:
+        yield ("error", "The file can not be read: it is damaged, or no image.", "Export or convert it again.")
+        return
+    if header.GetDimension() == 4 and header.GetSize()[3] > 1:
+        yield ("error", f"The volume is 4-D ({header.GetSize()[3]} volumes).",
+               "Name an echo series '_T1rho' or '_MESE'; a T2-weighted volume is 3-D.")
+        return
+    if read and not _readable(path):
+        yield ("error", "The file is truncated: its data end too early.", "Copy or export it again.")
+        return
+    yield from _check_view(header)
+    yield from _check_sidecar(path)
+
+
+def _header(path: Path) -> sitk.ImageFileReader | None:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None
+    return reader
+
+
+def _readable(path: Path) -> bool:
+    """Read all data; SimpleITK's NIfTI reader may return a truncated file's missing part as zeros, so unzip first."""
+    try:
+        if path.name.endswith(".gz"):
+            import gzip
+
+            with gzip.open(path) as stream:
+                while stream.read(1 << 22):
+                    pass
+        sitk.ReadImage(str(path))
+    except (RuntimeError, OSError, EOFError):
+        return False
+    return True
+
+
+def _check_view(header: sitk.ImageFileReader) -> Iterator[tuple[str, str, str]]:
+    """Check unit, orientation and extent of the field of view."""
+    spacing = np.array(header.GetSpacing()[:3])
+    size = np.array(header.GetSize()[:3])
+    dimension = header.GetDimension()
+    direction = np.array(header.GetDirection()).reshape(dimension, dimension)[:3, :3]
+    if spacing.max() > 50 or spacing.max() < 0.05 or spacing.min() <= 0:
+        yield ("error", f"The voxel spacing {tuple(float(f'{s:.4g}') for s in spacing)} is not in mm.",
+               "Correct the header: lengths are in mm.")
+        return
+    extent = np.abs(direction) @ (spacing * size)  # mm along left-right, anterior-posterior, cranio-caudal
+    slices = int(np.argmin(size)) if size.min() < 0.5 * np.median(size) else int(np.argmax(spacing))
+    axis = int(np.argmax(np.abs(direction[:, slices])))
+    if size.min() < 2:
+        yield ("error", "The volume is a single slice.", "A volume of several sagittal slices is needed.")
+    elif axis != 0 and (spacing.max() > 1.5 * spacing.min() or size.min() < 0.5 * np.median(size)):
+        name = {1: "coronal", 2: "axial"}[axis]
+        yield ("error", f"The slices are {name}, not sagittal.", "Use the sagittal series of the lumbar spine.")
+    elif extent[2] < 100:
+        yield ("error", f"The image covers {extent[2]:.0f} mm from head to foot: not a lumbar spine.",
+               "Use a sagittal series that shows L1 to S1 (usually 200 mm or more).")
+    elif extent[2] < 150:
+        yield ("warning", f"The image covers {extent[2]:.0f} mm from head to foot; upper levels may be cut off.",
+               "Look at the segmentation.")
+
+
+def _check_sidecar(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Check the optional sidecar of a volume: identity, body part."""
+    data = read_sidecar(path)
+    if data is None:
+        yield ("error", "The JSON sidecar can not be read.", "Correct or remove it.")
+        return
+    identity = [n for n in IDENTITY if data.get(n)]
+    if identity:
+        yield ("warning", f"The sidecar holds identifying fields ({', '.join(identity)}).",
+               "Remove them; they are not copied to results.")
+    part = str(data.get("BodyPartExamined", "")).upper().replace(" ", "").replace("_", "").replace("-", "")
+    if part and not any(p and p in part for p in _BODY_PARTS):
+        yield ("error", f"The sidecar says body part '{data['BodyPartExamined']}': not a lumbar spine.",
+               "Use a lumbar series, or correct 'BodyPartExamined'.")
+
+
+def read_sidecar(path: Path) -> dict | None:
+    """Return an image's JSON sidecar; {} where there is none, None where it can not be read."""
+    file = sidecar(path)
+    if not file.exists():
+        return {}
+    try:
+        data = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def check_series(series: Series, read: bool = True) -> Iterator[tuple[Path, str, str, str]]:
+    """Yield (file, severity, problem, remedy) of an echo series: files, sidecars, times and their unit."""
+    volumes = 0
+    for file in series.files:
+        header = _header(file)
+        if header is None or (read and not _readable(file)):
+            yield (file, "error", "The file can not be read: it is damaged, truncated, or no image.",
+                   "Export or convert it again.")
+            return
+        volumes += header.GetSize()[3] if header.GetDimension() == 4 else 1
+        if file is series.files[0]:
+            yield from ((file, *finding) for finding in _check_view(header))
+    first = series.files[0]
+    if not any(sidecar(f).exists() for f in series.files):
+        what = "spin-lock" if series.kind != "T2" else "echo"
+        field = TIME_FIELD["T2" if series.kind == "T2" else "T1rho"]
+        yield (first, "error", f"The JSON sidecar is missing, so the {what} times are unknown.",
+               f"Write '{sidecar(first).name}' with '{field}': [...] in seconds; times are never guessed.")
+        return
+    for file in series.files:
+        yield from ((file, *finding) for finding in _check_sidecar(file))
+    yield from _check_times(series, volumes)
+
+
+def _check_times(series: Series, volumes: int) -> Iterator[tuple[Path, str, str, str]]:
+    """Check the times of each map the series gives; MAPSS gives two, of four volumes each."""
+    if series.kind == "mapss":
+        if volumes != 7:
+            yield (series.files[0], "error", f"There are {volumes} volumes; a combined MAPSS acquisition has 7.",
+                   "Name separate series '_T1rho' and '_MESE'.")
+            return
+        for kind in ("T1rho", "T2"):
+            yield from _check_kind(series, kind, 4)
+        return
+    yield from _check_kind(series, series.kind, volumes)
+
+
+def _check_kind(series: Series, kind: str, volumes: int) -> Iterator[tuple[Path, str, str, str]]:
+    field = TIME_FIELD[kind]
+    times: list[float] = []
+    seconds = True
+    sidecars = list(dict.fromkeys(sidecar(f) for f in series.files))
+    for path in sidecars:
+        file = next(f for f in series.files if sidecar(f) == path)
+        data = read_sidecar(file) or {}
+        if series.kind == "mapss" and kind == "T1rho":
+            data = {k: v for k, v in data.items() if not k.startswith("EchoTime")}
+        try:
+            found = sidecar_values(data, kind)
+        except EchoSeriesError as error:
+            yield (file, "error", str(error), "Correct the sidecar.")
+            return
+        if found is None:
+            yield (file, "error", f"The sidecar lacks the times of the {kind} map ('{field}').",
+                   f"Add '{field}' in seconds, one value a volume.")
+            return
+        times += found[0]
+        seconds = seconds and found[1] != "ms"
+    first = series.files[0]
+    if len(times) != volumes:
+        yield (first, "error", f"There are {volumes} volumes but {len(times)} times of the {kind} map.",
+               "Give one time a volume.")
+    elif seconds and max(times) > 1.0:
+        yield (first, "error", f"The times reach {max(times):g}: they are in ms, where BIDS wants seconds.",
+               f"Divide '{field}' by 1000, or name it '{field}_ms'.")
+    elif seconds and 0 < max(times) < 0.001:
+        yield (first, "error", f"The longest time is {max(times):g} s: the unit is wrong.", "Give seconds.")

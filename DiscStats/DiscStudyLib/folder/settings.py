@@ -1,0 +1,149 @@
+"""Settings of a study run: one plain, picklable record, checked when made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+
+from DiscRelaxometryLib.errors import StudyError
+from DiscRelaxometryLib.labels import LUMBAR_LEVELS
+
+from .rules import parse_rule
+
+#: Maps that can be analyzed, and what they need.
+MAPS = ("T1rho", "T2", "nT2w")
+_CHOICES = {
+    "segmentation": ("auto", "cnn", "existing"),
+    "engine": ("auto", "onnx", "torch"),
+    "align": ("auto", "on", "off"),
+    "t1rho_model": ("mono2", "mono3"),
+    "t2_model": ("mono2", "mono3", "epg"),
+    "estimator": ("nlls", "loglinear", "rician"),
+    "registration": ("coordinates", "elastix", "brainsfit"),
+    "missing": ("available", "complete"),
+    "errors": ("auto", "exchangeable", "symmetric"),
+    "standard_errors": ("classical", "hc3"),
+    "on_error": ("skip", "stop"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Parameters of a run.
+
+    Attributes
+    ----------
+    formula : str
+        Model of the group analysis, such as ``pfirrmann + age + C(sex)``; with a left side, only that map is
+        analyzed. Empty means no group statistics. A variable given per level (columns ``pfirrmann_L4L5``) is
+        used level by level.
+    contrast : str
+        Term or contrast of interest; empty means the formula's first term.
+    maps : tuple of str
+        Maps to analyze; empty means all that people have.
+    analysis : str
+        Name of the analysis, used as folder name.
+    segmentation : str
+        ``existing`` uses the ``_dseg`` images in ``anat``, ``cnn`` the network, ``auto`` the former where present.
+    engine : str
+        Inference engine.
+    align : str
+        Alignment of the echoes.
+    t1rho_model, t2_model, estimator : str
+        Relaxation models and estimator (see ``DiscRelaxometryLib.fit.maps``).
+    registration : str
+        Registration backend.
+    template : str
+        ``shipped`` atlas, or ``build`` one from the people of the study.
+    levels : tuple of str
+        Disc levels to analyze.
+    permutations : int
+        Permutations of the group analysis.
+    seed : int
+        Seed of the permutations, recorded.
+    sensitivity : str
+        Rule on a column of the participants table, such as ``field_T == 1.5``: the analysis is repeated on the people
+        it holds for, and shown beside the analysis of everyone. Empty means none.
+    missing : str
+        Analyze voxels that at least half of the people have (``available``), or everyone (``complete``).
+    errors : str
+        What permutation assumes: people can change places (``exchangeable``), each error is symmetric about 0 and its
+        sign is flipped (``symmetric``), or the latter where the spread depends on the tested variable (``auto``).
+    standard_errors : str
+        ``classical``, or ``hc3``, which hold where the residual spread differs between people.
+    alpha : float
+        Family-wise error level of the tables.
+    session : str
+        BIDS session.
+    on_error : str
+        ``skip`` a person that fails, or ``stop``.
+    threads : int
+        Threads of the network, and levels registered at a time; no result depends on it.
+    """
+
+    formula: str = ""
+    contrast: str = ""
+    maps: tuple[str, ...] = ()
+    analysis: str = "main"
+    segmentation: str = "auto"
+    engine: str = "auto"
+    align: str = "auto"
+    t1rho_model: str = "mono2"
+    t2_model: str = "mono2"
+    estimator: str = "nlls"
+    registration: str = "coordinates"
+    template: str = "shipped"
+    levels: tuple[str, ...] = LUMBAR_LEVELS
+    permutations: int = 2000
+    seed: int = 1
+    sensitivity: str = ""
+    missing: str = "available"
+    errors: str = "auto"
+    standard_errors: str = "classical"
+    alpha: float = 0.05
+    session: str = ""
+    on_error: str = "skip"
+    threads: int = 1
+
+    def __post_init__(self):
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise StudyError(f"Setting '{name}' is '{value}'; choose one of {', '.join(choices)}.")
+        for name in ("maps", "levels"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple(value.split(",")) if isinstance(value, str) else tuple(value))
+        unknown = [m for m in self.maps if m not in MAPS] + [v for v in self.levels if v not in LUMBAR_LEVELS]
+        if unknown:
+            raise StudyError(f"Unknown map or level {', '.join(unknown)}; maps are {', '.join(MAPS)}, levels "
+                             f"{', '.join(LUMBAR_LEVELS)}.")
+        if self.permutations < 100 or not 0 < self.alpha < 1:
+            raise StudyError("Settings: permutations must be at least 100, and alpha between 0 and 1.")
+        if self.sensitivity:
+            parse_rule(self.sensitivity)
+        if self.threads < 1:
+            raise StudyError("Settings: at least one thread is needed.")
+        if not self.analysis.replace("-", "").replace("_", "").isalnum():
+            raise StudyError(f"Analysis name '{self.analysis}': use letters, digits, - and _ only.")
+
+    def pick(self, *names: str) -> dict:
+        """Return some settings as a dict: the parameters of a step."""
+        return {n: getattr(self, n) for n in names}
+
+    def to_dict(self) -> dict:
+        """Return all settings as plain values."""
+        return asdict(self)
+
+    def digest(self) -> str:
+        """Return a short hash of all settings."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def make_settings(**values) -> Settings:
+    """Return Settings; a name that is no setting gives a sentence that lists them."""
+    known = [f.name for f in fields(Settings)]
+    unknown = [n for n in values if n not in known]
+    if unknown:
+        raise StudyError(f"Unknown setting {', '.join(unknown)}; settings are {', '.join(known)}.")
+    return Settings(**{n: v for n, v in values.items() if v is not None})

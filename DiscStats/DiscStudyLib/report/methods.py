@@ -1,0 +1,145 @@
+"""The methods section: what was done, in words that can go into a paper, with versions and citations."""
+
+from __future__ import annotations
+
+from DiscRelaxometryLib.tables import Column, Table
+
+from ..engine.provenance import versions
+from ..engine.steps import Context
+from ..steps.analysis import first_term
+from ..steps.person import RELAXATION
+from .page import Paragraph, Section, TableBlock
+
+CITATIONS = {
+    "voxel-wise relaxometry of discs":
+        "Iriondo C, Pedoia V, Majumdar S. Lumbar intervertebral disc characterization through quantitative MRI "
+        "analysis: An automatic voxel-based relaxometry approach. Magn Reson Med 2020;84(3):1376-1390. "
+        "doi:10.1002/mrm.28210",
+    "permutation":
+        "Winkler AM, Ridgway GR, Webster MA, Smith SM, Nichols TE. Permutation inference for the general linear model. "
+        "NeuroImage 2014;92:381-397. doi:10.1016/j.neuroimage.2014.01.060",
+    "TFCE":
+        "Smith SM, Nichols TE. Threshold-free cluster enhancement: addressing problems of smoothing, threshold "
+        "dependence and localisation in cluster inference. NeuroImage 2009;44:83-98. "
+        "doi:10.1016/j.neuroimage.2008.03.061",
+    "mixed models":
+        "Laird NM, Ware JH. Random-effects models for longitudinal data. Biometrics 1982;38:963-974. Fitted by "
+        "statsmodels: Seabold S, Perktold J. Proc 9th Python in Science Conf 2010.",
+    "p values":
+        "Phipson B, Smyth GK. Permutation P-values should never be zero. Stat Appl Genet Mol Biol 2010;9:39. "
+        "doi:10.2202/1544-6115.1585",
+    "agreement":
+        "Shrout PE, Fleiss JL. Intraclass correlations: uses in assessing rater reliability. Psychol Bull "
+        "1979;86(2):420-428. Bland JM, Altman DG. Statistical methods for assessing agreement between two methods of "
+        "clinical measurement. Lancet 1986;327:307-310.",
+    "grades":
+        "Pfirrmann CWA, Metzdorf A, Zanetti M, Hodler J, Boos N. Magnetic resonance classification of lumbar "
+        "intervertebral disc degeneration. Spine 2001;26(17):1873-1878.",
+    "SPIDER":
+        "van der Graaf JW, van Hooff ML, Buckens CFM, et al. Lumbar spine segmentation in MR images: a dataset and a "
+        "public benchmark. Sci Data 2024;11:264. doi:10.1038/s41597-024-03090-w",
+}
+
+
+def methods(context: Context, analysis: str) -> Section:
+    """Return the methods section."""
+    section = Section("Methods", "methods", lead="Written from the settings of this run; check it before you use it.")
+    section.add(*(Paragraph(text) for text in _paragraphs(context, analysis)))
+    rows = [{"topic": topic, "reference": text} for topic, text in _cited(context, analysis).items()]
+    section.add(TableBlock(Table("citations", [Column("topic"), Column("reference")], rows), "References"))
+    found = versions()
+    section.add(TableBlock(Table("versions", [Column("software"), Column("version")],
+                                 [{"software": k, "version": v} for k, v in found.items()]), "Versions"))
+    settings = [{"setting": k, "value": ", ".join(v) if isinstance(v, tuple) else str(v)}
+                for k, v in context.settings.to_dict().items() if v not in ("", ()) and k != "threads"]
+    section.add(TableBlock(Table("settings", [Column("setting"), Column("value")], settings), "Settings"))
+    return section
+
+
+def _paragraphs(context: Context, analysis: str) -> list[str]:
+    settings, people = context.settings, context.everyone
+    sources = {r["segment"].facts.get("source") for r in people.values() if "segment" in r}
+    texts = []
+    if "cnn" in sources:
+        texts.append("Discs, vertebrae and spinal canal were segmented by the shipped convolutional network; discs "
+                     "were separated and named upward from L5-S1.")
+    if "existing" in sources:
+        texts.append("Existing segmentations of the study were used.")
+    texts += [_relaxation_text(context, kind) for kind in RELAXATION
+              if any(f"maps-{kind}" in r for r in people.values())]
+    if any("normalize" in r for r in people.values()):
+        texts.append("T2-weighted signal was divided by the median signal of cerebrospinal fluid in the spinal canal "
+                     "(nT2w). This is a relative signal, not a relaxation time.")
+    if any("atlas" in r for r in people.values()):
+        how = {"coordinates": "smooth normalized coordinates inside each disc", "elastix": "Elastix (rigid, affine, "
+               "B-spline) on signed distance maps", "brainsfit": "BRAINSFit on signed distance maps"}
+        which = "a template built from these people" if settings.template == "build" else "the shipped atlas"
+        texts.append(f"Each disc was brought to {which} by {how[settings.registration]}; the signal inside the disc "
+                     "had no influence. Maps were interpolated once (linear); missing voxels stayed missing.")
+    if analysis and f"analysis-{analysis}" in context.records:
+        facts = context.records[f"analysis-{analysis}"].facts
+        maps = ", ".join(f"{' and '.join(v['maps'])} (n = {v['n']})" for v in facts.values())
+        term = settings.contrast or first_term(settings.formula)
+        texts.append(f"At each atlas voxel a general linear model ({settings.formula}) was fitted to {maps}; the term "
+                     f"tested was {term}, two-sided. {_errors_text(settings, facts)} Family-wise error was "
+                     f"controlled by the maximum statistic (seed {settings.seed}); p = (b + 1) / (n + 1). "
+                     "Clusters (uncorrected p < 0.001) have corrected p of extent and mass; threshold-free cluster "
+                     "enhancement was computed too.")
+        if settings.sensitivity:
+            texts.append(f"The analysis was repeated on the people for whom {settings.sensitivity}.")
+    if "models" in context.records:
+        texts.append("Region means of the discs were analyzed by linear mixed models (restricted maximum likelihood) "
+                     "with the same terms, the disc level as a factor, and a random intercept of the person.")
+    return texts
+
+
+def _errors_text(settings, facts: dict) -> str:
+    """Say how the null distribution was made, for which maps, and why."""
+    from DiscStatsLib.analysis.spread import DEPENDS
+
+    made = {" and ".join(v["maps"]): c for v in facts.values() for c in v["provenance"]["contrasts"]}
+    flipped = [maps for maps, c in made.items() if c.get("errors") == "symmetric"]
+    how = {"exchangeable": "permuted (Freedman-Lane)", "symmetric": "given random signs (errors symmetric about 0)"}
+    text = "; ".join(f"residuals of the reduced model for {maps} were {how[c.get('errors', 'exchangeable')]}, "
+                     f"{c['permutation']}" for maps, c in made.items())
+    text = text[:1].upper() + text[1:] + "."
+    if settings.errors == "auto":
+        where = "so for " + ", ".join(flipped) if flipped else "nowhere here"
+        text += (" By the rule set beforehand, signs are flipped where the residual spread depends on the tested "
+                 f"variable (test at p <= {DEPENDS:g}): {where}.")
+    if settings.standard_errors == "hc3":
+        text += " Standard errors are heteroscedasticity-consistent (HC3)."
+    return text
+
+
+def _relaxation_text(context: Context, kind: str) -> str:
+    records = [r[f"maps-{kind}"] for r in context.everyone.values() if f"maps-{kind}" in r]
+    times = sorted({tuple(r.facts.get("times_ms", ())) for r in records})
+    listed = "; ".join("/".join(f"{t:g}" for t in some) for some in times[:3])
+    listed += " and others" if len(times) > 3 else ""
+    model = records[0].facts.get("model", "mono2")
+    words = {"mono2": "a mono-exponential (two parameters)",
+             "mono3": "a mono-exponential with offset (three parameters)",
+             "epg": "an extended-phase-graph model with B1"}[model]
+    what = "spin-lock times" if kind == "T1rho" else "echo times"
+    return (f"{kind} maps: {words} was fitted voxel by voxel ({context.settings.estimator}; {what} {listed} ms) after "
+            "rigid alignment of the echoes where motion was found. Failed fits are missing, not zero.")
+
+
+def _cited(context: Context, analysis: str) -> dict[str, str]:
+    topics = ["voxel-wise relaxometry of discs"]
+    if analysis:
+        topics += ["permutation", "p values", "TFCE"]
+    if "models" in context.records:
+        topics.append("mixed models")
+    if "agreement" in context.records.get("tables", _Empty).facts:
+        topics.append("agreement")
+    if "pfirrmann" in context.settings.formula:
+        topics.append("grades")
+    if "SPIDER" in str(context.study.description).upper():
+        topics.append("SPIDER")
+    return {t: CITATIONS[t] for t in topics}
+
+
+class _Empty:
+    facts: dict = {}

@@ -1,0 +1,276 @@
+"""Sections of the report about people: overview, segmentation, map quality, registration quality."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from DiscRelaxometryLib.labels import LUMBAR_LEVELS
+from DiscRelaxometryLib.tables import Column, Table
+
+from ..engine.steps import Context
+from ..folder.study import level_columns
+from ..folder.validate import formula_variables
+from ..steps.group import read_rows
+from ..steps.person import RELAXATION
+from .figures import plot_cohort, plot_quality, save_figure
+from .figures_maps import montage
+from .page import Cards, Figure, Notes, Paragraph, Section, TableBlock, cell_text
+
+#: At most so many people are pictured in the page; flagged ones come first.
+MAX_TILES = 48
+
+
+def save(context: Context, figure, folder: Path, name: str) -> Path:
+    """Write a figure of the report and note it as an output."""
+    path = folder / f"{name}.png"
+    folder.mkdir(parents=True, exist_ok=True)
+    context.written.append(path)
+    return save_figure(figure, path, context.study.simulated)
+
+
+def sections(context: Context, folder: Path) -> list[Section]:
+    """Return the sections about people that have content."""
+    made = [overview(context, folder), warnings(context), segmentation(context, folder), map_quality(context, folder),
+            registration(context, folder)]
+    return [s for s in made if s and s.blocks]
+
+
+def overview(context: Context, folder: Path) -> Section:
+    """Who takes part, what they have, who is missing."""
+    people = context.everyone
+    section = Section("Study overview", "overview")
+    with_maps = {k: sum(f"maps-{k}" in r for r in people.values()) for k in RELAXATION}
+    cards = [("People with results", str(sum("segment" in r for r in people.values())),
+              f"of {len(set(people) | set(context.missing))} in the study")]
+    cards += [(f"{k} maps", str(n), "people") for k, n in with_maps.items() if n]
+    cards.append(("In atlas space", str(sum("atlas" in r for r in people.values())), "people"))
+    discs = sum(len(r["segment"].facts.get("levels", [])) for r in people.values() if "segment" in r)
+    cards.append(("Discs labelled", str(discs), "all visible levels"))
+    section.add(Cards(cards))
+    picture = _cohort_figure(context, folder)
+    if picture:
+        section.add(picture)
+    if context.missing:
+        table = Table("missing", [Column("person"), Column("why")],
+                      [{"person": p, "why": w} for p, w in sorted(context.missing.items())])
+        section.add(TableBlock(table, "Missing or incomplete people"))
+    return section
+
+
+def _cohort_figure(context: Context, folder: Path) -> Figure | None:
+    path = context.study.root / "participants.tsv"
+    if not path.exists():
+        return None
+    table = context.study.participants
+    rows = [r for r in table.rows if "segment" in context.everyone.get(r["participant_id"], {})]
+    per_level = level_columns(table.names)
+    wanted = dict.fromkeys([*formula_variables(context.settings.formula), "age", "sex"])
+    wanted = [v for v in wanted if v in table.names]
+    values = {v: [_number(r[v]) for r in rows] for v in wanted[:4]}
+    grades = {level: [_number(r[c]) for r in rows] for level, c in per_level.get("pfirrmann", {}).items()}
+    if not values and not grades or not rows:
+        return None
+    figure = save(context, plot_cohort(values, grades), folder, "cohort")
+    return Figure(figure, f"The {len(rows)} people with results. Grades are counted per level.",
+                  "Distributions of the participants' variables")
+
+
+def _number(text: str):
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return float("nan") if (text or "").lower() in ("", "n/a") else text
+
+
+def warnings(context: Context) -> Section:
+    """What a reader must know: missing people, flags, what the signal is not."""
+    section = Section("Warnings", "warnings", lead="Read before the results.")
+    items = []
+    if context.study.simulated:
+        items.append(("warning", "These data are simulated. No statement about people follows from them."))
+    has_signal = any("normalize" in r for r in context.everyone.values())
+    if has_signal:
+        items.append(("warning", "nT2w is the T2-weighted signal divided by that of cerebrospinal fluid. It is not T2: "
+                      "it depends on the sequence, coil and proton density, and is compared here between people of the "
+                      "same or similar protocols only."))
+    items += [("error", f"{p} is missing: {w}") for p, w in sorted(context.missing.items())]
+    flagged = [f"{p}: {n}" for p, records in context.everyone.items() for s, r in records.items()
+               if s in ("segment", "normalize") or s.startswith(("maps", "carry")) for n in r.notes]
+    shown = [("note", n) for n in condensed(flagged)]
+    overlap = training_overlap(context)
+    if overlap:
+        items.append(("warning", overlap))
+    items += shown[:14]
+    if len(shown) > 14:
+        items.append(("note", f"{len(shown) - 14} more notes are in the provenance files."))
+    section.add(Notes(items) if items else Notes([("good", "Nothing to report.")]))
+    return section
+
+
+_LEVELS = r"[TL]\d+-[LS]\d+(?:, [TL]\d+-[LS]\d+)*"
+
+
+def condensed(notes: Sequence[str]) -> list[str]:
+    """Join notes that differ only in person, level and numbers: one sentence with the cases after it.
+
+    ``sub-01: unsure of L4-L5.`` and ``sub-02: unsure of L5-S1.`` become ``unsure of \u2026. (2: sub-01 L4-L5; ...)``.
+    """
+    groups: dict[str, list[tuple[str, str, str]]] = {}
+    for note in dict.fromkeys(notes):
+        person, _, text = note.partition(": ") if note.startswith("sub-") else ("", "", note)
+        pattern = re.compile(rf"{_LEVELS}|(?<![\w.])\d+(?:\.\d+)?")
+        found = ", ".join(dict.fromkeys(pattern.findall(text)))
+        groups.setdefault(pattern.sub("\N{HORIZONTAL ELLIPSIS}", text), []).append((person, found, note))
+    lines = []
+    for text, cases in groups.items():
+        if len(cases) == 1:
+            lines.append(cases[0][2])
+        else:
+            listed = "; ".join(f"{person} {found}".strip() for person, found, _ in cases)
+            lines.append(f"{text} ({len(cases)}: {listed})")
+    return lines
+
+
+def training_overlap(context: Context) -> str:
+    """Say which people of the study the shipped network was trained on."""
+    from ..folder.training import trained_on
+
+    cnn = {p for p, r in context.everyone.items() if "segment" in r and r["segment"].facts.get("source") == "cnn"}
+    known = trained_on(context.study) & cnn
+    if not known:
+        return ""
+    return (f"{len(known)} of {len(cnn)} people were in the training set of the shipped network, so agreement with "
+            "their reference masks is optimistic; held-out figures are in the validation document.")
+
+
+def segmentation(context: Context, folder: Path) -> Section:
+    """Picture everyone's segmentation; flagged people first."""
+    section = Section("Segmentation", "segmentation",
+                      lead="Mid-sagittal slice of each person with the labelled discs; colors alternate by level. "
+                           "Flagged people have an orange frame: look at them first.")
+    tiles = []
+    for person, records in context.everyone.items():
+        path = context.output_of("tile", "desc-segmentation.png", person)
+        if path:
+            tiles.append((person, path, bool(records["segment"].notes)))
+    tiles.sort(key=lambda t: (not t[2], t[0]))
+    if not tiles:
+        return section
+    shown = [(p, _read_png(f), flag) for p, f, flag in tiles[:MAX_TILES]]
+    left = f" {len(tiles) - MAX_TILES} more are in the people's 'figures' folders." if len(tiles) > MAX_TILES else ""
+    section.add(Figure(save(context, montage(shown), folder, "segmentation"),
+                       f"Segmentation of {len(shown)} people.{left}", "Sagittal slices with labelled discs"))
+    confidences = _confidences(context)
+    if confidences:
+        figure = plot_quality(confidences, "Mean confidence of the disc")
+        section.add(Figure(save(context, figure, folder, "confidence"),
+                           "Calibrated confidence of each disc; the line is the median.", "Confidence by level", False))
+    return section
+
+
+def _confidences(context: Context) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {v: [] for v in LUMBAR_LEVELS}
+    for records in context.everyone.values():
+        for disc in records["segment"].facts.get("discs", []) if "segment" in records else ():
+            if disc.get("name") in found and disc.get("confidence") is not None:
+                found[disc["name"]].append(disc["confidence"])
+    return {k: v for k, v in found.items() if v}
+
+
+def _read_png(path: Path) -> np.ndarray:
+    from PIL import Image as Picture
+
+    with Picture.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def map_quality(context: Context, folder: Path) -> Section | None:
+    """Failed voxels and fit quality a map, with pictures of the first people."""
+    path = context.output_of("tables", "regions.tsv")
+    if not path:
+        return None
+    section = Section("Map quality", "maps",
+                      lead="Failed or out-of-range voxels are missing (not zero) and are counted.")
+    rows = [r for r in read_rows(path).rows if r["region"] == "whole"]
+    table = Table("map quality", [Column("map"), Column("people"), Column("discs"),
+                                  Column("mean", "", "Mean over discs of the disc means"),
+                                  Column("SD between discs"), Column("failed", "%", "Voxels without a value"),
+                                  Column("worst disc", "%", "Highest share of failed voxels in a disc")])
+    for key in dict.fromkeys(r["map"] for r in rows):
+        some = [r for r in rows if r["map"] == key and r["level"] in LUMBAR_LEVELS]
+        means, failed = (np.array([r[c] for r in some], float) for c in ("mean", "failed"))
+        table.rows.append({"map": key, "people": len({r["participant_id"] for r in some}), "discs": len(some),
+                           "mean": float(np.nanmean(means)), "SD between discs": float(np.nanstd(means, ddof=1)),
+                           "failed": 100 * float(np.nanmean(failed)), "worst disc": 100 * float(np.nanmax(failed))})
+    section.add(TableBlock(table, "Maps inside the lumbar discs"))
+    shown = [(p, f) for p in context.everyone if (f := context.output_of("tile", "desc-maps.png", p))][:3]
+    section.add(*(Figure(f, f"Maps of {p}, mid-sagittal.", f"Relaxation maps of {p}", False) for p, f in shown))
+    return section
+
+
+def registration(context: Context, folder: Path) -> Section | None:
+    """Quality of the correspondence with the atlas, by level."""
+    path = context.output_of("tables", "registration.tsv")
+    if not path:
+        return None
+    rows = [r for r in read_rows(path).rows if r.get("level") in LUMBAR_LEVELS]
+    section = Section("Registration quality", "registration",
+                      lead="How well each disc, brought to the atlas, covers the atlas disc. Shape alone drives the "
+                           "correspondence; the signal inside a disc does not.")
+    section.add(TableBlock(_by_level(rows), "Median (worst) by level"))
+    if any("dice" in r for r in rows):
+        values = {v: [r["dice"] for r in rows if r["level"] == v] for v in LUMBAR_LEVELS}
+        values = {k: v for k, v in values.items() if v}
+        section.add(Figure(save(context, plot_quality(values, "Dice with the atlas disc"), folder, "registration"),
+                           "Overlap with the atlas by level; one point a disc, the line is the median.",
+                           "Dice by level", False))
+    flags = [(r, f) for r in rows for f in _flags(r)]
+    if not flags:
+        return section.add(Paragraph("No disc was flagged.", small=True))
+    counts: dict[str, int] = {}
+    for _, flag in flags:
+        name = re.sub(r"^\d+ |\s*\(.*?\)", "", flag).split(":")[0]
+        counts[name] = counts.get(name, 0) + 1
+    listed = [{"flag": k, "discs": v} for k, v in sorted(counts.items(), key=lambda item: -item[1])]
+    section.add(TableBlock(Table("flags", [Column("flag"), Column("discs")], listed),
+                           f"Flags of the {len(rows)} discs of the levels analyzed", 20, "group/registration.tsv"))
+    serious = [{"person": r["participant_id"], "level": r["level"], "flag": f} for r, f in flags
+               if not f.startswith(("cut at", "not all of"))]
+    if serious:
+        section.add(TableBlock(Table("look", [Column("person"), Column("level"), Column("flag")], serious),
+                               "Discs to look at (lateral cuts apart: slabs of middle slices have them by design)", 25))
+    return section
+
+
+def _flags(row: dict) -> list[str]:
+    text = str(row.get("flags") or "")
+    return [f.strip() for f in text.split(";") if f.strip() and text not in ("n/a", "nan")]
+
+
+#: Measures of the registration: column of the table -> title, unit, and whether a small value is a bad one.
+_MEASURES = {"dice": ("Dice", "", True), "surface_mean": ("surface distance", "mm", False),
+             "surface_95": ("95th percentile", "mm", False), "folding": ("folding", "", False),
+             "jacobian_min": ("smallest Jacobian", "", True), "jacobian_max": ("largest Jacobian", "", False),
+             "inverse_error": ("there and back", "mm", False)}
+
+
+def _by_level(rows: Sequence[dict]) -> Table:
+    known = {n: m for n, m in _MEASURES.items() if any(n in r for r in rows)}
+    table = Table("registration", [Column("level"), Column("discs"),
+                                   *(Column(title, unit) for title, unit, _ in known.values())])
+    for level in LUMBAR_LEVELS:
+        some = [r for r in rows if r["level"] == level]
+        if not some:
+            continue
+        row = {"level": level, "discs": len(some)}
+        for name, (title, _, low_is_bad) in known.items():
+            values = np.array([r[name] for r in some if isinstance(r.get(name), float)], float)
+            if np.isfinite(values).any():
+                worst = (np.nanmin if low_is_bad else np.nanmax)(values)
+                row[title] = f"{cell_text(float(np.nanmedian(values)))} ({cell_text(float(worst))})"
+        table.rows.append(row)
+    return table

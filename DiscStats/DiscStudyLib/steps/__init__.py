@@ -1,0 +1,1 @@
+"""The steps of a study, for one person and for the group."""

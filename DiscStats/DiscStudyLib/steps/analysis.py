@@ -1,0 +1,149 @@
+"""Group steps that need everyone: the study's own template, and the voxel-wise analysis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from DiscRelaxometryLib.errors import DesignError, StudyError
+from DiscRelaxometryLib.image import read_image, write_image
+
+from ..engine.steps import Context, Step
+from ..folder.rules import people_by_rule
+from ..folder.validate import formula_variables
+from .group import maps_in_atlas
+from .person import context_atlas
+
+#: What the name of a sensitivity analysis ends with.
+SENSITIVITY = "-sensitivity"
+
+
+def _run_template(context: Context) -> list[Path]:
+    """Build a template from the people's disc labels."""
+    from DiscAtlasLib.atlas import save_atlas
+    from DiscAtlasLib.template import build_template
+
+    people = [(p, read_image(path)) for p in context.everyone
+              if (path := context.output_of("segment", "desc-discs_dseg.nii.gz", p))]
+    if len(people) < 3:
+        raise StudyError(f"A template needs at least 3 people; {len(people)} have a segmentation. Use the shipped "
+                         "atlas.")
+    atlas = build_template(people, levels=context.settings.levels)
+    folder = context.path("template/atlas.json").parent
+    save_atlas(atlas, folder)
+    written = sorted(f for f in folder.iterdir() if f.suffix in (".json", ".gz"))
+    context.written += written
+    return written
+
+
+def template_step() -> Step:
+    """Return the step that builds the study's own template."""
+    return Step("template", "1", _run_template, parameters=("levels",), optional=("segment",))
+
+
+def participants_frame(context: Context, people: list[str]):
+    """Return the participants table (pandas) of `people`, in that order.
+
+    Raises
+    ------
+    StudyError
+        If a person has no row.
+    """
+    import pandas
+
+    frame = pandas.read_csv(context.study.root / "participants.tsv", sep="\t", na_values=["n/a"], encoding="utf-8-sig",
+                            dtype={"participant_id": str})
+    frame["participant_id"] = frame["participant_id"].str.strip()
+    frame = frame.set_index("participant_id", drop=False)
+    frame.index.name = None
+    absent = [p for p in people if p not in frame.index]
+    if absent:
+        raise StudyError(f"No row in participants.tsv for {', '.join(absent)}.", anchor="participants-table")
+    return frame.loc[people].reset_index(drop=True)
+
+
+def first_term(formula: str) -> str:
+    """Return the first term of a formula's right side that is not the intercept."""
+    terms = [t.strip() for t in formula.split("~", 1)[-1].split("+")]
+    terms = [t for t in terms if t not in ("", "1", "0", "-1")]
+    if not terms:
+        raise DesignError(f"The formula '{formula}' has no term to test.")
+    return terms[0]
+
+
+def analyzed_people(context: Context, files: dict[str, Path]) -> list[str]:
+    """Return the people with a map and a row in the table."""
+    ids = {r["participant_id"].strip() for r in context.study.participants.rows}
+    return [p for p in files if p in ids]
+
+
+def _families(people: dict[str, list[str]]) -> list[tuple[str, ...]]:
+    """Group maps that are tested together: those that the same people have."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for key, ids in people.items():
+        groups.setdefault(tuple(ids), []).append(key)
+    return [tuple(keys) for keys in groups.values()]
+
+
+def _run_analysis(name: str, rule: str = ""):
+    def run(context: Context) -> list[Path]:
+        files = maps_in_atlas(context)
+        people = {key: analyzed_people(context, some) for key, some in files.items()}
+        for key, ids in people.items():
+            left_out = sorted(set(files[key]) - set(ids))
+            if left_out:
+                context.notes.append(f"{key}: {', '.join(left_out)} have no row in participants.tsv and were left out.")
+        if rule:
+            kept = people_by_rule(context.study.participants, rule)
+            out = sorted({p for ids in people.values() for p in ids} - kept)
+            context.notes.append(f"Left out by the rule '{rule}': {', '.join(out) or 'nobody'}.")
+            people = {key: [p for p in ids if p in kept] for key, ids in people.items()}
+        families = _families(people)
+        if len(families) > 1:
+            context.notes.append("Maps are held by different people; p is corrected within "
+                                 + " and within ".join(", ".join(f) for f in families) + ", not across them.")
+        return [path for family in families for path in _analyze_family(context, f"analysis-{name}", family, files,
+                                                                        people[family[0]])]
+    return run
+
+
+def _analyze_family(context: Context, folder: str, family, files, people: list[str]) -> list[Path]:
+    from DiscRelaxometryLib.measure.regions import PARTITION
+    from DiscStatsLib.analysis.analyze import analyze
+
+    settings, atlas = context.settings, context_atlas(context)
+    right = settings.formula.split("~", 1)[-1].strip()
+    maps = {key: [read_image(files[key][p]) for p in people] for key in family}
+    result = analyze(maps, atlas.labels, participants_frame(context, people), f"map ~ {right}",
+                     settings.contrast or first_term(right), n_permutations=settings.permutations, seed=settings.seed,
+                     missing=settings.missing, missing_covariates="drop", regions=atlas.regions,
+                     region_names={code: region for region, code in PARTITION.items()},
+                     levels=[v for v in settings.levels if v in atlas.levels],
+                     **settings.pick("errors", "standard_errors"))
+    written = []
+    for stat, image in result.maps.items():
+        path = context.path(f"{folder}/space-DiscAtlas_stat-{stat}.nii.gz")
+        written.append(write_image(image.like(np.asarray(image.array, np.float32)), path))
+    table = context.path(f"{folder}/{'-'.join(family)}_clusters.tsv")
+    result.clusters.write(table)
+    context.written.append(table.with_suffix(".json"))
+    contrasts = [c.name for c in result.contrasts]
+    context.facts["-".join(family)] = {
+        "maps": list(family), "people": people, "n": len(people), "stats": sorted(result.maps), "contrasts": contrasts,
+        "clusters": table.name, "provenance": result.provenance}
+    context.notes += result.warnings
+    return [*written, table, table.with_suffix(".json")]
+
+
+def analysis_step(name: str, rule: str = "") -> Step:
+    """Return the voxel-wise analysis, one a name, so that several analyses of a study stand side by side.
+
+    With a rule, it is the sensitivity analysis of the people for whom the rule holds.
+    """
+    return Step(f"analysis-{name}", "1", _run_analysis(name, rule), lambda c: [c.study.root / "participants.tsv"],
+                ("formula", "contrast", "maps", "levels", "permutations", "seed", "missing", "errors",
+                 "standard_errors", "template"),
+                optional=("atlas", "template"), applies=lambda c: bool(maps_in_atlas(c)),
+                extra=lambda c: {"variables": formula_variables(c.settings.formula),
+                                 **({"rule": rule} if rule else {})})

@@ -1,0 +1,184 @@
+"""Group steps: one table of everyone, group mean maps, agreement with reference masks."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from DiscRelaxometryLib.image import Image, read_image, write_image
+from DiscRelaxometryLib.labels import DISCS, disc_name
+from DiscRelaxometryLib.measure.resample_labels import resample_labels
+from DiscRelaxometryLib.quantities import QUANTITIES
+from DiscRelaxometryLib.tables import Column, Table, read_tsv
+
+from ..engine.steps import Context, Step
+from ..folder.settings import MAPS
+
+#: Tables of people that are joined: name of the group's table -> (step, ending of the person's file).
+JOINED = {"discs": ("measure", "desc-discs_measures.tsv"), "regions": ("measure", "desc-regions_measures.tsv"),
+          "registration": ("atlas", "desc-registration_quality.tsv"),
+          "agreement": ("score", "desc-agreement_measures.tsv")}
+_TEXT = ("participant_id", "level", "region", "map", "unit", "flags", "label", "status", "backend", "notes", "name",
+         "term", "data")
+
+
+def read_rows(path: Path) -> Table:
+    """Read a table of results; all cells that are numbers become float."""
+    table = read_tsv(path)
+    for row in table.rows:
+        for name, text in row.items():
+            if name not in _TEXT:
+                row[name] = _float(text)
+    return table
+
+
+def _float(text: str):
+    if text in ("n/a", "", None):
+        return float("nan")
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _run_tables(context: Context) -> list[Path]:
+    written = []
+    for name, (step, ending) in JOINED.items():
+        files = [p for person in context.everyone if (p := context.output_of(step, ending, person))]
+        if files:
+            written += _join(name, files, context)
+    return written
+
+
+def _join(name: str, files: list[Path], context: Context) -> list[Path]:
+    """Join tables row by row; their text is kept as it is, their columns are united in order of appearance."""
+    import json
+
+    columns: dict[str, Column] = {}
+    rows = []
+    for file in files:
+        described = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        with open(file, encoding="utf-8", newline="") as stream:
+            part = list(csv.DictReader(stream, delimiter="\t"))
+        for column in part[0] if part else ():
+            entry = described.get(column, {})
+            columns.setdefault(column, Column(column, entry.get("Units", ""), entry.get("Description", "")))
+        rows += part
+    path = context.path(f"{name}.tsv")
+    Table(name, list(columns.values()), rows).write(path)
+    context.written.append(path.with_suffix(".json"))
+    context.facts[name] = len(rows)
+    return [path, path.with_suffix(".json")]
+
+
+def maps_in_atlas(context: Context) -> dict[str, dict[str, Path]]:
+    """Return map -> {person: file in atlas space}, for the maps of the settings that anyone has."""
+    wanted = context.settings.maps or MAPS
+    formula = context.settings.formula
+    left = formula.split("~")[0].strip() if "~" in formula else ""
+    if left in MAPS:
+        wanted = (left,)
+    found = {key: {p: path for p in context.everyone
+                   if (path := context.output_of("atlas", f"space-DiscAtlas_{key}.nii.gz", p))} for key in wanted}
+    return {key: files for key, files in found.items() if files}
+
+
+def _run_means(context: Context) -> list[Path]:
+    written = []
+    for key, files in maps_in_atlas(context).items():
+        count = total = squares = None
+        for path in files.values():  # one at a time: memory does not grow with the number of people
+            image = read_image(path)
+            values = image.array.astype(np.float64)
+            valid = np.isfinite(values)
+            values = np.where(valid, values, 0.0)
+            if count is None:
+                count, total, squares = (np.zeros(values.shape) for _ in range(3))
+            count += valid
+            total += values
+            squares += values**2
+        mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+        variance = np.divide(squares - count * np.nan_to_num(mean)**2, count - 1, out=np.full_like(total, np.nan),
+                             where=count > 1)
+        for name, array in (("mean", mean), ("sd", np.sqrt(np.maximum(variance, 0))), ("n", count)):
+            written.append(write_image(image.like(array.astype(np.float32)),
+                                       context.path(f"space-DiscAtlas_stat-{name}_{key}.nii.gz")))
+        context.facts[key] = len(files)
+    return written
+
+
+def _run_score(context: Context) -> list[Path]:
+    """Compare a person's automatic discs with the reference mask: used for scoring only."""
+    labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
+    found = [r for r in map(read_image, context.person.reference) if not labels.geometry.difference(r.geometry)]
+    if not found:
+        context.notes.append("No reference mask lies on the image's grid; it was not compared.")
+        return []
+    reference = found[0]
+    maps = _scored_maps(context, labels, reference)
+    columns = [Column("participant_id"), Column("level", "", "Disc level"),
+               Column("dice", "1", "Dice overlap with the reference mask of the same level"),
+               Column("volume", "cm3", "Volume, automatic"), Column("volume_reference", "cm3", "Volume, reference"),
+               *(Column(name, QUANTITIES[key].unit, f"Mean {QUANTITIES[key].name}{where}") for key in maps
+                 for name, where in ((key, ", automatic"), (f"{key}_reference", " in the reference mask")))]
+    table = Table("agreement", columns, [_score_row(context.person.id, d.value, labels, reference, maps)
+                                         for d in reversed(DISCS) if np.any(reference.array == d.value)])
+    path = table.write(context.path("desc-agreement_measures.tsv"))
+    return [path, path.with_suffix(".json")]
+
+
+def _scored_maps(context: Context, labels: Image, reference: Image) -> dict[str, tuple[Image, Image, Image]]:
+    """Return key -> (map, automatic labels, reference labels), all on the map's grid.
+
+    Both segmentations come to an echo series by the same rigid transform, so that they alone differ.
+    """
+    maps = {}
+    path = context.output_of("normalize", "desc-csfnorm_nT2w.nii.gz")
+    if path:
+        maps["nT2w"] = (read_image(path), labels, reference)
+    for kind in ("T1rho", "T2"):
+        carried = context.output_of(f"carry-{kind}", f"space-{kind}_desc-discs_dseg.nii.gz")
+        if carried:
+            transform = sitk.ReadTransform(str(context.output_of(f"carry-{kind}", "xfm.tfm")))
+            image = read_image(context.output_of(f"maps-{kind}", f"{kind}map.nii.gz"))
+            discs = reference.like(np.where(np.isin(reference.array, [d.value for d in DISCS]), reference.array, 0))
+            maps[kind] = (image, read_image(carried), resample_labels(discs, image.geometry, transform)[0])
+    return maps
+
+
+def _score_row(person: str, value: int, labels: Image, reference: Image, maps: dict) -> dict:
+    found, true = labels.array == value, reference.array == value
+    volume = labels.geometry.voxel_volume / 1000
+    row = {"participant_id": person, "level": disc_name(value),
+           "dice": float(2 * np.sum(found & true) / (np.sum(found) + np.sum(true))),
+           "volume": float(found.sum() * volume), "volume_reference": float(true.sum() * volume)}
+    for key, (image, automatic, given) in maps.items():
+        row[key] = _mean(image.array[automatic.array == value])
+        row[f"{key}_reference"] = _mean(image.array[given.array == value])
+    return row
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if values.size else float("nan")
+
+
+def score_step() -> Step:
+    """Return the person step that scores against a reference mask, where the study has one."""
+    maps = tuple(f"{a}-{k}" for k in ("T1rho", "T2") for a in ("maps", "carry"))
+    return Step("score", "2", _run_score, lambda c: c.person.reference, needs=("segment",),
+                optional=("normalize", *maps), applies=lambda c: bool(c.person.reference))
+
+
+def tables_step() -> Step:
+    """Return the step that joins everyone's tables."""
+    return Step("tables", "1", _run_tables, optional=("measure", "atlas", "score"))
+
+
+def means_step() -> Step:
+    """Return the step that makes group mean, SD and count maps."""
+    return Step("means", "1", _run_means, parameters=("maps", "formula"), optional=("atlas",),
+                applies=lambda c: bool(maps_in_atlas(c)))

@@ -1,0 +1,129 @@
+"""Person steps on echo series: T1rho and T2 maps, and discs carried to the maps' space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from DiscRelaxometryLib.atomic import atomic_path
+from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
+
+from ..engine.steps import Context, Step
+from ..folder.study import sidecar
+
+
+def load_series(files: Sequence[Path], kind: str, layout: str, times_ms=None):
+    """Return the EchoSeries of `kind` from files; `layout` is ``T1rho``, ``T2`` or ``mapss``."""
+    from DiscRelaxometryLib.echo.read import read_echo_series, read_mapss
+
+    source = files[0] if len(files) == 1 else list(files)
+    if layout == "mapss":
+        return read_mapss(source)[0 if kind == "T1rho" else 1]
+    return read_echo_series(source, kind=kind, times_ms=times_ms)
+
+
+def fit_files(files: Sequence[Path], kind: str, model: str, estimator: str, align: str, times_ms=None,
+              layout: str = ""):
+    """Read, align and fit a series; return (Alignment, RelaxationFit)."""
+    from DiscRelaxometryLib.echo.align import align_echoes
+    from DiscRelaxometryLib.fit.maps import fit_relaxation
+
+    aligned = align_echoes(load_series(files, kind, layout or kind, times_ms), mode=align)
+    return aligned, fit_relaxation(aligned.series, model=model, estimator=estimator)
+
+
+def _run_fit(kind: str):
+    def run(context: Context) -> list[Path]:
+        settings = context.settings
+        series = context.person.of_kind(kind)
+        model = settings.t1rho_model if kind == "T1rho" else settings.t2_model
+        alignment, fit = fit_files(series.files, kind, model, settings.estimator, settings.align, layout=series.kind)
+        echoes = alignment.series
+        context.notes += fit.warnings
+        context.facts.update(notes=echoes.notes, counts=fit.counts, report=report_values(fit.report),
+                             motion=[dict(r) for r in alignment.motion.rows])
+        context.facts.update(times_ms=echoes.times_ms.tolist(), model=model, echoes=len(echoes),
+                             voxels=int(np.isfinite(fit.value).sum()), size=list(echoes.geometry.size),
+                             spacing=list(echoes.geometry.spacing))
+        written = [write_image(echoes.echo(0), context.path(f"acq-{kind}_desc-first_echo.nii.gz"))]
+        for key, image in fit.images().items():
+            name = f"{kind}map" if key == kind else f"acq-{kind}_desc-{key.replace(' ', '')}_{kind}fit"
+            written.append(write_image(image, context.path(f"{name}.nii.gz")))
+        return written
+    return run
+
+
+def _run_carry(kind: str):
+    def run(context: Context) -> list[Path]:
+        echo = read_image(context.output_of(f"maps-{kind}", "desc-first_echo.nii.gz"))
+        labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
+        target = context.path(f"space-{kind}_desc-discs_dseg.nii.gz")
+        if not context.person.anatomical:  # the series itself was segmented
+            return [write_image(labels, target), _write_transform(sitk.Euler3DTransform(), context, kind)]
+        from DiscRelaxometryLib.measure.carry import carry_labels
+
+        anatomical = read_image(context.person.anatomical[0])
+        result = carry_labels(labels, anatomical, echo)
+        context.facts["report"] = report_values(result.report)
+        context.notes += result.report.flags
+        return [write_image(result.labels, target), _write_transform(result.transform, context, kind)]
+    return run
+
+
+def _write_transform(transform: sitk.Transform, context: Context, kind: str) -> Path:
+    path = context.path(f"from-{kind}_to-T2w_mode-points_xfm.tfm", "xfm")
+    with atomic_path(path) as temporary:
+        sitk.WriteTransform(transform, str(temporary))
+    return path
+
+
+def report_values(report) -> dict:
+    """Return a result's report (dict or dataclass) as plain values."""
+    if isinstance(report, dict):
+        return dict(report)
+    return {k: v for k, v in vars(report).items() if isinstance(v, (int, float, str, bool, list))}
+
+
+def moved_to_anatomy(image: Image, transform: sitk.Transform) -> Image:
+    """Express an echo-space image in anatomical space by moving its grid rigidly: nothing is interpolated.
+
+    Parameters
+    ----------
+    image : Image
+    transform : SimpleITK.Transform
+        Rigid; maps points of the echo space to points of the anatomical space (LPS mm).
+
+    Returns
+    -------
+    Image
+        The same array on the moved, oblique grid.
+    """
+    grid = image.geometry
+    origin = np.array(transform.TransformPoint(grid.origin))
+    columns = np.array(grid.direction).reshape(3, 3)
+    tips = [tuple(np.array(grid.origin) + columns[:, n]) for n in range(3)]
+    moved = [np.array(transform.TransformPoint(tip)) - origin for tip in tips]
+    direction = np.stack(moved, axis=1)
+    return Image(image.array, Geometry(grid.size, grid.spacing, tuple(origin), tuple(direction.ravel())), image.meta)
+
+
+def _series_inputs(kind: str):
+    def inputs(context: Context) -> list[Path]:
+        files = context.person.of_kind(kind).files
+        return [*files, *(sidecar(f) for f in files if sidecar(f).exists())]
+    return inputs
+
+
+def map_steps(kind: str) -> tuple[Step, Step]:
+    """Return the steps ``maps-<kind>`` and ``carry-<kind>``."""
+    def applies(context: Context) -> bool:
+        return context.person.of_kind(kind) is not None
+    model = "t1rho_model" if kind == "T1rho" else "t2_model"
+    fit = Step(f"maps-{kind}", "2", _run_fit(kind), _series_inputs(kind), (model, "estimator", "align"),
+               applies=applies)
+    carry = Step(f"carry-{kind}", "1", _run_carry(kind), lambda c: c.person.anatomical,
+                 needs=("segment", f"maps-{kind}"), applies=applies)
+    return fit, carry

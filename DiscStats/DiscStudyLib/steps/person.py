@@ -1,0 +1,229 @@
+"""Person steps: segmentation, normalized signal, measures, registration to the atlas, maps in atlas space."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from DiscRelaxometryLib.errors import DiscRelaxometryError, GeometryError, SegmentationError
+from DiscRelaxometryLib.image import Image, read_image, resample, write_image
+from DiscRelaxometryLib.labels import DISCS, LUMBAR_LEVELS, disc_name
+from DiscRelaxometryLib.resources import resource_path
+from DiscRelaxometryLib.tables import Column, Table
+
+from ..engine.provenance import file_hash
+from ..engine.steps import Context, Step
+from ..folder.study import sidecar
+from .maps import load_series, map_steps, moved_to_anatomy
+
+RELAXATION = ("T1rho", "T2")
+
+
+def uses_existing(context: Context) -> bool:
+    """Say whether the person's own segmentation is used."""
+    mode = context.settings.segmentation
+    return mode == "existing" or (mode == "auto" and bool(context.person.labels))
+
+
+def anatomical_image(context: Context) -> Image:
+    """Return the T2-weighted volume, or the first echo of a series where there is none."""
+    if context.person.anatomical:
+        return read_image(context.person.anatomical[0])
+    kind = context.person.kinds[0]
+    series = context.person.of_kind(kind)
+    return load_series(series.files, kind, series.kind).echo(0)
+
+
+def _run_segment(context: Context) -> list[Path]:
+    image = anatomical_image(context)
+    if uses_existing(context):
+        labels, confidence, flags = _existing_labels(context, image), None, []
+    else:
+        from DiscRelaxometryLib.discs.segment import segment
+
+        result = segment(image, engine=context.settings.engine, threads=context.settings.threads)
+        if not result.found:
+            raise SegmentationError(result.reason, anchor="no-spine-found")
+        labels, confidence, flags = result.labels, result.confidence, list(result.flags)
+        context.facts.update(discs=[{"name": q.name, **vars(q)} for q in result.quality], model=result.model,
+                             engine=result.engine, certain=result.certain, evidence=result.evidence)
+    values = sorted(set(np.unique(labels.array).tolist()) & {d.value for d in DISCS})
+    if not values:
+        raise SegmentationError("No disc was found: is it a sagittal image of the lumbar spine? "
+                                + " ".join(flags), anchor="no-disc")
+    missing = [v for v in context.settings.levels if v not in map(disc_name, values)]
+    if missing:
+        flags.append(f"Levels not found: {', '.join(missing)}.")
+    context.notes += flags
+    context.facts.update(levels=[disc_name(v) for v in values], source="existing" if uses_existing(context) else "cnn")
+    written = [write_image(labels.like(labels.array.astype(np.uint8)), context.path("desc-discs_dseg.nii.gz"))]
+    if confidence is not None:
+        # Confidence has two meaningful digits: 8 bits keep the file small.
+        percent = np.clip(np.rint(100 * np.nan_to_num(confidence.array)), 0, 100).astype(np.uint8)
+        written.append(write_image(confidence.like(percent), context.path("desc-confidence_percent.nii.gz")))
+    return written
+
+
+def _existing_labels(context: Context, image: Image) -> Image:
+    labels = read_image(context.person.labels[0])
+    if not labels.geometry.difference(image.geometry):
+        return labels
+    moved = resample(labels, image.geometry, sitk.sitkNearestNeighbor)
+    if not moved.array.any():
+        raise GeometryError(f"'{context.person.labels[0].name}' does not overlap the image: it belongs to another "
+                            "volume.", anchor="different-grids")
+    context.notes.append("The segmentation was resampled (nearest neighbor) to the image's grid.")
+    return moved
+
+
+def _weights(context: Context) -> dict:
+    if uses_existing(context):
+        return {"source": "existing"}
+    try:
+        folder = resource_path("Weights")
+    except DiscRelaxometryError:
+        return {"weights": "missing"}
+    files = [f for f in sorted(folder.iterdir()) if f.suffix in (".onnx", ".safetensors")]
+    return {"weights": {f.name: _hash(f, f.stat().st_mtime_ns) for f in files}}
+
+
+@functools.lru_cache
+def _hash(path: Path, time_ns: int) -> str:
+    """Return a file's hash, found once for everyone a process works on."""
+    return file_hash(path)
+
+
+def _segment_inputs(context: Context) -> list[Path]:
+    person = context.person
+    if person.anatomical:
+        files = list(person.anatomical[:1])
+    else:
+        files = list(person.of_kind(person.kinds[0]).files)
+        files += [sidecar(f) for f in files if sidecar(f).exists()]
+    return files + (list(person.labels[:1]) if uses_existing(context) else [])
+
+
+def _run_normalize(context: Context) -> list[Path]:
+    from DiscRelaxometryLib.measure.normalize import normalized_t2w
+
+    image = read_image(context.person.anatomical[0])
+    labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
+    normalized = normalized_t2w(image, labels)
+    context.facts["csf"] = normalized.meta["csf"]
+    context.notes += normalized.meta["flags"]
+    return [write_image(normalized, context.path("desc-csfnorm_nT2w.nii.gz"))]
+
+
+def person_maps(context: Context) -> dict[str, tuple[Image, Image]]:
+    """Return the person's maps: key -> (map, labels on its grid)."""
+    found = {}
+    path = context.output_of("normalize", "desc-csfnorm_nT2w.nii.gz")
+    if path:
+        found["nT2w"] = (read_image(path), read_image(context.output_of("segment", "desc-discs_dseg.nii.gz")))
+    for kind in RELAXATION:
+        path = context.output_of(f"carry-{kind}", f"space-{kind}_desc-discs_dseg.nii.gz")
+        if path:
+            found[kind] = (read_image(context.output_of(f"maps-{kind}", f"{kind}map.nii.gz")), read_image(path))
+    return found
+
+
+def _run_measure(context: Context) -> list[Path]:
+    from DiscRelaxometryLib.measure.measures import measure_discs, measure_regions
+
+    labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
+    person = Column("participant_id", "", "Person")
+    discs = measure_discs(labels)
+    tables = [measure_regions(names, {key: image}) for key, (image, names) in person_maps(context).items()]
+    written = [_with_person(discs, person, context, "desc-discs_measures.tsv")]
+    if tables:
+        regions = Table("regions", tables[0].columns, [r for t in tables for r in t.rows])
+        written.append(_with_person(regions, person, context, "desc-regions_measures.tsv"))
+    return [f for path in written for f in (path, path.with_suffix(".json"))]
+
+
+def _with_person(table: Table, column: Column, context: Context, name: str) -> Path:
+    rows = [{"participant_id": context.person.id, **r} for r in table.rows]
+    return Table(table.name, [column, *table.columns], rows).write(context.path(name))
+
+
+def _run_atlas(context: Context) -> list[Path]:
+    """Register the person's discs with the atlas and bring all maps there, with one interpolation each."""
+    from DiscAtlasLib.registration import register_person
+    from DiscAtlasLib.warping import warp_to_atlas
+
+    atlas = context_atlas(context)
+    labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
+    levels = [v for v in LUMBAR_LEVELS if v in context.settings.levels]
+    registration = register_person(labels, atlas, levels=levels, backend=context.settings.registration,
+                                   person=context.person.id, workers=context.settings.threads)
+    quality = registration.quality
+    context.facts["quality"] = [dict(r) for r in quality.rows]
+    context.notes += [f"{r['level']}: {r['flags']}" for r in quality.rows if r.get("flags")]
+    path = quality.write(context.path("desc-registration_quality.tsv"))
+    written = [path, path.with_suffix(".json")]
+    for key, (image, _) in person_maps(context).items():
+        if key in RELAXATION:
+            transform = sitk.ReadTransform(str(context.output_of(f"carry-{key}", "xfm.tfm")))
+            image = moved_to_anatomy(image, transform)
+        warped = warp_to_atlas(image, registration)
+        context.facts[f"{key}_voxels"] = int(np.isfinite(warped.array).sum())
+        written.append(write_image(warped, context.path(f"space-DiscAtlas_{key}.nii.gz")))
+    return written
+
+
+def context_atlas(context: Context):
+    """Return the atlas in use: the study's own template where one was built, else the shipped one."""
+    built = context.output_of("template", "atlas.json")
+    provenance = built or _shipped_atlas()
+    return _atlas(provenance.parent if built else None, provenance.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _atlas(folder: Path | None, time_ns: int):
+    """Return an atlas; it and the shapes of its discs are found once for everyone a process works on."""
+    from DiscAtlasLib.atlas import load_atlas
+
+    return load_atlas(folder)
+
+
+def _shipped_atlas() -> Path:
+    return resource_path("Atlas", "DiscAtlasLib") / "atlas.json"
+
+
+def _atlas_identity(context: Context) -> dict:
+    if context.settings.template == "build":
+        return {}
+    path = _shipped_atlas()
+    return {"atlas": _provenance(path, path.stat().st_mtime_ns)}
+
+
+@functools.lru_cache
+def _provenance(path: Path, time_ns: int) -> str:
+    return str(json.loads(path.read_text(encoding="utf-8")))
+
+
+def segment_step() -> Step:
+    """Return the segmentation step."""
+    return Step("segment", "1", _run_segment, _segment_inputs, ("segmentation", "engine", "levels"), extra=_weights)
+
+
+def person_steps() -> Sequence[Step]:
+    """Return the steps of a person in order."""
+    maps = [s for kind in RELAXATION for s in map_steps(kind)]
+    has_map = ("normalize", *(s.name for s in maps))
+    normalize = Step("normalize", "1", _run_normalize, lambda c: c.person.anatomical, needs=("segment",),
+                     applies=lambda c: bool(c.person.anatomical))
+    measure = Step("measure", "1", _run_measure, needs=("segment",), optional=has_map)
+    return [segment_step(), *maps, normalize, measure]
+
+
+def atlas_step() -> Step:
+    """Return the step that registers with the atlas and warps the maps."""
+    maps = tuple(f"{a}-{k}" for k in RELAXATION for a in ("maps", "carry"))
+    return Step("atlas", "1", _run_atlas, parameters=("registration", "levels", "template"), needs=("segment",),
+                optional=("normalize", "template", *maps), extra=_atlas_identity)

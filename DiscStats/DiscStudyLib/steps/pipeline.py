@@ -1,0 +1,30 @@
+"""The study's pipeline: stages of person steps and group steps."""
+
+from __future__ import annotations
+
+from ..engine.runner import Stage
+from ..folder.settings import Settings
+from .analysis import SENSITIVITY, analysis_step, template_step
+from .group import means_step, score_step, tables_step
+from .models import models_step
+from .person import atlas_step, person_steps
+from .report import report_step, tile_step
+
+#: What the group's steps import: plots, and statistics.
+_GROUP_IMPORTS = ("DiscStatsLib.tables.agreement", "DiscStudyLib.report.group", "matplotlib.backends.backend_agg",
+                  "matplotlib.figure")
+
+
+def stages(settings: Settings) -> list[Stage]:
+    """Return the stages; building a template waits for everyone's shapes, the shipped atlas does not."""
+    first = (*person_steps(), score_step(), tile_step())
+    group = [tables_step(), means_step()]
+    if settings.formula:
+        group += [analysis_step(settings.analysis), models_step()]
+        if settings.sensitivity:
+            group.append(analysis_step(settings.analysis + SENSITIVITY, settings.sensitivity))
+    group.append(report_step(settings.analysis if settings.formula else "", bool(settings.sensitivity)))
+    last = Stage("group", tuple(group), _GROUP_IMPORTS)
+    if settings.template == "build":
+        return [Stage("person", first), Stage("group", (template_step(),)), Stage("person", (atlas_step(),)), last]
+    return [Stage("person", (*first, atlas_step())), last]

@@ -1,0 +1,105 @@
+"""Pictures of a person, and the group's report, as steps."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from DiscRelaxometryLib.atomic import atomic_path
+from DiscRelaxometryLib.image import read_image
+from DiscRelaxometryLib.quantities import QUANTITIES
+from DiscRelaxometryLib.resources import resource_path
+
+from ..engine.provenance import file_hash, project_version
+from ..engine.steps import Context, Step
+from ..report.figures import save_figure
+from ..report.figures_maps import Look, map_row, person_tile
+from ..report.page import Report, write_report
+from .analysis import SENSITIVITY
+from .person import RELAXATION, anatomical_image, person_maps
+
+
+def _run_tile(context: Context) -> list[Path]:
+    labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
+    tile = person_tile(anatomical_image(context), labels)
+    path = context.path("desc-segmentation.png", "figures")
+    with atomic_path(path) as temporary:
+        _write_png(tile, temporary)
+    written = [path]
+    shown = {key: value for key, value in person_maps(context).items() if np.isfinite(value[0].array).any()}
+    if any(k in RELAXATION for k in shown):
+        looks = {k: Look("viridis", *QUANTITIES[k].window, QUANTITIES[k].unit if QUANTITIES[k].unit != "1" else "")
+                 for k in shown}
+        figure = map_row({k: (image, names, looks[k]) for k, (image, names) in shown.items()})
+        written.append(save_figure(figure, context.path("desc-maps.png", "figures"), context.study.simulated, 110))
+    return written
+
+
+def _write_png(rgb: np.ndarray, path: Path) -> None:
+    from PIL import Image as Picture
+
+    Picture.fromarray(rgb).save(path, format="PNG", optimize=True)
+
+
+def tile_step() -> Step:
+    """Return the person step that draws the segmentation and the maps."""
+    maps = tuple(f"{a}-{k}" for k in RELAXATION for a in ("maps", "carry"))
+    return Step("tile", "1", _run_tile, needs=("segment",), optional=("normalize", *maps),
+                inputs=lambda c: c.person.anatomical[:1], extra=lambda c: {"simulated": c.study.simulated})
+
+
+def _run_report(analysis: str):
+    def run(context: Context) -> list[Path]:
+        from ..report import group as report_group
+        from ..report import people as report_people
+
+        folder = context.study.output / "figures"
+        sections = [*report_people.sections(context, folder), *report_group.sections(context, folder, analysis)]
+        name = str(context.study.description.get("Name") or "Lumbar disc study")
+        count = len(context.everyone)
+        with_results = sum("segment" in r for r in context.everyone.values())
+        formula = f" Model: {context.settings.formula}." if context.settings.formula else ""
+        report = Report(name, f"{with_results} of {count + _excluded(context)} people.{formula}", sections,
+                        context.study.simulated,
+                        f"DiscRelaxometry {project_version()}. For research; not a medical device. "
+                        "This file holds no name, birth date or DICOM header.")
+        path = context.study.output / "report.html"
+        context.written.append(path)
+        return [write_report(report, path), *sorted(p for p in context.written if p.suffix == ".png")]
+    return run
+
+
+def _excluded(context: Context) -> int:
+    return len([p for p in context.missing if p not in context.everyone])
+
+
+def report_step(analysis: str = "", sensitivity: bool = False) -> Step:
+    """Return the group step that writes the report and its figures."""
+    optional = ["segment", "normalize", "measure", "score", "tile", "atlas", "tables", "means"]
+    optional += [f"{a}-{k}" for k in RELAXATION for a in ("maps", "carry")]
+    if analysis:
+        optional += ["models", f"analysis-{analysis}"]
+        optional += [f"analysis-{analysis}{SENSITIVITY}"] if sensitivity else []
+    return Step("report", "1", _run_report(analysis), lambda c: _table(c),
+                ("formula", "contrast", "analysis", "levels", "registration", "permutations", "seed", "sensitivity"),
+                optional=tuple(optional),
+                extra=lambda c: {"missing": dict(c.missing), "people": list(c.everyone),
+                                 "notes": {p: {s: r.notes for s, r in records.items()}
+                                           for p, records in c.everyone.items()},
+                                 "simulated": c.study.simulated, "version": project_version(),
+                                 "source": _source()})
+
+
+def _source() -> str:
+    """Return a hash of what makes the page, so that a newer program makes it anew."""
+    own = Path(__file__).parent.parent / "report"
+    files = [*own.glob("*.py"), *resource_path("Report", "DiscStatsLib").iterdir()]
+    text = "".join(file_hash(f) for f in sorted(files) if f.is_file())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _table(context: Context) -> list[Path]:
+    path = context.study.root / "participants.tsv"
+    return [path] if path.exists() else []

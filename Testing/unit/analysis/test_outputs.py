@@ -1,0 +1,109 @@
+"""Group maps, z scores and plot numbers without Slicer: definitions and bad input."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from DiscRelaxometryLib.errors import DesignError, GeometryError
+from DiscRelaxometryLib.image import Geometry, Image
+from DiscStatsLib.analysis.analyze import analyze
+from DiscStatsLib.analysis.plots_data import plot_data
+from DiscStatsLib.analysis.zscore import group_maps, reference_group, z_score
+
+GEOMETRY = Geometry((4, 3, 2))
+
+
+def maps(n=12, seed=0):
+    rng = np.random.default_rng(seed)
+    return [Image(rng.normal(100, 10, GEOMETRY.shape), GEOMETRY) for _ in range(n)]
+
+
+def test_reference_leaves_missing_values_out():
+    images = maps()
+    images[0].array[0, 0, 0] = np.nan
+    images[1].array[1, 1, 1] = np.nan
+    reference = reference_group(images)
+    stack = np.array([i.array for i in images])
+    np.testing.assert_allclose(reference.mean.array, np.nanmean(stack, axis=0), rtol=1e-12)
+    np.testing.assert_allclose(reference.sd.array, np.nanstd(stack, axis=0, ddof=1), rtol=1e-10)
+    assert reference.n.array[0, 0, 0] == 11 and reference.n.array[0, 0, 1] == 12
+
+
+def test_sd_of_large_values_does_not_cancel():
+    images = [Image(i.array + 1e9, GEOMETRY) for i in maps()]
+    expected = np.std([i.array - 1e9 for i in images], axis=0, ddof=1)
+    np.testing.assert_allclose(reference_group(images).sd.array, expected, rtol=1e-6)
+
+
+def test_z_of_a_member_of_the_population_is_calibrated():
+    # 5 % of people from the same population fall under p = .05 whatever the size of the reference.
+    shares = []
+    for seed in range(60):
+        images = maps(8, seed)
+        shares.append(np.mean(z_score(images[0], reference_group(images[1:])).p.array <= 0.05))
+    assert 0.03 < np.mean(shares) < 0.07
+
+
+@pytest.mark.parametrize(
+    "run, error, words",
+    [
+        (lambda: reference_group(maps(1)), DesignError, "at least 2 maps"),
+        (lambda: reference_group([*maps(2), Image(np.zeros((1, 1, 1)), Geometry((1, 1, 1)))]), GeometryError, "map 3"),
+        (
+            lambda: z_score(Image(np.zeros((1, 1, 1)), Geometry((1, 1, 1))), reference_group(maps())),
+            GeometryError,
+            "grids",
+        ),
+        (
+            lambda: z_score(Image(np.full(GEOMETRY.shape, np.nan), GEOMETRY), reference_group(maps())),
+            DesignError,
+            "in common",
+        ),
+        (lambda: group_maps(maps(), ["a"]), DesignError, "1 group names for 12 maps"),
+    ],
+)
+def test_bad_input(run, error, words):
+    with pytest.raises(error, match=words):
+        run()
+
+
+@pytest.fixture
+def result():
+    images = maps(12)
+    table = pd.DataFrame(
+        {"participant_id": [f"s{i}" for i in range(12)], "age": np.linspace(20, 75, 12), "site": list("abc") * 4}
+    )
+    labels = Image(np.full(GEOMETRY.shape, 11, np.uint8), GEOMETRY)
+    return analyze(images, labels, table, "T2 ~ age + C(site)", n_permutations=19)
+
+
+def test_adjusted_values_give_the_models_effect(result):
+    data = plot_data(result, contrast="age", voxel=(1, 2, 0))
+    slope = np.polyfit(data.x, data.adjusted, 1)[0]
+    # The adjusted values keep the fitted effect of age; the other columns' share is taken out.
+    fitted = result.maps["T2_age_effect"].array[0, 2, 1]
+    assert (data.line[1, 1] - data.line[0, 1]) / (data.line[1, 0] - data.line[0, 0]) == pytest.approx(fitted, rel=1e-5)
+    assert slope == pytest.approx(fitted, abs=0.15)
+    assert data.kind == "scatter" and len(data.ids) == 12 and data.y_title == "T2"
+
+
+def test_groups_are_boxes(result):
+    data = plot_data(result, contrast="site", level=11)
+    assert data.kind == "box" and data.groups == ["reference", "b", "c"]
+    assert data.quartiles().shape == (3, 5) and np.all(np.diff(data.quartiles(), axis=1) >= 0)
+    assert "F = " in data.text and "n = 12" in data.text
+
+
+@pytest.mark.parametrize(
+    "place, words",
+    [
+        ({"voxel": (9, 9, 9)}, "no analyzed voxel"),
+        ({"cluster": 77}, "no analyzed voxel"),
+        ({"region": 1}, "without a region image"),
+        ({"contrast": "sex"}, "no contrast 'sex'"),
+        ({"quantity": "T1rho"}, "'T1rho' was not analyzed"),
+    ],
+)
+def test_places_that_do_not_exist(result, place, words):
+    with pytest.raises(DesignError, match=words):
+        plot_data(result, **place)

@@ -1,0 +1,68 @@
+"""The command line: help for each verb, plain errors, exit status, no traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+for library in ("typer", "rich"):
+    pytest.importorskip(library)
+ROOT = Path(__file__).resolve().parents[3]
+from support.study_phantom import make_study  # noqa: E402
+
+
+def call(*arguments) -> subprocess.CompletedProcess:
+    code = (f"import sys; sys.path[:0] = {[str(ROOT / m) for m in ('DiscRelaxometry', 'DiscAtlas', 'DiscStats')]!r}; "
+            "from DiscStudyLib.cli.main import main; sys.argv[0] = 'disc-relaxometry'; main()")
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_every_verb_and_option_has_help():
+    from typer.main import get_command
+
+    from DiscStudyLib.cli.app import build_app
+
+    command = get_command(build_app())
+    assert set(command.commands) == {"run", "validate", "status", "report", "simulate", "segment", "maps",
+                                     "export-dicom", "mixed", "agreement"}
+    for verb in command.commands.values():
+        assert verb.help
+        assert all(getattr(p, "help", "") for p in verb.params), verb.name
+
+
+def test_validate_says_what_is_wrong_and_fails(tmp_path):
+    study = make_study(tmp_path / "Studie ä", people=1, series=True)
+    (study / "sub-01" / "anat" / "sub-01_T1rho.json").unlink()
+    done = call("validate", study)
+    assert done.returncode == 1
+    assert "sub-01_T1rho.nii.gz" in done.stdout and "sidecar is missing" in done.stdout
+
+
+def test_run_of_nothing_is_one_sentence(tmp_path):
+    done = call("run", tmp_path / "absent")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: The study folder 'absent' does not exist") and "Traceback" not in done.stderr
+
+
+def test_dry_run_lists_steps_and_writes_nothing(tmp_path):
+    study = make_study(tmp_path / "study", people=2)
+    done = call("run", study, "--dry-run", "--formula", "pfirrmann")
+    assert done.returncode == 0, done.stderr
+    assert "sub-02: segment, normalize" in done.stdout and "analysis-main" in done.stdout
+    assert not (study / "derivatives").exists()
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("export-dicom", "new"), "Say what to export"),
+    (("export-dicom", "new", "--map", "x.nii.gz"), "write QUANTITY=FILE"),
+    (("agreement", "a.tsv", "b.tsv"), "does not exist"),
+    (("run", ".", "--errors", "normal"), "choose one of auto, exchangeable, symmetric"),
+    (("run", ".", "--standard-errors", "white"), "choose one of classical, hc3"),
+    (("run", ".", "--sensitivity", "field_T"), "is not a rule")])
+def test_bad_calls_are_one_sentence(arguments, words):
+    done = call(*arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ") and words in done.stderr and "Traceback" not in done.stderr

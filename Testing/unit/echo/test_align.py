@@ -1,0 +1,129 @@
+"""Alignment: a known motion is found and undone, still series stay bit-identical."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from DiscRelaxometryLib.echo.align import align_echoes
+from DiscRelaxometryLib.echo.read import EchoSeries
+from DiscRelaxometryLib.errors import DiscRelaxometryError, RegistrationError
+from DiscRelaxometryLib.image import Geometry
+
+TSL = (0.0, 10.0, 40.0, 80.0)
+DIRECTION = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+SIZE, SPACING = (64, 80, 10), (1.5, 1.5, 4.0)
+GEOMETRY = Geometry(SIZE, SPACING, tuple(-(DIRECTION * SPACING) @ ((np.array(SIZE) - 1) / 2)),
+                    tuple(DIRECTION.ravel()))
+TRUE = sitk.Euler3DTransform((0.0, 0.0, 0.0), 0.04, 0.0, 0.02, (1.0, -3.0, 2.5))
+
+
+def tissue(points: np.ndarray) -> list[tuple[np.ndarray, float, float]]:
+    """Return membership, M0 and T1rho (ms) of a spine: body fat, muscle, vertebrae, discs, canal."""
+    x, y, z = points.T
+    parts = [((x / 60) ** 2 + (y / 42) ** 2 < 1, 60, 50.0), ((x / 50) ** 2 + ((y - 24) / 14) ** 2 < 1, 90, 40.0)]
+    for level in range(-2, 3):
+        parts.append((((x / 24) ** 2 + (y / 17) ** 2 < 1) & (np.abs(z - 28 * level) < 9), 110, 60.0))
+        parts.append((((x / 24) ** 2 + (y / 17) ** 2 < 1) & (np.abs(z - 28 * level - 14) < 4), 140, 110.0))
+    parts.append(((x / 9) ** 2 + ((y - 26) / 7) ** 2 < 1, 200, 300.0))
+    return parts
+
+
+def phantom(moved: tuple[int, ...] = (), noise: float = 2.0, seed: int = 0) -> EchoSeries:
+    """Return a noisy decaying spine, drawn analytically, so that its motion is exact."""
+    rng = np.random.default_rng(seed)
+    # Four points a voxel along each in-plane axis, averaged, make partial volume.
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in SIZE], indexing="ij"), axis=-1).reshape(-1, 3)
+    matrix, shift = np.array(TRUE.GetMatrix()).reshape(3, 3), np.array(TRUE.GetTranslation())
+    echoes = []
+    for n, t in enumerate(TSL):
+        total = np.zeros(len(index))
+        for offset in ((-0.25, -0.25, 0), (0.25, -0.25, 0), (-0.25, 0.25, 0), (0.25, 0.25, 0)):
+            points = GEOMETRY.index_to_world(index + offset)
+            signal = np.zeros(len(points))
+            for inside, m0, t1rho in tissue((points - shift) @ matrix if n in moved else points):
+                signal[inside] = m0 * np.exp(-t / t1rho)
+            total += signal / 4
+        volume = total.reshape(SIZE).T
+        echoes.append(np.hypot(volume + rng.normal(0, noise, volume.shape), rng.normal(0, noise, volume.shape)))
+    return EchoSeries(np.array(echoes), TSL, "T1rho", GEOMETRY)
+
+
+def remaining(transform: sitk.Transform) -> float:
+    points = np.random.default_rng(1).uniform(-30, 30, (50, 3))
+    gaps = [np.subtract(transform.TransformPoint(p), TRUE.TransformPoint(p)) for p in points.tolist()]
+    return float(np.linalg.norm(gaps, axis=1).mean())
+
+
+@pytest.fixture(scope="module")
+def still():
+    return phantom()
+
+
+@pytest.fixture(scope="module")
+def moving():
+    series = phantom(moved=(2,))
+    return series, align_echoes(series)
+
+
+def test_still_series_stays_bit_identical(still):
+    result = align_echoes(still)
+    assert result.series.echoes is still.echoes or np.array_equal(result.series.echoes, still.echoes)
+    assert not any(result.motion["aligned"])
+    assert max(result.motion["displacement_voxels"]) < 0.3
+    assert any("nothing resampled" in note for note in result.series.notes)
+
+
+def test_known_motion_is_found_and_undone(moving, still):
+    series, result = moving
+    assert result.motion["aligned"] == [False, False, True, False]
+    before = remaining(sitk.Euler3DTransform())
+    assert remaining(result.transforms[2]) < 0.25 * before
+    for n in (0, 1, 3):
+        np.testing.assert_array_equal(result.series.echoes[n], series.echoes[n])
+    inner = np.s_[3:7, 15:65, 12:52]
+    error = [np.nanmean(np.abs(s.echoes[2][inner] - still.echoes[2][inner])) for s in (series, result.series)]
+    assert error[1] < 0.6 * error[0]
+    row = result.motion.rows[2]
+    assert abs(row["rotation"] - np.degrees(np.hypot(0.04, 0.02))) < 0.6
+
+
+def test_result_does_not_depend_on_threads(moving):
+    series, result = moving
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(2)
+    try:
+        again = align_echoes(series)
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+    np.testing.assert_array_equal(again.series.echoes, result.series.echoes)
+
+
+def test_not_imaged_is_nan_and_nan_stays_nan(moving, still):
+    _, result = moving
+    echo = result.series.echoes[2]
+    assert 0 < np.mean(np.isnan(echo)) < 0.35
+    holes = still.echoes.copy()
+    holes[3, 5, 40, 32] = np.nan
+    assert np.isnan(align_echoes(replace(still, echoes=holes)).series.echoes[3, 5, 40, 32])
+
+
+def test_off_and_bad_settings(still):
+    assert align_echoes(still, "off").series is still
+    with pytest.raises(DiscRelaxometryError, match="unknown"):
+        align_echoes(still, "sometimes")
+    flat = EchoSeries(np.ones((2, 1, 8, 8)), (1, 2), "T2", Geometry((8, 8, 1)))
+    with pytest.raises(RegistrationError, match="1 slice"):
+        align_echoes(flat, "on")
+    assert any("not estimated" in note for note in align_echoes(flat, "auto").series.notes)
+
+
+def test_who_stays_moved_is_found_in_every_later_echo():
+    # Each echo is registered to the one before: the steps after the first must join to the whole motion.
+    result = align_echoes(phantom(moved=(1, 2, 3)))
+    before = remaining(sitk.Euler3DTransform())
+    assert [remaining(t) < 0.25 * before for t in result.transforms] == [False, True, True, True]
+    assert result.motion["aligned"] == [False, True, True, True]

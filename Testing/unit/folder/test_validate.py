@@ -1,0 +1,235 @@
+"""The validate verb names file, person and remedy for every kind of bad input, before anything runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from support.study_phantom import GEOMETRY, PIPELINE, make_study, write_series
+
+from DiscRelaxometryLib.errors import StudyError
+from DiscRelaxometryLib.image import Geometry, Image, write_image
+from DiscStudyLib.engine.runner import run_study
+from DiscStudyLib.folder.settings import make_settings
+from DiscStudyLib.folder.study import Study, level_columns
+from DiscStudyLib.folder.validate import formula_variables, validate
+
+
+@pytest.fixture
+def study(tmp_path):
+    return make_study(tmp_path / "Größe und Länge", series=True)
+
+
+def find(study, words: str, severity="error", **settings):
+    """Return the one finding whose problem contains `words`; fail with the whole list otherwise."""
+    found = validate(Study(study), make_settings(**settings))
+    hits = [f for f in found if words in f.problem and f.severity == severity]
+    assert len(hits) == 1, "\n".join(map(str, found))
+    assert hits[0].remedy
+    return hits[0]
+
+
+def anat(study, person, suffix):
+    return study / person / "anat" / f"{person}_{suffix}"
+
+
+def test_good_study_has_no_findings(study):
+    assert validate(Study(study), make_settings(formula="T1rho ~ pfirrmann + age + C(sex)")) == []
+
+
+def test_missing_sidecar(study):
+    anat(study, "sub-02", "T1rho.json").unlink()
+    finding = find(study, "sidecar is missing")
+    assert finding.person == "sub-02" and finding.file == "sub-02/anat/sub-02_T1rho.nii.gz"
+    assert "sub-02_T1rho.json" in finding.remedy and "SpinLockTime" in finding.remedy
+
+
+def test_wrong_unit_of_times(study):
+    anat(study, "sub-01", "T1rho.json").write_text('{"SpinLockTime": [0, 10, 40, 80]}')
+    assert find(study, "in ms, where BIDS wants seconds").person == "sub-01"
+
+
+def test_wrong_number_of_times(study):
+    anat(study, "sub-01", "T1rho.json").write_text('{"SpinLockTime": [0, 0.01, 0.04]}')
+    find(study, "4 volumes but 3 times of the T1rho map")
+
+
+def test_wrong_unit_of_lengths(study):
+    image = sitk.ReadImage(str(anat(study, "sub-01", "T2w.nii.gz")))
+    image.SetSpacing([s * 1e-3 for s in GEOMETRY.spacing])
+    sitk.WriteImage(image, str(anat(study, "sub-01", "T2w.nii.gz")))
+    find(study, "is not in mm")
+
+
+def test_wrong_person_id(study):
+    os.rename(anat(study, "sub-02", "T2w.nii.gz"), study / "sub-02/anat/sub-03_T2w.nii.gz")
+    finding = find(study, "belongs to 'sub-03'")
+    assert finding.person == "sub-02" and finding.file.endswith("sub-03_T2w.nii.gz")
+
+
+def test_two_series_of_a_kind(study):
+    rng = np.random.default_rng(0)
+    for name in ("acq-a_MESE.nii.gz", "acq-b_MESE.nii.gz"):
+        write_series(anat(study, "sub-01", name), rng, (0.01, 0.02), "EchoTime")
+    assert "sub-01_acq-a_MESE" in find(study, "2 T2 series").problem
+
+
+def test_echoes_in_files_of_their_own_are_one_series(study):
+    for n in (1, 2, 10):
+        echo = Image(np.ones(GEOMETRY.shape, np.float32), GEOMETRY)
+        write_image(echo, anat(study, "sub-01", f"echo-{n}_MESE.nii.gz"))
+        anat(study, "sub-01", f"echo-{n}_MESE.json").write_text(json.dumps({"EchoTime": n * 0.01}))
+    series = Study(study).person("sub-01").of_kind("T2")
+    assert [f.name.split("_")[1] for f in series.files] == ["echo-1", "echo-2", "echo-10"]
+    assert validate(Study(study)) == []
+
+
+def test_decimal_comma(study):
+    path = study / "participants.tsv"
+    path.write_text(path.read_text().replace("\t32\t", "\t32,5\t"))
+    finding = find(study, "decimal comma", formula="age")
+    assert "Line 3 (sub-02)" in finding.problem and "32.5" in finding.remedy
+    find(study, "has decimal commas", severity="warning")
+
+
+def test_byte_order_mark_is_noted_and_read(study):
+    path = study / "participants.tsv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    find(study, "byte-order mark", severity="note", formula="age")
+    assert Study(study).participants.names[0] == "participant_id"
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda t: t.replace("\t", ";"), "semicolons"),
+    (lambda t: t.replace("participant_id", "id"), "'participant_id' is missing"),
+    (lambda t: t + t.splitlines()[-1] + "\n", "'sub-03' has 2 rows"),
+    (lambda t: t.replace("sub-02", "02"), "The id is written '02'"),
+    (lambda t: t.replace("\t32\t", "\tabc\t"), "'abc' is not a number"),
+])
+def test_bad_participants_table(study, change, words):
+    path = study / "participants.tsv"
+    path.write_text(change(path.read_text()))
+    find(study, words, formula="age")
+
+
+def test_table_and_folders_disagree(study):
+    path = study / "participants.tsv"
+    path.write_text(path.read_text().replace("sub-02", "sub-09"))
+    assert find(study, "a row but no folder", severity="warning").person == "sub-09"
+    assert find(study, "a folder but no row", severity="warning").person == "sub-02"
+
+
+def test_latin1_table(study):
+    (study / "participants.tsv").write_bytes("participant_id\tname\nsub-01\tMüller\n".encode("latin-1"))
+    find(study, "not UTF-8")
+
+
+def test_formula_names_a_missing_column(study):
+    assert "odi" in find(study, "variable 'odi' is no column", formula="odi + age").problem
+
+
+def test_truncated_image(study):
+    path = anat(study, "sub-03", "T2w.nii.gz")
+    path.write_bytes(path.read_bytes()[:-3000])
+    assert find(study, "truncated").person == "sub-03"
+
+
+def test_unreadable_image(study):
+    anat(study, "sub-03", "T2w.nii.gz").write_bytes(b"no image")
+    find(study, "can not be read")
+
+
+def test_axial_and_small_images(study):
+    for person, size, spacing, words in (("sub-01", (80, 80, 30), (2, 2, 5), "axial"),
+                                         ("sub-02", (80, 12, 80), (2, 5, 2), "coronal"),
+                                         ("sub-03", (20, 60, 60), (4.0, 1.5, 1.5), "not a lumbar spine")):
+        geometry = Geometry(size, spacing)
+        write_image(Image(np.ones(geometry.shape, np.uint8), geometry), anat(study, person, "T2w.nii.gz"))
+        assert find(study, words).person == person
+
+
+def test_body_part_in_the_sidecar(study):
+    anat(study, "sub-01", "T2w.json").write_text('{"BodyPartExamined": "BRAIN"}')
+    find(study, "body part 'BRAIN'")
+
+
+def test_identity_in_the_sidecar_is_warned_of(study):
+    anat(study, "sub-01", "T2w.json").write_text('{"PatientName": "Erika Mustermann"}')
+    finding = find(study, "PatientName", severity="warning")
+    assert "Mustermann" not in str(finding)
+
+
+def test_empty_study(tmp_path):
+    (tmp_path / "a.dcm").write_bytes(b"")
+    assert "dcm2niix" in find(tmp_path, "has no people").remedy
+    with pytest.raises(StudyError, match="has no people"):
+        run_study(tmp_path, pipeline=PIPELINE)
+
+
+def test_missing_folder():
+    with pytest.raises(StudyError, match="does not exist"):
+        run_study("/no/such/study")
+
+
+def test_sessions_need_a_name(study):
+    shutil.move(study / "sub-01" / "anat", study / "sub-01" / "ses-01" / "anat")
+    assert "--session ses-01" in find(study, "lie in sessions").remedy
+
+
+def test_output_that_can_not_be_written(study):
+    # A file where a folder is needed refuses writing even to root, for whom permission bits mean nothing.
+    blocked = study / "file"
+    blocked.write_text("")
+    found = validate(Study(study, output=blocked / "out"))
+    assert [f for f in found if "can not be written" in f.problem and "--output" in f.remedy]
+
+
+def test_full_disk_is_said_before_anything_runs(study, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    find(study, "The disk has 1 MB left")
+
+
+def test_existing_segmentation_wanted_but_absent(study):
+    found = validate(Study(study), make_settings(segmentation="existing"))
+    assert sum("no segmentation" in f.problem for f in found) == 3
+
+
+def test_settings_are_checked_when_made():
+    with pytest.raises(StudyError, match="choose one of skip, stop"):
+        make_settings(on_error="ignore")
+    with pytest.raises(StudyError, match="Unknown setting permutation"):
+        make_settings(permutation=5)
+    with pytest.raises(StudyError, match="'errors' is 'normal'; choose one of auto, exchangeable, symmetric"):
+        make_settings(errors="normal")
+    with pytest.raises(StudyError, match="choose one of classical, hc3"):
+        make_settings(standard_errors="white")
+    with pytest.raises(StudyError, match="letters, digits"):
+        make_settings(analysis="../../etc")
+
+
+def test_formula_variables_and_level_columns():
+    assert formula_variables("T1rho ~ pfirrmann + np.log(age) + C(sex):odi") == ["pfirrmann", "age", "sex", "odi"]
+    assert level_columns(["age", "grade_L4L5", "grade_L5S1"]) == {"grade": {"L4-L5": "grade_L4L5",
+                                                                            "L5-S1": "grade_L5S1"}}
+
+
+def test_times_may_be_in_ms_if_the_key_says_so(study):
+    anat(study, "sub-01", "T1rho.json").write_text('{"SpinLockTime_ms": [0, 10, 40, 80]}')
+    assert validate(Study(study)) == []
+
+
+def test_mapss_needs_seven_volumes_and_both_times(study):
+    rng = np.random.default_rng(0)
+    write_series(anat(study, "sub-01", "acq-mapss_T1rhow.nii.gz"), rng)
+    find(study, "has 7")
+    write_series(anat(study, "sub-01", "acq-mapss_T1rhow.nii.gz"), rng, (0, 0.01, 0.04, 0.08, 0.1, 0.2, 0.3))
+    anat(study, "sub-01", "acq-mapss_T1rhow.json").write_text('{"SpinLockTime": [0, 0.01, 0.04, 0.08]}')
+    find(study, "lacks the times of the T2 map")
+    anat(study, "sub-01", "acq-mapss_T1rhow.json").write_text(
+        '{"SpinLockTime": [0, 0.01, 0.04, 0.08], "EchoTime": [0, 0.0137, 0.0273, 0.0547]}')
+    assert validate(Study(study)) == []
+    assert Study(study).person("sub-01").kinds == ("T1rho", "T2")
