@@ -24,7 +24,7 @@ from slicer.ScriptedLoadableModule import (
 
 from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.errors import RegistrationError, SegmentationError
-from DiscRelaxometryLib.jobs.jobs import Job
+from DiscRelaxometryLib.jobs import Job
 
 
 class DiscAtlas(ScriptedLoadableModule):

@@ -36,7 +36,7 @@ from slicer.ScriptedLoadableModule import (
 
 from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.errors import DiscRelaxometryError, SegmentationError
-from DiscRelaxometryLib.jobs.jobs import Job
+from DiscRelaxometryLib.jobs import Job
 from DiscRelaxometryLib.progress import silent
 
 
@@ -177,7 +177,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         -------
         DiscResult
         """
-        from DiscRelaxometryLib.discs.labelmaps import import_labels
+        from DiscRelaxometryLib.discs import import_labels
         from DiscRelaxometryLib.image import read_image
 
         is_node = hasattr(source, "GetImageData")
@@ -240,7 +240,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         -------
         vtkMRMLSequenceNode
         """
-        from DiscRelaxometryLib.echo.read import read_echo_series
+        from DiscRelaxometryLib.echo import read_echo_series
 
         series = read_echo_series(path, kind=kind, times_ms=timesMs)
         first = path if isinstance(path, (str, os.PathLike)) else list(path)[0]
@@ -300,7 +300,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
 
     def alignEchoes(self, series, mode="on", progressCallback=None):
         """Align the echoes to the first one; return the aligned sequence and the table of estimated motion."""
-        from DiscRelaxometryLib.echo.align import align_echoes
+        from DiscRelaxometryLib.echo import align_echoes
 
         result = align_echoes(mrml.series_from_nodes(series), mode=mode, progressCallback=progressCallback or silent)
         with mrml.all_or_nothing():
@@ -309,7 +309,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
 
     def normalizeSignal(self, volumeNode, segmentationNode):
         """Return the T2-weighted signal divided by the median of the cerebrospinal fluid; this is not T2."""
-        from DiscRelaxometryLib.measure.normalize import normalized_t2w
+        from DiscRelaxometryLib.measure import normalized_t2w
 
         labels = mrml.labels_from_segmentation(segmentationNode, volumeNode)
         with mrml.all_or_nothing():

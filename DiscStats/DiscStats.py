@@ -28,7 +28,7 @@ from slicer.ScriptedLoadableModule import (
 
 from DiscRelaxometryLib import mrml as base
 from DiscRelaxometryLib.errors import DesignError
-from DiscRelaxometryLib.jobs.jobs import Job
+from DiscRelaxometryLib.jobs import Job
 
 #: What the analysis needs beyond the packages that Slicer bundles.
 REQUIREMENTS = ("pandas>=2.2", "statsmodels>=0.14.4", "numba>=0.61", "threadpoolctl>=3.5")
@@ -126,7 +126,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
 
     def checkDesign(self, participants, formula, level=""):
         """Return the design of a formula, with its columns and remarks, before anything is computed."""
-        from DiscStatsLib.design.design import build_design, check_participants
+        from DiscStatsLib.design import build_design, check_participants
 
         table = self.participants(participants)
         check_participants(table)
@@ -217,7 +217,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
             Its description holds effect, limits, r, p and n.
         """
         from DiscStatsLib import mrml
-        from DiscStatsLib.analysis.plots_data import plot_data
+        from DiscStatsLib.analysis import plot_data
 
         position = None if ras is None else base.position_from_ras(ras)
         data = plot_data(result, quantity, contrast, position=position, cluster=cluster, region=region,
@@ -239,7 +239,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         -------
         list of Path
         """
-        from DiscStatsLib.analysis.save import save_analysis
+        from DiscStatsLib.analysis import save_analysis
 
         if not str(folder):
             raise DesignError(_("Choose a folder for the results."))
@@ -266,7 +266,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         tuple of vtkMRMLScalarVolumeNode
         """
         from DiscRelaxometryLib.quantities import Quantity
-        from DiscStatsLib.analysis.zscore import reference_group, z_score
+        from DiscStatsLib.analysis import reference_group, z_score
         from DiscStatsLib.mrml import image_of
 
         reference = reference_group([image_of(m) for m in referenceMaps])
@@ -296,7 +296,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         quantity : str, optional
             Key of the quantity, for unit, window and colors.
         """
-        from DiscStatsLib.analysis.zscore import group_maps
+        from DiscStatsLib.analysis import group_maps
         from DiscStatsLib.mrml import image_of
 
         found = group_maps([image_of(m) for m in maps], groups)
@@ -313,7 +313,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         Parameters are those of :meth:`analyze`; see ``DiscStatsLib.tables.region_means.region_means``.
         """
         from DiscStatsLib.mrml import image_of, images_of
-        from DiscStatsLib.tables.region_means import region_means
+        from DiscStatsLib.tables import region_means
 
         table = region_means(images_of(maps), image_of(atlasLabels), self.participants(participants),
                              regions=None if regions is None else image_of(regions), **settings)
@@ -338,7 +338,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
             Fixed effects, and standard deviations; the description of the first holds n, ICC and remarks.
         """
         from DiscStatsLib import mrml
-        from DiscStatsLib.tables.mixed import fit_mixed
+        from DiscStatsLib.tables import fit_mixed
 
         return mrml.mixed_nodes(fit_mixed(self.participants(table), formula, **settings), formula, name)
 
@@ -347,8 +347,8 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
 
         Rows are taken as independent: give one disc a person, or one table a level.
         """
-        from DiscStatsLib.design.design import numeric_columns
-        from DiscStatsLib.tables.agreement import agreement_table
+        from DiscStatsLib.design import numeric_columns
+        from DiscStatsLib.tables import agreement_table
 
         return base.table_node(agreement_table(*numeric_columns(self.participants(table), first, second), unit), name)
 
@@ -358,8 +358,8 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         Its description holds the area with its interval; `settings` are those of ``DiscStatsLib.tables.roc.roc``.
         """
         from DiscStatsLib import mrml
-        from DiscStatsLib.design.design import numeric_columns
-        from DiscStatsLib.tables.roc import roc
+        from DiscStatsLib.design import numeric_columns
+        from DiscStatsLib.tables import roc
 
         return mrml.roc_nodes(roc(*numeric_columns(self.participants(table), score, positive), **settings), score, name)
 

@@ -10,7 +10,7 @@ import math
 import torch
 from torch.nn import functional
 
-from DiscRelaxometryLib.discs.network import CLASSES, DISC
+from DiscRelaxometryLib.discs import CLASSES, DISC
 from Training.dataset import Person
 from Training.lateral import canal_kept, clear_canal, draw_outline, fill_muscle, narrow
 

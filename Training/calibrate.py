@@ -15,10 +15,18 @@ import numpy as np
 from scipy import ndimage
 
 from DiscRelaxometryLib.atomic import write_json
-from DiscRelaxometryLib.discs.confidence import calibration, fit_temperature
-from DiscRelaxometryLib.discs.engine import Model, load_engine, load_model
-from DiscRelaxometryLib.discs.inference import normalize_signal, padded_slices, softmax, stack_indices
-from DiscRelaxometryLib.discs.sagittal import plan_sagittal
+from DiscRelaxometryLib.discs import (
+    Model,
+    calibration,
+    fit_temperature,
+    load_engine,
+    load_model,
+    normalize_signal,
+    padded_slices,
+    plan_sagittal,
+    softmax,
+    stack_indices,
+)
 from DiscRelaxometryLib.image import Image, read_image
 from Training.dataset import class_labels, fold_numbers, read_folds
 from Training.train import RUNS

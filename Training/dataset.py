@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from DiscRelaxometryLib.discs.network import BACKGROUND, CANAL, DISC, DISC_L5S1, VERTEBRA
+from DiscRelaxometryLib.discs import BACKGROUND, CANAL, DISC, DISC_L5S1, VERTEBRA
 
 FOLDS_FILE = Path(__file__).with_name("folds.json")
 
@@ -59,7 +59,7 @@ def load_person(folder: Path, name: str) -> Person:
 
         image, labels, spacing = read_packed(folder, name)
     else:
-        from DiscRelaxometryLib.discs.inference import normalize_signal
+        from DiscRelaxometryLib.discs import normalize_signal
 
         image, labels, spacing = read_upright(folder, name)
         image = normalize_signal(image)

@@ -19,13 +19,11 @@ from scipy import ndimage
 from SimpleITK import sitkNearestNeighbor
 
 from DiscRelaxometryLib.atomic import write_json
-from DiscRelaxometryLib.discs.confidence import calibration
-from DiscRelaxometryLib.discs.engine import Model, load_model
-from DiscRelaxometryLib.discs.segment import Segmentation, segment
+from DiscRelaxometryLib.discs import Model, Segmentation, calibration, load_model, segment
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.image import Geometry, Image, read_image, resample
 from DiscRelaxometryLib.labels import disc_name
-from DiscRelaxometryLib.measure.normalize import normalized_t2w
+from DiscRelaxometryLib.measure import normalized_t2w
 from Training.dataset import fold_numbers, read_folds
 from Training.degrade import DEGRADATIONS, low_resolution
 from Training.metrics import dice, surface_distance
@@ -290,7 +288,7 @@ def evaluate_echo(data: Path, names: list[str], **options) -> dict:
 
 def no_spine_images(data: Path, test: str):
     """Yield (name, image) of images without a spine, and of a spine whose axes are mislabelled."""
-    from DiscRelaxometryLib.echo.read import read_echo_series
+    from DiscRelaxometryLib.echo import read_echo_series
 
     for name, part in (("brain, one slice", "brain_se_qmrlab/echoes.nii.gz"), ("knee, 8 slices", "knee_mese_ge_dicom"),
                        ("kidneys, 5 slices", "kidney_t2_philips/echoes.nii.gz")):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from DiscRelaxometryLib.atomic import atomic_path, write_json
-from DiscRelaxometryLib.discs.network import CLASSES, NetworkConfig, build_network
+from DiscRelaxometryLib.discs import CLASSES, NetworkConfig, build_network
 from Training.train import RUNS
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "DiscRelaxometry/Resources/Weights"

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from DiscRelaxometryLib.atomic import atomic_path
-from DiscRelaxometryLib.discs.segment import segment
+from DiscRelaxometryLib.discs import segment
 from DiscRelaxometryLib.image import read_image
 from Training.evaluate import is_disc, is_vertebra
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from DiscRelaxometryLib.discs.network import CANAL
+from DiscRelaxometryLib.discs import CANAL
 from Training.dataset import Person
 
 #: Half widths in mm and exponents of the outline. Discs are about 1.4 times as wide as long (34 mm): 24 mm.

@@ -10,7 +10,7 @@ import numpy as np
 
 from DiscRelaxometryLib.atomic import write_text
 from DiscRelaxometryLib.labels import disc_name
-from DiscStatsLib.tables.agreement import bland_altman, icc
+from DiscStatsLib.tables import bland_altman, icc
 from Training.dataset import fold_numbers
 from Training.metrics import summary
 

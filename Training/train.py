@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from DiscRelaxometryLib.atomic import atomic_path, write_json
-from DiscRelaxometryLib.discs.network import DISC, DISC_L5S1, NetworkConfig, build_network
+from DiscRelaxometryLib.discs import DISC, DISC_L5S1, NetworkConfig, build_network
 from Training.augment import Dice, sample
 from Training.dataset import load_person, split
 

@@ -79,7 +79,7 @@ def make_atlas(labels: Image, provenance: dict) -> Atlas:
 
     Regions are those of ``DiscRelaxometryLib.measure.regions``, found once here in atlas space.
     """
-    from DiscRelaxometryLib.measure.regions import region_image
+    from DiscRelaxometryLib.measure import region_image
 
     atlas = Atlas(labels, region_image(labels), labels.like(np.zeros_like(labels.array)), provenance)
     thirds = np.zeros(labels.array.shape, np.uint8)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .atomic import atomic_path
-from .echo.dicom_frames import list_files
+from .echo import list_files
 from .errors import DiscRelaxometryError, SegmentationError
 from .image import Geometry, Image
 from .labels import BY_VALUE

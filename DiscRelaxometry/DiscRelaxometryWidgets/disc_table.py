@@ -43,7 +43,7 @@ def _sizes(node):
     """Return the measured sizes by level; kept until the segmentation changes, because measuring takes a second."""
     stamp = (node.GetID(), node.GetMTime(), node.GetSegmentation().GetMTime())
     if _cache.get("stamp") != stamp:
-        from DiscRelaxometryLib.measure.measures import measure_discs
+        from DiscRelaxometryLib.measure import measure_discs
 
         try:
             table = measure_discs(mrml.labels_from_segmentation(node))

@@ -8,7 +8,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
 from DiscRelaxometryLib.errors import Cancelled, DiscRelaxometryError
-from DiscRelaxometryLib.jobs.jobs import ChildProcess
+from DiscRelaxometryLib.jobs import ChildProcess
 
 from .displays import renew_thresholds
 from .qt_helpers import allow, duration, value

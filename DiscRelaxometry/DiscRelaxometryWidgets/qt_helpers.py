@@ -53,7 +53,7 @@ def fill_table(widget, headers, rows, editable=(), colors=None):
 
 def fill_conventions(combo, first="auto"):
     """List the label tables of other tools in a QComboBox, `first` being chosen."""
-    from DiscRelaxometryLib.discs.labelmaps import conventions
+    from DiscRelaxometryLib.discs import conventions
 
     names = {"auto": _("Find out from the values"), **{c.key: c.name for c in conventions().values()}}
     blocked = combo.blockSignals(True)

@@ -17,10 +17,8 @@ from DiscRelaxometryLib.quantities import PRIVATE_SCHEME, Quantity
 from DiscRelaxometryLib.tables import Column, Table
 
 if TYPE_CHECKING:
-    from .analysis.analyze import AnalysisResult
-    from .analysis.plots_data import PlotData
-    from .tables.mixed import MixedFit
-    from .tables.roc import Roc
+    from .analysis import AnalysisResult, PlotData
+    from .tables import MixedFit, Roc
 
 _COLOR_NODES = {"diverging": "DivergingBlueRed", "sequential": "Viridis", "labels": "RandomIntegers"}
 #: Maps that users look at first; the others are added only when asked for.

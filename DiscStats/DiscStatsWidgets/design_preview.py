@@ -58,7 +58,7 @@ class DesignPreview:
     def _completions(table):
         """Return column names, and the names that stand for one column a level."""
         from DiscRelaxometryLib.labels import DISCS
-        from DiscStatsLib.design.design import level_columns
+        from DiscStatsLib.design import level_columns
 
         names = [str(c) for c in table.columns if c != "participant_id"]
         shared = [n[:-len(d.key) - 1] for n in names for d in DISCS if n in level_columns(n[:-len(d.key) - 1], d.name)]
@@ -67,9 +67,7 @@ class DesignPreview:
     def _describe(self, table, p):
         """Return the words for a design that can be used."""
         from DiscRelaxometryLib.labels import LUMBAR_LEVELS
-        from DiscStatsLib.design.contrasts import build_contrasts
-        from DiscStatsLib.design.design import build_design, is_level_wise, level_columns
-        from DiscStatsLib.design.formula import parse_formula
+        from DiscStatsLib.design import build_contrasts, build_design, is_level_wise, level_columns, parse_formula
 
         formula = parse_formula(p.formula)
         by_level = [n for n in formula.names if is_level_wise(n, table.columns)]

@@ -128,7 +128,7 @@ class StatsPanel(DiscPanel):
 
     @staticmethod
     def _checked(frame):
-        from DiscStatsLib.design.design import check_participants
+        from DiscStatsLib.design import check_participants
 
         check_participants(frame)
         return frame
@@ -189,7 +189,7 @@ class StatsPanel(DiscPanel):
 
     def _job(self, quantity):
         from DiscAtlasLib.atlas import load_atlas
-        from DiscRelaxometryLib.measure.regions import PARTITION
+        from DiscRelaxometryLib.measure import PARTITION
         from DiscStudyLib.after.cohort_maps import atlas_of
 
         p = self._parameterNode

@@ -6,7 +6,7 @@ import slicer
 from DiscRelaxometryWidgets.qt_helpers import chosen_path
 from slicer.i18n import tr as _
 
-from DiscRelaxometryLib.jobs.jobs import Job
+from DiscRelaxometryLib.jobs import Job
 
 
 class StudyRunner:

@@ -111,9 +111,9 @@ def measure_embedded(output: Path) -> str:
     source = resource_path("SampleData/spider-sub-078_T2w.nii.gz")
 
     def work() -> tuple[str, list[Path]]:
-        from DiscRelaxometryLib.discs.segment import segment
+        from DiscRelaxometryLib.discs import segment
         from DiscRelaxometryLib.image import read_image, write_image
-        from DiscRelaxometryLib.measure.measures import measure_discs
+        from DiscRelaxometryLib.measure import measure_discs
 
         result = segment(read_image(source))
         folder = output / "one-person"

@@ -6,10 +6,9 @@ In Slicer's console: exec(open(".../1_one_person.py").read()); one_person("sub-0
 
 import sys
 
-from DiscRelaxometryLib.discs.segment import segment
+from DiscRelaxometryLib.discs import segment
 from DiscRelaxometryLib.image import read_image, write_image
-from DiscRelaxometryLib.measure.measures import measure_discs
-from DiscRelaxometryLib.measure.normalize import normalized_t2w
+from DiscRelaxometryLib.measure import measure_discs, normalized_t2w
 
 
 def one_person(image_path, labels_path, engine="auto"):

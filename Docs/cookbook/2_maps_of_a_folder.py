@@ -9,12 +9,11 @@ python 2_maps_of_a_folder.py series/ maps/
 import sys
 from pathlib import Path
 
-from DiscRelaxometryLib.echo.align import align_echoes
-from DiscRelaxometryLib.echo.read import read_echo_series
+from DiscRelaxometryLib.echo import align_echoes, read_echo_series
 from DiscRelaxometryLib.errors import DiscRelaxometryError
-from DiscRelaxometryLib.fit.maps import fit_relaxation
+from DiscRelaxometryLib.fit import fit_relaxation
 from DiscRelaxometryLib.image import read_image, write_image
-from DiscRelaxometryLib.measure.measures import measure_regions
+from DiscRelaxometryLib.measure import measure_regions
 from DiscRelaxometryLib.tables import Column, Table
 
 

@@ -1,1 +1,10 @@
 """Echo series: read from DICOM, NIfTI and NRRD files, with their times, and aligned."""
+
+from .align import align_echoes
+from .dicom import sidecar_values
+from .dicom_frames import list_files
+from .read import EchoSeries, read_echo_series, read_mapss
+
+__all__ = [
+    "align_echoes", "EchoSeries", "list_files", "read_echo_series", "read_mapss", "sidecar_values",
+]

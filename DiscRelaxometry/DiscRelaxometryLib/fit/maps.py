@@ -23,7 +23,7 @@ from .noise import background_sigma
 from .status import STATUS_TEXT, FitStatus, status_counts
 
 if TYPE_CHECKING:
-    from ..echo.read import EchoSeries
+    from ..echo import EchoSeries
 
 __all__ = ["FitStatus", "RelaxationFit", "fit_arrays", "fit_relaxation"]
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..image import Image, require_same_geometry
-from ..measure.measures import measure_discs, measure_regions
+from ..measure import measure_discs, measure_regions
 from ..progress import ProgressCallback, silent, subrange
 from ..tables import Table
 
 if TYPE_CHECKING:
-    from ..echo.read import EchoSeries
+    from ..echo import EchoSeries
 
 
 @dataclass
@@ -44,7 +44,7 @@ class MapResult:
 def segment_image(image: Image, engine: str = "auto", device: str | None = None,
                   progressCallback: ProgressCallback = silent):
     """Segment and name the discs of an anatomical volume; see :func:`DiscRelaxometryLib.discs.segment.segment`."""
-    from ..discs.segment import segment
+    from ..discs import segment
 
     return segment(image, engine=engine, device=device, progressCallback=progressCallback)
 
@@ -67,11 +67,11 @@ def map_series(series: EchoSeries, align: str = "auto", mask: Image | None = Non
     -------
     MapResult
     """
-    from ..fit.maps import fit_relaxation
+    from ..fit import fit_relaxation
 
     motion = aligned = None
     if align != "off":
-        from ..echo.align import align_echoes
+        from ..echo import align_echoes
 
         alignment = align_echoes(series, mode=align, progressCallback=subrange(progressCallback, 0.0, 0.5))
         series, motion = alignment.series, alignment.motion
@@ -87,7 +87,7 @@ def map_series(series: EchoSeries, align: str = "auto", mask: Image | None = Non
 
 def carry_image(labels: Image, anatomical: Image, echo: Image, progressCallback: ProgressCallback = silent):
     """Carry labels to an echo image by registration; see :mod:`DiscRelaxometryLib.measure.carry`."""
-    from ..measure.carry import carry_labels
+    from ..measure import carry_labels
 
     result = carry_labels(labels, anatomical, echo, progressCallback=progressCallback)
     return result.labels, result.report

@@ -212,7 +212,7 @@ def segment_value(segment, segment_id: str = "") -> int | None:
 
     Names of other tools (``disc_L4_L5``, ``L4/5``, ``vertebrae_L3``) are understood, too.
     """
-    from ..discs.labelmaps import structure_for_name
+    from ..discs import structure_for_name
 
     by_code = {s.snomed[0]: s.value for s in structures.STRUCTURES
                if sum(o.snomed[0] == s.snomed[0] for o in structures.STRUCTURES) == 1}

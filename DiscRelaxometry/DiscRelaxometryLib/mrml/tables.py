@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..echo.read import EchoSeries
+from ..echo import EchoSeries
 from ..errors import EchoSeriesError, GeometryError
 from ..headless import start_headless
 from ..tables import Column, Table

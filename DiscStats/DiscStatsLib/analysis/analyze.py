@@ -12,11 +12,8 @@ from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.progress import ProgressCallback, subrange
 from DiscRelaxometryLib.tables import Table
 
-from ..design.contrasts import Contrast, build_contrasts
-from ..design.design import Design, check_participants
-from ..design.formula import Formula, parse_formula
-from ..permutation.clusters import cluster_table
-from ..permutation.schemes import Scheme, make_scheme
+from ..design import Contrast, Design, Formula, build_contrasts, check_participants, parse_formula
+from ..permutation import Scheme, cluster_table, make_scheme
 from .data import AnalysisData, gather
 from .inference import Options, infer
 from .map_kinds import map_meta

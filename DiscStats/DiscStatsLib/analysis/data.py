@@ -9,8 +9,8 @@ import numpy as np
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import Geometry, Image, require_same_geometry
 
-from ..design.design import ID
-from ..permutation.clusters import level_name
+from ..design import ID
+from ..permutation import level_name
 
 
 @dataclass

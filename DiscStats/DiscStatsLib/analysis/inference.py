@@ -10,13 +10,23 @@ from scipy import special
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.progress import ProgressCallback, subrange
 
-from ..permutation.cluster_null import MapLayout, enhance_input, map_null
-from ..permutation.clusters import cluster_rows, cluster_sizes, find_clusters
-from ..permutation.glm import stat_to_z
-from ..permutation.max_statistic import fwe_p, max_statistics
-from ..permutation.multiple import adjust_bh, adjust_bky
-from ..permutation.schemes import Scheme
-from ..permutation.tfce import TfceSettings, neighbors_of, tfce
+from ..permutation import (
+    MapLayout,
+    Scheme,
+    TfceSettings,
+    adjust_bh,
+    adjust_bky,
+    cluster_rows,
+    cluster_sizes,
+    enhance_input,
+    find_clusters,
+    fwe_p,
+    map_null,
+    max_statistics,
+    neighbors_of,
+    stat_to_z,
+    tfce,
+)
 from .map_kinds import map_meta
 from .model import ContrastFit
 
@@ -45,7 +55,7 @@ class Options:
         if self.workers < 1:
             raise DesignError(f"At least one worker is needed; {self.workers} were asked for.")
         if self.device != "cpu":
-            from ..permutation.torch_products import require_device
+            from ..permutation import require_device
 
             require_device(self.device)
 

@@ -9,12 +9,8 @@ from scipy.stats import rankdata
 
 from DiscRelaxometryLib.errors import DesignError
 
-from ..design.contrasts import Contrast
-from ..design.design import Design, build_design, is_level_wise
-from ..design.formula import Formula, require_columns
-from ..permutation.clusters import level_name
-from ..permutation.glm import Partition, fit, partition
-from ..permutation.max_statistic import Stratum, has_constant, make_stratum
+from ..design import Contrast, Design, Formula, build_design, is_level_wise, require_columns
+from ..permutation import Partition, Stratum, fit, has_constant, level_name, make_stratum, partition
 from .data import AnalysisData
 
 

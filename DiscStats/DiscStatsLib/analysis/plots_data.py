@@ -8,7 +8,7 @@ import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError
 
-from ..permutation.clusters import level_name
+from ..permutation import level_name
 from .analyze import AnalysisResult
 
 
@@ -105,7 +105,7 @@ def plot_data(result: AnalysisResult, quantity: str | None = None, contrast: str
         ``voxel=(i, j, k)``, ``position=LPS mm``, ``cluster=N``, ``region=value``, ``level=value``; a cluster or region
         that spans levels is read at the level that holds most of it.
     """
-    from ..permutation.glm import estimates, fit, partition
+    from ..permutation import estimates, fit, partition
 
     quantity = quantity or next(iter(result.data.values))
     if quantity not in result.data.values:

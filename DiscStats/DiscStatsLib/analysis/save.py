@@ -10,7 +10,7 @@ from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import write_image
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..permutation.clusters import level_name
+from ..permutation import level_name
 from .analyze import AnalysisResult
 
 

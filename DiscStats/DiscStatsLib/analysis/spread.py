@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from ..design.contrasts import Contrast
-from ..design.design import Design
-from ..permutation.clusters import level_name
-from ..permutation.glm import residuals
+from ..design import Contrast, Design
+from ..permutation import level_name, residuals
 from .data import AnalysisData
 from .model import Cell, cell_matrix
 

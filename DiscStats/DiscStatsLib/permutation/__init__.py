@@ -1,1 +1,17 @@
 """Voxel-wise inference: the linear model, permutation schemes, max-T, TFCE, clusters and false discovery rate."""
+
+from .cluster_null import MapLayout, enhance_input, map_null
+from .clusters import cluster_rows, cluster_sizes, cluster_table, find_clusters, level_name
+from .glm import Partition, estimates, fit, partition, residuals, stat_to_z
+from .max_statistic import Stratum, fwe_p, has_constant, make_stratum, max_statistics
+from .multiple import adjust_bh, adjust_bky
+from .schemes import Scheme, make_scheme
+from .tfce import TfceSettings, neighbors_of, tfce
+from .torch_products import require_device
+
+__all__ = [
+    "adjust_bh", "adjust_bky", "cluster_rows", "cluster_sizes", "cluster_table", "enhance_input", "estimates",
+    "find_clusters", "fit", "fwe_p", "has_constant", "level_name", "make_scheme", "make_stratum", "map_null",
+    "MapLayout", "max_statistics", "neighbors_of", "Partition", "partition", "require_device", "residuals", "Scheme",
+    "stat_to_z", "Stratum", "tfce", "TfceSettings",
+]

@@ -13,8 +13,7 @@ import numpy as np
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..design.design import build_design
-from ..design.formula import Formula, parse_formula
+from ..design import Formula, build_design, parse_formula
 
 ID = "participant_id"
 

@@ -7,9 +7,9 @@ import numpy as np
 from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..analysis.data import AnalysisData, gather
-from ..design.design import ID, check_participants, level_columns
-from ..permutation.clusters import level_name
+from ..analysis import AnalysisData, gather
+from ..design import ID, check_participants, level_columns
+from ..permutation import level_name
 
 
 def region_means(maps, atlas_labels: Image, participants, *, regions: Image | None = None,

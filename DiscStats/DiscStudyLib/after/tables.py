@@ -105,8 +105,8 @@ def mixed_model(path, formula: str, *, map: str = "", region: str = "whole", tab
     StudyError, DesignError
         See :func:`DiscStatsLib.tables.mixed.fit_mixed`.
     """
-    from DiscStatsLib.design.formula import parse_formula
-    from DiscStatsLib.tables.mixed import fit_mixed
+    from DiscStatsLib.design import parse_formula
+    from DiscStatsLib.tables import fit_mixed
 
     study = Study(Path(path), session, output)
     if not name.replace("-", "").replace("_", "").isalnum():
@@ -152,7 +152,7 @@ def compare_tables(first, second, value: str, on: Sequence[str] = (), unit: str 
     DesignError
         If there is nothing to pair.
     """
-    from DiscStatsLib.tables.agreement import agreement_table, pair_tables
+    from DiscStatsLib.tables import agreement_table, pair_tables
 
     tables = [t if isinstance(t, Table) else read_tsv(t, required=(value,), numeric=(value,)) for t in (first, second)]
     on = tuple(on) or tuple(k for k in KEYS if all(k in t.names for t in tables))

@@ -167,9 +167,9 @@ def simulate(target: Path, people: int = 31, seed: int = 1, sites: int = 1, null
 
 def segment(image: Path, labels: Path, confidence: Path | None = None, engine: str = "auto") -> None:
     """Segment and label the discs of one volume."""
-    from DiscRelaxometryLib.discs.segment import segment as run_segment
+    from DiscRelaxometryLib.discs import segment as run_segment
     from DiscRelaxometryLib.image import read_image, write_image
-    from DiscRelaxometryLib.measure.measures import measure_discs
+    from DiscRelaxometryLib.measure import measure_discs
 
     result = run_segment(read_image(image), engine=engine)
     if not result.found:

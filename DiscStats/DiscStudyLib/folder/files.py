@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from DiscRelaxometryLib.echo.dicom import sidecar_values
+from DiscRelaxometryLib.echo import sidecar_values
 from DiscRelaxometryLib.errors import EchoSeriesError
 
 from .study import Series, sidecar

@@ -226,7 +226,7 @@ def _by_training(context: Context, rows: list[dict]) -> Table:
 
 def agreement_summary(first: np.ndarray, second: np.ndarray, unit: str) -> tuple[str, Table]:
     """Return a summary line for the plot, and bias, limits, concordance and ICC(2,1) with their intervals."""
-    from DiscStatsLib.tables.agreement import agreement_table
+    from DiscStatsLib.tables import agreement_table
 
     full = agreement_table(first, second, unit)
     wanted = ("bias", "lower limit of agreement", "upper limit of agreement", "concordance correlation", "ICC(2,1)")

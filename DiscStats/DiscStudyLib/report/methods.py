@@ -95,7 +95,7 @@ def _paragraphs(context: Context, analysis: str) -> list[str]:
 
 def _errors_text(settings, facts: dict) -> str:
     """Say how the null distribution was made, for which maps, and why."""
-    from DiscStatsLib.analysis.spread import DEPENDS
+    from DiscStatsLib.analysis import DEPENDS
 
     made = {" and ".join(v["maps"]): c for v in facts.values() for c in v["provenance"]["contrasts"]}
     flipped = [maps for maps, c in made.items() if c.get("errors") == "symmetric"]

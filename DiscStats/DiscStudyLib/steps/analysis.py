@@ -109,8 +109,8 @@ def _run_analysis(name: str, rule: str = ""):
 
 
 def _analyze_family(context: Context, folder: str, family, files, people: list[str]) -> list[Path]:
-    from DiscRelaxometryLib.measure.regions import PARTITION
-    from DiscStatsLib.analysis.analyze import analyze
+    from DiscRelaxometryLib.measure import PARTITION
+    from DiscStatsLib.analysis import analyze
 
     settings, atlas = context.settings, context_atlas(context)
     right = settings.formula.split("~", 1)[-1].strip()

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from DiscRelaxometryLib.image import Image, read_image, write_image
 from DiscRelaxometryLib.labels import DISCS, disc_name
-from DiscRelaxometryLib.measure.resample_labels import resample_labels
+from DiscRelaxometryLib.measure import resample_labels
 from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.tables import Column, Table, read_tsv
 

@@ -17,7 +17,7 @@ from ..folder.study import sidecar
 
 def load_series(files: Sequence[Path], kind: str, layout: str, times_ms=None):
     """Return the EchoSeries of `kind` from files; `layout` is ``T1rho``, ``T2`` or ``mapss``."""
-    from DiscRelaxometryLib.echo.read import read_echo_series, read_mapss
+    from DiscRelaxometryLib.echo import read_echo_series, read_mapss
 
     source = files[0] if len(files) == 1 else list(files)
     if layout == "mapss":
@@ -28,8 +28,8 @@ def load_series(files: Sequence[Path], kind: str, layout: str, times_ms=None):
 def fit_files(files: Sequence[Path], kind: str, model: str, estimator: str, align: str, times_ms=None,
               layout: str = ""):
     """Read, align and fit a series; return (Alignment, RelaxationFit)."""
-    from DiscRelaxometryLib.echo.align import align_echoes
-    from DiscRelaxometryLib.fit.maps import fit_relaxation
+    from DiscRelaxometryLib.echo import align_echoes
+    from DiscRelaxometryLib.fit import fit_relaxation
 
     aligned = align_echoes(load_series(files, kind, layout or kind, times_ms), mode=align)
     return aligned, fit_relaxation(aligned.series, model=model, estimator=estimator)
@@ -63,7 +63,7 @@ def _run_carry(kind: str):
         target = context.path(f"space-{kind}_desc-discs_dseg.nii.gz")
         if not context.person.anatomical:  # the series itself was segmented
             return [write_image(labels, target), _write_transform(sitk.Euler3DTransform(), context, kind)]
-        from DiscRelaxometryLib.measure.carry import carry_labels
+        from DiscRelaxometryLib.measure import carry_labels
 
         anatomical = read_image(context.person.anatomical[0])
         result = carry_labels(labels, anatomical, echo)

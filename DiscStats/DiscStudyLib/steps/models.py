@@ -48,7 +48,7 @@ def _run_models(context: Context) -> list[Path]:
 
 
 def _model(context: Context, key: str, region: str, rows: list[dict]) -> list[dict]:
-    from DiscStatsLib.tables.mixed import fit_mixed
+    from DiscStatsLib.tables import fit_mixed
 
     right = context.settings.formula.split("~", 1)[-1].strip()
     frame = long_frame(rows, context.study.participants, formula_variables(right))

@@ -44,7 +44,7 @@ def _run_segment(context: Context) -> list[Path]:
     if uses_existing(context):
         labels, confidence, flags = _existing_labels(context, image), None, []
     else:
-        from DiscRelaxometryLib.discs.segment import segment
+        from DiscRelaxometryLib.discs import segment
 
         result = segment(image, engine=context.settings.engine, threads=context.settings.threads)
         if not result.found:
@@ -109,7 +109,7 @@ def _segment_inputs(context: Context) -> list[Path]:
 
 
 def _run_normalize(context: Context) -> list[Path]:
-    from DiscRelaxometryLib.measure.normalize import normalized_t2w
+    from DiscRelaxometryLib.measure import normalized_t2w
 
     image = read_image(context.person.anatomical[0])
     labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
@@ -133,7 +133,7 @@ def person_maps(context: Context) -> dict[str, tuple[Image, Image]]:
 
 
 def _run_measure(context: Context) -> list[Path]:
-    from DiscRelaxometryLib.measure.measures import measure_discs, measure_regions
+    from DiscRelaxometryLib.measure import measure_discs, measure_regions
 
     labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
     person = Column("participant_id", "", "Person")

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from DiscRelaxometryLib.fit.precision import cramer_rao_sd
+from DiscRelaxometryLib.fit import cramer_rao_sd
 from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.labels import disc_value
-from DiscRelaxometryLib.measure.regions import disc_coordinates, disc_frame, spine_axes
+from DiscRelaxometryLib.measure import disc_coordinates, disc_frame, spine_axes
 
 from .people import VirtualPerson
 from .signal import ECHO_MS, SPIN_LOCK_MS, PlantedEffect, disc_values

@@ -12,7 +12,7 @@ from scipy import ndimage
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import Geometry, Image, read_image, require_same_geometry, resample
 from DiscRelaxometryLib.labels import CANAL, DISCS, VERTEBRA, VERTEBRAE
-from DiscRelaxometryLib.measure.regions import disc_coordinates, disc_frames
+from DiscRelaxometryLib.measure import disc_coordinates, disc_frames
 from DiscRelaxometryLib.resources import resource_path
 from DiscRelaxometryLib.tables import read_tsv
 

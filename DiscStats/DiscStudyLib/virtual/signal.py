@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from DiscRelaxometryLib.image import Geometry, Image, resample
 from DiscRelaxometryLib.labels import disc_value
-from DiscRelaxometryLib.measure.regions import NUCLEUS, NucleusShape
+from DiscRelaxometryLib.measure import NUCLEUS, NucleusShape
 
 from .anatomy import TISSUES, Anatomy
 from .people import VirtualPerson
