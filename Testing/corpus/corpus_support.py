@@ -1,0 +1,38 @@
+"""What the tests of unusual input share: the marker of a known fault, and the command line as a user calls it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from DiscStatsLib.cli import main
+
+
+def fault(number: str, *raised: type[Exception]):
+    """Mark a test that fails while fault `number` is there; whoever mends the fault removes the marker.
+
+    The marker accepts failed assertions and the exceptions named in `raised`, nothing else: a test that cannot even
+    import what it tests is an error. It is strict, so that a mended fault cannot keep its marker.
+    """
+    return pytest.mark.xfail(strict=True, reason=number, raises=(AssertionError, pytest.fail.Exception, *raised))
+
+
+def command(*words, cwd=None) -> subprocess.CompletedProcess:
+    """Run disc-relaxometry with these words in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    return subprocess.run([sys.executable, "-m", main.__module__, *map(str, words)], capture_output=True, text=True,
+                          cwd=cwd, env=environment)
+
+
+def assert_sentence(done: subprocess.CompletedProcess, *words: str) -> None:
+    """Check that a command failed with a message for its user, which has all the `words` in it."""
+    assert "Traceback" not in done.stderr, done.stderr.splitlines()[-1]
+    assert done.returncode in (1, 2), f"exit status {done.returncode}"
+    assert "Error" in done.stderr
+    # Usage errors are drawn in a box, which breaks lines.
+    text = re.sub(r"[\s│]+", " ", done.stderr)
+    assert all(word in text for word in words), done.stderr

@@ -1,0 +1,55 @@
+"""NIfTI echo series whose names or headers are unusual, or contradict themselves."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+from corpus_support import fault
+from made_nifti import SPACING, TIMES, patch_header, write_echo_files, write_series
+
+from DiscRelaxometryLib.echo import read_echo_series
+from DiscRelaxometryLib.errors import DiscRelaxometryError
+
+_PIXDIM, _FORM_CODES, _SFORM = 80, 252, 280
+
+
+@fault("b11", DiscRelaxometryError)
+def test_content_tells_whether_a_file_is_compressed(tmp_path):
+    """Good input is refused as damaged, because its name promises a compression that it has not."""
+    plain = write_series(tmp_path / "sub-01_MESE.nii")
+    named = plain.rename(plain.with_suffix(".nii.gz"))
+    assert len(read_echo_series(named)) == len(TIMES)
+    named.write_bytes(gzip.compress(named.read_bytes())[:-2000])
+    with pytest.raises(DiscRelaxometryError, match="truncated"):
+        read_echo_series(named)
+
+
+@fault("b13")
+@pytest.mark.parametrize("width", [np.nan, 0.0, 1.0])
+def test_spacing_that_contradicts_the_sform(tmp_path, width):
+    """A contradiction within a header is resolved without a word, in favor of the wrong number."""
+    path = write_series(tmp_path / "sub-01_MESE.nii")
+    patch_header(path, _FORM_CODES, [0, 1], "<i2")
+    patch_header(path, _SFORM, [4, 0, 0, -10, 0, 1, 0, 5, 0, 0, 1, 7], "<f4")
+    assert read_echo_series(path).geometry.spacing == pytest.approx(SPACING)
+    patch_header(path, _PIXDIM, [width], "<f4")
+    try:
+        series = read_echo_series(path)
+    except DiscRelaxometryError as error:
+        assert "pixdim" in str(error) or "pacing" in str(error)
+    else:
+        said = any("pacing" in note or "pixdim" in note for note in series.notes)
+        assert said or series.geometry.spacing == pytest.approx(SPACING)
+
+
+@fault("b14", DiscRelaxometryError)
+@pytest.mark.parametrize("name", ["acq-T2map_MESE", "desc-preproc_MESE", "acq-unmask_MESE", "SAG_T2MAP"])
+def test_words_within_a_name_leave_no_series_out(tmp_path, name):
+    """A word in the middle of a name makes a derivative of a series, and the message says that nothing is there."""
+    if name.endswith("MESE"):
+        source = write_series(tmp_path / f"sub-01_{name}.nii.gz")
+    else:
+        source = write_echo_files(tmp_path / "converted", name)
+    assert len(read_echo_series(source)) == len(TIMES)

@@ -1,0 +1,122 @@
+"""Participants tables as spreadsheets write them, and formulas as the documentation allows them."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+from corpus_support import fault
+from made_studies import PEOPLE, analyze, found_errors, table, write_table
+
+from DiscStatsLib.study import Study, level_columns
+
+
+@fault("b24")
+@pytest.mark.parametrize("word", ["None", "NULL"])
+def test_words_are_values_unless_documented_as_missing(people, word):
+    """Words that a library takes for missing values make a group vanish, and the contrast changes its meaning."""
+    write_table(people, table(treatment=[word, "drug", "surgery"] * (PEOPLE // 3)))
+    done = analyze(people, "C(treatment) + age", contrast="C(treatment)")
+    if done.facts:
+        reference = min([word, "drug", "surgery"])
+        others = {f"C(treatment)[T.{w}]" for w in (word, "drug", "surgery") if w != reference}
+        assert others <= set(done.columns)
+        assert done.facts["n"] == PEOPLE
+    else:
+        assert any(word in sentence for sentence in [*done.found, *done.failed])
+
+
+@fault("b25")
+def test_people_left_out_are_not_counted(people):
+    """What is reported is what was given, not what was fitted."""
+    write_table(people, table(bmi=["n/a", 25, 30, 22, 27, "n/a", 29, 31, "n/a", 24, 26, 28]))
+    done = analyze(people, "bmi")
+    provenance = done.facts["provenance"]
+    assert (done.facts["n"], provenance["people"], provenance["observations"]) == (9, 9, 9)
+    assert done.facts["people"] == [f"sub-{n:02d}" for n in (2, 3, 4, 5, 7, 8, 10, 11, 12)]
+    assert any("sub-01" in note and "sub-06" in note and "sub-09" in note for note in done.notes)
+
+
+@fault("b26")
+@pytest.mark.parametrize("formula", ['C(sex, Treatment(reference="M")) + age', "C(sex, Sum)", 'Q("body mass") + age',
+                                     "âge"])
+def test_validation_accepts_documented_formulas(people, formula):
+    """A second, simpler parser of formulas takes words in quotes, keywords and functions for columns."""
+    write_table(people, table(**{"body mass": range(20, 20 + PEOPLE), "âge": range(PEOPLE)}))
+    assert found_errors(people, formula) == []
+
+
+@fault("b27")
+@pytest.mark.parametrize(("formula", "tested"), [("age * C(sex)", "age"), ("log(age + 1) + bmi", "log(age + 1)"),
+                                                 ("(age + bmi)", "age"), ("age - 1", "age")])
+def test_default_contrast_is_the_first_term(people, formula, tested):
+    """The first term is found by splitting text, which fails after everyone was processed."""
+    write_table(people, table(bmi=[21, 25, 30, 22, 27, 23, 29, 31, 20, 24, 26, 28]))
+    done = analyze(people, formula)
+    assert done.found or not done.failed, done.failed
+    if not done.found:
+        assert done.facts["contrasts"] == [tested]
+
+
+@fault("b28")
+@pytest.mark.parametrize("formula", ["poly(age, 2)", "2*age", "age + (1|site)", "site", "age + age2", "share", "T2 ~ ",
+                                     "T2 ~ age ~ sex"])
+def test_validation_parses_the_formula_and_builds_the_design(people, formula):
+    """What cannot be fitted is said hours later, though validation promises to say everything."""
+    write_table(people, table(site=["A"] * PEOPLE, age2=[2 * (30 + 3 * n) for n in range(PEOPLE)],
+                              share=[f"{n}%" for n in range(PEOPLE)]))
+    assert found_errors(people, formula)
+
+
+@fault("b28")
+def test_validation_looks_at_the_contrast(people):
+    """A contrast that the design does not have is found after everyone was processed."""
+    write_table(people, table())
+    assert found_errors(people, "age", contrast="age") == []
+    assert found_errors(people, "age", contrast="xyz")
+
+
+@fault("b29")
+def test_one_constant_level_leaves_the_others(people):
+    """One level that cannot be estimated stops the analysis of all, with advice that is wrong for the others."""
+    levels = ("L1L2", "L2L3", "L3L4", "L4L5", "L5S1")
+    grades = {f"pfirrmann_{v}": [1 + n * k % 5 for n in range(PEOPLE)] for k, v in enumerate(levels, 1)}
+    write_table(people, table(**{**grades, "pfirrmann_L1L2": [2] * PEOPLE}))
+    done = analyze(people, "pfirrmann", levels=("L1-L2", "L4-L5"))
+    if done.facts:
+        assert any("L1-L2" in sentence for sentence in [*done.notes, *done.found])
+    else:
+        assert any("L1-L2" in sentence and "--levels" in sentence for sentence in [*done.found, *done.failed])
+
+
+@fault("b30", csv.Error)
+def test_carriage_returns_end_lines(people):
+    """One of two readers of a table does not know the line ends of a spreadsheet."""
+    write_table(people, table().replace("\n", "\r"))
+    done = analyze(people, "age")
+    if done.facts:
+        assert done.facts["n"] == PEOPLE
+    else:
+        assert any("participants.tsv" in sentence for sentence in done.found)
+
+
+@fault("b32")
+def test_tabs_at_the_ends_of_rows(people):
+    """One of two readers of a table takes the ids for names of rows and shifts every column."""
+    header, *rows = table().splitlines()
+    write_table(people, "\n".join([header, *(row + "\t" for row in rows)]) + "\n")
+    done = analyze(people, "age")
+    assert done.found or not done.failed, done.failed
+    if not done.found:
+        assert done.facts["n"] == PEOPLE
+    assert level_columns(Study(people).participants.names) == {}
+
+
+@fault("b34")
+@pytest.mark.parametrize("label", ["M ", "m"])
+def test_labels_that_look_alike_make_no_group(people, label):
+    """A space or another case in one cell makes a group of one person, and another test."""
+    write_table(people, table(sex=[label, *["F", "M"] * (PEOPLE // 2 - 1), "F"]))
+    done = analyze(people, "C(sex) + age", contrast="C(sex)")
+    said = any("sex" in sentence and repr(label) in sentence for sentence in done.found)
+    assert said or [c for c in done.columns if "sex" in c] == ["C(sex)[T.M]"]
