@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from made_studies import write_people
+
+from corpus.made_studies import write_people
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import numpy as np
 
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
+from DiscRelaxometryLib.labels import disc_value
 from DiscStatsLib.runner import Stage, run_study
 from DiscStatsLib.steps import Step
 from DiscStatsLib.steps_analysis import analysis_step
@@ -30,7 +31,7 @@ def _map(context):
     """Write a person's T1rho in atlas space: noise in two discs."""
     atlas = context_atlas(context)
     rng = np.random.default_rng(int(context.person.id[-2:]))
-    discs = np.isin(atlas.labels.array, [atlas.levels["L1-L2"], atlas.levels["L4-L5"]])
+    discs = np.isin(atlas.labels.array, [disc_value("L1-L2"), disc_value("L4-L5")])
     values = np.where(discs, rng.normal(80, 10, discs.shape), np.nan).astype(np.float32)
     return [write_image(atlas.labels.like(values), context.path("space-DiscAtlas_T1rho.nii.gz"))]
 
@@ -115,6 +116,9 @@ def analyze(root: Path, formula: str, **settings) -> Analysis:
         done = run_study(root, formula, pipeline=ANALYSIS, **settings)
     except DiscRelaxometryError as error:
         return Analysis([*found, str(error)])
+    broken = [o.message for o in done.failed if o.person]
+    if broken:
+        raise RuntimeError(f"The quick maps of this test failed: {broken[0]}")
     if done.failed:
         return Analysis(found, [o.message for o in done.failed])
     written = json.loads(record.read_text(encoding="utf-8"))

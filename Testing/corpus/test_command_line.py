@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from corpus_support import assert_sentence, command, fault
-from made_nifti import write_series
+
+from corpus.common import assert_sentence, command, fault
+from corpus.made_nifti import write_series
 
 
 @fault("b16")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from corpus_support import fault
-from made_dicom import SLICES, TIMES, decay, fill, write_classic, write_enhanced
 from pydicom.dataset import Dataset
 
+from corpus.common import fault
+from corpus.made_dicom import SLICES, TIMES, decay, fill, write_classic, write_enhanced
 from DiscRelaxometryLib.echo import read_echo_series
 from DiscRelaxometryLib.errors import DiscRelaxometryError, EchoSeriesError
 from DiscRelaxometryLib.fitting import fit_relaxation

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from corpus_support import fault
 
+from corpus.common import fault
 from DiscRelaxometryLib.echo import EchoSeries
 from DiscRelaxometryLib.fit_status import FitStatus
 from DiscRelaxometryLib.fitting import fit_arrays, fit_relaxation

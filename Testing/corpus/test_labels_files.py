@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from corpus_support import fault
-from made_studies import segmented
 
+from corpus.common import fault
+from corpus.made_studies import segmented
 from DiscRelaxometryLib.errors import SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.labelmaps import import_labels

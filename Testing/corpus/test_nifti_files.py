@@ -6,9 +6,9 @@ import gzip
 
 import numpy as np
 import pytest
-from corpus_support import fault
-from made_nifti import SPACING, TIMES, patch_header, write_echo_files, write_series
 
+from corpus.common import fault
+from corpus.made_nifti import SPACING, TIMES, patch_header, write_echo_files, write_series
 from DiscRelaxometryLib.echo import read_echo_series
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 

@@ -7,10 +7,10 @@ import subprocess
 
 import numpy as np
 import pytest
-from corpus_support import assert_sentence, command, fault
-from made_nifti import write_series
-from made_studies import MAPS, table, write_people, write_table
 
+from corpus.common import assert_sentence, command, fault
+from corpus.made_nifti import write_series
+from corpus.made_studies import MAPS, table, write_people, write_table
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
 from DiscStatsLib.runner import run_study
@@ -29,13 +29,15 @@ def full_disk(tmp_path):
 
 
 @fault("b18")
-@pytest.mark.parametrize("verb", ["maps", "simulate"])
+@pytest.mark.parametrize("verb", ["maps", "agreement"])
 def test_file_in_the_way_of_a_folder_is_said(tmp_path, verb):
     """An error of the operating system reaches the user as a traceback."""
     blocked = tmp_path / "blocked"
     blocked.write_text("in the way")
+    means = tmp_path / "means.tsv"
+    means.write_text("participant_id\tmean\nsub-01\t1\nsub-02\t2\nsub-03\t3.5\n")
     words = {"maps": (write_series(tmp_path / "sub-01_MESE.nii.gz"), "--kind", "T2", "--output", blocked),
-             "simulate": (blocked / "study", "--people", "1", "--parametric")}[verb]
+             "agreement": (means, means, "--output", blocked / "agreement.tsv")}[verb]
     assert_sentence(command(verb, *words), "blocked")
 
 
