@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from DiscStatsLib.cli import main
+from DiscStudyLib.cli.main import main
 
 
 def fault(number: str, *raised: type[Exception]):

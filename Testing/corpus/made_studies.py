@@ -11,13 +11,13 @@ import numpy as np
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
 from DiscRelaxometryLib.labels import disc_value
-from DiscStatsLib.runner import Stage, run_study
-from DiscStatsLib.steps import Step
-from DiscStatsLib.steps_analysis import analysis_step
-from DiscStatsLib.steps_person import context_atlas, segment_step
-from DiscStatsLib.study import Study
-from DiscStatsLib.study_settings import make_settings
-from DiscStatsLib.study_validate import validate
+from DiscStudyLib.engine.runner import Stage, run_study
+from DiscStudyLib.engine.steps import Step
+from DiscStudyLib.folder.settings import make_settings
+from DiscStudyLib.folder.study import Study
+from DiscStudyLib.folder.validate import validate
+from DiscStudyLib.steps.analysis import analysis_step
+from DiscStudyLib.steps.person import context_atlas, segment_step
 
 PEOPLE = 12
 ANALYSIS = f"{__name__}:analysis_stages"

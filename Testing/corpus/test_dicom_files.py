@@ -8,9 +8,9 @@ from pydicom.dataset import Dataset
 
 from corpus.common import fault
 from corpus.made_dicom import SLICES, TIMES, decay, fill, write_classic, write_enhanced
-from DiscRelaxometryLib.echo import read_echo_series
+from DiscRelaxometryLib.echo.read import read_echo_series
 from DiscRelaxometryLib.errors import DiscRelaxometryError, EchoSeriesError
-from DiscRelaxometryLib.fitting import fit_relaxation
+from DiscRelaxometryLib.fit.maps import fit_relaxation
 
 
 def signals(series) -> np.ndarray:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from corpus.common import fault
-from DiscRelaxometryLib.echo import EchoSeries
-from DiscRelaxometryLib.fit_status import FitStatus
-from DiscRelaxometryLib.fitting import fit_arrays, fit_relaxation
+from DiscRelaxometryLib.echo.read import EchoSeries
+from DiscRelaxometryLib.fit.maps import fit_arrays, fit_relaxation
+from DiscRelaxometryLib.fit.status import FitStatus
 from DiscRelaxometryLib.image import Geometry
 
 

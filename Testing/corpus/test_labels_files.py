@@ -6,9 +6,9 @@ import numpy as np
 
 from corpus.common import fault
 from corpus.made_studies import segmented
+from DiscRelaxometryLib.discs.labelmaps import import_labels
 from DiscRelaxometryLib.errors import SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image
-from DiscRelaxometryLib.labelmaps import import_labels
 
 _SHAPE = (120, 60, 8)
 

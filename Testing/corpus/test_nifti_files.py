@@ -9,7 +9,7 @@ import pytest
 
 from corpus.common import fault
 from corpus.made_nifti import SPACING, TIMES, patch_header, write_echo_files, write_series
-from DiscRelaxometryLib.echo import read_echo_series
+from DiscRelaxometryLib.echo.read import read_echo_series
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 
 _PIXDIM, _FORM_CODES, _SFORM = 80, 252, 280

@@ -13,7 +13,7 @@ from corpus.made_nifti import write_series
 from corpus.made_studies import MAPS, table, write_people, write_table
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
-from DiscStatsLib.runner import run_study
+from DiscStudyLib.engine.runner import run_study
 
 
 @pytest.fixture

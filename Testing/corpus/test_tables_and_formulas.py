@@ -8,7 +8,7 @@ import pytest
 
 from corpus.common import fault
 from corpus.made_studies import PEOPLE, analyze, found_errors, table, write_table
-from DiscStatsLib.study import Study, level_columns
+from DiscStudyLib.folder.study import Study, level_columns
 
 
 @fault("b24")
