@@ -6,7 +6,7 @@ from slicer.i18n import tr as _
 
 from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.errors import DiscRelaxometryError
-from DiscRelaxometryLib.jobs import sample_signal
+from DiscRelaxometryLib.jobs.pipeline import sample_signal
 
 
 class FitInspector:

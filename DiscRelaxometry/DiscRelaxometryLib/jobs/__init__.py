@@ -1,8 +1,8 @@
-"""Long work in a process of its own, so that a panel stays alive."""
+"""Long work in a process of its own, so that a panel stays alive.
+
+The work itself (:mod:`DiscRelaxometryLib.jobs.pipeline`) is named, not imported: panels import this at start-up.
+"""
 
 from .jobs import ChildProcess, Job
-from .pipeline import sample_signal
 
-__all__ = [
-    "ChildProcess", "Job", "sample_signal",
-]
+__all__ = ["ChildProcess", "Job"]
