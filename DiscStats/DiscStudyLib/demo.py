@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.resources import resource_path
 
@@ -57,7 +58,7 @@ def remembered(output: Path, name: str, inputs: Sequence[Path], work: Callable[[
     path = output / "prov" / f"{name}_prov.json"
     earlier = provenance.read_record(path)
     read = provenance.fingerprints(inputs, relative, earlier.inputs if earlier else None)
-    key = provenance.step_key(name, "1", {"version": provenance.project_version()}, read)
+    key = provenance.step_key(name, "1", {"version": __version__}, read)
     if earlier and earlier.key == key and provenance.outputs_intact(earlier, output.joinpath):
         return earlier.message
     message, written = work()
@@ -76,7 +77,7 @@ def show(fraction: float, text: str, state={"shown": -1.0}) -> None:  # noqa: B0
 
 def run_cohort(output: Path, processes: int, people: list[str], permutations: int):
     """Run the study of the embedded cohort and return the StudyRun."""
-    from .engine.runner import run_study
+    from .engine import run_study
 
     study = copy_cohort(output / "spider-cohort")
     return run_study(study, FORMULA, processes=processes, people=people, permutations=permutations,
@@ -96,7 +97,7 @@ def fit_shared_series(output: Path) -> str:
 
         from DiscRelaxometryLib.image import write_image
 
-        from .steps.maps import fit_files
+        from .steps import fit_files
 
         alignment, fit = fit_files(files, "T2", "mono2", "nlls", "off", times_ms=times)
         written = [write_image(image, output / "multi-echo" / f"{key}.nii.gz") for key, image in fit.images().items()]

@@ -29,8 +29,8 @@ from bench_study import Tree  # noqa: E402
 from DiscRelaxometryLib.image import read_image  # noqa: E402
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value  # noqa: E402
 from DiscStatsLib.tables.agreement import bland_altman  # noqa: E402
+from DiscStudyLib.engine import read_rows  # noqa: E402
 from DiscStudyLib.report.figures import COLORS, new_figure, save_figure  # noqa: E402
-from DiscStudyLib.steps.group import read_rows  # noqa: E402
 
 KINDS = ("T1rho", "T2")
 GRADE = "pfirrmann + age + C(sex)"

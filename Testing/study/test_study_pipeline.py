@@ -14,9 +14,9 @@ from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image
 from DiscStudyLib.after.export import export_files, export_people
 from DiscStudyLib.after.tables import compare_tables, mixed_model
+from DiscStudyLib.engine import read_rows
 from DiscStudyLib.engine.runner import report_only, run_study
 from DiscStudyLib.report.page import SIMULATED
-from DiscStudyLib.steps.group import read_rows
 
 for library in ("jinja2", "matplotlib", "pandas", "patsy"):
     pytest.importorskip(library)

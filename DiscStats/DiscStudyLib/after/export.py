@@ -11,8 +11,8 @@ from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 
-from ..engine.runner import RunSpec, last_settings, read_records
-from ..folder.study import Study
+from ..engine import RunSpec, last_settings, read_records
+from ..folder import Study
 
 #: Maps of a fit that are exported with the relaxation map itself.
 _FIT = ("M0", "offset", "SE", "R2", "B1")

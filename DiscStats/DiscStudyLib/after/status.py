@@ -6,10 +6,8 @@ from pathlib import Path
 
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine.runner import PIPELINE, RunSpec, last_settings, run_group, run_person
-from ..engine.steps import Outcome
-from ..folder.settings import make_settings
-from ..folder.study import Study
+from ..engine import PIPELINE, Outcome, RunSpec, last_settings, run_group, run_person
+from ..folder import Study, make_settings
 
 _WORDS = {"current": "done", "pending": "to do", "failed": "failed", "blocked": "blocked", "done": "done"}
 

@@ -8,60 +8,15 @@ from pathlib import Path
 from DiscRelaxometryLib.errors import DesignError, StudyError
 from DiscRelaxometryLib.tables import Column, Table, read_tsv
 
-from ..folder.simulated import COLUMN, label_results
-from ..folder.study import Study, level_columns
+from ..engine import read_rows
+from ..folder import COLUMN, Study, label_results, long_frame
 
 #: Columns that name a row of the tables of discs and regions.
 KEYS = ("participant_id", "level", "region", "map")
-MISSING = ("", "n/a", "na", "nan", "none")
-
-
-def long_frame(rows: Sequence[dict], participants: Table, variables: Sequence[str]):
-    """Join rows of discs or regions with the participants table.
-
-    Parameters
-    ----------
-    rows : sequence of dict
-        With ``participant_id`` and ``level``.
-    participants : Table
-    variables : sequence of str
-        A variable given per level (``pfirrmann_L4L5``) becomes one column, each row with its own level's value.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Variables whose cells are all numbers or missing are numeric.
-
-    Raises
-    ------
-    DesignError
-        If a variable is in neither table.
-    """
-    import pandas
-
-    people = {str(r["participant_id"]).strip(): r for r in participants.rows}
-    per_level = level_columns(participants.names)
-    frame = pandas.DataFrame([r for r in rows if r["participant_id"] in people])
-    for name in variables:
-        if name in frame.columns:
-            continue
-        if name not in participants.names and name not in per_level:
-            listed = ", ".join([*frame.columns, *participants.names])
-            raise DesignError(f"The variable '{name}' is neither in the study's table nor in participants.tsv; they "
-                              f"have {listed}.", anchor="formula")
-        cells = [people[p].get(name if name in participants.names else per_level[name].get(level, ""))
-                 for p, level in zip(frame["participant_id"], frame["level"])]
-        series = pandas.Series([None if str(c).strip().lower() in MISSING else c for c in cells], index=frame.index,
-                               dtype=object)
-        numbers = pandas.to_numeric(series, errors="coerce")
-        frame[name] = numbers if (numbers.notna() | series.isna()).all() else series
-    return frame
 
 
 def group_rows(path: Path, **equal: str) -> list[dict]:
     """Return rows of a group table whose named columns hold the given text; cells that are numbers become float."""
-    from ..steps.group import read_rows
-
     if not path.exists():
         raise StudyError(f"The study has no '{path.name}': run it first, with maps.", anchor="study-run")
     rows = read_rows(path).rows

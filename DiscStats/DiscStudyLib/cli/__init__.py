@@ -1,1 +1,7 @@
 """The command line ``disc-relaxometry``."""
+
+from .main import main
+
+__all__ = [
+    "main",
+]

@@ -93,7 +93,7 @@ def run(study: Path, formula: str = "", contrast: str = "", output: Path | None 
         missing: str = "available", errors: str = "auto", standard_errors: str = "classical", sensitivity: str = "",
         session: str = "", on_error: str = "skip", dry_run: bool = False, verify: bool = False) -> None:
     """Run a whole study: segmentation, maps, atlas, statistics, report. Run it again to resume."""
-    from ..engine.runner import run_study
+    from ..engine import run_study
 
     settings = {"contrast": contrast, "analysis": analysis, "segmentation": segmentation, "seed": seed,
                 "registration": registration, "template": template, "t1rho_model": t1rho_model, "t2_model": t2_model,
@@ -125,9 +125,8 @@ def run(study: Path, formula: str = "", contrast: str = "", output: Path | None 
 def validate(study: Path, formula: str = "", segmentation: str = "auto", session: str = "",
              output: Path | None = None, quick: bool = False) -> None:
     """Say everything that is wrong with a study before anything runs. Exit status 1 if there are errors."""
-    from ..folder.settings import make_settings
-    from ..folder.study import Study
-    from ..folder.validate import validate as check
+    from ..folder import Study, make_settings
+    from ..folder import validate as check
 
     settings = make_settings(formula=formula, segmentation=segmentation, session=session)
     findings = check(Study(study, session, output), settings, read_images=not quick)
@@ -140,14 +139,14 @@ def validate(study: Path, formula: str = "", segmentation: str = "auto", session
 
 def status(study: Path, output: Path | None = None, session: str = "") -> None:
     """Show how far each person is: done, to do, failed (with the reason); with the settings of the last run."""
-    from ..after.status import status_table
+    from ..after import status_table
 
     print_table(status_table(study, output, session=session), _STATE_COLORS)
 
 
 def report(study: Path, output: Path | None = None, session: str = "") -> None:
     """Make group results and report again from what people have, with the settings of the last run."""
-    from ..engine.runner import report_only
+    from ..engine import report_only
 
     with progress_bar() as callback:
         path = report_only(study, output, session, progressCallback=callback)
@@ -157,7 +156,7 @@ def report(study: Path, output: Path | None = None, session: str = "") -> None:
 def simulate(target: Path, people: int = 31, seed: int = 1, sites: int = 1, null: bool = False,
              parametric: bool = False, with_labels: bool = False) -> None:
     """Write a virtual cohort with known truth as a study folder; labelled SIMULATED everywhere."""
-    from ..virtual.study import write_virtual_study
+    from ..virtual import write_virtual_study
 
     with progress_bar() as callback:
         write_virtual_study(target, people, seed, sites=sites, null=null, real=() if parametric else None,
@@ -188,7 +187,7 @@ def maps(series: list[Path], output: Path = Path("maps"), kind: str = "T1rho", t
     """Fit T1rho or T2 maps of one echo series."""
     from DiscRelaxometryLib.image import write_image
 
-    from ..steps.maps import fit_files
+    from ..steps import fit_files
 
     given = [float(t) for t in times.split(",")] if times else None
     _, fit = fit_files(series, kind, model, estimator, align, times_ms=given)

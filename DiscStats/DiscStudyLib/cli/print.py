@@ -50,7 +50,7 @@ def print_table(table: Table, colors: dict | None = None) -> None:
     from rich.markup import escape
     from rich.table import Table as RichTable
 
-    from ..report.page import cell_text
+    from ..report import cell_text
 
     shown = RichTable(title=table.name, title_justify="left")
     for column in table.columns:

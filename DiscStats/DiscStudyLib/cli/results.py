@@ -14,7 +14,7 @@ def export_dicom(target: Path, study: Path | None = None, person: list[str] | No
     """Write DICOM Parametric Maps and Segmentations: of a study that was run, or of image files (--map, --labels)."""
     from DiscRelaxometryLib.errors import StudyError
 
-    from ..after.export import export_files, export_people
+    from ..after import export_files, export_people
 
     if (study is None) == (not map and labels is None):
         raise StudyError("Say what to export: --study FOLDER, or --map QUANTITY=FILE and --labels FILE.",
@@ -30,7 +30,7 @@ def export_dicom(target: Path, study: Path | None = None, person: list[str] | No
 def mixed(study: Path, formula: str, map: str = "", region: str = "whole", table: str = "regions", slope: str = "",
           name: str = "main", output: Path | None = None, session: str = "") -> None:
     """Fit a mixed model (random person) to a study's table of regions or discs, and write it beside the table."""
-    from ..after.tables import mixed_model
+    from ..after import mixed_model
 
     fit, paths = mixed_model(study, formula, map=map, region=region, table=table, slope=slope, name=name,
                              output=output, session=session)
@@ -45,7 +45,7 @@ def mixed(study: Path, formula: str, map: str = "", region: str = "whole", table
 def agreement(first: Path, second: Path, value: str = "mean", on: str = "", map: str = "", region: str = "",
               unit: str = "", output: Path | None = None) -> None:
     """Compare one column of two tables (two methods, raters or sessions): bias, limits, concordance, ICC."""
-    from ..after.tables import compare_tables
+    from ..after import compare_tables
 
     result, unmatched = compare_tables(first, second, value, tuple(filter(None, on.split(","))), unit, map=map,
                                        region=region)

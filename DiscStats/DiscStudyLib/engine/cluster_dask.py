@@ -120,7 +120,8 @@ def _start_workers(address: str, count: int, memory_gb: float, keep: Sequence[in
                    "DISC_RUN_PROCESS": str(os.getpid()), **_QUIET}
     command = [python_executable(), "-m", "distributed.cli.dask_worker", address, "--nworkers", str(count),
                "--nthreads", "1", "--memory-limit", f"{memory_gb:.3f}GB", "--no-dashboard",
-               "--death-timeout", str(_START_SECONDS), "--preload-nanny", "DiscStudyLib.engine.cluster_watch"]
+               "--death-timeout", str(_START_SECONDS),
+               "--preload-nanny", str(Path(__file__).with_name("cluster_watch.py"))]  # a file: the wing takes long
     kept = {} if os.name == "nt" else {"pass_fds": tuple(keep)}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **kept)
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
+from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.atomic import _jsonable, write_json
 
 #: Libraries whose versions are recorded with each step.
@@ -94,21 +95,13 @@ def step_key(step: str, version: str, parameters: Mapping, inputs: Mapping[str, 
 
 def versions() -> dict[str, str]:
     """Return versions of this project, Python and the libraries that shape results."""
-    found = {"disc-relaxometry": project_version(), "python": platform.python_version()}
+    found = {"disc-relaxometry": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def project_version() -> str:
-    """Return the installed version of this project, or ``unknown`` in Slicer, where it is no Python package."""
-    try:
-        return metadata.version("disc-relaxometry")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def read_record(path: Path) -> Record | None:

@@ -20,11 +20,7 @@ from DiscRelaxometryLib.errors import Cancelled, StudyError
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..folder.bids import describe_results
-from ..folder.settings import Settings, make_settings
-from ..folder.simulated import label_results
-from ..folder.study import Study
-from ..folder.validate import Finding, validate
+from ..folder import Finding, Settings, Study, describe_results, label_results, make_settings, validate
 from . import provenance
 from .steps import Outcome, Step, WorkDue, record_path, run_steps
 from .workers import Workers

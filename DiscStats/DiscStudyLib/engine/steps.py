@@ -9,9 +9,7 @@ from pathlib import Path
 
 from DiscRelaxometryLib.errors import Cancelled, DiscRelaxometryError
 
-from ..folder.settings import Settings
-from ..folder.simulated import label_results
-from ..folder.study import Person, Study
+from ..folder import Person, Settings, Study, label_results
 from . import provenance
 from .provenance import Record
 

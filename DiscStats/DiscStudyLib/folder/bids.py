@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.atomic import write_json, write_text
 from DiscRelaxometryLib.labels import STRUCTURES
 from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine.provenance import project_version
 from .settings import Settings
 from .simulated import label_results
 from .study import Study
@@ -53,7 +53,7 @@ def _description(study: Study) -> dict:
     name = str(study.description.get("Name") or "Lumbar disc study")
     described = {"Name": f"{name}: DiscRelaxometry results", "BIDSVersion": BIDS_VERSION,
                  "DatasetType": "derivative",
-                 "GeneratedBy": [{"Name": "DiscRelaxometry", "Version": project_version()}]}
+                 "GeneratedBy": [{"Name": "DiscRelaxometry", "Version": __version__}]}
     if study.output.is_relative_to(study.root):
         up = "/".join([".."] * len(study.output.relative_to(study.root).parts))
         described |= {"DatasetLinks": {"raw": up}, "SourceDatasets": [{"URL": "bids:raw:"}]}

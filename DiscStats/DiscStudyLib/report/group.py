@@ -11,17 +11,13 @@ from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine.steps import Context
-from ..folder.study import level_columns
-from ..folder.training import trained_on
-from ..steps.analysis import first_term
-from ..steps.group import maps_in_atlas, read_rows
-from ..steps.person import context_atlas
+from ..engine import Context, context_atlas, first_term, maps_in_atlas, read_rows
+from ..folder import level_columns, trained_on
 from .figures import ROMAN, plot_agreement, plot_groups
 from .figures_maps import Look, atlas_figure
 from .methods import methods
 from .page import Cards, Figure, Paragraph, Section, TableBlock, cell_text
-from .people import save
+from .people import save, training_overlap
 from .stats import parametric_maps, sensitivity
 
 #: Regions shown in the region figure, of those in the table.
@@ -182,8 +178,6 @@ def agreement(context: Context, folder: Path) -> Section | None:
     path = context.output_of("tables", "agreement.tsv")
     if not path:
         return None
-    from .people import training_overlap
-
     rows = [r for r in read_rows(path).rows if r["level"] in LUMBAR_LEVELS]
     dice = np.array([r["dice"] for r in rows])
     section = Section("Agreement with reference masks", "agreement",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine.provenance import versions
-from ..engine.steps import Context
-from ..steps.analysis import first_term
-from ..steps.person import RELAXATION
+from ..engine import Context, first_term, versions
 from .page import Paragraph, Section, TableBlock
 
 CITATIONS = {
@@ -65,7 +63,7 @@ def _paragraphs(context: Context, analysis: str) -> list[str]:
                      "were separated and named upward from L5-S1.")
     if "existing" in sources:
         texts.append("Existing segmentations of the study were used.")
-    texts += [_relaxation_text(context, kind) for kind in RELAXATION
+    texts += [_relaxation_text(context, kind) for kind in KINDS
               if any(f"maps-{kind}" in r for r in people.values())]
     if any("normalize" in r for r in people.values()):
         texts.append("T2-weighted signal was divided by the median signal of cerebrospinal fluid in the spinal canal "

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine.steps import Context
-from ..folder.study import level_columns
-from ..folder.validate import formula_variables
-from ..steps.group import read_rows
-from ..steps.person import RELAXATION
+from ..engine import Context, read_rows
+from ..folder import formula_variables, level_columns, trained_on
 from .figures import plot_cohort, plot_quality, save_figure
 from .figures_maps import montage
 from .page import Cards, Figure, Notes, Paragraph, Section, TableBlock, cell_text
@@ -43,7 +41,7 @@ def overview(context: Context, folder: Path) -> Section:
     """Who takes part, what they have, who is missing."""
     people = context.everyone
     section = Section("Study overview", "overview")
-    with_maps = {k: sum(f"maps-{k}" in r for r in people.values()) for k in RELAXATION}
+    with_maps = {k: sum(f"maps-{k}" in r for r in people.values()) for k in KINDS}
     cards = [("People with results", str(sum("segment" in r for r in people.values())),
               f"of {len(set(people) | set(context.missing))} in the study")]
     cards += [(f"{k} maps", str(n), "people") for k, n in with_maps.items() if n]
@@ -137,8 +135,6 @@ def condensed(notes: Sequence[str]) -> list[str]:
 
 def training_overlap(context: Context) -> str:
     """Say which people of the study the shipped network was trained on."""
-    from ..folder.training import trained_on
-
     cnn = {p for p, r in context.everyone.items() if "segment" in r and r["segment"].facts.get("source") == "cnn"}
     known = trained_on(context.study) & cnn
     if not known:

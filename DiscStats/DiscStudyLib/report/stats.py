@@ -10,10 +10,7 @@ from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine.steps import Context
-from ..steps.analysis import SENSITIVITY, first_term
-from ..steps.group import read_rows
-from ..steps.person import context_atlas
+from ..engine import SENSITIVITY, Context, context_atlas, first_term, read_rows
 from .figures_maps import Look, atlas_figure
 from .page import Figure, Notes, Section, TableBlock
 from .people import condensed, save

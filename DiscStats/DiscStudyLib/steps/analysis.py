@@ -6,17 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from DiscRelaxometryLib.errors import DesignError, StudyError
+from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image, write_image
 
-from ..engine.steps import Context, Step
-from ..folder.rules import people_by_rule
-from ..folder.validate import formula_variables
-from .group import maps_in_atlas
-from .person import context_atlas
-
-#: What the name of a sensitivity analysis ends with.
-SENSITIVITY = "-sensitivity"
+from ..engine import Context, Step, context_atlas, first_term, maps_in_atlas
+from ..folder import formula_variables, people_by_rule
 
 
 def _run_template(context: Context) -> list[Path]:
@@ -61,15 +55,6 @@ def participants_frame(context: Context, people: list[str]):
     if absent:
         raise StudyError(f"No row in participants.tsv for {', '.join(absent)}.", anchor="participants-table")
     return frame.loc[people].reset_index(drop=True)
-
-
-def first_term(formula: str) -> str:
-    """Return the first term of a formula's right side that is not the intercept."""
-    terms = [t.strip() for t in formula.split("~", 1)[-1].split("+")]
-    terms = [t for t in terms if t not in ("", "1", "0", "-1")]
-    if not terms:
-        raise DesignError(f"The formula '{formula}' has no term to test.")
-    return terms[0]
 
 
 def analyzed_people(context: Context, files: dict[str, Path]) -> list[str]:

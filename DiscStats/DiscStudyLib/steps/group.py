@@ -12,36 +12,9 @@ from DiscRelaxometryLib.image import Image, read_image, write_image
 from DiscRelaxometryLib.labels import DISCS, disc_name
 from DiscRelaxometryLib.measure import resample_labels
 from DiscRelaxometryLib.quantities import QUANTITIES
-from DiscRelaxometryLib.tables import Column, Table, read_tsv
+from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine.steps import Context, Step
-from ..folder.settings import MAPS
-
-#: Tables of people that are joined: name of the group's table -> (step, ending of the person's file).
-JOINED = {"discs": ("measure", "desc-discs_measures.tsv"), "regions": ("measure", "desc-regions_measures.tsv"),
-          "registration": ("atlas", "desc-registration_quality.tsv"),
-          "agreement": ("score", "desc-agreement_measures.tsv")}
-_TEXT = ("participant_id", "level", "region", "map", "unit", "flags", "label", "status", "backend", "notes", "name",
-         "term", "data")
-
-
-def read_rows(path: Path) -> Table:
-    """Read a table of results; all cells that are numbers become float."""
-    table = read_tsv(path)
-    for row in table.rows:
-        for name, text in row.items():
-            if name not in _TEXT:
-                row[name] = _float(text)
-    return table
-
-
-def _float(text: str):
-    if text in ("n/a", "", None):
-        return float("nan")
-    try:
-        return float(text)
-    except ValueError:
-        return text
+from ..engine import JOINED, Context, Step, maps_in_atlas
 
 
 def _run_tables(context: Context) -> list[Path]:
@@ -72,18 +45,6 @@ def _join(name: str, files: list[Path], context: Context) -> list[Path]:
     context.written.append(path.with_suffix(".json"))
     context.facts[name] = len(rows)
     return [path, path.with_suffix(".json")]
-
-
-def maps_in_atlas(context: Context) -> dict[str, dict[str, Path]]:
-    """Return map -> {person: file in atlas space}, for the maps of the settings that anyone has."""
-    wanted = context.settings.maps or MAPS
-    formula = context.settings.formula
-    left = formula.split("~")[0].strip() if "~" in formula else ""
-    if left in MAPS:
-        wanted = (left,)
-    found = {key: {p: path for p in context.everyone
-                   if (path := context.output_of("atlas", f"space-DiscAtlas_{key}.nii.gz", p))} for key in wanted}
-    return {key: files for key, files in found.items() if files}
 
 
 def _run_means(context: Context) -> list[Path]:

@@ -11,18 +11,8 @@ import SimpleITK as sitk
 from DiscRelaxometryLib.atomic import atomic_path
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
 
-from ..engine.steps import Context, Step
-from ..folder.study import sidecar
-
-
-def load_series(files: Sequence[Path], kind: str, layout: str, times_ms=None):
-    """Return the EchoSeries of `kind` from files; `layout` is ``T1rho``, ``T2`` or ``mapss``."""
-    from DiscRelaxometryLib.echo import read_echo_series, read_mapss
-
-    source = files[0] if len(files) == 1 else list(files)
-    if layout == "mapss":
-        return read_mapss(source)[0 if kind == "T1rho" else 1]
-    return read_echo_series(source, kind=kind, times_ms=times_ms)
+from ..engine import Context, Step, load_series
+from ..folder import sidecar
 
 
 def fit_files(files: Sequence[Path], kind: str, model: str, estimator: str, align: str, times_ms=None,

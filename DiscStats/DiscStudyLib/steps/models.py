@@ -9,11 +9,8 @@ import numpy as np
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..after.tables import long_frame
-from ..engine.steps import Context, Step
-from ..folder.validate import formula_variables
-from .analysis import first_term
-from .group import maps_in_atlas, read_rows
+from ..engine import Context, Step, first_term, maps_in_atlas, read_rows
+from ..folder import formula_variables, long_frame
 
 #: Regions that are modelled, of those in the table.
 REGIONS = ("whole", "nucleus", "anterior_annulus", "posterior_annulus")

@@ -10,33 +10,25 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.errors import DiscRelaxometryError, GeometryError, SegmentationError
 from DiscRelaxometryLib.image import Image, read_image, resample, write_image
 from DiscRelaxometryLib.labels import DISCS, LUMBAR_LEVELS, disc_name
 from DiscRelaxometryLib.resources import resource_path
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine.provenance import file_hash
-from ..engine.steps import Context, Step
-from ..folder.study import sidecar
-from .maps import load_series, map_steps, moved_to_anatomy
-
-RELAXATION = ("T1rho", "T2")
-
-
-def uses_existing(context: Context) -> bool:
-    """Say whether the person's own segmentation is used."""
-    mode = context.settings.segmentation
-    return mode == "existing" or (mode == "auto" and bool(context.person.labels))
-
-
-def anatomical_image(context: Context) -> Image:
-    """Return the T2-weighted volume, or the first echo of a series where there is none."""
-    if context.person.anatomical:
-        return read_image(context.person.anatomical[0])
-    kind = context.person.kinds[0]
-    series = context.person.of_kind(kind)
-    return load_series(series.files, kind, series.kind).echo(0)
+from ..engine import (
+    Context,
+    Step,
+    anatomical_image,
+    context_atlas,
+    file_hash,
+    person_maps,
+    shipped_atlas,
+    uses_existing,
+)
+from ..folder import sidecar
+from .maps import map_steps, moved_to_anatomy
 
 
 def _run_segment(context: Context) -> list[Path]:
@@ -119,19 +111,6 @@ def _run_normalize(context: Context) -> list[Path]:
     return [write_image(normalized, context.path("desc-csfnorm_nT2w.nii.gz"))]
 
 
-def person_maps(context: Context) -> dict[str, tuple[Image, Image]]:
-    """Return the person's maps: key -> (map, labels on its grid)."""
-    found = {}
-    path = context.output_of("normalize", "desc-csfnorm_nT2w.nii.gz")
-    if path:
-        found["nT2w"] = (read_image(path), read_image(context.output_of("segment", "desc-discs_dseg.nii.gz")))
-    for kind in RELAXATION:
-        path = context.output_of(f"carry-{kind}", f"space-{kind}_desc-discs_dseg.nii.gz")
-        if path:
-            found[kind] = (read_image(context.output_of(f"maps-{kind}", f"{kind}map.nii.gz")), read_image(path))
-    return found
-
-
 def _run_measure(context: Context) -> list[Path]:
     from DiscRelaxometryLib.measure import measure_discs, measure_regions
 
@@ -167,7 +146,7 @@ def _run_atlas(context: Context) -> list[Path]:
     path = quality.write(context.path("desc-registration_quality.tsv"))
     written = [path, path.with_suffix(".json")]
     for key, (image, _) in person_maps(context).items():
-        if key in RELAXATION:
+        if key in KINDS:
             transform = sitk.ReadTransform(str(context.output_of(f"carry-{key}", "xfm.tfm")))
             image = moved_to_anatomy(image, transform)
         warped = warp_to_atlas(image, registration)
@@ -176,29 +155,10 @@ def _run_atlas(context: Context) -> list[Path]:
     return written
 
 
-def context_atlas(context: Context):
-    """Return the atlas in use: the study's own template where one was built, else the shipped one."""
-    built = context.output_of("template", "atlas.json")
-    provenance = built or _shipped_atlas()
-    return _atlas(provenance.parent if built else None, provenance.stat().st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=1)
-def _atlas(folder: Path | None, time_ns: int):
-    """Return an atlas; it and the shapes of its discs are found once for everyone a process works on."""
-    from DiscAtlasLib.atlas import load_atlas
-
-    return load_atlas(folder)
-
-
-def _shipped_atlas() -> Path:
-    return resource_path("Atlas", "DiscAtlasLib") / "atlas.json"
-
-
 def _atlas_identity(context: Context) -> dict:
     if context.settings.template == "build":
         return {}
-    path = _shipped_atlas()
+    path = shipped_atlas()
     return {"atlas": _provenance(path, path.stat().st_mtime_ns)}
 
 
@@ -214,7 +174,7 @@ def segment_step() -> Step:
 
 def person_steps() -> Sequence[Step]:
     """Return the steps of a person in order."""
-    maps = [s for kind in RELAXATION for s in map_steps(kind)]
+    maps = [s for kind in KINDS for s in map_steps(kind)]
     has_map = ("normalize", *(s.name for s in maps))
     normalize = Step("normalize", "1", _run_normalize, lambda c: c.person.anatomical, needs=("segment",),
                      applies=lambda c: bool(c.person.anatomical))
@@ -224,6 +184,6 @@ def person_steps() -> Sequence[Step]:
 
 def atlas_step() -> Step:
     """Return the step that registers with the atlas and warps the maps."""
-    maps = tuple(f"{a}-{k}" for k in RELAXATION for a in ("maps", "carry"))
+    maps = tuple(f"{a}-{k}" for k in KINDS for a in ("maps", "carry"))
     return Step("atlas", "1", _run_atlas, parameters=("registration", "levels", "template"), needs=("segment",),
                 optional=("normalize", "template", *maps), extra=_atlas_identity)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..engine.runner import Stage
-from ..folder.settings import Settings
-from .analysis import SENSITIVITY, analysis_step, template_step
+from ..engine import SENSITIVITY, Stage
+from ..folder import Settings
+from .analysis import analysis_step, template_step
 from .group import means_step, score_step, tables_step
 from .models import models_step
 from .person import atlas_step, person_steps

@@ -7,18 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.atomic import atomic_path
+from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.resources import resource_path
 
-from ..engine.provenance import file_hash, project_version
-from ..engine.steps import Context, Step
-from ..report.figures import save_figure
-from ..report.figures_maps import Look, map_row, person_tile
-from ..report.page import Report, write_report
-from .analysis import SENSITIVITY
-from .person import RELAXATION, anatomical_image, person_maps
+from ..engine import SENSITIVITY, Context, Step, anatomical_image, file_hash, person_maps
+from ..report import Look, Report, group_sections, map_row, people_sections, person_tile, save_figure, write_report
 
 
 def _run_tile(context: Context) -> list[Path]:
@@ -29,7 +26,7 @@ def _run_tile(context: Context) -> list[Path]:
         _write_png(tile, temporary)
     written = [path]
     shown = {key: value for key, value in person_maps(context).items() if np.isfinite(value[0].array).any()}
-    if any(k in RELAXATION for k in shown):
+    if any(k in KINDS for k in shown):
         looks = {k: Look("viridis", *QUANTITIES[k].window, QUANTITIES[k].unit if QUANTITIES[k].unit != "1" else "")
                  for k in shown}
         figure = map_row({k: (image, names, looks[k]) for k, (image, names) in shown.items()})
@@ -45,25 +42,22 @@ def _write_png(rgb: np.ndarray, path: Path) -> None:
 
 def tile_step() -> Step:
     """Return the person step that draws the segmentation and the maps."""
-    maps = tuple(f"{a}-{k}" for k in RELAXATION for a in ("maps", "carry"))
+    maps = tuple(f"{a}-{k}" for k in KINDS for a in ("maps", "carry"))
     return Step("tile", "1", _run_tile, needs=("segment",), optional=("normalize", *maps),
                 inputs=lambda c: c.person.anatomical[:1], extra=lambda c: {"simulated": c.study.simulated})
 
 
 def _run_report(analysis: str):
     def run(context: Context) -> list[Path]:
-        from ..report import group as report_group
-        from ..report import people as report_people
-
         folder = context.study.output / "figures"
-        sections = [*report_people.sections(context, folder), *report_group.sections(context, folder, analysis)]
+        sections = [*people_sections(context, folder), *group_sections(context, folder, analysis)]
         name = str(context.study.description.get("Name") or "Lumbar disc study")
         count = len(context.everyone)
         with_results = sum("segment" in r for r in context.everyone.values())
         formula = f" Model: {context.settings.formula}." if context.settings.formula else ""
         report = Report(name, f"{with_results} of {count + _excluded(context)} people.{formula}", sections,
                         context.study.simulated,
-                        f"DiscRelaxometry {project_version()}. For research; not a medical device. "
+                        f"DiscRelaxometry {__version__}. For research; not a medical device. "
                         "This file holds no name, birth date or DICOM header.")
         path = context.study.output / "report.html"
         context.written.append(path)
@@ -78,7 +72,7 @@ def _excluded(context: Context) -> int:
 def report_step(analysis: str = "", sensitivity: bool = False) -> Step:
     """Return the group step that writes the report and its figures."""
     optional = ["segment", "normalize", "measure", "score", "tile", "atlas", "tables", "means"]
-    optional += [f"{a}-{k}" for k in RELAXATION for a in ("maps", "carry")]
+    optional += [f"{a}-{k}" for k in KINDS for a in ("maps", "carry")]
     if analysis:
         optional += ["models", f"analysis-{analysis}"]
         optional += [f"analysis-{analysis}{SENSITIVITY}"] if sensitivity else []
@@ -88,7 +82,7 @@ def report_step(analysis: str = "", sensitivity: bool = False) -> Step:
                 extra=lambda c: {"missing": dict(c.missing), "people": list(c.everyone),
                                  "notes": {p: {s: r.notes for s, r in records.items()}
                                            for p, records in c.everyone.items()},
-                                 "simulated": c.study.simulated, "version": project_version(),
+                                 "simulated": c.study.simulated, "version": __version__,
                                  "source": _source()})
 
 

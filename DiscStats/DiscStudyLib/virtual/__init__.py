@@ -1,1 +1,7 @@
-"""Simulated studies with a known truth."""
+"""A virtual cohort with known truth, written as a study folder."""
+
+from .study import write_virtual_study
+
+__all__ = [
+    "write_virtual_study",
+]

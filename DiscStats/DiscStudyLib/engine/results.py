@@ -1,0 +1,123 @@
+"""What earlier steps wrote, found again: labels, maps, atlas and tables of results."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from DiscRelaxometryLib.echo import KINDS
+from DiscRelaxometryLib.errors import DesignError
+from DiscRelaxometryLib.image import Image, read_image
+from DiscRelaxometryLib.resources import resource_path
+from DiscRelaxometryLib.tables import Table, read_tsv
+
+from ..folder import MAPS
+from .steps import Context
+
+#: What the name of a sensitivity analysis ends with.
+SENSITIVITY = "-sensitivity"
+#: Tables of people that are joined: name of the group's table -> (step, ending of the person's file).
+JOINED = {"discs": ("measure", "desc-discs_measures.tsv"), "regions": ("measure", "desc-regions_measures.tsv"),
+          "registration": ("atlas", "desc-registration_quality.tsv"),
+          "agreement": ("score", "desc-agreement_measures.tsv")}
+_TEXT = ("participant_id", "level", "region", "map", "unit", "flags", "label", "status", "backend", "notes", "name",
+         "term", "data")
+
+
+def read_rows(path: Path) -> Table:
+    """Read a table of results; all cells that are numbers become float."""
+    table = read_tsv(path)
+    for row in table.rows:
+        for name, text in row.items():
+            if name not in _TEXT:
+                row[name] = _float(text)
+    return table
+
+
+def _float(text: str):
+    if text in ("n/a", "", None):
+        return float("nan")
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def load_series(files: Sequence[Path], kind: str, layout: str, times_ms=None):
+    """Return the EchoSeries of `kind` from files; `layout` is ``T1rho``, ``T2`` or ``mapss``."""
+    from DiscRelaxometryLib.echo import read_echo_series, read_mapss
+
+    source = files[0] if len(files) == 1 else list(files)
+    if layout == "mapss":
+        return read_mapss(source)[0 if kind == "T1rho" else 1]
+    return read_echo_series(source, kind=kind, times_ms=times_ms)
+
+
+def uses_existing(context: Context) -> bool:
+    """Say whether the person's own segmentation is used."""
+    mode = context.settings.segmentation
+    return mode == "existing" or (mode == "auto" and bool(context.person.labels))
+
+
+def anatomical_image(context: Context) -> Image:
+    """Return the T2-weighted volume, or the first echo of a series where there is none."""
+    if context.person.anatomical:
+        return read_image(context.person.anatomical[0])
+    kind = context.person.kinds[0]
+    series = context.person.of_kind(kind)
+    return load_series(series.files, kind, series.kind).echo(0)
+
+
+def person_maps(context: Context) -> dict[str, tuple[Image, Image]]:
+    """Return the person's maps: key -> (map, labels on its grid)."""
+    found = {}
+    path = context.output_of("normalize", "desc-csfnorm_nT2w.nii.gz")
+    if path:
+        found["nT2w"] = (read_image(path), read_image(context.output_of("segment", "desc-discs_dseg.nii.gz")))
+    for kind in KINDS:
+        path = context.output_of(f"carry-{kind}", f"space-{kind}_desc-discs_dseg.nii.gz")
+        if path:
+            found[kind] = (read_image(context.output_of(f"maps-{kind}", f"{kind}map.nii.gz")), read_image(path))
+    return found
+
+
+def maps_in_atlas(context: Context) -> dict[str, dict[str, Path]]:
+    """Return map -> {person: file in atlas space}, for the maps of the settings that anyone has."""
+    wanted = context.settings.maps or MAPS
+    formula = context.settings.formula
+    left = formula.split("~")[0].strip() if "~" in formula else ""
+    if left in MAPS:
+        wanted = (left,)
+    found = {key: {p: path for p in context.everyone
+                   if (path := context.output_of("atlas", f"space-DiscAtlas_{key}.nii.gz", p))} for key in wanted}
+    return {key: files for key, files in found.items() if files}
+
+
+def context_atlas(context: Context):
+    """Return the atlas in use: the study's own template where one was built, else the shipped one."""
+    built = context.output_of("template", "atlas.json")
+    provenance = built or shipped_atlas()
+    return _atlas(provenance.parent if built else None, provenance.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _atlas(folder: Path | None, time_ns: int):
+    """Return an atlas; it and the shapes of its discs are found once for everyone a process works on."""
+    from DiscAtlasLib.atlas import load_atlas
+
+    return load_atlas(folder)
+
+
+def shipped_atlas() -> Path:
+    """Return the description of the atlas that comes with the project."""
+    return resource_path("Atlas", "DiscAtlasLib") / "atlas.json"
+
+
+def first_term(formula: str) -> str:
+    """Return the first term of a formula's right side that is not the intercept."""
+    terms = [t.strip() for t in formula.split("~", 1)[-1].split("+")]
+    terms = [t for t in terms if t not in ("", "1", "0", "-1")]
+    if not terms:
+        raise DesignError(f"The formula '{formula}' has no term to test.")
+    return terms[0]
