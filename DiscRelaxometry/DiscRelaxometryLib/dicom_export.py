@@ -10,12 +10,12 @@ import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import __version__
 from .atomic import atomic_path
 from .echo import list_files
 from .errors import DiscRelaxometryError, SegmentationError
@@ -151,7 +151,7 @@ def segmentation(labels: Image, source: list[Dataset], series_number: int = 100,
                                 "table first." if unknown else "The segmentation is empty: there is nothing to export.")
     identification = hd.AlgorithmIdentificationSequence(
         algorithm, family=hd.sr.CodedConcept("123109", "DCM", "Artificial Intelligence"),
-        version=software_version()) if algorithm else None
+        version=__version__) if algorithm else None
     category = hd.sr.CodedConcept("123037004", "SCT", "Anatomical Structure")
     descriptions, stack = [], np.zeros((*labels.array.shape, len(values)), bool)
     for number, value in enumerate(values, start=1):
@@ -233,14 +233,6 @@ def synthetic_source(geometry: Geometry, subject: str = "anonymous", study: str 
     return datasets
 
 
-def software_version() -> str:
-    """Return the installed version of the project."""
-    try:
-        return metadata.version("disc-relaxometry")
-    except metadata.PackageNotFoundError:
-        return "development"
-
-
 def _volume(array: np.ndarray, geometry: Geometry, frame_of_reference: str):
     """Return a highdicom volume; slices of a left-handed grid are listed from the other end, in the same place."""
     hd = _highdicom()
@@ -264,7 +256,7 @@ def _common(source: list[Dataset], what: str, array: np.ndarray, series_number: 
     content = sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
     return {"series_instance_uid": _uid(study, what, content, "series"), "series_number": series_number,
             "sop_instance_uid": _uid(study, what, content), "instance_number": 1, "manufacturer": "DiscRelaxometry",
-            "manufacturer_model_name": "DiscRelaxometry", "software_versions": software_version(),
+            "manufacturer_model_name": "DiscRelaxometry", "software_versions": __version__,
             "device_serial_number": "0", "content_creator_name": "DiscRelaxometry^"}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import special
 
+from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.progress import ProgressCallback, subrange
@@ -306,8 +307,8 @@ def _provenance(formula: Formula, result: AnalysisResult, described, options: Op
     """Return what repeats the analysis: model, counts, scheme, versions."""
     from importlib.metadata import PackageNotFoundError, version
 
-    versions = {}
-    for package in ("numpy", "scipy", "pandas", "patsy", "disc-relaxometry"):
+    versions = {"disc-relaxometry": __version__}
+    for package in ("numpy", "scipy", "pandas", "patsy"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
