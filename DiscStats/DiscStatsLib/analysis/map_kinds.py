@@ -24,7 +24,7 @@ class MapKind:
     description : str
         Format string with {contrast}, {quantity}, {how}.
     unit : str
-        ``map`` stands for the unit of the quantity per unit of the contrast.
+        ``map`` stands for the unit of the quantity per unit of the contrast, ``quantity`` for that of the quantity.
     """
 
     key: str
@@ -80,10 +80,10 @@ def map_meta(key: str, quantity: str, contrast: str = "", values: np.ndarray | N
     from DiscRelaxometryLib.quantities import QUANTITIES
 
     kind = MAP_KINDS[key]
-    unit = kind.unit
-    if unit != "1":
-        base = QUANTITIES[quantity].unit if quantity in QUANTITIES else "1"
-        unit = base
+    own = QUANTITIES[quantity].unit if quantity in QUANTITIES else "1"
+    # UCUM puts what it has no unit for, such as a grade, in braces; a mean is per nothing.
+    slope = own if contrast in ("", "Intercept") else f"{own}/{{{contrast}}}"
+    unit = {"1": "1", "quantity": own, "map": slope}[kind.unit]
     window = kind.window
     if kind.unit == "quantity" and key == "mean" and quantity in QUANTITIES:
         window = QUANTITIES[quantity].window

@@ -188,6 +188,7 @@ def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Desig
     columns = {key: np.full(total, np.nan) for key in (*MAP_KEYS, "df")}
     result = ContrastFit(contrast, columns, [], flip, 0, 0, 0)
     first = {q: i * data.n_voxels for i, q in enumerate(data.values)}
+    ready = []
     for cell in cells:
         matrix = cell_matrix(cell, designs[cell.level], data, ranks)
         usable = _full_rank(matrix)
@@ -216,9 +217,11 @@ def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Desig
             continue
         if part.voxelwise:
             part = Partition(part.qz[good], part.qx[good], part.scale[good], part.df)
-        result.flip |= not has_constant(part.qz)
-        result.strata.append(make_stratum(part, y[:, good], contrast.kind, columns=where[good], rows=cell.rows,
-                                          group=cell.group, flip=result.flip, robust=robust))
+        ready.append((part, y[:, good], where[good], cell))
+    # One scheme rearranges all cells: where one of them needs signs flipped, the strata of all are made for that.
+    result.flip |= not all(has_constant(part.qz) for part, *_ in ready)
+    result.strata = [make_stratum(part, y, contrast.kind, columns=where, rows=cell.rows, group=cell.group,
+                                  flip=result.flip, robust=robust) for part, y, where, cell in ready]
     if not result.strata:
         raise DesignError(f"No voxel can be tested by contrast '{contrast.name}': the maps are constant, fitted "
                           f"perfectly, or the design is collinear there ({result.constant}, {result.perfect} and "
