@@ -89,7 +89,7 @@ def run(study: Path, formula: str = "", contrast: str = "", output: Path | None 
         person: list[str] | None = None, processes: int = 1, scheduler: str = "", memory: float | None = None,
         gpu: bool = False, maps: str = "", levels: str = "", analysis: str = "main", segmentation: str = "auto",
         registration: str = "coordinates", template: str = "shipped", t1rho_model: str = "mono2",
-        t2_model: str = "mono2", estimator: str = "nlls", permutations: int = 2000, seed: int = 1,
+        t2_model: str = "mono2", estimator: str = "nlls", permutations: int = 5000, seed: int = 1,
         missing: str = "available", errors: str = "auto", standard_errors: str = "classical", sensitivity: str = "",
         session: str = "", on_error: str = "skip", dry_run: bool = False, verify: bool = False) -> None:
     """Run a whole study: segmentation, maps, atlas, statistics, report. Run it again to resume."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, fields
 
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
+from DiscStatsLib.settings import CHOICES, AnalysisSettings
 
 from .rules import parse_rule
 
@@ -21,9 +20,7 @@ _CHOICES = {
     "t2_model": ("mono2", "mono3", "epg"),
     "estimator": ("nlls", "loglinear", "rician"),
     "registration": ("coordinates", "elastix", "brainsfit"),
-    "missing": ("available", "complete"),
-    "errors": ("auto", "exchangeable", "symmetric"),
-    "standard_errors": ("classical", "hc3"),
+    **{name: CHOICES[name] for name in ("missing", "errors", "standard_errors")},
     "on_error": ("skip", "stop"),
 }
 
@@ -95,12 +92,12 @@ class Settings:
     registration: str = "coordinates"
     template: str = "shipped"
     levels: tuple[str, ...] = LUMBAR_LEVELS
-    permutations: int = 2000
-    seed: int = 1
+    permutations: int = AnalysisSettings.n_permutations
+    seed: int = AnalysisSettings.seed
     sensitivity: str = ""
-    missing: str = "available"
-    errors: str = "auto"
-    standard_errors: str = "classical"
+    missing: str = AnalysisSettings.missing
+    errors: str = AnalysisSettings.errors
+    standard_errors: str = AnalysisSettings.standard_errors
     alpha: float = 0.05
     session: str = ""
     on_error: str = "skip"
@@ -135,9 +132,10 @@ class Settings:
         """Return all settings as plain values."""
         return asdict(self)
 
-    def digest(self) -> str:
-        """Return a short hash of all settings."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+    def statistics(self) -> AnalysisSettings:
+        """Return how the maps are analyzed; what a study cannot set has the default of every analysis."""
+        return AnalysisSettings(n_permutations=self.permutations, **self.pick("seed", "missing", "errors",
+                                                                              "standard_errors"))
 
 
 def make_settings(**values) -> Settings:

@@ -1,0 +1,100 @@
+"""Settings of a voxel-wise analysis and their defaults: the same for Python, panel, command line and study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+
+from DiscRelaxometryLib.errors import DesignError
+
+CORRECTIONS = ("fwe", "tfce", "fdr", "cluster")
+#: Values of the settings that are a choice.
+CHOICES = {
+    "missing": ("available", "complete"),
+    "missing_covariates": ("drop", "error"),
+    "exchange": (None, "within", "whole"),
+    "standard_errors": ("classical", "hc3"),
+    "errors": ("auto", "exchangeable", "symmetric"),
+    "alternative": ("two-sided", "greater", "less"),
+}
+
+
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """How maps are analyzed; checked when made.
+
+    Attributes
+    ----------
+    correction : collection of {"fwe", "tfce", "fdr", "cluster"}
+        An empty one gives the uncorrected maps.
+    n_permutations : int
+        All distinct rearrangements are listed instead where there are no more than this.
+    seed : int
+    missing : {"available", "complete"}
+        Analyze voxels that at least `min_count` have, with degrees of freedom per voxel, or those that everyone has.
+    min_count : int, optional
+        Default: half of the observations, and no fewer than the parameters + 2.
+    missing_covariates : {"drop", "error"}
+        Leave out, with a note, a row in which a needed cell is empty (at the level concerned), or refuse the table.
+    exchange : {"within", "whole"}, optional
+        How blocks are exchanged; default: whole blocks if the tested columns are constant in each block, else within.
+    ranks : bool
+        Ranks of maps and of numeric columns: Spearman's partial correlation.
+    standard_errors : {"classical", "hc3"}
+        Of equal residual spread, or heteroscedasticity-consistent (HC3): t, F, limits and parametric p then hold where
+        the spread differs between participants.
+    errors : {"auto", "exchangeable", "symmetric"}
+        What permutation assumes of the errors: that participants can change places, or that each error, of whatever
+        spread, is symmetric about 0 (signs are flipped). ``auto`` flips signs where the residual spread depends on the
+        tested variable.
+    alternative : {"two-sided", "greater", "less"}
+        For t contrasts.
+    cluster_p : float
+        Uncorrected p that forms clusters; above 0.001 is not accepted in the field (Woo 2014) and is warned of.
+    tfce : DiscStatsLib.permutation.TfceSettings, optional
+    workers : int
+        Threads; no result depends on it.
+    device : str
+        ``cpu``, or a torch device for the permutation products.
+
+    Raises
+    ------
+    DesignError
+        For a value that does not exist.
+    """
+
+    correction: tuple[str, ...] = CORRECTIONS
+    n_permutations: int = 5000
+    seed: int = 1
+    missing: str = "available"
+    min_count: int | None = None
+    missing_covariates: str = "drop"
+    exchange: str | None = None
+    ranks: bool = False
+    standard_errors: str = "classical"
+    errors: str = "auto"
+    alternative: str = "two-sided"
+    cluster_p: float = 0.001
+    tfce: object = None
+    workers: int = 1
+    device: str = "cpu"
+
+    def __post_init__(self):
+        chosen = (self.correction,) if isinstance(self.correction, str) else tuple(self.correction or ())
+        object.__setattr__(self, "correction", chosen)
+        unknown = [c for c in chosen if c not in CORRECTIONS]
+        if unknown:
+            raise DesignError(f"'{unknown[0]}' is no correction: choose from {', '.join(CORRECTIONS)}.")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise DesignError(f"{name} = '{getattr(self, name)}' is not known: choose from "
+                                  f"{', '.join(a for a in allowed if a)}.")
+        for name, least in (("n_permutations", 1), ("seed", 0), ("min_count", 1), ("workers", 1)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < least):
+                raise DesignError(f"{name} must be a whole number of at least {least}; '{value}' was given.")
+        if not 0 < self.cluster_p < 0.5:
+            raise DesignError(f"The cluster-forming p must lie between 0 and 0.5; it is {self.cluster_p}.")
+        step = getattr(self.tfce, "step", None)
+        if step is not None and not step > 0:
+            raise DesignError(f"The step of TFCE must be above 0, or None for the exact sum; it is {step}.")
