@@ -50,7 +50,7 @@ class BrainsfitBackend:
             try:
                 results.append((composed(problem, self.runner(images, parameters_for(problem.geometry))),))
             except RegistrationError as error:
-                results.append(RegistrationError(f"{moving.name}: {error}"))
+                results.append(RegistrationError(f"{moving.name}: {error.message}"))
         return results
 
 

@@ -100,7 +100,7 @@ def register_person(labels: Image, atlas: Atlas, levels: Sequence[str] | None = 
                                 atlas)
     outcomes = each_level(lambda value: _shapes(atlas, labels, value, person), values, subrange(progress, 0, 0.1),
                           f"{person}: shape of".strip(": "), workers)
-    problems = {v: str(o) for v, o in zip(values, outcomes) if isinstance(o, RegistrationError)}
+    problems = {v: o.message for v, o in zip(values, outcomes) if isinstance(o, RegistrationError)}
     pairs = {v: o for v, o in zip(values, outcomes) if v not in problems}
     result.shapes = {v: moving for v, (_, moving) in pairs.items()}
     found = dict(zip(pairs, run(list(pairs.values()), subrange(progress, 0.1, 0.7)))) if pairs else {}

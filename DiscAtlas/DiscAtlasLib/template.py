@@ -129,7 +129,7 @@ def collect_shapes(people, levels) -> tuple[dict[int, list[tuple[str, DiscShape]
             try:
                 found.append((person, disc_shape(labels, value, person)))
             except RegistrationError as error:
-                problems.append(str(error))
+                problems.append(error.message)
     return shapes, problems
 
 

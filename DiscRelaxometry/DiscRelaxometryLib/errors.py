@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+#: The note that ends an error's text; its group is the anchor.
+_HELP = re.compile(r" ?\[Help: troubleshooting, '([^']*)'\]")
+
 
 class DiscRelaxometryError(ValueError):
     """Bad input or settings.
@@ -9,14 +14,15 @@ class DiscRelaxometryError(ValueError):
     Parameters
     ----------
     message : str
-        What is wrong, where, and what to do about it.
+        What is wrong, where, and what to do about it. The help note of another error's text is taken out of it.
     anchor : str, optional
-        Heading in ``Docs/troubleshooting.md`` that explains the problem further.
+        Heading in ``Docs/troubleshooting.md`` that explains the problem further; by default that of the note.
     """
 
     def __init__(self, message: str, anchor: str | None = None):
-        super().__init__(message)
-        self.anchor = anchor
+        noted = _HELP.search(message)
+        super().__init__(_HELP.sub("", message))
+        self.anchor = anchor or (noted.group(1) if noted else None)
 
     @property
     def message(self) -> str:

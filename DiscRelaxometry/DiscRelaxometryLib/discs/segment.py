@@ -168,7 +168,7 @@ def assemble(image: Image, prediction: Prediction, flags: list[str], model: Mode
     try:
         levels = label_instances(classes, image.geometry, prediction.l5s1)
     except SegmentationError as error:
-        reason = str(error)
+        reason = error.message
     if levels is not None:
         quality = disc_quality(levels.labels, prediction, float(model.manifest.get("review_threshold", 0.9)))
         reason = doubt(levels, quality, classes, image)

@@ -37,7 +37,7 @@ def _run_models(context: Context) -> list[Path]:
             try:
                 table.rows += _model(context, key, region, some)
             except DesignError as error:
-                context.notes.append(f"Mixed model of {key}, {region}: {error}")
+                context.notes.append(f"Mixed model of {key}, {region}: {error.message}")
     path = context.path("mixed_models.tsv")
     table.write(path)
     context.written.append(path.with_suffix(".json"))
