@@ -122,7 +122,7 @@ def _directed(stat: np.ndarray, alternative: str, kind: str) -> np.ndarray:
 
 
 def _layout(data, settings: TfceSettings) -> MapLayout:
-    grid = np.where(data.inside, 0, 0).astype(np.int32)
+    grid = np.zeros(data.inside.shape, np.int32)
     grid[data.inside] = data.levels
     return MapLayout(len(data.values), neighbors_of(grid, settings.connectivity),
                      [np.flatnonzero(data.levels == v) for v in data.level_values])
@@ -178,7 +178,7 @@ def _cluster_columns(result, columns, stat, fitted, nulls, layout, height, alter
         named = {k: columns[c][part] for k, c in (("p_fwe", "pfwe"), ("p_tfce", "ptfce"), ("effect", "effect"))
                  if c in columns}
         result.clusters.rows += cluster_rows(
-            stat=columns["stat"][part], labels=found, extent_p=p_extent, mass_p=p_mass, height=height[part],
+            stat=columns["stat"][part], labels=found, mass=mass, extent_p=p_extent, mass_p=p_mass,
             columns=named, ijk=data.ijk, levels=data.levels, regions=data.regions, region_names=region_names,
             geometry=data.geometry, contrast=contrast.name, quantity=quantity)
     columns["cluster"] = labels

@@ -19,7 +19,8 @@ CLUSTER_COLUMNS = (
     Column("sign", "", "Direction of the effect (+ or -)"),
     Column("voxels", "1", "Extent in voxels"),
     Column("volume_mm3", "mm3", "Extent in mm3"),
-    Column("mass", "1", "Sum of the statistic's excess over the cluster-forming height"),
+    Column("mass", "1", "Sum of the statistic's excess over the cluster-forming height, of z of the same p where "
+                        "voxels differ in degrees of freedom"),
     Column("p_extent", "1", "FWE-corrected p of the extent (maximum over all maps and levels tested together)"),
     Column("p_mass", "1", "FWE-corrected p of the mass"),
     Column("peak", "1", "Statistic (t or F) at the peak"),
@@ -81,7 +82,7 @@ def cluster_sizes(stat: np.ndarray, labels: np.ndarray, height) -> tuple[np.ndar
     return extent, np.bincount(labels[inside], weights=excess)[1:]
 
 
-def cluster_rows(*, stat, labels, extent_p, mass_p, height, columns: dict[str, np.ndarray], ijk: np.ndarray,
+def cluster_rows(*, stat, labels, mass, extent_p, mass_p, columns: dict[str, np.ndarray], ijk: np.ndarray,
                  levels: np.ndarray, regions: np.ndarray | None, region_names: dict[int, str], geometry: Geometry,
                  contrast: str, quantity: str) -> list[dict]:
     """Return the table rows of the clusters of one map.
@@ -90,9 +91,10 @@ def cluster_rows(*, stat, labels, extent_p, mass_p, height, columns: dict[str, n
     ----------
     stat, labels : ndarray, shape (v,)
         Statistic and cluster number of each voxel.
+    mass : ndarray
+        Mass of cluster 1, 2, ..., from :func:`cluster_sizes`.
     extent_p, mass_p : ndarray or None
         Corrected p of cluster 1, 2, ...
-    height : float or ndarray
     columns : dict of str to ndarray, shape (v,)
         Maps to read at the peak: ``p_fwe``, ``p_tfce``, ``effect``; any may be absent.
     ijk : ndarray, shape (v, 3)
@@ -106,7 +108,7 @@ def cluster_rows(*, stat, labels, extent_p, mass_p, height, columns: dict[str, n
     rows = []
     if not labels.any():
         return rows
-    extent, mass = cluster_sizes(stat, labels, height)
+    extent = np.bincount(labels)[1:]
     for number in range(1, len(extent) + 1):
         members = np.flatnonzero(labels == number)
         peak = members[np.argmax(np.abs(stat[members]))]

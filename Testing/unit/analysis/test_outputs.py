@@ -87,6 +87,24 @@ def test_adjusted_values_give_the_models_effect(result):
     assert data.kind == "scatter" and len(data.ids) == 12 and data.y_title == "T2"
 
 
+def test_adjusted_values_are_without_a_correlated_covariate():
+    """Without noise, what is left of the map is the tested variable's share, on a line of its own slope."""
+    rng = np.random.default_rng(4)
+    age = rng.uniform(20, 75, 30)
+    table = pd.DataFrame({"participant_id": [f"s{i}" for i in range(30)], "age": age, "sex": list("MF") * 15,
+                          "weight": 40 + 0.5 * age + rng.normal(0, 5, 30)})
+    noise = 1e-3 * rng.normal(size=(30, 24))
+    y = 50 + 2 * table.age.to_numpy() - 3 * table.weight.to_numpy() + 7 * (table.sex == "M").to_numpy()
+    result = analyze(y[:, None] + noise, Image(np.full(GEOMETRY.shape, 11, np.uint8), GEOMETRY), table,
+                     "T2 ~ age + weight + C(sex)", "age", correction=())
+    data = plot_data(result, contrast="age", voxel=(1, 2, 0))
+    np.testing.assert_allclose(data.x, age)
+    expected = 50 + 2 * age - 3 * table.weight.mean() + 7 * 0.5
+    np.testing.assert_allclose(data.adjusted, expected, atol=0.05)
+    np.testing.assert_allclose(data.y, y, atol=0.01)
+    np.testing.assert_allclose(data.line[:, 1], np.interp(data.line[:, 0], np.sort(age), np.sort(expected)), atol=0.05)
+
+
 def test_groups_are_boxes(result):
     data = plot_data(result, contrast="site", level=11)
     assert data.kind == "box" and data.groups == ["reference", "b", "c"]

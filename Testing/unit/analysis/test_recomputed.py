@@ -2,11 +2,14 @@
 
 import numpy as np
 import pandas as pd
+import pytest
+from scipy import stats
 
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscStatsLib.analysis.analyze import analyze
 from DiscStatsLib.permutation.glm import fit, partition, residuals, stat_to_z
 from DiscStatsLib.permutation.schemes import make_scheme
+from DiscStatsLib.permutation.tfce import TfceSettings
 
 SHAPE = (3, 8, 10)
 
@@ -55,8 +58,6 @@ def test_one_scheme_of_flips_where_a_cell_lacks_the_constant():
 
 def test_error_rate_of_a_one_sex_cell_without_intercept():
     """300 null cohorts (0.067 where the strata were built for permutation)."""
-    from scipy.stats import binom
-
     sex = np.arange(14) % 2
     grid = Image(np.full((1, 5, 6), 11, np.uint8), Geometry((6, 5, 1)))
     hits = 0
@@ -69,7 +70,7 @@ def test_error_rate_of_a_one_sex_cell_without_intercept():
                          n_permutations=39, seed=seed)
         hits += np.nanmin(result.maps["map_x_pfwe"].array) <= 0.05
     # Of these 300, the wrong strata reject 20.
-    assert binom.ppf(0.0005, 300, 0.05) <= hits <= 16
+    assert stats.binom.ppf(0.0005, 300, 0.05) <= hits <= 16
 
 
 def test_effects_are_in_the_maps_unit_per_unit_of_the_variable():
@@ -83,3 +84,122 @@ def test_effects_are_in_the_maps_unit_per_unit_of_the_variable():
     assert result.maps["T2_age_t"].meta["unit"] == result.maps["T2_n"].meta["unit"] == "1"
     mean = analyze(cohort(table), atlas(), table, "T2 ~ 1", correction=())
     assert mean.maps["T2_Intercept_effect"].meta["unit"] == "ms"
+
+
+def inside(result, key):
+    return result.maps[key].array[result.data.inside]
+
+
+@pytest.fixture(scope="module", params=["complete", "available"])
+def joint(request):
+    """Two quantities at two levels, with holes where the policy allows them."""
+    table = people()
+    maps = {"T1rho": cohort(table), "T2": cohort(table, 0.3, seed=5)}
+    if request.param == "available":
+        holes = np.random.default_rng(7).uniform(size=maps["T2"].shape) < 0.1
+        maps = {name: np.where(holes, np.nan, values) for name, values in maps.items()}
+    return analyze(maps, atlas(), table, "map ~ grade + age", "grade", n_permutations=150, seed=6, cluster_p=0.1,
+                   missing=request.param)
+
+
+def test_every_corrected_p_is_counted_in_its_null_distribution(joint):
+    assert {k.removeprefix("grade_") for k in joint.null} == {"max", "tfce", "extent", "mass"}
+    kept = joint.clusters.rows
+    assert {c["quantity"] for c in kept} == {"T1rho", "T2"} and len(kept) > 4
+    for quantity in ("T1rho", "T2"):
+        shown = {k: inside(joint, f"{quantity}_grade_{k}").astype(float) for k in
+                 ("t", "pfwe", "tfce", "ptfce", "cluster", "pextent", "pmass")}
+        df = inside(joint, f"{quantity}_grade_df") if f"{quantity}_grade_df" in joint.maps else None
+        stat = np.abs(shown["t"] if df is None else stat_to_z(shown["t"], df))
+        for size, key, p in ((stat, "max", "pfwe"), (np.abs(shown["tfce"]), "tfce", "ptfce")):
+            count = (joint.null[f"grade_{key}"][:, None] >= size * (1 - 1e-6)).sum(axis=0)
+            np.testing.assert_allclose(shown[p], (count + 1) / 151, rtol=1e-6)
+        for row in (c for c in kept if c["quantity"] == quantity):
+            members = shown["cluster"] == row["cluster"]
+            assert members.sum() == row["voxels"]
+            height = stats.norm.isf(0.05) if df is not None else stats.t.isf(0.05, 17)
+            np.testing.assert_allclose(row["mass"], (stat[members] - height).sum(), rtol=1e-4)
+            for key, size in (("extent", row["voxels"]), ("mass", row["mass"])):
+                p = ((joint.null[f"grade_{key}"] >= size * (1 - 1e-9)).sum() + 1) / 151
+                assert row[f"p_{key}"] == pytest.approx(p)
+                np.testing.assert_allclose(shown[f"p{key}"][members], p, rtol=1e-6)
+        outside = (shown["cluster"] == 0) & np.isfinite(stat)
+        assert np.all(shown["pextent"][outside] == 1) and np.all(shown["pmass"][outside] == 1)
+
+
+def test_fdr_is_that_of_scipy_over_both_quantities(joint):
+    p = np.concatenate([inside(joint, f"{q}_grade_p") for q in ("T1rho", "T2")])
+    q = np.concatenate([inside(joint, f"{q}_grade_qfdr") for q in ("T1rho", "T2")])
+    tested = np.isfinite(p)
+    np.testing.assert_allclose(q[tested], stats.false_discovery_control(p[tested]), rtol=1e-5)
+
+
+def test_uncorrected_permutation_p_and_counts_by_a_slow_refit(joint):
+    """Every voxel by itself: the people who have it, rearranged as the scheme says for them."""
+    scheme = make_scheme(20, 150, 6)
+    table = people()
+    for quantity in ("T1rho", "T2"):
+        values, found = joint.data.values[quantity], inside(joint, f"{quantity}_grade_pperm")
+        np.testing.assert_array_equal(inside(joint, f"{quantity}_n"),
+                                      np.isfinite(values).sum(axis=0))
+        for voxel in (0, 3, 50, 100, 143):
+            rows = np.flatnonzero(np.isfinite(values[:, voxel]))
+            design = np.column_stack([np.ones(len(rows)), table.grade[rows], table.age[rows]])
+            part, y = partition(design, [0, 1, 0]), values[rows, voxel][:, None]
+            rest = residuals(part.qz, y)
+            order, _ = scheme.restrict(rows)
+            null = np.abs([fit(part, rest[o]).stat[0] for o in order])
+            count = (null >= np.abs(fit(part, y).stat[0]) * (1 - 1e-9)).sum()
+            assert found[voxel] == pytest.approx((count + 1) / 151, rel=1e-6)
+
+
+@pytest.mark.parametrize("contrast, alternative, tail", [("grade", "two-sided", 0.05), ("grade", "less", 0.1),
+                                                         ({"grade": ("F", "grade")}, "two-sided", 0.1)])
+def test_clusters_are_formed_at_the_height_that_was_asked_for(contrast, alternative, tail):
+    table = people()
+    result = analyze(cohort(table), atlas(), table, "T2 ~ grade + age", contrast, n_permutations=20, cluster_p=0.1,
+                     alternative=alternative, correction="cluster")
+    kind = "F" if isinstance(contrast, dict) else "t"
+    stat, cluster = inside(result, f"T2_grade_{kind}"), inside(result, "T2_grade_cluster") > 0
+    size = {"two-sided": np.abs(stat), "less": -stat}[alternative]
+    height = stats.f.isf(tail, 1, 17) if kind == "F" else stats.t.isf(tail, 17)
+    np.testing.assert_array_equal(cluster, size >= height)
+    assert 5 < cluster.sum() < 100
+
+
+def test_voxels_that_touch_by_an_edge_are_two_clusters_by_default():
+    table, y = people(), np.random.default_rng(3).normal(80, 0.1, (20, *SHAPE))
+    for place in ((1, 1, 2), (1, 2, 3), (1, 1, 6), (1, 1, 7)):
+        y[(slice(None), *place)] += 5 * table.grade
+    result = analyze(y, atlas(), table, "T2 ~ grade", n_permutations=20, levels=["L5-S1"])
+    assert sorted(result.clusters["voxels"]) == [1, 1, 2]
+    assert result.provenance["contrasts"][0]["tfce"]["connectivity"] == 6
+    wide = analyze(y, atlas(), table, "T2 ~ grade", n_permutations=20, levels=["L5-S1"],
+                   tfce_settings=TfceSettings(connectivity=18))
+    assert sorted(wide.clusters["voxels"]) == [2, 2]
+
+
+def test_spread_p_is_the_smallest_times_the_number_tested():
+    """Breusch and Pagan's regression by hand, for each quantity and level."""
+    table = people()
+    maps = {"T1rho": cohort(table), "T2": cohort(table, seed=5)}
+    maps["T2"] = maps["T2"].mean(axis=0) + (maps["T2"] - maps["T2"].mean(axis=0)) * table.grade.to_numpy()[:, None]
+    result = analyze(maps, atlas(), table, "map ~ grade + age", "grade", correction=())
+    x = np.column_stack([np.ones(20), table.grade, table.age])
+    hat = x @ np.linalg.pinv(x)
+    p = []
+    for values in maps.values():
+        for level in (11, 12):
+            y = values[:, result.data.levels == level]
+            e = (y - hat @ y) ** 2
+            size = (e / e.sum(axis=0) * 17).mean(axis=1) / (1 - np.diag(hat))
+            p.append(stats.linregress(table.grade, np.log(size)).pvalue)
+    found = result.provenance["contrasts"][0]["residual_spread"]
+    assert found["p"] == pytest.approx(min(4 * min(p), 1)) and min(p) < 0.2
+    assert found["quantity"] == ["T1rho", "T2"][int(np.argmin(p)) // 2]
+
+
+def test_mean_sd_and_count_leave_missing_values_out(joint):
+    for quantity, values in joint.data.values.items():
+        np.testing.assert_allclose(inside(joint, f"{quantity}_mean"), np.nanmean(values, axis=0), rtol=1e-6)
+        np.testing.assert_allclose(inside(joint, f"{quantity}_sd"), np.nanstd(values, axis=0, ddof=1), rtol=1e-6)

@@ -48,6 +48,19 @@ def test_random_slope_is_that_of_statsmodels(orthodont):
     np.testing.assert_allclose(fit.variances["sd"], (2.327, 0.2264, 1.31004), rtol=0.02)
 
 
+@pytest.mark.parametrize("confidence, digits", [(0.95, 0.05), (0.8, 0.2)])
+def test_limits_and_p_are_those_of_statsmodels(orthodont, confidence, digits):
+    import statsmodels.formula.api as smf
+
+    fit = fit_mixed(orthodont, "distance ~ age + C(sex)", confidence=confidence)
+    peer = smf.mixedlm("distance ~ age + C(sex)", orthodont, groups=orthodont["participant_id"]).fit()
+    limits = peer.conf_int(alpha=digits).loc[["Intercept", "C(sex)[T.M]", "age"]].to_numpy()
+    order = [fit.fixed["term"].index(name) for name in ("Intercept", "C(sex)[T.M]", "age")]
+    np.testing.assert_allclose(np.array([fit.fixed["low"], fit.fixed["high"]]).T[order], limits, rtol=1e-4)
+    np.testing.assert_allclose(np.array(fit.fixed["p"])[order], peer.pvalues[["Intercept", "C(sex)[T.M]", "age"]],
+                               rtol=1e-3, atol=1e-12)
+
+
 def test_ignoring_the_person_would_overstate_a_personal_covariate():
     rng = np.random.default_rng(8)
     p_mixed, p_plain = [], []
@@ -118,6 +131,24 @@ def test_two_areas_of_the_same_people():
     assert compare_areas(truth, truth, positive)[2] == 1
     null = [compare_areas(rng.normal(0, 1, 60), rng.normal(0, 1, 60), np.arange(60) < 30)[2] for _ in range(400)]
     assert 0.02 < np.mean(np.array(null) < 0.05) < 0.09
+
+
+#: 113 patients after subarachnoid hemorrhage (Turck et al. 2010, Intensive Care Med 36:107): WFNS grade and serum S100B
+#: in 0.01 ug/l, good outcome, then poor outcome.
+GOOD = """1:13 1:14 1:10 1:4 5:47 1:18 2:10 2:10 1:4 2:8 2:4 1:9 1:11 1:7 2:17 1:7 2:11 1:13 1:19 3:5 4:16 1:14 4:34 1:9
+5:50 5:46 1:16 1:7 2:43 4:45 1:11 1:8 2:9 2:8 1:6 2:13 1:10 2:14 2:15 1:6 1:5 1:9 1:4 2:9 1:8 2:16 1:9 1:8 3:33 2:11
+4:28 2:7 1:10 4:32 1:7 1:5 5:24 4:38 2:10 2:15 1:8 1:14 1:10 3:7 1:4 2:19 2:15 4:47 4:17 1:15 1:50 1:48"""
+POOR = """3:13 2:10 4:16 5:12 5:44 5:71 5:49 2:7 5:33 2:9 1:7 2:41 5:35 4:48 4:96 2:25 5:86 5:52 5:207 2:7 5:77 2:30 5:3
+2:9 4:23 5:70 4:27 4:71 1:8 4:26 4:13 2:10 2:11 5:22 5:56 2:14 2:58 5:32 5:82 5:74 5:44"""
+
+
+def test_delong_of_correlated_scores_is_that_of_proc():
+    """The pROC manual prints areas 0.8236789 and 0.7313686, Z = 2.209 and p = 0.02718 for these two."""
+    wfns, s100b = np.array([[float(v) for v in person.split(":")] for person in (GOOD + " " + POOR).split()]).T
+    poor = np.arange(113) >= len(GOOD.split())
+    assert (roc(wfns, poor).area, roc(s100b, poor).area) == pytest.approx((0.8236789, 0.7313686), abs=5e-8)
+    difference, error, p = compare_areas(wfns, s100b, poor)
+    assert difference / error == pytest.approx(2.209, abs=5e-4) and p == pytest.approx(0.02718, abs=5e-6)
 
 
 def test_roc_bad_input_is_named():
