@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import special
 
 from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.errors import DesignError
@@ -324,8 +323,3 @@ def _provenance(formula: Formula, result: AnalysisResult, described, options: Op
         "seed": seed, "p": "(b + 1) / (m + 1), b of m rearrangements reach the observed value",
         "contrasts": described, "versions": versions, "warnings": result.warnings,
     }
-
-
-def one_sided_p(stat: np.ndarray, df: np.ndarray, alternative: str) -> np.ndarray:
-    """Return the parametric p of t in the direction of the alternative."""
-    return special.stdtr(df, stat if alternative == "less" else -stat)

@@ -1,10 +1,11 @@
-"""Statistics of tables: agreement, ROC curves, mixed models of region means."""
+"""Statistics of tables: agreement, repeatability, ROC curves, mixed models of region means."""
 
-from .agreement import agreement_table, bland_altman, icc, pair_tables
+from .agreement import agreement_table, bland_altman, concordance, icc, pair_tables, repeatability
 from .mixed import MixedFit, fit_mixed
 from .region_means import region_means
-from .roc import Roc, roc
+from .roc import Roc, compare_areas, roc
 
 __all__ = [
-    "agreement_table", "bland_altman", "fit_mixed", "icc", "MixedFit", "pair_tables", "region_means", "roc", "Roc",
+    "agreement_table", "bland_altman", "compare_areas", "concordance", "fit_mixed", "icc", "MixedFit", "pair_tables",
+    "region_means", "repeatability", "roc", "Roc",
 ]

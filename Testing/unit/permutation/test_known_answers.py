@@ -5,7 +5,7 @@ import pytest
 
 from DiscStatsLib.permutation.glm import estimates, fit, partition
 from DiscStatsLib.permutation.max_statistic import fwe_p, make_stratum, max_statistics
-from DiscStatsLib.permutation.multiple import adjust_bh, adjust_bky, adjust_by, reject_bky
+from DiscStatsLib.permutation.multiple import adjust_bh, adjust_bky
 from DiscStatsLib.permutation.schemes import make_scheme
 
 BH_P = [
@@ -34,7 +34,6 @@ def test_benjamini_hochberg_1995():
     )
     assert (adjusted <= 0.05).sum() == 4
     assert (np.array(BH_P) * 15 <= 0.05).sum() == 3
-    assert (adjust_by(BH_P) <= 0.05).sum() == 3
 
 
 def test_bky_is_the_two_stage_procedure_of_statsmodels():
@@ -45,7 +44,6 @@ def test_bky_is_the_two_stage_procedure_of_statsmodels():
         p = np.concatenate([rng.uniform(size=60), rng.uniform(0, 0.01, size=40)])
         for q in (0.01, 0.05, 0.2):
             rejected = fdrcorrection_twostage(p, q, method="bky", maxiter=1)[0]
-            np.testing.assert_array_equal(reject_bky(p, q), rejected)
             np.testing.assert_array_equal(adjust_bky(p) <= q, rejected)
 
 
@@ -54,7 +52,8 @@ def test_fdr_of_many_tests_is_not_quadratic():
     adjusted = adjust_bky(p)
     order = np.argsort(p)
     assert np.all(np.diff(adjusted[order]) >= 0) and np.all(adjusted <= 1)
-    assert np.array_equal(adjusted <= 0.05, reject_bky(p, 0.05))
+    first = adjust_bh(p) <= 0.05 / 1.05
+    assert np.array_equal(adjusted <= 0.05, adjust_bh(p) <= 0.05 / 1.05 / (1 - first.mean()))
 
 
 def test_fdr_leaves_missing_voxels_missing():
