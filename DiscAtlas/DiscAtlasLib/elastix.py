@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from DiscRelaxometryLib.errors import RegistrationError
+from DiscRelaxometryLib.parallel import ordered
 from DiscRelaxometryLib.progress import ProgressCallback
 from DiscRelaxometryLib.resources import resource_path
 
@@ -47,24 +47,8 @@ def match_elastix(pairs: list[tuple[DiscShape, DiscShape]], progress: ProgressCa
     """
     problems = [pose(fixed, moving) for fixed, moving in pairs]
     files = parameter_files(folder)
-    workers = min(workers or os.cpu_count() or 1, len(problems))
-    outcomes: list = [None] * len(problems)
-    if workers <= 1:
-        for step, problem in enumerate(problems):
-            outcomes[step] = _guarded(problem, files)
-            progress((step + 1) / len(problems), f"{problem.name}: Elastix")
-        return [_finish(p, o) for p, o in zip(problems, outcomes)]
-    # Spawned, not forked: ITK's threads do not survive a fork.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(_guarded, _plain(p), files): n for n, p in enumerate(problems)}
-        try:
-            for done, future in enumerate(as_completed(futures), start=1):
-                number = futures[future]
-                outcomes[number] = future.result()
-                progress(done / len(problems), f"{problems[number].name}: Elastix")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    outcomes = ordered(partial(_guarded, files=files), [_plain(p) for p in problems], workers, processes=True,
+                       progress=progress, words=lambda problem: f"{problem.name}: Elastix")
     return [_finish(p, o) for p, o in zip(problems, outcomes)]
 
 

@@ -15,7 +15,7 @@ from DiscRelaxometryLib.atomic import write_json
 from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.labels import disc_name, disc_value
-from DiscRelaxometryLib.parallel import each_level
+from DiscRelaxometryLib.parallel import ordered
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 from DiscRelaxometryLib.tables import Table, read_tsv
 
@@ -98,8 +98,8 @@ def register_person(labels: Image, atlas: Atlas, levels: Sequence[str] | None = 
     run = find_backend(backend, workers)
     result = PersonRegistration(person, backend if isinstance(backend, str) else getattr(run, "name", "custom"),
                                 atlas)
-    outcomes = each_level(lambda value: _shapes(atlas, labels, value, person), values, subrange(progress, 0, 0.1),
-                          f"{person}: shape of".strip(": "), workers)
+    outcomes = list(ordered(lambda value: _shapes(atlas, labels, value, person), values, workers,
+                            progress=subrange(progress, 0, 0.1), words=lambda v: f"{person} {disc_name(v)}: shape"))
     problems = {v: o.message for v, o in zip(values, outcomes) if isinstance(o, RegistrationError)}
     pairs = {v: o for v, o in zip(values, outcomes) if v not in problems}
     result.shapes = {v: moving for v, (_, moving) in pairs.items()}
@@ -113,8 +113,8 @@ def register_person(labels: Image, atlas: Atlas, levels: Sequence[str] | None = 
         transform = level_transform(*pairs[value], *found[value])
         return transform, assess(transform, *pairs[value], (landmarks or {}).get(disc_name(value)))
 
-    finished = dict(zip(found, each_level(finish, list(found), subrange(progress, 0.7, 1.0),
-                                          f"{person}: quality of".strip(": "), workers)))
+    finished = dict(zip(found, ordered(finish, list(found), workers, progress=subrange(progress, 0.7, 1.0),
+                                       words=lambda v: f"{person} {disc_name(v)}: quality")))
     for value in values:
         if value in finished:
             result.limits[value] = result.shapes[value].limits
@@ -194,7 +194,7 @@ def match_coordinates(pairs: list[tuple[DiscShape, DiscShape]], progress: Progre
         except RegistrationError as error:
             return error
 
-    return each_level(one, pairs, progress, "disc coordinates of", workers, name=lambda pair: pair[1].name)
+    return list(ordered(one, pairs, workers, progress=progress, words=lambda pair: f"{pair[1].name}: disc coordinates"))
 
 
 def level_transform(fixed: DiscShape, moving: DiscShape, forward: PointMap,

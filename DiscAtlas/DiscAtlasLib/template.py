@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import numpy as np
 
@@ -14,6 +12,7 @@ from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.interpolation import linear_scalar
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_name, disc_value
+from DiscRelaxometryLib.parallel import one_blas_thread, ordered
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 
 from .atlas import Atlas, make_atlas
@@ -100,24 +99,21 @@ def build_template(people: Sequence[tuple[str, Image]], levels: Sequence[str] = 
 
 def _one_by_one(tasks: dict, progress: ProgressCallback) -> dict[int, _Level]:
     built = {}
-    for step, (value, task) in enumerate(tasks.items()):
-        part = subrange(progress, step / len(tasks), (step + 1) / len(tasks))
-        built[value] = build_level(*task, progress=part)
+    with one_blas_thread():
+        for step, (value, task) in enumerate(tasks.items()):
+            part = subrange(progress, step / len(tasks), (step + 1) / len(tasks))
+            built[value] = build_level(*task, progress=part)
     return built
 
 
 def _in_processes(tasks: dict, workers: int, progress: ProgressCallback) -> dict[int, _Level]:
-    built = {}
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(build_level, *task): value for value, task in tasks.items()}
-        try:
-            for future in as_completed(futures):
-                built[futures[future]] = future.result()
-                progress(len(built) / len(tasks), f"{disc_name(futures[future])} averaged")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return {value: built[value] for value in tasks}
+    found = ordered(_build_level, list(tasks.values()), workers, processes=True, progress=progress,
+                    words=lambda task: f"{disc_name(task[0])} averaged")
+    return dict(zip(tasks, found))
+
+
+def _build_level(task) -> _Level:
+    return build_level(*task)
 
 
 def collect_shapes(people, levels) -> tuple[dict[int, list[tuple[str, DiscShape]]], list[str]]:

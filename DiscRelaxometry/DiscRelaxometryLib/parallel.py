@@ -1,47 +1,109 @@
-"""Levels side by side in threads: numpy and scipy let go of Python's lock in their long loops."""
+"""Work side by side, in threads or processes, with results in order and one BLAS thread per worker."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
 
-from .labels import disc_name
-from .progress import ProgressCallback
+from .progress import ProgressCallback, silent
+
+_lock = threading.Lock()
+_limits: list = []
 
 
-def each_level(function: Callable, items: Sequence, progress: ProgressCallback, words: str,
-               workers: int | None = None, name: Callable = disc_name) -> list:
-    """Return the function's results for all items, in their order.
+def ordered(work: Callable, items: Sequence, workers: int | None = None, processes: bool = False,
+            progress: ProgressCallback = silent, words: Callable = str) -> Iterator:
+    """Yield the result of each item in order, with a few items ahead under way.
+
+    Leaving the loop early, by whatever exception, drops the items that have not begun and waits for those that have.
 
     Parameters
     ----------
-    function : callable
-        Called with an item; must not share what it changes with the other calls.
+    work : callable
+        Called with an item; must not share what it changes with the other calls. For processes, both can be pickled.
     items : sequence
-    progress : callable
-        Called with (fraction, text) in the calling thread; what it raises cancels what has not begun.
-    words : str
-        What is done, before the item's name.
     workers : int, optional
-        Threads; by default one a core, at most one an item. 1 works in the calling thread.
-    name : callable
-        Name of an item for the progress text; by default that of a disc's label value.
+        By default one per core, at most one per item; 1 works in the calling thread.
+    processes : bool
+        Processes (spawned: threads of libraries do not survive a fork) in place of threads, which suit numpy, scipy
+        and compiled loops, since these release the GIL.
+    progress : callable
+        Called with (fraction, text) in the calling thread; what it raises cancels.
+    words : callable
+        Text of the progress for an item.
+
+    Raises
+    ------
+    BrokenProcessPool
+        If a process dies, as when memory runs out.
     """
-    workers = min(workers or os.cpu_count() or 1, len(items))
-    if workers <= 1:
-        results = []
-        for step, item in enumerate(items):
-            progress(step / len(items), f"{words} {name(item)}")
-            results.append(function(item))
-        return results
-    with ThreadPoolExecutor(workers) as pool:
-        futures = {pool.submit(function, item): item for item in items}
+    workers = max(1, min(workers or available_cores(), len(items)))
+    with one_blas_thread():
+        if workers == 1:
+            for step, item in enumerate(items):
+                progress(step / len(items), words(item))
+                yield work(item)
+            return
+        pool = (ProcessPoolExecutor(workers, get_context("spawn"), _one_blas_thread_from_the_start) if processes
+                else ThreadPoolExecutor(workers))
+        call = (_in_process, work) if processes else (work,)
+        waiting, done = deque(), 0
         try:
-            for done, future in enumerate(as_completed(futures), start=1):
-                future.result()
-                progress(done / len(items), f"{words} {name(futures[future])}")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [future.result() for future in futures]
+            for step, item in enumerate(items, start=1):
+                waiting.append(pool.submit(*call, item))
+                while waiting and (len(waiting) > 2 * workers or step == len(items)):
+                    result = waiting.popleft().result()
+                    done += 1
+                    progress(done / len(items), words(items[done - 1]))
+                    yield result
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _one_blas_thread_from_the_start():
+    os.environ.update(dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"))
+
+
+def _in_process(work, item):
+    with one_blas_thread():
+        return work(item)
+
+
+@contextmanager
+def one_blas_thread():
+    """Limit BLAS to one thread, where threadpoolctl is installed, until the last of those inside leaves.
+
+    BLAS threads inside small products only wait for each other, for minutes on a machine that others use too; and with
+    one thread the rounding of a sum does not depend on the machine's cores.
+    """
+    with _lock:
+        # The last to leave restores: with limits of their own, two that overlap would leave one behind for good.
+        _limits.append(_limit_blas() if not _limits else None)
+    try:
+        yield
+    finally:
+        with _lock:
+            if len(_limits) > 1:
+                _limits.pop()
+            elif (limit := _limits.pop()) is not None:
+                limit.restore_original_limits()
+
+
+def _limit_blas():
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return None
+    return threadpool_limits(limits=1, user_api="blas")
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

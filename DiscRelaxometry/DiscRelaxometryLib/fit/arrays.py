@@ -5,14 +5,13 @@ The model functions live in ``fit_mono``, ``fit_rician`` and ``fit_epg``; volume
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..errors import EchoSeriesError
+from ..parallel import ordered
 from ..progress import ProgressCallback, silent, subrange
 from .epg import EpgModel, solve_epg
 from .mono import MonoModel, fit_least_squares, linear_part, log_linear_rate
@@ -202,25 +201,10 @@ def _run(signals, rows, times, mask, settings, workers, callback) -> ArrayFit:
             array[where] = values[name]
 
     starts = range(0, total, _CHUNK)
-    count = max(1, min(workers or available_cores(), len(starts)))
-    text = f"Fitting {total} voxels"
-    with ThreadPoolExecutor(count) as pool:
-        try:
-            for done, _ in enumerate(pool.map(work, starts), start=1):
-                if done % 16 == 0 or done == len(starts):
-                    callback(done / len(starts), text)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    for _ in ordered(work, starts, workers, progress=callback, words=lambda start: f"Fitting {total} voxels"):
+        pass
     return ArrayFit(maps["value"], maps["m0"], maps.get("offset"), maps.get("b1"), maps["se"], maps["r2"], status,
                     None if noise is None else float(np.median(noise)))
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _prepare(times, settings) -> dict[int, tuple]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from DiscRelaxometryLib.parallel import ordered
 from DiscRelaxometryLib.progress import ProgressCallback, silent
 
 from .clusters import cluster_sizes, find_clusters
-from .max_statistic import VOXEL_BLOCK, Stratum, batches, in_order, partial_r2, to_statistic
+from .max_statistic import VOXEL_BLOCK, Stratum, batches, partial_r2, to_statistic
 from .schemes import Scheme
 from .tfce import Neighbors, TfceSettings, tfce_maxima
 
@@ -82,7 +83,6 @@ def map_null(strata: list[Stratum], scheme: Scheme, layout: MapLayout, *, settin
         Threads; results do not depend on it.
     progressCallback : callable, optional
     """
-    report = progressCallback or silent
     groups = layout.n_maps * len(layout.members)
     found = np.zeros((3, groups, len(scheme)))
     v = len(layout.neighbors)
@@ -97,9 +97,10 @@ def map_null(strata: list[Stratum], scheme: Scheme, layout: MapLayout, *, settin
                          strata[0].kind, alternative, as_z)
         return batch, best
 
-    for batch, best in in_order(work, list(batches(len(scheme), MAP_BATCH)), workers):
+    for batch, best in ordered(work, list(batches(len(scheme), MAP_BATCH)), workers,
+                               progress=progressCallback or silent,
+                               words=lambda batch: f"TFCE and clusters: permutation {batch.stop} of {len(scheme)}"):
         found[:, :, batch] = best
-        report(batch.stop / len(scheme), f"TFCE and clusters: permutation {batch.stop} of {len(scheme)}")
     has = (settings is not None, height is not None, height is not None)
     return MapNull(*(found[i] if wanted else None for i, wanted in enumerate(has)))
 

@@ -9,15 +9,12 @@ The heteroscedasticity-consistent statistic takes the same way (``permutation_ro
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
+from DiscRelaxometryLib.parallel import ordered
 from DiscRelaxometryLib.progress import ProgressCallback, silent
 
 from .glm import Partition, residuals, stat_to_z
@@ -223,7 +220,6 @@ def max_statistics(strata: list[Stratum], scheme: Scheme, n_columns: int, *, alt
     -----
     Winkler et al. 2014 (Freedman-Lane), Nichols & Holmes 2002 (maximum statistic).
     """
-    report = progressCallback or silent
     groups = max((s.group for s in strata), default=0) + 1
     maxima = np.full((groups, len(scheme)), -np.inf)
     counts = np.zeros(n_columns, np.int64)
@@ -237,30 +233,13 @@ def max_statistics(strata: list[Stratum], scheme: Scheme, n_columns: int, *, alt
     else:
         def work(task):
             return _block_maxima(*task, scheme, alternative)
-    for done, ((stratum, block), (best, count)) in enumerate(zip(tasks, in_order(work, tasks, workers)), start=1):
+    blocks = ordered(work, tasks, workers, progress=progressCallback or silent,
+                     words=lambda task: f"Permutations of {len(tasks)} blocks of voxels")
+    for (stratum, block), (best, count) in zip(tasks, blocks):
         stat = to_statistic(best, stratum.df, stratum.r, stratum.kind, as_z)
         maxima[stratum.group] = np.maximum(maxima[stratum.group], stat)
         counts[stratum.columns[block]] = count
-        report(done / len(tasks), f"Permutations: {done} of {len(tasks)} blocks of voxels")
     return MaxResult(maxima, counts)
-
-
-def in_order(work, tasks, workers: int) -> Iterator:
-    """Yield the result of each task in order, a few ahead on threads; leaving the loop drops those not begun."""
-    with blas_threads():
-        if workers == 1:
-            yield from map(work, tasks)
-            return
-        pool, waiting = ThreadPoolExecutor(workers), deque()
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(work, task))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _block_maxima(stratum: Stratum, block: slice, scheme: Scheme, alternative: str):
@@ -296,24 +275,6 @@ def reach_of(observed: np.ndarray) -> np.ndarray:
     """Return the rho that counts as reaching the observed one: equal relabelings are summed in different orders."""
     size = np.abs(observed)
     return observed - TIE * size - ROUNDING * (np.sqrt(size) + ROUNDING)
-
-
-def blas_threads():
-    """Limit BLAS to one thread, where threadpoolctl is there: the blocks are what runs in parallel.
-
-    BLAS threads inside small products only wait for each other, for minutes on a machine that others use too.
-    """
-    controller = _blas_controller()
-    return nullcontext() if controller is None else controller.limit(limits=1, user_api="blas")
-
-
-@lru_cache
-def _blas_controller():
-    try:
-        from threadpoolctl import ThreadpoolController
-    except ImportError:
-        return None
-    return ThreadpoolController()
 
 
 def fwe_p(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
