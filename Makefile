@@ -3,21 +3,30 @@ PYTHON ?= python3
 VENV   ?= .venv
 OUT    ?= demo-output
 TORCH  ?= 1
+JOBS   ?= 2
 BIN    := $(VENV)/bin
+# One thread per process, no window, and the programs that tests compare with (dcmqi, the BIDS validator) on the path.
+PYTEST := PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 QT_QPA_PLATFORM=offscreen \
+          $(BIN)/python -m pytest
 # Real data beyond the embedded ones are used where present.
 ifneq ($(wildcard ../shared/data),)
 export DISC_SHARED_DATA ?= $(abspath ../shared/data)
 endif
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo test lint train evaluate benchmark docs cmake-lists clean
+.PHONY: demo test coverage mutants lint train evaluate benchmark docs cmake-lists clean
 
 demo: $(VENV)/.cohort ## real people, from pixels to the report
 	$(BIN)/python -m DiscStudyLib.demo --output $(OUT)
 
 test: $(VENV)/.test lint ## everything CI runs; SLOW=1 adds the slow tests, TORCH=0 leaves torch (and its tests) out
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 QT_QPA_PLATFORM=offscreen \
-	  $(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") $(ARGS)
+	$(PYTEST) -n $(JOBS) $(if $(SLOW),,-m "not slow") $(ARGS)
+
+coverage: $(VENV)/.test ## lines that the tests reach; fails below the floor in pyproject.toml
+	$(PYTEST) -n $(JOBS) -m "not slow" --cov --cov-report=term:skip-covered $(ARGS)
+
+mutants: $(VENV)/.test ## deliberate mistakes, one at a time, and whether a test notices each
+	$(BIN)/python -m Testing.tools.mutants $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ from support import ROOT, shared_data
 from tools.update_cmake_lists import MODULES, cmake_list
 
 CMAKE = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
-LIBS = [f"{m}/{m}Lib" for m in MODULES]
+LIBS = [*(f"{m}/{m}Lib" for m in MODULES), "DiscStats/DiscStudyLib"]
 
 
 def tracked(*patterns: str) -> list[Path]:
