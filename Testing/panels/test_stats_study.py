@@ -159,6 +159,8 @@ def drop(widget, path):
     process()
 
 
+# Qt before 6.12 has no other constructor.
+@pytest.mark.filterwarnings("ignore:.*QDragEnterEvent:DeprecationWarning")
 @pytest.mark.parametrize("target", ["participantsTable", "participantsFile"])
 def test_a_table_is_dropped_on_the_panel(panel, study, tmp_path, target):
     widget = getattr(panel.ui, target)

@@ -32,8 +32,8 @@ def coordinates(geometry: Geometry) -> np.ndarray:
     return np.moveaxis(geometry.index_to_world(np.stack([i, j, k], -1)), -1, 0)
 
 
-@pytest.mark.parametrize("order", itertools.permutations(range(3)))
-@pytest.mark.parametrize("signs", itertools.product((1, -1), repeat=3))
+@pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
+@pytest.mark.parametrize("signs", [*itertools.product((1, -1), repeat=3)])
 def test_rows_run_down_and_columns_run_back_whatever_the_axes(order, signs):
     geometry = oriented(order, signs)
     plan = plan_sagittal(geometry, 0.8)

@@ -110,12 +110,11 @@ def test_a_killed_application_leaves_no_child():
             "from DiscRelaxometryLib.jobs.jobs import ChildProcess, Job\n"
             f"child = ChildProcess(Job('{__name__}:stubborn'))\n"
             "print(child.process.pid, child.folder, flush=True); time.sleep(60)")
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    pid, folder = parent.stdout.readline().split()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        pid, folder = parent.stdout.readline().split()
+        assert Path(folder).exists()
+        os.kill(parent.pid, signal.SIGKILL)
     pid = int(pid)
-    assert Path(folder).exists()
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
     end = time.monotonic() + 120
     while alive(pid) and time.monotonic() < end:
         time.sleep(0.1)
