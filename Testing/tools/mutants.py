@@ -1,7 +1,7 @@
 """Deliberate mistakes, one at a time: ``make mutants`` says which of them the tests notice.
 
-``Testing/mutants.toml`` lists each mistake: a file, a text that stands there once, what replaces it, the tests nearest to
-it, and the harm it would do. Each is put into a copy of the checkout; the tests must fail. The result is written to
+``Testing/mutants.toml`` lists each mistake: a file, a text that stands there once, what replaces it, the tests nearest
+to it, and the harm it would do. Each is put into a copy of the checkout; the tests must fail. The result is written to
 ``Testing/benchmarks/results/mutants.json``.
 """
 
