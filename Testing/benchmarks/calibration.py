@@ -132,11 +132,13 @@ def _people(scenario: Scenario, rng):
 def depends(y, design) -> bool:
     """Tell whether the rule of ``errors="auto"`` flips signs."""
     from DiscStatsLib.analysis.spread import DEPENDS, dependence, relative_squares
+    from DiscStatsLib.permutation.glm import partition
+
     size, count = np.zeros(len(y)), np.zeros(len(y))
     for rows, voxels in patterns_of(y):
-        squares = relative_squares(design[rows], y[np.ix_(rows, voxels)])
-        size[rows] += squares.sum(axis=1)
-        count[rows] += squares.shape[1]
+        squares = relative_squares(partition(design[rows], [[0, 1, 0, 0]]), y[np.ix_(rows, voxels)])
+        size[rows] += np.nansum(squares, axis=1)
+        count[rows] += np.isfinite(squares).sum(axis=1)
     return dependence(design[:, [1]], np.log(size / count))[1] <= DEPENDS
 
 

@@ -18,7 +18,7 @@ from .data import AnalysisData, gather
 from .inference import Options, infer
 from .map_kinds import map_meta
 from .model import ContrastFit, fit_contrast, level_designs, make_cells
-from .spread import DEPENDS, NOTABLE, Spread, residual_spread
+from .spread import NOTABLE, Spread
 
 CORRECTIONS = ("fwe", "tfce", "fdr", "cluster")
 
@@ -162,9 +162,8 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     for index, contrast in enumerate(listed):
         report = subrange(progressCallback, index / len(listed), (index + 1) / len(listed))
         report(0.0, f"Fitting the model at {data.n_voxels} voxels ({contrast.name})")
-        spread = residual_spread(contrast, cells, designs, data, ranks, blocks)
-        flip = errors == "symmetric" or (errors == "auto" and spread is not None and spread.p <= DEPENDS)
-        fitted = fit_contrast(contrast, cells, designs, data, ranks, standard_errors == "hc3", flip)
+        fitted = fit_contrast(contrast, cells, designs, data, ranks, standard_errors == "hc3", errors, blocks)
+        spread = fitted.spread
         _note_unfitted(result, fitted)
         _note_spread(result, contrast, spread, standard_errors, fitted.flip)
         scheme, mode = None, None
@@ -237,7 +236,7 @@ def _scheme(fitted: ContrastFit, designs, data: AnalysisData, participants, cell
     if blocks is not None and exchange is None:
         mode = "whole" if fitted.flip or _constant_in_blocks(fitted.contrast, designs, data, blocks) else "within"
     types = None
-    whole = all(len(c.rows) == len(cells[0].rows) and np.array_equal(c.rows, cells[0].rows) for c in cells)
+    whole = all(c.present is None and np.array_equal(c.rows, cells[0].rows) for c in cells)
     if whole and not data.covariates:
         # Rows with the same design at every level can change places without changing anything.
         stacked = np.full((data.n, len(designs), fitted.contrast.weights.shape[1]), np.inf)
@@ -268,7 +267,7 @@ def _describe_data(result: AnalysisResult, cells) -> None:
         count = np.full(data.n_voxels, np.nan)
         for cell in cells:
             if cell.quantity == quantity:
-                count[cell.voxels] = len(cell.rows)
+                count[cell.voxels] = cell.n
         with np.errstate(all="ignore"):
             present = np.isfinite(values)
             n = present.sum(axis=0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from scipy.stats import rankdata
@@ -10,13 +12,26 @@ from scipy.stats import rankdata
 from DiscRelaxometryLib.errors import DesignError
 
 from ..design import Contrast, Design, Formula, build_design, is_level_wise, require_columns
-from ..permutation import Partition, Stratum, fit, has_constant, level_name, make_stratum, partition
+from ..permutation import (
+    Partition,
+    Presence,
+    Stratum,
+    fit,
+    has_constant,
+    level_name,
+    make_partial_stratum,
+    make_stratum,
+    partition,
+    restricted_factors,
+    unit_residuals,
+)
 from .data import AnalysisData
+from .spread import DEPENDS, Spread, SpreadTest
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Voxels of one quantity and level with the same observations.
+    """Voxels of one quantity and level with the same observations, or with as many of them.
 
     Attributes
     ----------
@@ -28,7 +43,9 @@ class Cell:
     voxels : ndarray
         Voxel indices in the mask.
     rows : ndarray
-        Observations that have a value and all covariates.
+        Observations of the design.
+    present : ndarray of bool, shape (v, m), or None
+        Which of the rows have a value and all covariates, the same number at every voxel; None where all have.
     """
 
     quantity: str
@@ -36,6 +53,16 @@ class Cell:
     group: int
     voxels: np.ndarray
     rows: np.ndarray
+    present: np.ndarray | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of observations at each voxel."""
+        return len(self.rows) if self.present is None else int(self.present[0].sum())
+
+    def part(self, block) -> Cell:
+        """Return some of the voxels."""
+        return replace(self, voxels=self.voxels[block], present=None if self.present is None else self.present[block])
 
 
 def level_designs(formula: Formula, participants, data: AnalysisData, *, ranks: bool,
@@ -99,8 +126,8 @@ def make_cells(data: AnalysisData, designs: dict[int, Design], *, missing: str, 
             if whole_blocks is not None:
                 valid = _whole_blocks(valid, whole_blocks)
             least = min_count or max(design.rank + len(data.covariates) + 2, (data.n + 1) // 2)
-            found, few = _patterns(valid, voxels, least)
-            cells += [Cell(quantity, level, group, v, rows) for v, rows in found]
+            found, few = _by_count(valid[design.rows].T, least)
+            cells += [Cell(quantity, level, group, voxels[at], design.rows, present) for at, present in found]
             if few:
                 remarks.append(f"{few} of {len(voxels)} voxels of '{quantity}' at {level_name(level)} have fewer than "
                                f"{least} values and were left out (policy: available).")
@@ -118,22 +145,14 @@ def _no_complete_voxel(valid, design: Design, data: AnalysisData, quantity: str,
             "these people out, or choose the policy 'available'.")
 
 
-def _patterns(valid: np.ndarray, voxels: np.ndarray, least: int):
-    """Return [(voxels, rows)] for each pattern of presence with at least `least` rows, and the voxels left out."""
-    enough = valid.sum(axis=0) >= least
-    packed = np.packbits(valid[:, enough], axis=0).T
-    if not len(packed):
-        return [], int((~enough).sum())
-    unique, member = np.unique(packed, axis=0, return_inverse=True)
-    member = member.ravel()
-    order = np.argsort(member, kind="stable")
-    bounds = np.searchsorted(member[order], np.arange(len(unique) + 1))
-    where = np.flatnonzero(enough)[order]
+def _by_count(valid: np.ndarray, least: int):
+    """Return [(voxels, presence or None)] for each number of values of at least `least`, and how many have fewer."""
+    counts = valid.sum(axis=1)
     found = []
-    for u in range(len(unique)):
-        index = where[bounds[u]: bounds[u + 1]]
-        found.append((voxels[index], np.flatnonzero(valid[:, index[0]])))
-    return found, int((~enough).sum())
+    for count in np.unique(counts[counts >= least]):
+        at = np.flatnonzero(counts == count)
+        found.append((at, None if count == valid.shape[1] else valid[at]))
+    return found, int((counts < least).sum())
 
 
 def _whole_blocks(valid: np.ndarray, blocks) -> np.ndarray:
@@ -146,18 +165,100 @@ def _whole_blocks(valid: np.ndarray, blocks) -> np.ndarray:
 
 
 def cell_matrix(cell: Cell, design: Design, data: AnalysisData, ranks: bool) -> np.ndarray:
-    """Return the design of a cell, (m, p), or (v, m, p) with voxel-wise covariates."""
-    place = np.searchsorted(design.rows, cell.rows)
-    matrix = design.matrix[place]
-    if ranks and len(place) < design.n:
-        matrix = np.column_stack([rankdata(c) if len(np.unique(c)) > 2 else c for c in matrix.T])
-    if not data.covariates:
+    """Return the design of a cell, (m, p), or (v, m, p) where voxels differ in it: 0 for the absent."""
+    matrix, present = design.matrix, cell.present
+    if not data.covariates and (present is None or not ranks):
         return matrix
+    shape = (len(cell.voxels), *matrix.shape)
+    if ranks and present is not None:
+        matrix = np.stack([_ranked(c[:, None], present) for c in matrix.T], axis=2)
     extra = [c[np.ix_(cell.rows, cell.voxels)] for c in data.covariates.values()]
     if ranks:
-        extra = [rankdata(e, axis=0) for e in extra]
-    stacked = np.stack([e.T for e in extra], axis=2)
-    return np.concatenate([np.broadcast_to(matrix, (len(cell.voxels), *matrix.shape)), stacked], axis=2)
+        extra = [_ranked(e, present).T for e in extra]
+    stacked = np.concatenate([np.broadcast_to(matrix, shape), *(e.T[:, :, None] for e in extra)], axis=2)
+    return stacked if present is None else np.where(present[:, :, None], stacked, 0.0)
+
+
+def _ranked(values: np.ndarray, present: np.ndarray | None) -> np.ndarray:
+    """Return ranks (v, m) of values (m, v or 1) among those present; columns of two values stay as they are."""
+    if present is None:
+        return rankdata(values, axis=0).T
+    shown = np.where(present, values.T, np.nan)
+    low, high = np.nanmin(shown, axis=1, keepdims=True), np.nanmax(shown, axis=1, keepdims=True)
+    two = ((shown == low) | (shown == high) | ~present).all(axis=1, keepdims=True)
+    return np.where(two, shown, rankdata(shown, axis=1, nan_policy="omit"))
+
+
+#: Numbers in the voxel-wise designs of a block.
+BLOCK = 2 ** 22
+
+
+@dataclass
+class Block:
+    """Voxels fitted in one go.
+
+    Attributes
+    ----------
+    cell : Cell
+        Its voxels are those of the block.
+    part : Partition
+    y : ndarray, shape (m, v)
+        0 for the absent.
+    whole : Partition, or None
+        Of everyone's design, where those of the voxels are parts of it.
+    turn : ndarray, or None
+        See :class:`DiscStatsLib.permutation.Presence`.
+    """
+
+    cell: Cell
+    part: Partition
+    y: np.ndarray
+    whole: Partition | None = None
+    turn: np.ndarray | None = None
+
+
+def blocks_of(cell: Cell, matrix: np.ndarray, weights: np.ndarray, data: AnalysisData, ranks: bool) -> Iterator[Block]:
+    """Yield the voxels of a cell whose design has full rank, split by the contrast."""
+    if cell.present is None:
+        usable = np.broadcast_to(_full_rank(matrix), len(cell.voxels))
+        cell, matrix = cell.part(usable), matrix if matrix.ndim == 2 else matrix[usable]
+        if usable.any():
+            yield Block(cell, partition(matrix, weights), _values(cell, data, ranks))
+        return
+    size = max(BLOCK // (matrix.shape[-2] * matrix.shape[-1]), 1)
+    for start in range(0, len(cell.voxels), size):
+        block = slice(start, start + size)
+        yield from _partial_blocks(cell.part(block), matrix if matrix.ndim == 2 else matrix[block], weights, data,
+                                   ranks)
+
+
+def _partial_blocks(cell: Cell, matrix, weights, data: AnalysisData, ranks: bool) -> Iterator[Block]:
+    """Yield voxels whose design is a well-conditioned part of the common one, then those that need QR of their own."""
+    if matrix.ndim == 2:
+        whole = partition(matrix, weights)
+        k, df = whole.qz.shape[1], cell.n - matrix.shape[1]
+        basis = np.hstack([whole.qz, whole.qx])
+        factor, firm = restricted_factors(basis, cell.present)
+        matrix = np.where(cell.present[:, :, None], matrix, 0.0)
+        if df > 0 and firm.any():
+            own, turn = cell.part(firm), np.swapaxes(np.linalg.inv(factor[firm]), 1, 2)
+            q = np.where(own.present[:, :, None], basis, 0.0) @ turn
+            yield Block(own, Partition(q[..., :k], q[..., k:], whole.scale / factor[firm, -1, -1], df),
+                        _values(own, data, ranks), whole, turn)
+        cell, matrix = cell.part(~firm), matrix[~firm]
+    usable = _full_rank(matrix) & (cell.n > matrix.shape[-1]) if len(cell.voxels) else np.zeros(0, bool)
+    if usable.any():
+        cell = cell.part(usable)
+        yield Block(cell, replace(partition(matrix[usable], weights), df=cell.n - matrix.shape[-1]),
+                    _values(cell, data, ranks))
+
+
+def _values(cell: Cell, data: AnalysisData, ranks: bool) -> np.ndarray:
+    y = data.values[cell.quantity][np.ix_(cell.rows, cell.voxels)]
+    if cell.present is None:
+        return rankdata(y, axis=0) if ranks else y
+    return np.where(cell.present.T, rankdata(np.where(cell.present.T, y, np.nan), axis=0, nan_policy="omit") if ranks
+                    else y, 0.0)
 
 
 @dataclass
@@ -166,11 +267,12 @@ class ContrastFit:
 
     contrast: Contrast
     columns: dict[str, np.ndarray]
-    strata: list[Stratum]
-    flip: bool
-    perfect: int
-    constant: int
-    degenerate: int
+    strata: list[Stratum] = field(default_factory=list)
+    flip: bool = False
+    perfect: int = 0
+    constant: int = 0
+    degenerate: int = 0
+    spread: Spread | None = None
 
     @property
     def dfs(self) -> list[int]:
@@ -182,51 +284,59 @@ MAP_KEYS = ("effect", "se", "stat", "r", "size", "ci_low", "ci_high", "p")
 
 
 def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Design], data: AnalysisData,
-                 ranks: bool, robust: bool = False, flip: bool = False) -> ContrastFit:
-    """Fit one contrast in every cell and prepare its strata for permutation, or for sign flipping with `flip`."""
+                 ranks: bool, robust: bool = False, errors: str = "auto", blocks=None) -> ContrastFit:
+    """Fit one contrast in every cell and prepare its strata for permutation or sign flipping.
+
+    Signs are flipped if `errors` says so, or if the reduced model of some voxel lacks the constant: one scheme
+    rearranges all cells, so that the strata are built when all have been seen.
+    """
     total = len(data.values) * data.n_voxels
-    columns = {key: np.full(total, np.nan) for key in (*MAP_KEYS, "df")}
-    result = ContrastFit(contrast, columns, [], flip, 0, 0, 0)
+    result = ContrastFit(contrast, {key: np.full(total, np.nan) for key in (*MAP_KEYS, "df")})
     first = {q: i * data.n_voxels for i, q in enumerate(data.values)}
-    ready = []
+    spread = SpreadTest(contrast, designs, data, blocks)
+    makers = []
     for cell in cells:
         matrix = cell_matrix(cell, designs[cell.level], data, ranks)
-        usable = _full_rank(matrix)
-        if matrix.ndim == 2 and not usable:
-            result.degenerate += len(cell.voxels)
-            continue
-        voxels = cell.voxels
-        if matrix.ndim == 3:
-            result.degenerate += int((~usable).sum())
-            matrix, voxels = matrix[usable], voxels[usable]
-            if not len(voxels):
-                continue
-        part = partition(matrix, contrast.weights)
-        y = data.values[cell.quantity][np.ix_(cell.rows, voxels)]
-        if ranks:
-            y = rankdata(y, axis=0)
-        fitted = fit(part, y, contrast.kind, robust=robust)
-        where = first[cell.quantity] + voxels
-        for key in MAP_KEYS:
-            columns[key][where] = getattr(fitted, key)
-        good = np.isfinite(fitted.stat)
-        columns["df"][where[good]] = fitted.df
-        result.perfect += int(fitted.perfect.sum())
-        result.constant += int(fitted.constant.sum())
-        if not good.any():
-            continue
-        if part.voxelwise:
-            part = Partition(part.qz[good], part.qx[good], part.scale[good], part.df)
-        ready.append((part, y[:, good], where[good], cell))
-    # One scheme rearranges all cells: where one of them needs signs flipped, the strata of all are made for that.
-    result.flip |= not all(has_constant(part.qz) for part, *_ in ready)
-    result.strata = [make_stratum(part, y, contrast.kind, columns=where, rows=cell.rows, group=cell.group,
-                                  flip=result.flip, robust=robust) for part, y, where, cell in ready]
-    if not result.strata:
+        done = 0
+        for block in blocks_of(cell, matrix, contrast.weights, data, ranks):
+            done += len(block.cell.voxels)
+            spread.add(block.cell, block.part, block.y)
+            makers += _fit_block(result, block, first[cell.quantity], robust)
+        result.degenerate += len(cell.voxels) - done
+    if not makers:
         raise DesignError(f"No voxel can be tested by contrast '{contrast.name}': the maps are constant, fitted "
                           f"perfectly, or the design is collinear there ({result.constant}, {result.perfect} and "
                           f"{result.degenerate} voxels).", anchor="perfect-fit")
+    result.spread = spread.result()
+    depends = result.spread is not None and result.spread.p <= DEPENDS
+    result.flip = errors == "symmetric" or (errors == "auto" and depends) \
+        or not all(constant for constant, _ in makers)
+    result.strata = [make(flip=result.flip) for _, make in makers]
     return result
+
+
+def _fit_block(result: ContrastFit, block: Block, first: int, robust: bool) -> list:
+    """Fill the maps of a block; return [(whether its reduced model holds the constant, how to make its stratum)]."""
+    cell, part, kind = block.cell, block.part, result.contrast.kind
+    fitted = fit(part, block.y, kind, robust=robust)
+    where = first + cell.voxels
+    for key in MAP_KEYS:
+        result.columns[key][where] = getattr(fitted, key)
+    good = np.isfinite(fitted.stat)
+    result.columns["df"][where[good]] = fitted.df
+    result.perfect += int(fitted.perfect.sum())
+    result.constant += int(fitted.constant.sum())
+    if not good.any():
+        return []
+    if part.voxelwise and not good.all():
+        part = Partition(part.qz[good], part.qx[good], part.scale[good], part.df)
+    y, present = block.y[:, good], None if cell.present is None else cell.present[good]
+    own = {"kind": kind, "columns": where[good], "rows": cell.rows, "group": cell.group}
+    constant = has_constant(part.qz, present)
+    if block.turn is None or robust:
+        return [(constant, partial(make_stratum, part, y, robust=robust, present=present, **own))]
+    return [(constant, partial(make_partial_stratum, block.whole, unit_residuals(part, y),
+                               presence=Presence(present, block.turn[good]), df=part.df, **own))]
 
 
 def _full_rank(matrix: np.ndarray):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
 from ..design import Contrast, Design
-from ..permutation import level_name, residuals
+from ..permutation import Partition, full_residuals, level_name, leverage
 from .data import AnalysisData
-from .model import Cell, cell_matrix
 
 #: Below this p, corrected for the number of levels and quantities, the analysis says so.
 NOTABLE = 0.01
@@ -37,9 +36,8 @@ class Spread:
     p: float
 
 
-def residual_spread(contrast: Contrast, cells: list[Cell], designs: dict[int, Design], data: AnalysisData,
-                    ranks: bool, blocks=None) -> Spread | None:
-    """Return the strongest dependence over levels and quantities; None where it can not be told.
+class SpreadTest:
+    """The strongest dependence over levels and quantities, gathered while the voxels are fitted.
 
     Each observation's squared residuals of the full model, over their expectation at equal spread, are averaged over
     the voxels; the logarithm of the average is explained by the tested columns (after Breusch & Pagan 1979,
@@ -47,68 +45,62 @@ def residual_spread(contrast: Contrast, cells: list[Cell], designs: dict[int, De
     is as independent between persons as the model's errors are. Repeated measures of a person (`blocks`) are averaged
     where the tested columns are constant in each person.
     """
-    found = []
-    tested = np.flatnonzero(np.any(contrast.weights != 0, axis=0))
-    for group in sorted({cell.group for cell in cells}):
-        members = [cell for cell in cells if cell.group == group]
-        design = designs[members[0].level]
-        if np.any(tested >= design.matrix.shape[1]):
-            continue  # a voxel-wise covariate has no value of its own for each person
-        size, count = np.zeros(data.n), np.zeros(data.n)
-        for cell in members:
-            squares = _relative_squares(cell, design, data, ranks)
-            if squares is not None:
-                size[cell.rows] += squares.sum(axis=1)
-                count[cell.rows] += squares.shape[1]
-        found.append(_dependence(members[0], design, tested, size, count, blocks))
-    found = [f for f in found if f is not None]
-    if not found:
-        return None
-    least = min(found, key=lambda f: f.p)
-    return Spread(least.quantity, least.level, least.ratio, min(least.p * len(found), 1.0))
+
+    def __init__(self, contrast: Contrast, designs: dict[int, Design], data: AnalysisData, blocks=None):
+        self.tested = np.flatnonzero(np.any(contrast.weights != 0, axis=0))
+        self.designs, self.data, self.blocks = designs, data, blocks
+        self.sums: dict[int, tuple] = {}
+
+    def add(self, cell, part: Partition, y: np.ndarray) -> None:
+        """Count in the voxels of a cell; those with voxel-wise covariates have no design of their own to speak of."""
+        if self.data.covariates:
+            return
+        squares = relative_squares(part, y, cell.present)
+        _, size, count = self.sums.setdefault(cell.group, (cell, np.zeros(self.data.n), np.zeros(self.data.n)))
+        size[cell.rows] += np.nansum(squares, axis=1)
+        count[cell.rows] += np.isfinite(squares).sum(axis=1)
+
+    def result(self) -> Spread | None:
+        """Return the smallest p, corrected; None where it can not be told."""
+        found = [self._dependence(*self.sums[group]) for group in sorted(self.sums)]
+        found = [f for f in found if f is not None]
+        if not found:
+            return None
+        least = min(found, key=lambda f: f.p)
+        return replace(least, p=min(least.p * len(found), 1.0))
+
+    def _dependence(self, cell, size: np.ndarray, count: np.ndarray) -> Spread | None:
+        design, blocks = self.designs[cell.level], self.blocks
+        rows = design.rows[(count[design.rows] > 0) & (size[design.rows] > 0)]
+        if not len(rows):
+            return None
+        columns = design.matrix[np.isin(design.rows, rows)][:, self.tested]
+        log = np.log(size[rows] / count[rows])
+        if blocks is not None:
+            member = blocks[rows][:, None] == np.unique(blocks[rows])
+            mean = member / member.sum(axis=0)
+            if np.allclose(member @ (mean.T @ columns), columns):
+                columns, log = mean.T @ columns, mean.T @ log
+        found = dependence(columns, log)
+        return found and Spread(cell.quantity, level_name(cell.level), *found)
 
 
-def _relative_squares(cell: Cell, design: Design, data: AnalysisData, ranks: bool) -> np.ndarray | None:
-    """Return squared residuals over their expectation, shape (rows, voxels that are fitted)."""
-    matrix = cell_matrix(cell, design, data, ranks)
-    if matrix.ndim == 3:
-        return None
-    y = data.values[cell.quantity][np.ix_(cell.rows, cell.voxels)]
-    return relative_squares(matrix, stats.rankdata(y, axis=0) if ranks else y)
-
-
-def relative_squares(matrix: np.ndarray, y: np.ndarray) -> np.ndarray | None:
-    """Return squared residuals over their expectation at equal spread, shape (n, voxels that are fitted).
+def relative_squares(part: Partition, y: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    """Return squared residuals over their expectation at equal spread, shape (n, v); NaN where there are none.
 
     Parameters
     ----------
-    matrix : ndarray, shape (n, p)
-        Design; None is returned if it is not of full rank.
+    part : Partition
     y : ndarray, shape (n, v)
+    present : ndarray of bool, shape (v, n), optional
     """
-    q, triangle = np.linalg.qr(matrix / np.linalg.norm(matrix, axis=0).clip(1e-300))
-    if np.abs(np.diag(triangle)).min() < 1e-10 or len(q) <= q.shape[1]:
-        return None
-    free = 1 - np.sum(q ** 2, axis=1)
-    squares = residuals(q, y) ** 2
-    variance = squares.sum(axis=0) / (len(q) - q.shape[1])
-    fitted = variance > 1e-20 * np.sum(y ** 2, axis=0)
-    return squares[:, fitted] / variance[fitted] / np.maximum(free, 1e-10)[:, None]
-
-
-def _dependence(cell: Cell, design: Design, tested, size, count, blocks) -> Spread | None:
-    rows = design.rows[(count[design.rows] > 0) & (size[design.rows] > 0)]
-    if not len(rows):
-        return None
-    columns = design.matrix[np.isin(design.rows, rows)][:, tested]
-    log = np.log(size[rows] / count[rows])
-    if blocks is not None:
-        member = blocks[rows][:, None] == np.unique(blocks[rows])
-        mean = member / member.sum(axis=0)
-        if np.allclose(member @ (mean.T @ columns), columns):
-            columns, log = mean.T @ columns, mean.T @ log
-    found = dependence(columns, log)
-    return found and Spread(cell.quantity, level_name(cell.level), *found)
+    squares = full_residuals(part, y) ** 2
+    variance = squares.sum(axis=0) / part.df
+    expected = np.maximum(1 - leverage(part), 1e-10)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(variance > 1e-20 * np.sum(y ** 2, axis=0), squares / variance, np.nan)
+    relative /= expected[:, None] if expected.ndim == 1 else expected.T
+    return relative if present is None else np.where(present.T, relative, np.nan)
 
 
 def dependence(columns: np.ndarray, log: np.ndarray) -> tuple[float, float] | None:

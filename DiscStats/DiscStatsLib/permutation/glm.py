@@ -120,6 +120,16 @@ def residuals(q: np.ndarray, y: np.ndarray) -> np.ndarray:
     return y
 
 
+def full_residuals(part: Partition, y: np.ndarray) -> np.ndarray:
+    """Return the residuals of the full model, shape (n, v)."""
+    return residuals(part.qx, residuals(part.qz, y))
+
+
+def leverage(part: Partition) -> np.ndarray:
+    """Return the leverage of each observation, shape (n,) or (v, n)."""
+    return np.sum(part.qx ** 2, axis=-1) + np.sum(part.qz ** 2, axis=-1)
+
+
 def fit(part: Partition, y: np.ndarray, kind: str = "t", level: float = 0.95, robust: bool = False) -> Fit:
     """Fit one contrast to data of shape (n, v) without missing values.
 

@@ -18,7 +18,8 @@ from DiscRelaxometryLib.parallel import ordered
 from DiscRelaxometryLib.progress import ProgressCallback, silent
 
 from .glm import Partition, residuals, stat_to_z
-from .robust import Sandwich, make_sandwich, refit_variances, wald_share
+from .missing import Presence, inverse_of, shares, voxelwise_products
+from .robust import Sandwich, make_sandwich, wald_share
 from .schemes import Scheme
 from .screen import make_screen, share
 
@@ -49,12 +50,15 @@ class Stratum:
     data : ndarray, shape (k or m, v), float64
         Unit-length residuals of the reduced model, in the basis if there is one.
     q : ndarray, shape (m, c) or (v, m, c)
-        Directions of the contrast, then those of the reduced model that permutation can move.
+        Directions of the contrast, then those of the reduced model that permutation can move; the other way round
+        where observations are missing.
     r, df : int
         Rank of the contrast and residual degrees of freedom.
     kind : {"t", "F"}
     sandwich : Sandwich, optional
         For the heteroscedasticity-consistent statistic.
+    presence : Presence, optional
+        Who has a value, where not everyone has.
     """
 
     group: int
@@ -67,6 +71,7 @@ class Stratum:
     df: int
     kind: str
     sandwich: Sandwich | None = None
+    presence: Presence | None = None
 
 
 @dataclass(frozen=True)
@@ -78,16 +83,18 @@ class MaxResult:
 
 
 def make_stratum(part: Partition, y: np.ndarray, kind: str, *, columns: np.ndarray, rows: np.ndarray, group: int = 0,
-                 flip: bool = False, robust: bool = False) -> Stratum:
-    """Return the stratum of complete data y, shape (m, v), none of it constant given the reduced model."""
-    e = residuals(part.qz, np.asarray(y, float))
-    e /= np.linalg.norm(e, axis=0)
+                 flip: bool = False, robust: bool = False, present: np.ndarray | None = None) -> Stratum:
+    """Return the stratum of data y, shape (m, v), none of it constant given the reduced model.
+
+    With `present`, shape (v, m), the designs are voxel-wise, and they and y are 0 for the absent.
+    """
+    e = unit_residuals(part, y)
     m = len(e)
     if part.voxelwise:
         sandwich = make_sandwich(part.qx, part.qz, part.qz, e) if robust else None
         return Stratum(group, columns, rows, None, e, np.concatenate([part.qx, part.qz], axis=2), part.r, part.df, kind,
-                       sandwich)
-    q = np.hstack([part.qx, part.qz if flip else _without_constant(part.qz)])
+                       sandwich, None if present is None else Presence(present))
+    q = np.hstack([part.qx, part.qz if flip else part.qz @ _movable(part.qz)])
     sandwich = make_sandwich(part.qx, part.qz, q, e) if robust else None
     basis = None
     if m <= BASIS_LIMIT:
@@ -96,30 +103,54 @@ def make_stratum(part: Partition, y: np.ndarray, kind: str, *, columns: np.ndarr
     return Stratum(group, columns, rows, basis, np.ascontiguousarray(e), q, part.r, part.df, kind, sandwich)
 
 
-def _without_constant(qz: np.ndarray) -> np.ndarray:
-    """Drop the constant from a basis that holds it: residuals sum to 0 in any order."""
+def make_partial_stratum(whole: Partition, e: np.ndarray, kind: str, presence: Presence, *, df: int,
+                         columns: np.ndarray, rows: np.ndarray, group: int = 0, flip: bool = False) -> Stratum:
+    """Return the stratum of voxels that lack some of the observations of one design.
+
+    Parameters
+    ----------
+    whole : Partition
+        Of everyone's design.
+    e : ndarray, shape (m, v)
+        From :func:`unit_residuals`, 0 for the absent.
+    presence : Presence
+        Its `turn` belongs to the columns of ``[whole.qz, whole.qx]``.
+    """
+    k = whole.qz.shape[1]
+    movable = np.eye(k) if flip else _movable(whole.qz)
+    turn = np.concatenate([movable.T @ presence.turn[:, :k], presence.turn[:, k:]], axis=1)
+    return Stratum(group, columns, rows, None, e, np.hstack([whole.qz @ movable, whole.qx]), whole.r, df, kind, None,
+                   Presence(presence.present, turn))
+
+
+def unit_residuals(part: Partition, y: np.ndarray) -> np.ndarray:
+    """Return the residuals of the reduced model, shape (m, v), scaled to length 1."""
+    e = residuals(part.qz, np.asarray(y, float))
+    return e / np.linalg.norm(e, axis=0)
+
+
+def _movable(qz: np.ndarray) -> np.ndarray:
+    """Return coefficients of what permutation can move of a basis: all but the constant, as residuals sum to 0."""
+    k = qz.shape[1]
     one = np.full(len(qz), len(qz) ** -0.5)
     share = qz.T @ one
-    if qz.shape[1] == 0 or share @ share < 1 - 1e-12:
-        return qz
+    if k == 0 or share @ share < 1 - 1e-12:
+        return np.eye(k)
     # Rotate the basis so that its first vector is the constant.
-    turned = np.linalg.qr(np.column_stack([share, np.eye(len(share))]))[0]
-    return qz @ turned[:, 1:]
+    return np.linalg.qr(np.column_stack([share, np.eye(k)]))[0][:, 1:]
 
 
-def has_constant(qz: np.ndarray) -> bool:
+def has_constant(qz: np.ndarray, present: np.ndarray | None = None) -> bool:
     """Tell whether the reduced model holds the constant; if not, the test is of a mean and needs sign flipping."""
     if qz.shape[-1] == 0:
         return False
-    one = np.full(qz.shape[-2], qz.shape[-2] ** -0.5)
-    share = np.swapaxes(qz, -1, -2) @ one
-    return bool(np.all(np.sum(share ** 2, axis=-1) > 1 - 1e-10))
+    n = qz.shape[-2] if present is None else present.sum(axis=1)
+    return bool(np.all(np.sum(qz.sum(axis=-2) ** 2, axis=-1) / n > 1 - 1e-10))
 
 
 def moved_rows(q: np.ndarray, basis: np.ndarray | None, order: np.ndarray, sign: np.ndarray | None) -> np.ndarray:
     """Return Q'P for a batch, shape (c, batch, k), in the basis if there is one: the small factor of the product."""
-    inverse = np.empty(order.shape, np.intp)
-    inverse[np.arange(len(order))[:, None], order] = np.arange(order.shape[1])
+    inverse = inverse_of(order)
     moved = q.T[:, inverse]
     if sign is not None:
         moved *= np.take_along_axis(sign, inverse, axis=1)
@@ -141,15 +172,10 @@ def _products(stratum: Stratum, block: slice, order, sign) -> tuple[np.ndarray, 
         f = _times(moved_rows(sandwich.factors, stratum.basis, order, sign), data)
         variances = _times(moved_rows(sandwich.weights.T, None, order, None), sandwich.squares[:, block])
         return g, less_fitted(variances, g, f)
-    q = np.ascontiguousarray(np.moveaxis(stratum.q[block], 0, 2))  # (m, c, v)
-    out = np.empty((q.shape[1], len(order), q.shape[2]))
-    variances = None if sandwich is None else np.empty((sandwich.weights.shape[1], len(order), q.shape[2]))
-    for b in range(len(order)):
-        moved = data[order[b]] if sign is None else data[order[b]] * sign[b][:, None]
-        np.einsum("mcv,mv->cv", q, moved, out=out[:, b])
-        if sandwich is not None:
-            variances[:, b] = refit_variances(q, out[:, b], moved, sandwich.weights[block])
-    return out, variances
+    presence = stratum.presence
+    present = np.ones(stratum.q[block].shape[:2], bool) if presence is None else presence.present[block]
+    return voxelwise_products(stratum.q[block], data, present, order, sign,
+                              None if sandwich is None else sandwich.weights[block])
 
 
 def less_fitted(variances, g, f):
@@ -166,6 +192,8 @@ def partial_r2(stratum: Stratum, block: slice, order, sign, signed: bool = False
 
     Rho is the partial R squared, or for the robust statistic what takes its place: (df / r) rho / (1 - rho) is F.
     """
+    if stratum.presence is not None and stratum.presence.turn is not None:
+        return shares(stratum.q, stratum.data[:, block], stratum.presence.part(block), stratum.r, order, sign, signed)
     g, variances = _products(stratum, block, order, sign)
     if variances is None:
         return share(g, stratum.r, signed)
@@ -252,7 +280,7 @@ def _block_maxima(stratum: Stratum, block: slice, scheme: Scheme, alternative: s
     reach = reach_of(observed)
     best, count = np.full(len(order), -np.inf), np.zeros(len(observed), np.int64)
     screen = None
-    if stratum.sandwich is None and stratum.q.ndim == 2:
+    if stratum.sandwich is None and stratum.q.ndim == 2 and stratum.presence is None:
         screen = make_screen(stratum.data[:, block], stratum.q.shape[1], stratum.r, signed, turn, reach)
     # Few voxels take more permutations at a time, so that the work of a call stays the same.
     size = max(BATCH, min(16 * BATCH, BATCH * VOXEL_BLOCK // len(observed)))

@@ -94,19 +94,3 @@ def wald_share(along, variances, r: int, df: int):
         solved.append(rest / factor[a, a])
         wald = wald + solved[a] * solved[a]
     return wald / (wald + df)
-
-
-def refit_variances(q: np.ndarray, along: np.ndarray, moved: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return e'We, shape (pairs, v), where every voxel has a design of its own.
-
-    Parameters
-    ----------
-    q : ndarray, shape (m, c, v)
-    along : ndarray, shape (c, v)
-        q'PE.
-    moved : ndarray, shape (m, v)
-        PE.
-    weights : ndarray, shape (v, pairs, m)
-    """
-    e = moved - np.einsum("mcv,cv->mv", q, along)
-    return np.einsum("vpm,mv->pv", weights, e ** 2)

@@ -33,7 +33,7 @@ def block_maxima_torch(stratum: Stratum, block: slice, scheme: Scheme, alternati
     """Return the largest rho of each permutation in one block, and the count of each voxel; see ``permutation``."""
     import torch
 
-    if stratum.q.ndim == 3:
+    if stratum.q.ndim == 3 or stratum.presence is not None:
         return _block_maxima(stratum, block, scheme, alternative)
     device = device.removeprefix("torch:")
     order, sign = scheme.restrict(stratum.rows)

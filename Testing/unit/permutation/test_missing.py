@@ -1,0 +1,133 @@
+"""Voxels that lack some observations: the statistics of each are those of its own people, rearranged by themselves."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from DiscRelaxometryLib.image import Geometry, Image
+from DiscStatsLib.analysis.analyze import analyze
+from DiscStatsLib.permutation import missing
+from DiscStatsLib.permutation.glm import fit, partition, residuals, stat_to_z
+from DiscStatsLib.permutation.schemes import make_scheme
+
+N, V = 26, 60
+GRID = Image(np.full((1, 6, 10), 11, np.uint8), Geometry((10, 6, 1)))
+FORMULA = "map ~ grade + age + C(sex)"
+
+
+def cohort(seed=0, share=0.15):
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame({"participant_id": [f"s{i}" for i in rng.permutation(N)], "grade": rng.integers(1, 6, N),
+                          "age": rng.uniform(20, 80, N), "sex": list("MF") * 13, "scan": np.arange(N) // 2})
+    y = rng.normal(80, 5, (N, V)) + 2 * table.grade.to_numpy()[:, None]
+    y[rng.uniform(size=y.shape) < share] = np.nan
+    y[:, :4] = rng.normal(80, 5, (N, 4))  # some have everyone
+    return table, y
+
+
+def slow_null(table, y, scheme, weights, kind, robust=False, ranks=False):
+    """Statistic of each rearrangement, (m, v): each voxel's people alone, their residuals rearranged and refitted."""
+    from scipy.stats import rankdata
+
+    out = np.empty((len(scheme), V))
+    for v in range(V):
+        rows = np.flatnonzero(np.isfinite(y[:, v]))
+        own, values = table.iloc[rows], y[rows, v][:, None]
+        columns = [own.grade, own.age]
+        if ranks:
+            columns, values = [rankdata(c) for c in columns], rankdata(values, axis=0)
+        part = partition(np.column_stack([np.ones(len(rows)), own.sex == "M", *columns]), weights)
+        rest = residuals(part.qz, values)
+        order, sign = scheme.restrict(rows)
+        for b in range(len(scheme)):
+            moved = rest[order[b]] if sign is None else rest[order[b]] * sign[b][:, None]
+            out[b, v] = stat_to_z(fit(part, moved, kind, robust=robust).stat[0], part.df, kind, part.r)
+    return out
+
+
+CASES = {
+    "t": ({}, [0, 0, 1, 0], "t"), "F": ({}, [[0, 0, 1, 0], [0, 1, 0, 0]], "F"),
+    "flipped": ({"errors": "symmetric"}, [0, 0, 1, 0], "t"), "hc3": ({"standard_errors": "hc3"}, [0, 0, 1, 0], "t"),
+    "hc3 flipped F": ({"standard_errors": "hc3", "errors": "symmetric"}, [[0, 0, 1, 0], [0, 0, 0, 1]], "F"),
+    "ranks": ({"ranks": True}, [0, 0, 1, 0], "t"),
+    "within": ({"blocks": "scan", "exchange": "within"}, [0, 0, 1, 0], "t")}
+
+
+@pytest.mark.parametrize("numba", [True, False])
+@pytest.mark.parametrize("case", list(CASES))
+def test_maxima_and_counts_are_those_of_each_voxels_own_people(case, numba, monkeypatch):
+    if not numba:
+        monkeypatch.setattr(missing, "kernel_if_numba", lambda function: None)
+    elif missing.kernel_if_numba(missing._shares) is None:
+        pytest.skip("numba is not installed")
+    settings, weights, kind = CASES[case]
+    table, y = cohort()
+    settings = {"errors": "exchangeable"} | settings
+    result = analyze(y, GRID, table, FORMULA, {"tested": (kind, np.atleast_2d(weights))},
+                     missing="available", correction="fwe", n_permutations=70, seed=3, **settings)
+    flip = settings["errors"] == "symmetric"
+    blocks = np.unique(table.scan.astype(str), return_inverse=True)[1] if "blocks" in settings else None
+    scheme = make_scheme(N, 70, 3, flip=flip, blocks=blocks)
+    slow = slow_null(table, y, scheme, weights, kind, "standard_errors" in settings, "ranks" in settings)
+    size = np.abs(slow) if kind == "t" else slow
+    np.testing.assert_allclose(result.null["tested_max"], size.max(axis=1), rtol=1e-9)
+    stat = stat_to_z(result.maps[f"map_tested_{kind}"].array.ravel(), result.maps["map_tested_df"].array.ravel(), kind,
+                     len(np.atleast_2d(weights)))
+    stat = np.abs(stat) if kind == "t" else stat
+    count = result.maps["map_tested_pperm"].array.ravel() * 71 - 1
+    assert np.all(np.abs(count - (size >= stat - 1e-5).sum(axis=0)) <= 1.01)
+    assert np.mean(np.abs(count - (size >= stat - 1e-5).sum(axis=0)) < 0.01) > 0.95
+
+
+def test_covariate_maps_with_holes_are_fitted_and_permuted_voxel_by_voxel():
+    table, y = cohort()
+    x = np.random.default_rng(4).normal(size=y.shape)
+    x[3, 20:30] = np.nan
+    result = analyze(y, GRID, table, "map ~ grade + x", "x", voxel_covariates={"x": x}, missing="available",
+                     correction="fwe", n_permutations=40, seed=2, errors="exchangeable")
+    scheme, best = make_scheme(N, 40, 2), np.zeros(40)
+    for v in range(V):
+        rows = np.flatnonzero(np.isfinite(y[:, v]) & np.isfinite(x[:, v]))
+        part = partition(np.column_stack([np.ones(len(rows)), table.grade[rows], x[rows, v]]), [0, 0, 1])
+        rest = residuals(part.qz, y[rows, v][:, None])
+        t = [fit(part, rest[order]).stat[0] for order in scheme.restrict(rows)[0]]
+        best = np.maximum(best, np.abs(stat_to_z(t, part.df)))
+    np.testing.assert_allclose(result.null["x_max"], best, rtol=1e-9)
+
+
+def test_designs_that_are_nearly_collinear_among_those_present_are_fitted_by_qr():
+    """`age` and `weight` differ in one person and by 1e-5 in the others: without that person QR is needed."""
+    rng = np.random.default_rng(5)
+    table, y = cohort(share=0.0)
+    table["weight"] = table.age + 1e-5 * rng.normal(size=N)
+    table.loc[4, "weight"] += 30
+    y[4, 10:20] = np.nan
+    result = analyze(y, GRID, table, "map ~ age + weight", "age", missing="available", correction="fwe", seed=1,
+                     n_permutations=30, errors="exchangeable")
+    rows = np.delete(np.arange(N), 4)
+    part = partition(np.column_stack([np.ones(N), table.age, table.weight])[rows], [0, 1, 0])
+    t = fit(part, y[rows, 10:20]).stat
+    np.testing.assert_allclose(result.maps["map_age_t"].array.ravel()[10:20], t, rtol=1e-5)
+    assert np.isfinite(result.null["age_max"]).all()
+
+
+def test_both_order_and_signs_follow_the_cycles():
+    rng = np.random.default_rng(6)
+    table, y = cohort()
+    rows = np.isfinite(y[:, 20])
+    present = rows[None]
+    order = rng.permuted(np.tile(np.arange(N, dtype=np.int32), (9, 1)), axis=1)
+    sign = rng.choice([-1.0, 1.0], (9, N))
+    e, q = np.where(rows, rng.normal(size=N), 0.0)[:, None], np.where(rows[:, None], rng.normal(size=(N, 2)), 0.0)
+    found, _ = missing.voxelwise_products(q[None], e, present, order, sign)
+    for b in range(9):
+        moved = missing.rearranged(e, present, order[b], sign[b])
+        np.testing.assert_allclose(found[:, b, 0], (q.T @ moved)[:, 0], atol=1e-12)
+        for place in np.flatnonzero(rows):
+            who = order[b, place]
+            while not rows[who]:
+                who = order[b, who]
+            assert moved[place, 0] == pytest.approx(sign[b, place] * e[who, 0])
+    shares = missing.shares(q, e, missing.Presence(present, np.eye(2)[None]), 1, order, sign, True)
+    np.testing.assert_allclose(shares[:, 0], np.copysign(found[1, :, 0] ** 2, found[1, :, 0]) / np.maximum(
+        1 - found[0, :, 0] ** 2, 1e-14))
