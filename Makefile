@@ -14,7 +14,7 @@ export DISC_SHARED_DATA ?= $(abspath ../shared/data)
 endif
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo test coverage mutants lint train evaluate benchmark docs cmake-lists clean
+.PHONY: demo test coverage mutants lint train evaluate benchmark tables docs cmake-lists clean
 
 demo: $(VENV)/.cohort ## real people, from pixels to the report
 	$(BIN)/python -m DiscStudyLib.demo --output $(OUT)
@@ -31,12 +31,19 @@ mutants: $(VENV)/.test ## deliberate mistakes, one at a time, and whether a test
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python Testing/benchmarks/tables.py --check
 
 train: $(VENV)/.training ## ARGS="--folds 0"; see Training/README.md
 	$(BIN)/python -m Training.train $(ARGS)
 
 evaluate: $(VENV)/.training
 	$(BIN)/python -m Training.evaluate --tables $(ARGS)
+
+benchmark: $(VENV)/.test ## NAME=bench_fitting ARGS="--quick"; results go to Testing/benchmarks/results
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python Testing/benchmarks/$(NAME).py $(ARGS)
+
+tables: ## the tables of Docs/validation, from those results
+	$(PYTHON) Testing/benchmarks/tables.py
 
 docs: $(VENV)/.docs ## API reference and guides as HTML, in Docs/_build/html
 	$(BIN)/sphinx-build -q -b html Docs Docs/_build/html

@@ -28,7 +28,7 @@ from DiscRelaxometryLib.discs import (
     stack_indices,
 )
 from DiscRelaxometryLib.image import Image, read_image
-from Training.dataset import class_labels, fold_numbers, read_folds
+from Training.dataset import add_data, class_labels, fold_numbers, read_folds
 from Training.train import RUNS
 
 BAD = 0.85
@@ -106,7 +106,7 @@ def main() -> None:
     """Write ``calibration.json`` beside each fold's weights."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=("temperature", "threshold"))
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/spider_t2space"))
+    add_data(parser, "spider_t2space")
     parser.add_argument("--folds", type=int, nargs="+", default=fold_numbers())
     parser.add_argument("--runs", type=Path, default=RUNS)
     options = parser.parse_args()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +39,13 @@ class Person:
     labels: np.ndarray
     spacing: tuple[float, float, float]
     column: np.ndarray
+
+
+def add_data(parser: argparse.ArgumentParser, folder: str) -> None:
+    """Add the option ``--data``: by default a folder in the one that ``DISC_SHARED_DATA`` names."""
+    shared = os.environ.get("DISC_SHARED_DATA")
+    parser.add_argument("--data", type=Path, default=Path(shared, folder) if shared else None, required=not shared,
+                        help=f"folder of the data [{folder or '.'} in DISC_SHARED_DATA]")
 
 
 def class_labels(dseg: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 SPIDER's people are each segmented by the network of the fold that holds them out, other data by the shipped network.
 Parts can be run one by one (``--parts spider ivd``, ``--folds 2``); results are kept in ``runs/evaluation.json``, one
-entry a part and fold, and the tables of ``Docs/validation/segmentation.md`` are written from them.
+entry per part and fold, and the tables of ``Docs/validation/segmentation.md`` are made from them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.image import Geometry, Image, read_image, resample
 from DiscRelaxometryLib.labels import disc_name
 from DiscRelaxometryLib.measure import normalized_t2w
-from Training.dataset import fold_numbers, read_folds
+from Training.dataset import add_data, fold_numbers, read_folds
 from Training.degrade import DEGRADATIONS, low_resolution
 from Training.metrics import dice, surface_distance
 from Training.train import RUNS
@@ -338,7 +338,7 @@ def fold_model(runs: Path, fold: int) -> Model:
 def main() -> None:
     """Run the parts asked for, keep their results, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    add_data(parser, "")
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--folds", type=int, nargs="+", default=fold_numbers())
     parser.add_argument("--manifest", type=Path, help="weights for other data; the shipped ones by default")
@@ -364,7 +364,7 @@ def main() -> None:
     if options.tables:
         from Training.tables import write_tables
 
-        print(write_tables(json.loads(path.read_text()), load_model(options.manifest).manifest, options.runs))
+        print(write_tables(json.loads(path.read_text()), options.runs))
 
 
 def keep(path: Path, part: str, fold: int | str, result: dict) -> None:

@@ -11,6 +11,7 @@ from scipy import ndimage
 from DiscRelaxometryLib.atomic import atomic_path
 from DiscRelaxometryLib.discs import segment
 from DiscRelaxometryLib.image import read_image
+from Training.dataset import add_data
 from Training.evaluate import is_disc, is_vertebra
 
 PICTURE = Path(__file__).resolve().parent.parent / "Docs/validation/segmentation-lateral.png"
@@ -38,7 +39,7 @@ def main() -> None:
     from matplotlib import image as writer
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    add_data(parser, "")
     parser.add_argument("--person", default="sub-20")
     options = parser.parse_args()
     image = read_image(options.data / f"ivd_t2w/{options.person}_T2w.nii.gz")

@@ -67,11 +67,11 @@ def read_packed(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray, tuple[
 
 def main() -> None:
     """Parse arguments and pack every person."""
-    from Training.dataset import people
+    from Training.dataset import add_data, people
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("output", type=Path)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/spider_t2space"))
+    add_data(parser, "spider_t2space")
     parser.add_argument("--rows", type=int, default=0, help="rows to cut off below")
     parser.add_argument("--columns", type=int, default=0, help="columns to cut off in front")
     options = parser.parse_args()

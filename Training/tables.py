@@ -1,32 +1,22 @@
-"""Write ``Docs/validation/segmentation.md`` from the results of ``Training.evaluate``."""
+"""Make the tables of ``Docs/validation/segmentation.md`` from the results of ``Training.evaluate``.
+
+They go into ``Testing/benchmarks/results/segmentation.json``; ``make tables`` writes them into the page.
+"""
 
 from __future__ import annotations
 
 import json
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 
-from DiscRelaxometryLib.atomic import write_text
 from DiscRelaxometryLib.labels import disc_name
 from DiscStatsLib.tables import bland_altman, icc
+from Testing.benchmarks.common import Aim, Results
 from Training.dataset import fold_numbers
 from Training.metrics import summary
 
-PAGE = Path(__file__).resolve().parent.parent / "Docs/validation/segmentation.md"
 BAD = 0.85
-
-
-def table(header: list[str], rows: list[list]) -> str:
-    """Return a Markdown table; floats with three digits, missing as a dash."""
-    def cell(value) -> str:
-        if value is None or (isinstance(value, float) and np.isnan(value)):
-            return "-"
-        return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(map(cell, row)) + " |" for row in rows]) + "\n"
 
 
 def numbers(rows: list[dict], key: str) -> np.ndarray:
@@ -40,31 +30,39 @@ def distribution(name: str, values) -> list:
     return [name, s["n"]] + [float(s.get(k, np.nan)) for k in ("mean", "sd", "min", "q1", "median", "q3", "max")]
 
 
-DISTRIBUTION = ["", "n", "mean", "SD", "min", "Q1", "median", "Q3", "max"]
+def shown(*names: str) -> list[tuple[str, str]]:
+    """Return columns of numbers with three digits."""
+    return [(name, ".3f") for name in names]
 
 
-def spider(part: dict) -> str:
-    """Return the section on SPIDER's held-out people."""
+DISTRIBUTION = ["", "n", *shown("mean", "SD", "min", "Q1", "median", "Q3", "max")]
+
+
+def spider(results: Results, part: dict) -> None:
+    """Keep the tables on SPIDER's held-out people."""
     people, rows = part["people"], [r for r in part["rows"] if r["level"]]
-    text = "### By person\n\n" + table(
-        ["person", "disc Dice", "vertebra Dice", "canal Dice", "disc ASD, mm", "disc volume / reference", "discs",
-         "missed", "extra", "names right"],
+    results.table("people", [
+        "person", *shown("disc Dice", "vertebra Dice", "canal Dice", "disc ASD, mm", "disc volume / reference"),
+        "discs", "missed", "extra", "names right"],
         [[p["person"], *(float(numbers([p], key)[0]) for key in ("disc", "vertebra", "canal", "distance")),
-          volume_ratio(rows, p["person"]), p["discs"], p["missed"], p["extra"], "yes" if p["names_right"] else "no"]
+          volume_ratio(rows, p["person"]), p["discs"], p["missed"], p["extra"], bool(p["names_right"])]
          for p in people])
-    text += "\n" + READING + table(DISTRIBUTION, [
+    results.table("distributions", DISTRIBUTION, [
         distribution("disc Dice by person", numbers(people, "disc")),
         distribution("vertebra Dice by person", numbers(people, "vertebra")),
         distribution("canal Dice by person", numbers(people, "canal")),
         distribution("disc ASD by person, mm", numbers(people, "distance")),
         distribution("Dice by disc", numbers(rows, "dice"))])
-    text += "\n### By level\n\n" + table(DISTRIBUTION, [
+    results.table("levels", DISTRIBUTION, [
         distribution(disc_name(v), numbers([r for r in rows if r["level"] == v], "dice"))
         for v in sorted({r["level"] for r in rows})])
     graded = sorted({r["grade"] for r in rows if r.get("grade")})
-    text += "\n### By Pfirrmann grade\n\n" + table(DISTRIBUTION, [
+    results.table("grades", DISTRIBUTION, [
         distribution(f"grade {g}", numbers([r for r in rows if r.get("grade") == g], "dice")) for g in graded])
-    return text + "\n### Volume and normalized signal, automatic against reference\n\n" + agreement(rows)
+    agreement(results, rows)
+    results.table("calibration", [*shown("confidence from", "to"), "voxels", *shown("mean confidence", "accuracy")],
+                  [[float(b["low"]), float(b["high"]), b["count"], float(b["confidence"]), float(b["accuracy"])]
+                   for b in part["bins"]], expected_calibration_error=round(part["ece"], 4))
 
 
 def volume_ratio(rows: list[dict], person: str) -> float:
@@ -73,8 +71,8 @@ def volume_ratio(rows: list[dict], person: str) -> float:
     return float(numbers(own, "volume").sum() / numbers(own, "reference_volume").sum())
 
 
-def agreement(rows: list[dict]) -> str:
-    """Return bias, limits of agreement and ICC(2,1) of disc volume and of normalized T2w signal."""
+def agreement(results: Results, rows: list[dict]) -> None:
+    """Keep bias, limits of agreement and ICC(2,1) of disc volume and of normalized T2w signal."""
     result = []
     for name, own, other in (("disc volume, cm3", "volume", "reference_volume"),
                              ("mean signal / CSF median", "signal", "reference_signal")):
@@ -87,15 +85,8 @@ def agreement(rows: list[dict]) -> str:
         result.append([name, len(pairs), float(limits.bias), float(100 * limits.bias / pairs[:, 1].mean()),
                        float(limits.lower), float(limits.upper), float(single["value"]),
                        f"{single['low']:.3f} to {single['high']:.3f}"])
-    return table(["", "discs", "bias", "bias, %", "lower limit", "upper limit", "ICC(2,1)", "95 % interval"], result)
-
-
-def calibration_text(part: dict) -> str:
-    """Return the reliability table."""
-    return (f"Expected calibration error (15 bins, voxels within 4 mm of a structure): **{part['ece']:.4f}**.\n\n"
-            + table(["confidence from", "to", "voxels", "mean confidence", "accuracy"],
-                    [[float(b["low"]), float(b["high"]), b["count"], float(b["confidence"]), float(b["accuracy"])]
-                     for b in part["bins"]]))
+    results.table("agreement", ["", "discs", *shown("bias", "bias, %", "lower limit", "upper limit", "ICC(2,1)"),
+                                "95 % interval"], result)
 
 
 def flag_text(name: str, rows: list[dict]) -> list:
@@ -110,120 +101,86 @@ def flag_text(name: str, rows: list[dict]) -> list:
             sum(1 for r in rows if r["review"] is None)]
 
 
-def flags(results: dict) -> str:
-    """Return the section on the review flag."""
-    rows = [flag_text("as acquired", results["spider"]["rows"])]
-    worse = results.get("degraded", {}).get("rows", [])
+def flags(results: Results, parts: dict) -> None:
+    """Keep the table on the review flag."""
+    rows = [flag_text("as acquired", parts["spider"]["rows"])]
+    worse = parts.get("degraded", {}).get("rows", [])
     for kind in sorted({r["degradation"] for r in worse}):
         rows.append(flag_text(kind, [r for r in worse if r["degradation"] == kind]))
     if worse:
-        rows.append(flag_text("all", results["spider"]["rows"] + worse))
-    return table(["images", "discs found", f"bad (Dice < {BAD})", "recall", "false alarms", "rank correlation",
-                  "reference discs not found"], rows)
+        rows.append(flag_text("all", parts["spider"]["rows"] + worse))
+    results.table("flag", ["images", "discs found", f"bad (Dice < {BAD})",
+                           *shown("recall", "false alarms", "rank correlation"), "reference discs not found"], rows)
 
 
-def ivd(part: dict) -> str:
-    """Return the section on the second center."""
-    return IVD_NOTE + table(
-        ["person", "level", "named", "Dice", "central slices", "lateral slices", "ASD, mm", "volume, cm3",
-         "reference, cm3"],
+def ivd(results: Results, part: dict) -> None:
+    """Keep the table on the second center."""
+    results.table("second_center", ["person", "level", "named", *shown(
+        "Dice", "central slices", "lateral slices", "ASD, mm", "volume, cm3", "reference, cm3")],
         [[r["person"], disc_name(r["level"]), disc_name(r["named"]) if r["named"] > 3 else "-",
-                   *[float(v) for k in ("dice", "central", "lateral", "distance", "volume", "reference_volume")
-                     for v in numbers([r], k)]] for r in part["rows"]])
+          *(float(v) for k in ("dice", "central", "lateral", "distance", "volume", "reference_volume")
+            for v in numbers([r], k))] for r in part["rows"]])
 
 
-BODIES = """Bodies alone are compared: what lies behind the canal's front, above and below the bodies of the
-reference, and S1, which `vertebrae_mixed_contrast` has and the network does not know, are left out. Seen by eye, what
-is lost is lost in lateral slices: the references of `vertebrae_t1w` go on for a slice of 4 mm in which no bone is seen,
-those of `vertebrae_mixed_contrast` shrink before the body does. Central slices lie within 10 mm of the middle.
-
-"""
-
-
-def bodies(part: dict) -> str:
-    """Return the section on other contrasts."""
-    return BODIES + table(
-        ["set", "person", "body Dice", "central slices", "lateral slices", "volume / reference", "gaps between bodies",
-         "gaps with one disc", "levels in order", "note"],
-        [[r["set"], r["person"], *(v for k in ("dice", "central", "lateral", "volume_ratio")
-                                   for v in numbers([r], k)), r["gaps"], r["right"],
-          "yes" if r["ordered"] else "no", r["reason"]] for r in part["rows"]])
+def bodies(results: Results, part: dict) -> None:
+    """Keep the table on other contrasts."""
+    results.table("bodies", ["set", "person", *shown("body Dice", "central slices", "lateral slices",
+                                                    "volume / reference"), "gaps between bodies", "gaps with one disc",
+                             "levels in order", "note"],
+                  [[r["set"], r["person"], *(v for k in ("dice", "central", "lateral", "volume_ratio")
+                                             for v in numbers([r], k)), r["gaps"], r["right"], bool(r["ordered"]),
+                    r["reason"]] for r in part["rows"]])
 
 
-def echo(part: dict) -> str:
-    """Return the section on simulated echo images."""
-    return table(["person", "slices", "disc Dice", "vertebra Dice", "names right", "missed", "extra"],
-                 [[r["person"], r["slices"], *numbers([r], "disc").tolist(), *numbers([r], "vertebra").tolist(),
-                   "yes" if r["right"] else "no", r["missed"], r["extra"]] for r in part["rows"]])
+def echo(results: Results, part: dict) -> None:
+    """Keep the table on simulated echo images."""
+    results.table("echo", ["person", "slices", *shown("disc Dice", "vertebra Dice"), "names right", "missed", "extra"],
+                  [[r["person"], r["slices"], *numbers([r], "disc").tolist(), *numbers([r], "vertebra").tolist(),
+                    bool(r["right"]), r["missed"], r["extra"]] for r in part["rows"]])
 
 
-def reject(part: dict) -> str:
-    """Return the section on images without a spine."""
-    return table(["image", "discs named", "statement"],
-                 [[r["image"], ", ".join(r["discs"]) or "none", r["statement"]] for r in part["rows"]])
+def reject(results: Results, part: dict) -> None:
+    """Keep the table on images without a spine."""
+    results.table("no_spine", ["image", "discs named", "statement"],
+                  [[r["image"], ", ".join(r["discs"]) or "none", r["statement"]] for r in part["rows"]])
 
 
-def targets(results: dict) -> str:
+def targets(results: dict) -> list[Aim]:
     """Return what was aimed at and what was reached."""
-    rows = []
-
-    def row(name: str, goal: str, value: float, reached: bool) -> None:
-        rows.append([name, goal, f"{value:.3f}", "yes" if reached else "**no**"])
-
+    found = []
     if "spider" in results:
         people, discs = results["spider"]["people"], [r for r in results["spider"]["rows"] if r["level"]]
-        for name, key, goal in (("disc", "disc", 0.92), ("vertebra", "vertebra", 0.94), ("canal", "canal", 0.93)):
-            value = np.nanmean(numbers(people, key))
-            row(f"SPIDER, mean {name} Dice", f">= {goal}", value, value >= goal)
-        worst, distance = np.nanmin(numbers(people, "disc")), np.nanmean(numbers(people, "distance"))
-        row("SPIDER, worst person's disc Dice", ">= 0.82", worst, worst >= 0.82)
-        row("SPIDER, average surface distance of discs, mm", "<= 0.5", distance, distance <= 0.5)
-        right = np.mean([p["names_right"] for p in people])
-        row("SPIDER, share of people with all levels right", "1", right, right == 1)
         pairs = np.stack([numbers(discs, "signal"), numbers(discs, "reference_signal")], 1)
         pairs = pairs[np.isfinite(pairs).all(1)]
-        bias = 100 * abs(pairs[:, 0].mean() / pairs[:, 1].mean() - 1)
-        row("normalized signal a disc, bias, %", "< 2", bias, bias < 2)
         single = next(r["value"] for r in icc(pairs).rows if r["form"] == "ICC(2,1)")
-        row("normalized signal a disc, ICC(2,1)", ">= 0.95", single, single >= 0.95)
+        found += [
+            *(Aim(f"SPIDER, mean {name} Dice", np.nanmean(numbers(people, name)), at_least=goal, form=".3f")
+              for name, goal in (("disc", 0.92), ("vertebra", 0.94), ("canal", 0.93))),
+            Aim("SPIDER, worst person's disc Dice", np.nanmin(numbers(people, "disc")), at_least=0.82, form=".3f"),
+            Aim("SPIDER, average surface distance of discs", np.nanmean(numbers(people, "distance")), at_most=0.5,
+                form=".2f", unit="mm"),
+            Aim("SPIDER, share of people with all levels right", np.mean([p["names_right"] for p in people]),
+                at_least=1, form=".3f"),
+            Aim("normalized signal per disc, bias", 100 * abs(pairs[:, 0].mean() / pairs[:, 1].mean() - 1), at_most=2,
+                form=".1f", unit="%"),
+            Aim("normalized signal per disc, ICC(2,1)", single, at_least=0.95, form=".3f")]
     if "ivd" in results:
         levels = sorted({r["level"] for r in results["ivd"]["rows"]})
         for key, name in (("dice", "whole discs"), ("central", "central slices"), ("lateral", "lateral slices")):
             worst = min(np.mean(numbers([r for r in results["ivd"]["rows"] if r["level"] == v], key)) for v in levels)
-            row(f"second center, lowest level's mean Dice, {name}", ">= 0.88", worst, worst >= 0.88)
+            found.append(Aim(f"second center, lowest level's mean Dice, {name}", worst, at_least=0.88, form=".3f"))
     if "bodies" in results:
         for part in sorted({r["set"] for r in results["bodies"]["rows"]}):
             value = np.nanmean([r["dice"] for r in results["bodies"]["rows"] if r["set"] == part])
-            row(f"{part}, mean body Dice", ">= 0.85", value, value >= 0.85)
+            found.append(Aim(f"{part}, mean body Dice", value, at_least=0.85, form=".3f"))
     if "echo" in results:
         right = np.mean([r["right"] and not r["missed"] for r in results["echo"]["rows"]])
-        row("simulated echo images, share of people with number and order right", "1", right, right == 1)
-    return table(["", "aim", "reached", "met"], rows) + "\nTime and memory are at the end of this page.\n"
+        found.append(Aim("simulated echo images, share of people with number and order right", right, at_least=1,
+                         form=".3f"))
+    return found
 
 
-def speed() -> str:
-    """Return where time and memory are, and what others published."""
-    return """Aim: 20 slices in under 10 s on two cores, peak memory under 2 GB: see
-[time and memory](segmentation-speed.md).
-
-## Figures of other tools, as published (own data each; not run here, their weights were not at hand)
-
-| tool | disc figure | licence |
-|---|---|---|
-| SPINEPS (T2w) | Dice 0.960; 0.967 with SPIDER training | Apache-2.0 |
-| TotalSegmentator total_mr | Dice 0.871, one class without levels | Apache-2.0 |
-| TotalSpineSeg | levels; Dice not found | LGPL-3.0 |
-| 2-D U-Nets on discs | Dice 0.89-0.94 | - |
-"""
-
-
-SECTIONS = (
-    ("spider", "SPIDER, people not used for training", spider),
-    ("spider", "Calibration", calibration_text),
-    ("ivd", "Second center, full width (`ivd_t2w`, never trained on)", ivd),
-    ("bodies", "Other contrasts and pathology (bodies only)", bodies),
-    ("echo", "Simulated echo images (4.5 mm slices, 1.25 mm pixels, Rician noise)", echo),
-    ("reject", "Images that show no spine", reject))
+PARTS = {"spider": spider, "ivd": ivd, "bodies": bodies, "echo": echo, "reject": reject}
 
 
 def pooled(parts: dict[str, dict], thresholds: dict[str, float]) -> dict:
@@ -253,88 +210,42 @@ def pooled(parts: dict[str, dict], thresholds: dict[str, float]) -> dict:
     return joined
 
 
-def by_fold(results: dict, calibrations: dict[str, dict]) -> str:
-    """Return each fold's size, temperature, threshold and mean figures."""
+def by_fold(kept: Results, results: dict, calibrations: dict[str, dict]) -> None:
+    """Keep each fold's size, temperature, threshold and mean figures."""
     rows = []
     for fold, part in sorted(results.get("spider", {}).items()):
         own = calibrations[fold]
         rows.append([fold, len(part["people"]), float(own["temperature"]), float(own.get("review_threshold", np.nan)),
                      *(float(np.mean(numbers(part["people"], k))) for k in ("disc", "vertebra", "canal", "distance"))])
-    return table(["fold", "people held out", "temperature", "review threshold", "disc Dice", "vertebra Dice",
-                  "canal Dice", "disc ASD, mm"], rows)
+    kept.table("folds", ["fold", "people held out", *shown("temperature", "review threshold", "disc Dice",
+                                                           "vertebra Dice", "canal Dice", "disc ASD, mm")], rows)
 
 
-def write_tables(results: dict, manifest: dict, runs: Path, path: Path = PAGE) -> Path:
-    """Write the page from what has been evaluated.
+def write_tables(results: dict, runs: Path) -> Path:
+    """Keep the tables of what has been evaluated.
 
     Parameters
     ----------
     results : dict
         By part, then by fold or ``shipped``; see ``Training.evaluate``.
-    manifest : dict
-        Of the shipped weights.
     runs : Path
         Folder with each fold's ``calibration.json``.
-    path : Path
-        Page to write.
+
+    Returns
+    -------
+    Path
+        The file that was written.
     """
     calibrations = {str(k): json.loads((runs / f"fold{k}" / "calibration.json").read_text()) for k in fold_numbers()}
     thresholds = {k: c.get("review_threshold", np.nan) for k, c in calibrations.items()}
     joined = {part: pooled(value, thresholds) if "shipped" not in value else value["shipped"]
               for part, value in results.items()}
-    training = manifest["training"]
-    text = HEAD.format(date=date.today().isoformat(), name=manifest["name"], version=manifest["version"],
-                       fold=training["fold"], folds=len(calibrations), length=training["length"],
-                       people=len(training["people"]["train"]))
-    text += f"## Aims\n\n{targets(joined)}\n## Folds\n\n{by_fold(results, calibrations)}\n"
-    for key, title, write in SECTIONS:
-        if key in joined:
-            text += f"## {title}\n\n{write(joined[key])}\n"
-        if write is calibration_text and key in joined:
-            text += "## Review flag\n\n" + FLAG_NOTE + flags(joined) + "\n"
-    return write_text(path, text + f"## Time and memory\n\n{speed()}")
-
-
-HEAD = """# Segmentation: figures
-
-Command: `make evaluate` (`python -m Training.evaluate --tables`), {date}; engine onnxruntime, one pass (no
-mirror image).
-
-**{folds}-fold cross-validation by person** (`Training/folds.json`): each of the 33 people of SPIDER is segmented
-by the network that never saw them. Temperature and review threshold of a fold come from the people of the other
-folds, each seen by the network that held *them* out; nothing is chosen on a fold's own people. The shipped
-weights ({name} {version}) are those of fold {fold}, trained on {people} people ({length} on one GPU, {folds}
-networks at once); other data are segmented by them.
-
-Definitions: Dice over the whole volume (all discs together by person; each disc by level and grade, matched by
-overlap); ASD is the average symmetric surface distance, mean over a person's discs; a name counts as right if
-every disc not cut by the upper or lower end of the volume has the level of the reference.
-
-"""
-
-READING = """\
-Seen by eye, the references are not of one style: in some people (sub-022, sub-136 and sub-161) the disc reaches
-the signal of the marrow, in others the dark endplate is left out (the mean gap between disc and vertebra labels
-is 0.06 mm in sub-136 and 2.4 mm in sub-055). The network learned a mean style and can not know the reference's
-from the image; it shows in the ratio of volumes. Discs are 10 to 20 voxels high: half a voxel (0.3 mm) along
-the whole outline costs about 0.05 of Dice. sub-050 has hardware or artefacts; the reference of its L4-L5 disc
-is a fragment.
-
-"""
-
-FLAG_NOTE = """\
-A disc is flagged when the Dice expected from its calibrated probabilities is below its fold's threshold (table
-of folds). The degraded images are the same people's own, made worse on purpose (`Training/degrade.py`; one kind
-a person, in turn), because few discs are bad as acquired. Recall: share of bad discs flagged; false alarms:
-share of good discs flagged. A disc that was not found can not be flagged; the last column counts them.
-
-"""
-
-IVD_NOTE = """\
-Seen by eye (`segmentation-lateral.png`; `python -m Training.figures`), the reference of this set leaves out the
-outer annulus and ends one to two slices of 4.4 mm before the disc does; the network marks the disc out to its
-rim, which costs Dice in lateral slices. Nothing was tuned on these people.
-
-![Reference (green), network (red: disc, yellow: vertebra), side to side, sub-20](segmentation-lateral.png)
-
-"""
+    kept = Results("segmentation")
+    kept.aims(*targets(joined))
+    by_fold(kept, results, calibrations)
+    for part, write in PARTS.items():
+        if part in joined:
+            write(kept, joined[part])
+    if "spider" in joined:
+        flags(kept, joined)
+    return kept.path

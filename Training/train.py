@@ -18,7 +18,7 @@ from torch.nn import functional
 from DiscRelaxometryLib.atomic import atomic_path, write_json
 from DiscRelaxometryLib.discs import DISC, DISC_L5S1, NetworkConfig, build_network
 from Training.augment import Dice, sample
-from Training.dataset import load_person, split
+from Training.dataset import add_data, load_person, split
 
 RUNS = Path(__file__).with_name("runs")
 PEAK_RATE = 3e-3
@@ -279,7 +279,7 @@ def log(folder: Path, step: int, spent: float, progress: float, learners: list[L
 def main() -> None:
     """Parse arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/spider_t2space"))
+    add_data(parser, "spider_t2space")
     parser.add_argument("--folds", type=int, nargs="+", default=[0])
     parser.add_argument("--minutes", type=float, default=90, help="training time; the learning rate ends with it")
     parser.add_argument("--iterations", type=int, help="number of steps instead of a time (reproducible)")

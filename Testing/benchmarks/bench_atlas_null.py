@@ -9,28 +9,19 @@ embedded SPIDER cohort only.
 """
 
 import argparse
-import os
-import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / p) for p in ("DiscRelaxometry", "DiscAtlas", "DiscStats")]
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+import numpy as np
+from common import ROOT, Results
+from scipy import ndimage, stats
 
-import numpy as np  # noqa: E402
-from scipy import ndimage, stats  # noqa: E402
-
-from DiscAtlasLib.atlas import load_atlas  # noqa: E402
-from DiscAtlasLib.registration import register_person  # noqa: E402
-from DiscAtlasLib.warping import sample  # noqa: E402
-from DiscRelaxometryLib.errors import RegistrationError  # noqa: E402
-from DiscRelaxometryLib.image import Image, read_image  # noqa: E402
-from DiscRelaxometryLib.labels import disc_value  # noqa: E402
-from DiscStatsLib.permutation.glm import fit, partition  # noqa: E402
-from DiscStatsLib.permutation.max_statistic import fwe_p, make_stratum, max_statistics  # noqa: E402
-from DiscStatsLib.permutation.schemes import make_scheme  # noqa: E402
+from DiscAtlasLib.atlas import load_atlas
+from DiscAtlasLib.registration import register_person
+from DiscAtlasLib.warping import sample
+from DiscRelaxometryLib.errors import RegistrationError
+from DiscRelaxometryLib.image import Image, read_image
+from DiscRelaxometryLib.labels import disc_value
+from DiscStatsLib.permutation import fit, fwe_p, make_scheme, make_stratum, max_statistics, partition
 
 COHORT = ROOT / "DiscStats" / "Resources" / "SampleData" / "spider-cohort" / "derivatives" / "reference"
 #: SD (mm) of the noise's smoothing, and (voxels) of the margin kept around a disc.
@@ -77,6 +68,7 @@ def noise_maps(found, rng) -> np.ndarray:
 
 
 def main():
+    """Warp noise, test it against measures of shape, and count findings."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--level", default="L4-L5")
     parser.add_argument("--people", type=int, default=33)
@@ -102,15 +94,15 @@ def main():
             null = max_statistics([stratum], make_scheme(len(y), options.permutations, number), y.shape[1]).maxima[0]
             hits[name] += bool(fwe_p(np.abs(stat), null).min() <= 0.05)
     low, high = stats.binom.interval(0.95, options.sets, 0.05)
-    print(f"{len(found)} people, {options.level}, {options.backend}, {everyone.sum()} voxels seen in all, "
-          f"{options.sets} sets, {options.permutations} permutations; CPU {time.process_time() - begin:.0f} s, "
-          f"load {os.getloadavg()[0]:.1f}")
-    print("| variable | voxels with p < 0.05, mean of sets (SE) | sets with FWE p <= 0.05 | limits |")
-    print("|---|---|---|---|")
-    for name, values in share.items():
-        error = np.std(values) / np.sqrt(len(values))
-        print(f"| {name} | {np.mean(values):.4f} ({error:.4f}) | {hits[name] / options.sets:.3f} "
-              f"| {low / options.sets:.3f} to {high / options.sets:.3f} |")
+    limit = f"{100 * low / options.sets:.1f} to {100 * high / options.sets:.1f}"
+    results = Results("bench_atlas_null")
+    results.table("null", ["variable", ("voxels with p < 0.05, mean of sets, %", ".2f"), ("SE, %", ".2f"),
+                           ("sets with FWE p <= 0.05, %", ".1f"), "limits of 5 %"],
+                  [(name, 100 * np.mean(values), 100 * np.std(values) / np.sqrt(len(values)),
+                    100 * hits[name] / options.sets, limit)
+                   for name, values in share.items()],
+                  people=len(found), level=options.level, voxels=int(everyone.sum()), sets=options.sets,
+                  permutations=options.permutations, cpu_seconds=round(time.process_time() - begin))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How long Cancel takes for the panels' long work, and what is left of it: real jobs, cancelled while they work.
 
-python Testing/benchmarks/bench_cancel.py --repeats 5   (with the three module folders and Testing on PYTHONPATH)
+python Testing/benchmarks/bench_cancel.py --repeats 5
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from common import Aim, Results
 from support.cohort_phantom import anatomy, make_spine_study
 
 from DiscRelaxometryLib.echo.read import EchoSeries
@@ -83,13 +84,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
-    print(f"load {os.getloadavg()[0]:.1f}\n\n| work | median s | longest s | processes left |\n|---|---|---|---|")
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, job in jobs(Path(folder)).items():
             runs = [cancel_once(job, 0.3 + 0.4 * n) for n in range(repeats)]
             seconds = [s for s, _ in runs]
-            print(f"| {name} | {statistics.median(seconds):.2f} | {max(seconds):.2f} | {max(n for _, n in runs)} |",
-                  flush=True)
+            rows.append((name, statistics.median(seconds), max(seconds), max(n for _, n in runs)))
+    results = Results("bench_cancel")
+    results.table("cancel", ["work", ("median s", ".2f"), ("longest s", ".2f"), "processes left"], rows)
+    results.aims(Aim("Cancel to the end of the process and its children", max(r[2] for r in rows), at_most=2,
+                     form=".2f", unit="s"))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Speed, memory and accuracy of relaxation fitting beside scipy, DOSMA and ukat; prints Markdown.
+"""Speed, memory and accuracy of relaxation fitting beside scipy, DOSMA and ukat.
 
-    python Testing/benchmarks/bench_fitting.py [--peers-python PYTHON] [--quick]
+    python Testing/benchmarks/bench_fitting.py [--peers-python PYTHON] [--quick] [--part accuracy speed ...]
 
 DOSMA and ukat live in an environment of their own: name its Python with ``--peers-python`` or ``PEERS_PYTHON``;
-without it their rows say so. Speed is the best of several rounds in which all programs take turns, so that other work
-on the machine hits all of them; ours on the whole volume, the others on as many of its voxels as a round allows.
+without it their rows are left out. Speed is the best of several rounds in which all programs take turns, so that other
+work on the machine hits all of them; ours on the whole volume, the others on as many of its voxels as a round allows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -21,9 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "DiscRelaxometry"))
+from common import Aim, Results, child, clock, contest, shared_data, versions
 
 SHAPE = (20, 256, 256)
 TIMES = {4: [0.0, 10, 40, 80], 8: [0.0, 2, 4, 8, 12, 20, 40, 80]}
@@ -40,21 +37,24 @@ def make(times, voxels, seed=0, snr=50.0):
     return t, signal
 
 
-# ---- the programs: each returns (relaxation times, seconds, CPU seconds) -------------------------------------------
+# ---- the programs --------------------------------------------------------------------------------------------------
 
 def timed(function):
+    """Return a function's value, and its wall and CPU seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
     value = function()
     return value, time.perf_counter() - wall, time.process_time() - cpu
 
 
 def ours(times, y, **options):
+    """Fit with this project."""
     from DiscRelaxometryLib.fit.maps import fit_arrays
 
     return timed(lambda: fit_arrays(y, times, **options).value)
 
 
 def run_scipy(times, y):
+    """Fit voxel by voxel with scipy."""
     from scipy.optimize import curve_fit
 
     times = np.asarray(times)
@@ -68,16 +68,19 @@ def run_scipy(times, y):
     return timed(fit)
 
 
-def run_dosma(times, y):
+def run_dosma(data, _count):
+    """Fit with DOSMA, in its own environment."""
     from dosma.core.fitting import CurveFitter, monoexponential
     from dosma.core.med_volume import MedicalVolume
 
-    volumes = [MedicalVolume(echo[:, None, None].astype(float), np.eye(4)) for echo in y]
+    volumes = [MedicalVolume(echo[:, None, None].astype(float), np.eye(4)) for echo in data["y"]]
     fitter = CurveFitter(monoexponential, p0=(1000.0, -1 / 60))
-    return timed(lambda: -1 / np.asarray(fitter.fit(np.asarray(times), volumes)[0].volume)[..., 1].ravel())
+    start = clock()
+    return start, {"value": -1 / np.asarray(fitter.fit(np.asarray(data["times"]), volumes)[0].volume)[..., 1].ravel()}
 
 
-def run_ukat(times, y):
+def run_ukat(data, _count):
+    """Fit with ukat, in its own environment."""
     import types
 
     # ukat imports its kidney segmentation, which T2 mapping does not use.
@@ -85,26 +88,24 @@ def run_ukat(times, y):
     sys.modules["segment"].Tkv = object
     from ukat.mapping.t2 import T2
 
+    y = data["y"]
     stack = y.T.reshape(-1, 1, 1, y.shape[0]).astype(float)
-    return timed(lambda: T2(stack, np.asarray(times), np.eye(4), multithread=False).t2_map.ravel())
+    start = clock()
+    return start, {"value": T2(stack, np.asarray(data["times"]), np.eye(4), multithread=False).t2_map.ravel()}
 
 
-PEERS = {"DOSMA": (run_dosma, "dosma", 3000), "ukat": (run_ukat, "ukat", 400)}
+PEERS = {"DOSMA": run_dosma, "ukat": run_ukat}
+#: Voxels that a peer fits in a round.
+PEER_VOXELS = {"DOSMA": 3000, "ukat": 400}
 
 
 def peer(name, python, times, y):
-    """Run a peer in its own environment; return (values, seconds, CPU seconds) or a sentence."""
-    if not python:
-        return "skipped: no peer environment (PEERS_PYTHON)"
+    """Run a peer in its own environment; return (values, seconds, CPU seconds)."""
     with tempfile.TemporaryDirectory() as folder:
-        source, result = Path(folder, "in.npz"), Path(folder, "out.npz")
+        source = Path(folder, "in.npz")
         np.savez(source, times=times, y=y)
-        command = [python, str(Path(__file__).resolve()), "--peer", name, str(source), str(result)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        if done.returncode:
-            return f"skipped: {done.stderr.strip().splitlines()[-1]}"
-        with np.load(result) as out:
-            return out["value"], float(out["wall"]), float(out["cpu"])
+        out = contest(__file__, name, python, source, Path(folder), 0)
+    return out["value"], out["wall"], out["cpu"]
 
 
 def memory_probe(count):
@@ -125,41 +126,40 @@ def _status(key):
 
 # ---- the tables ----------------------------------------------------------------------------------------------------
 
-def table(title, head, rows):
-    print(f"\n### {title}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
-    for row in rows:
-        print(f"| {' | '.join(str(c) for c in row)} |")
-    sys.stdout.flush()
-
-
-def speed(python, rounds):
+def speed(results, python, rounds):
+    """Compare programs in turns, and measure the memory of ours."""
+    goals = {4: 2e6, 8: 1e6}
     for count, times in TIMES.items():
         _, y = make(times, int(np.prod(SHAPE)))
         best = {}
         for _ in range(rounds):
             runs = {"this project": (ours(times, y), y.shape[1]),
                     "scipy curve_fit": (run_scipy(times, y[:, :2000]), 2000)}
-            for name, (_, _, size) in PEERS.items():
+            for name, size in PEER_VOXELS.items() if python else ():
                 runs[name] = (peer(name, python, times, y[:, :size]), size)
             for name, (run, size) in runs.items():
-                if isinstance(run, str):
-                    best[name] = run
-                elif name not in best or size / run[1] > best[name][0]:
+                if name not in best or size / run[1] > best[name][0]:
                     reference = ours(times, y[:, :size].astype(float))[0]
-                    gap = np.nanmedian(np.abs(run[0][:size] - reference))
-                    best[name] = (size / run[1], size / run[2], gap)
-        mine = best["this project"][0]
-        rows = [(name, b, "", "", "") if isinstance(b, str) else
-                (name, f"{b[0]:,.0f}", f"{b[1]:,.0f}", f"{mine / b[0]:,.0f}", f"{b[2]:.1e}")
-                for name, b in best.items()]
+                    best[name] = (size / run[1], size / run[2], np.nanmedian(np.abs(run[0][:size] - reference)))
+        mine = best["this project"]
+        results.table(f"speed{count}", ["program", ("voxels/s", ",.0f"), ("voxels per CPU second", ",.0f"),
+                                        ("ours is faster by, wall", ",.0f"), ("CPU", ",.0f"),
+                                        ("median difference, ms", ".1e")],
+                      [(name, b[0], b[1], mine[0] / b[0], mine[1] / b[1], b[2]) for name, b in best.items()],
+                      title=f"two parameters, least squares, {count} times, 256 x 256 x 20 float32")
         probe = subprocess.run([sys.executable, __file__, "--memory", str(count)], capture_output=True, text=True)
         used = json.loads(probe.stdout)
-        table(f"Two parameters, least squares, {count} times, {SHAPE[2]}x{SHAPE[1]}x{SHAPE[0]} float32",
-              ("program", "voxels/s", "voxels a CPU second", "we are faster by", "median difference to ours, ms"), rows)
-        print(f"\nPeak memory of the fit beyond the input: {used['extra'] / used['input']:.2f} x the input.")
+        results.aims(
+            Aim(f"2-parameter least squares, 256 x 256 x 20, {count} times", mine[0] / 1e6, at_least=goals[count] / 1e6,
+                form=".2f", unit="million voxels/s"),
+            Aim(f"the same, against scipy `curve_fit` in one run, {count} times", mine[0] / best["scipy curve_fit"][0],
+                at_least=300, form=".0f", unit="times"),
+            Aim(f"the same, peak memory beyond the input, {count} times", used["extra"] / used["input"], at_most=6,
+                form=".2f", unit="times the input"))
 
 
-def other_estimators():
+def other_estimators(results):
+    """Time the other models and estimators."""
     rows = []
     for name, times, size, options in (
             ("two parameters, log-linear", TIMES[4], 1_000_000, {"estimator": "loglinear"}),
@@ -168,11 +168,12 @@ def other_estimators():
             ("EPG (T2, B1, M0), 8 echoes", [10.0 * k for k in range(1, 9)], 50_000, {"model": "epg"})):
         _, y = make(times, size)
         runs = [ours(times, y, **options) for _ in range(2)]
-        rows.append((name, f"{size / min(r[1] for r in runs):,.0f}", f"{size / min(r[2] for r in runs):,.0f}"))
-    table("Other models and estimators", ("fit", "voxels/s", "voxels a CPU second"), rows)
+        rows.append((name, size / min(r[1] for r in runs), size / min(r[2] for r in runs)))
+    results.table("estimators", ["fit", ("voxels/s", ",.0f"), ("voxels per CPU second", ",.0f")], rows)
 
 
-def accuracy():
+def accuracy(results):
+    """Compare errors with the Cramer-Rao bound."""
     from DiscRelaxometryLib.fit.precision import cramer_rao_sd
 
     rows = []
@@ -189,20 +190,25 @@ def accuracy():
             for estimator in ("nlls", "rician", "loglinear", "loglinear-unweighted"):
                 known = {"noise": 1000 / snr} if estimator == "rician" else {}
                 value = ours(times, y, estimator=estimator, **known)[0]
-                row.append(f"{np.sqrt(np.nanmean(((value - t) / bound) ** 2)):.3f}")
+                row.append(np.sqrt(np.nanmean(((value - t) / bound) ** 2)))
                 if estimator == "nlls":
-                    row.append(f"{np.nanmax(ratio_by_t(value, t, bound)):.3f}")
+                    row.append(np.nanmax(ratio_by_t(value, t, bound)))
             rows.append(row)
-    table("RMSE over the Cramer-Rao bound, T = 20..200 ms, Rician noise", (
-        "protocol", "SNR of M0", "least squares, pooled", "least squares, worst T", "Rician", "log-linear, weighted",
-        "log-linear, unweighted"), rows)
+    names = ("least squares, pooled", "least squares, worst T", "Rician", "log-linear, weighted",
+             "log-linear, unweighted")
+    results.table("crb", ["protocol", "SNR of M0", *((name, ".3f") for name in names)], rows)
+    for snr in (100, 50):
+        results.aims(*(Aim(f"RMSE over the Cramer-Rao bound, SNR {snr}, {row[0]}", row[2], at_most=1.02, form=".3f")
+                       for row in rows if row[1] == snr))
 
 
 def ratio_by_t(value, t, bound):
+    """Return the error over the bound at each T."""
     return [np.sqrt(np.nanmean(((value - t) / bound)[t == one] ** 2)) for one in np.unique(t)]
 
 
-def bias():
+def bias(results):
+    """Compare the bias of estimators at low signal."""
     rows = []
     for t in (20.0, 30.0, 40.0, 50.0, 60.0):
         rng = np.random.default_rng(int(t))
@@ -211,13 +217,17 @@ def bias():
         row = [f"{t:g}"]
         for options in ({}, {"estimator": "rician", "noise": 50.0}, {"estimator": "rician"},
                         {"estimator": "loglinear"}):
-            row.append(f"{100 * (np.nanmean(ours(TIMES[4], y, **options)[0]) / t - 1):+.2f} %")
+            row.append(100 * (np.nanmean(ours(TIMES[4], y, **options)[0]) / t - 1))
         rows.append(row)
-    table("Bias at SNR 20, spin-lock times 0/10/40/80 ms", (
-        "T, ms", "least squares", "Rician, sigma known", "Rician, sigma estimated", "log-linear, weighted"), rows)
+    names = ("least squares, %", "Rician, sigma known, %", "Rician, sigma estimated, %", "log-linear, weighted, %")
+    results.table("bias", ["T, ms", *((name, "+.2f") for name in names)], rows)
+    mean = np.mean([[abs(v) for v in row[1:3]] for row in rows], axis=0)
+    results.aims(Aim("Rician bias over that of least squares, SNR 20, T 20-60 ms, mean", mean[1] / mean[0],
+                     at_most=1 / 3, form=".2f"))
 
 
-def agreement(data):
+def agreement(results, data):
+    """Compare with maps that other programs made of real data."""
     import SimpleITK as sitk
 
     def read(name):
@@ -236,41 +246,39 @@ def agreement(data):
             compared = mask & (reference > low) & (reference < high)
             gap = np.abs(value - reference)[compared]
             found = gap[np.isfinite(gap)]
-            rows.append((f"{folder}, {model}", compared.sum(), found.size, f"{np.median(found):.1e}",
-                         f"{np.quantile(found, 0.95):.1e}", f"{100 * np.mean(gap < 0.05):.2f} %"))
-    table("Agreement with ukat's and qMRLab's own maps", (
-        "data, model", "reference voxels", "fitted by both", "median difference, ms", "95 % below, ms",
-        "within 0.05 ms (NaN counts against)"), rows)
+            rows.append((f"{folder}, {model}", int(compared.sum()), found.size, np.median(found),
+                         np.quantile(found, 0.95), 100 * np.mean(gap < 0.05)))
+    results.table("agreement", ["data, model", "reference voxels", "fitted by both", ("median difference, ms", ".1e"),
+                                ("95 % below, ms", ".1e"), ("within 0.05 ms (NaN counts against), %", ".2f")], rows)
+    results.aims(Aim("ukat's T2, median difference", rows[0][3], at_most=1e-3, form=".0e", unit="ms"),
+                 Aim("ukat's T2, 95 % of the voxels within", rows[0][4], at_most=1e-2, form=".0e", unit="ms"),
+                 Aim("qMRLab's T2, voxels within 0.05 ms", rows[2][5], at_least=99, form=".1f", unit="%"))
+
+
+PARTS = {"accuracy": lambda results, options: accuracy(results), "bias": lambda results, options: bias(results),
+         "agreement": lambda results, options: agreement(results, shared_data() / "relaxometry"),
+         "estimators": lambda results, options: other_estimators(results),
+         "speed": lambda results, options: speed(results, options.peers_python, 1 if options.quick else 5)}
 
 
 def main():
+    """Run the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers-python", default=os.environ.get("PEERS_PYTHON"))
     parser.add_argument("--quick", action="store_true", help="one round instead of five")
-    parser.add_argument("--peer", nargs=3, metavar=("NAME", "IN", "OUT"), help=argparse.SUPPRESS)
+    parser.add_argument("--part", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.peer:
-        with np.load(args.peer[1]) as given:
-            value, wall, cpu = PEERS[args.peer[0]][0](given["times"], given["y"])
-        np.savez(args.peer[2], value=value, wall=wall, cpu=cpu)
+    if args.child:
+        child(PEERS, *args.child)
         return
     if args.memory:
         memory_probe(args.memory)
         return
-    load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
-    print(f"Python {platform.python_version()}, numpy {np.__version__}, {len(os.sched_getaffinity(0))} cores, "
-          f"{time.strftime('%Y-%m-%d')}, load average {load} at the start.")
-    accuracy()
-    bias()
-    data = Path(os.environ.get("DISC_SHARED_DATA", ROOT.parent / "shared" / "data")) / "relaxometry"
-    if data.exists():
-        agreement(data)
-    else:
-        print("\nAgreement with other software: skipped, DISC_SHARED_DATA is not set.")
-    other_estimators()
-    speed(args.peers_python, 1 if args.quick else 5)
-    print(f"\nLoad average at the end: {', '.join(f'{x:.1f}' for x in os.getloadavg())}.")
+    results = Results("bench_fitting", peers=versions("scipy", "numpy"))
+    for part in args.part:
+        PARTS[part](results, args)
 
 
 if __name__ == "__main__":

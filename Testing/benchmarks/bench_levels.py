@@ -1,37 +1,33 @@
 """Level names on the reference masks of real people under faults that segmentations have.
 
-Usage: ``python Testing/benchmarks/bench_levels.py [--data FOLDER] [--every N]``; FOLDER holds ``spider_t2space`` and
-``ivd_t2w``. Prints a markdown table: people in whom every disc has its right level, and in whom a flag was raised.
-In-plane voxels are thinned by two for speed. A naive peer is run beside it: connected components numbered from below.
+    python Testing/benchmarks/bench_levels.py [--every N]
+
+Counts people in whom every disc has its right level, and in whom a flag was raised. In-plane voxels are thinned by two
+for speed. A naive peer runs beside it: connected components numbered from below.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
+from common import Results, shared_data
 from scipy import ndimage
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "DiscRelaxometry"))
-
-from DiscRelaxometryLib.discs.levels import label_instances  # noqa: E402
-from DiscRelaxometryLib.errors import DiscRelaxometryError  # noqa: E402
-from DiscRelaxometryLib.image import Geometry, Image, read_image  # noqa: E402
+from DiscRelaxometryLib.discs.levels import label_instances
+from DiscRelaxometryLib.errors import DiscRelaxometryError
+from DiscRelaxometryLib.image import Geometry, Image, read_image
 
 PLANE = np.ones((3, 3, 1), bool)
 
 
 def main() -> None:
-    """Run all faults on all people and print the table."""
+    """Run all faults on all people."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--every", type=int, default=1, help="take every Nth person")
     options = parser.parse_args()
-    files = sorted((options.data / "spider_t2space").glob("*_dseg.nii.gz"))[::options.every]
+    files = sorted((shared_data() / "spider_t2space").glob("*_dseg.nii.gz"))[::options.every]
     score: dict[str, list] = {}
     seconds = []
     for file in files:
@@ -41,11 +37,11 @@ def main() -> None:
             outcome = run(*case)
             seconds.append(time.perf_counter() - start)
             score.setdefault(name, []).append((file.name[:7], *outcome))
-    print(f"{len(files)} people, {np.median(seconds):.2f} s a case (median)\n")
-    print("| fault | levels right | flagged | numbering components from below |\n|---|---|---|---|")
-    for name, rows in score.items():
-        print(f"| {name} | {sum(r[1] for r in rows)}/{len(rows)} | {sum(r[2] for r in rows)}/{len(rows)} | "
-              f"{sum(r[3] for r in rows)}/{len(rows)} |")
+    share = lambda rows, n: f"{sum(r[n] for r in rows)} of {len(rows)}"  # noqa: E731
+    Results("bench_levels").table(
+        "faults", ["fault", "levels right", "flagged", "components numbered from below"],
+        [(name, *(share(rows, n) for n in (1, 2, 3))) for name, rows in score.items()], people=len(files),
+        median_seconds_per_case=round(float(np.median(seconds)), 2))
     for name, rows in score.items():
         for row in rows:
             if not row[1]:

@@ -6,28 +6,22 @@ Run: DISC_SHARED_DATA=<data> python Testing/benchmarks/bench_measures.py
 from __future__ import annotations
 
 import csv
-import os
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from common import Aim, Results, shared_data
+from support.disc_phantoms import GRIDS, cuboid, grid_around, tilted_axes
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT / "DiscRelaxometry"), str(ROOT / "Testing")]
-
-from support.disc_phantoms import GRIDS, cuboid, grid_around, tilted_axes  # noqa: E402
-
-from DiscRelaxometryLib.image import Geometry, Image, read_image  # noqa: E402
-from DiscRelaxometryLib.measure.axes import disc_frame  # noqa: E402
-from DiscRelaxometryLib.measure.measures import measure_discs, measure_regions  # noqa: E402
+from DiscRelaxometryLib.image import Geometry, Image, read_image
+from DiscRelaxometryLib.measure import disc_frame, measure_discs, measure_regions
 
 HEIGHTS = ("height_anterior", "height_middle", "height_posterior")
 
 
-def volumes(folder: Path) -> None:
-    """Print the difference from the published volumes, and lengths of the same whole discs."""
+def volumes(results: Results, folder: Path) -> None:
+    """Compare volumes with those published, and list the lengths of the same whole discs."""
     with open(folder / "reference_volumes_cm3.tsv", newline="") as stream:
         reference = {int(row["subject"]): row for row in csv.DictReader(stream, delimiter="\t")}
     names = ("L5S1", "L4L5", "L3L4", "L2L3", "L1L2")
@@ -41,19 +35,17 @@ def volumes(folder: Path) -> None:
             gaps.append(abs(row["volume"] - float(reference[int(path.name[4:6])][names[row["label"] - 11]])))
             lengths.setdefault(row["level"], []).append([row[c] for c in (*HEIGHTS, "ap_diameter", "width")])
             flags[row["flags"] or "none"] += 1
-    print(f"\n### Volumes\n\n{len(gaps)} discs of 46 people, 0.43 x 0.43 x 4.4 mm: largest difference from the "
-          f"published volumes {max(gaps):.1e} cm3.\nFlags: {dict(flags)}.\n")
-    print("| mean (SD), mm | anterior height | middle | posterior | AP diameter | width |\n|---|---|---|---|---|---|")
-    for level, values in sorted(lengths.items()):
-        print(f"| {level} | " + " | ".join(f"{m:.1f} ({s:.1f})" for m, s in zip(np.mean(values, 0), np.std(values, 0)))
-              + " |")
+    columns = ["mean (SD), mm", "anterior height", "middle", "posterior", "AP diameter", "width"]
+    results.table("lengths", columns, [
+        (level, *(f"{m:.1f} ({s:.1f})" for m, s in zip(np.mean(values, 0), np.std(values, 0))))
+        for level, values in sorted(lengths.items())], discs=len(gaps), flags=dict(flags))
+    results.aims(Aim(f"volumes of {len(gaps)} native discs, largest difference from the published", max(gaps),
+                     at_most=1e-4, form=".0e", unit="cm3"))
 
 
-def analytic() -> None:
-    """Print errors of lengths and axes of a cuboid disc of 48 x 34 x 12 mm."""
-    print("\n### Cuboid disc of 48 x 34 x 12 mm, three tilts a grid: largest error\n")
-    print("| grid | voxel, mm | axes, degrees | heights, mm | AP diameter, mm | width, mm | volume, % |")
-    print("|---|---|---|---|---|---|---|")
+def analytic(results: Results) -> None:
+    """List errors of lengths and axes of a cuboid disc of 48 x 34 x 12 mm."""
+    rows = []
     for name in GRIDS:
         geometry, errors = grid_around(name), []
         for tilt in ((0, 0, 0), (20, 5, -8), (-15, -5, 4)):
@@ -65,11 +57,13 @@ def analytic() -> None:
             errors.append((angle, max(abs(row[h] - 12) for h in HEIGHTS), abs(row["ap_diameter"] - 34),
                            abs(row["width"] - 48), 100 * abs(row["volume"] / (48 * 34 * 12 / 1000) - 1)))
         voxel = " x ".join(f"{s:g}" for s in geometry.spacing)
-        print(f"| {name} | {voxel} | " + " | ".join(f"{e:.2f}" for e in np.max(errors, axis=0)) + " |")
+        rows.append((name, voxel, *np.max(errors, axis=0)))
+    names = ("axes, degrees", "heights, mm", "AP diameter, mm", "width, mm", "volume, %")
+    results.table("cuboid", ["grid", "voxel, mm", *((n, ".2f") for n in names)], rows)
 
 
-def real(folder: Path) -> None:
-    """Print flags and time over the SPIDER people, whose discs are cut laterally."""
+def real(results: Results, folder: Path) -> None:
+    """Count flags and time over the SPIDER people, whose discs are cut laterally."""
     flags, start, count = Counter(), time.process_time(), 0
     for path in sorted(folder.glob("*dseg.nii.gz")):
         labels = read_image(path)
@@ -78,13 +72,12 @@ def real(folder: Path) -> None:
         regions = measure_regions(labels, {"T2": labels.like(np.ones(labels.array.shape, np.float32))})
         assert len(regions) > 0
         count += 1
-    print(f"\n### {count} people of SPIDER (13-30 mid-sagittal slices)\n\nFlags of their discs: {dict(flags)}. Sizes "
-          f"and all regions of one person: {(time.process_time() - start) / count:.1f} CPU seconds.")
+    results.table("cut", ["flags of a disc", "discs"], sorted(flags.items(), key=lambda f: -f[1]), people=count,
+                  cpu_seconds_per_person=round((time.process_time() - start) / count, 1))
 
 
 if __name__ == "__main__":
-    data = Path(os.environ.get("DISC_SHARED_DATA", ROOT.parent / "shared" / "data"))
-    print(f"Load average {os.getloadavg()[0]:.1f} at the start.")
-    volumes(data / "ivd_t2w")
-    analytic()
-    real(data / "spider_t2space")
+    kept = Results("bench_measures")
+    volumes(kept, shared_data() / "ivd_t2w")
+    analytic(kept)
+    real(kept, shared_data() / "spider_t2space")

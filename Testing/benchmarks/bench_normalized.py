@@ -1,38 +1,35 @@
 """Normalized T2w signal per disc: reference masks against disturbed and automatic masks; effect of clipped CSF.
 
-Usage: ``python Testing/benchmarks/bench_normalized.py [--data FOLDER] [--every N] [--network]``; FOLDER holds
-``spider_t2space``. ``--network`` segments the people of the shipped network's test fold from pixels.
-Prints markdown tables: bias of the mean signal per disc, its limits of agreement and ICC(2,1).
+    python Testing/benchmarks/bench_normalized.py [--every N] [--network]
+
+``--network`` segments the people of the shipped network's test fold from pixels.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
+from common import Results, shared_data
 from scipy import ndimage
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "DiscRelaxometry"))
-
-from DiscRelaxometryLib.image import Image, read_image  # noqa: E402
-from DiscRelaxometryLib.measure.normalize import csf_reference, normalized_t2w  # noqa: E402
-from DiscRelaxometryLib.resources import resource_path  # noqa: E402
+from DiscRelaxometryLib.image import Image, read_image
+from DiscRelaxometryLib.measure import normalized_t2w
+from DiscRelaxometryLib.measure.normalize import csf_reference
+from DiscRelaxometryLib.resources import resource_path
+from DiscStatsLib.tables import icc
 
 PLANE = np.ones((3, 3, 1), bool)
 
 
 def main() -> None:
-    """Compare masks and print the tables."""
+    """Compare masks and list the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--every", type=int, default=1, help="take every Nth person")
     parser.add_argument("--network", action="store_true", help="segment the network's test people")
     options = parser.parse_args()
-    folder = options.data / "spider_t2space"
+    folder = shared_data() / "spider_t2space"
     people = [f.name[:7] for f in sorted(folder.glob("*_dseg.nii.gz"))][::options.every]
     if options.network:
         card = json.loads(resource_path("Weights/lumbar-discs.json").read_text())
@@ -49,17 +46,21 @@ def main() -> None:
             pairs.setdefault(name, []).extend((truth[v], found[v]) for v in truth if v in found)
         if not options.network:
             clipped(image, reference, clip)
-    print(f"{len(people)} people\n\n| masks | discs | bias, % | 95 % limits, % | ICC(2,1) |\n|---|---|---|---|---|")
-    for name, rows in pairs.items():
-        a, b = np.array(rows).T
+    results, rows = Results("bench_normalized"), []
+    for name, found in pairs.items():
+        a, b = np.array(found).T
         relative = 100 * (b - a) / a
-        print(f"| {name} | {len(a)} | {relative.mean():+.2f} | {relative.mean() - 1.96 * relative.std(ddof=1):+.1f} to "
-              f"{relative.mean() + 1.96 * relative.std(ddof=1):+.1f} | {icc(a, b):.4f} |")
+        half = 1.96 * relative.std(ddof=1)
+        single = next(r["value"] for r in icc(np.stack([a, b], axis=1)).rows if r["form"] == "ICC(2,1)")
+        rows.append((name, len(a), relative.mean(), f"{relative.mean() - half:+.1f} to {relative.mean() + half:+.1f}",
+                     single))
+    results.table("network" if options.network else "masks", [
+        "masks", "discs", ("bias, %", "+.2f"), "95 % limits, %", ("ICC(2,1)", ".4f")], rows, people=len(people))
     if clip:
-        print("\n| share of CSF clipped | people | CSF median against unclipped |\n|---|---|---|")
-        for share, values in clip.items():
-            print(f"| {share:.0%} | {len(values)} | {100 * (np.mean(values) - 1):+.1f} % "
-                  f"(worst {100 * (min(values) - 1):+.1f} %) |")
+        results.table("clipped", [("share of the CSF clipped", ".0%"), "people", ("CSF median, mean change, %", "+.1f"),
+                                  ("worst, %", "+.1f")],
+                      [(share, len(values), 100 * (np.mean(values) - 1), 100 * (min(values) - 1))
+                       for share, values in clip.items()])
 
 
 def disc_means(image: Image, labels: Image) -> dict[int, float]:
@@ -96,16 +97,6 @@ def clipped(image: Image, labels: Image, result: dict[float, list]) -> None:
         limit = np.floor(np.quantile(image.array[mask], 1 - share))
         low, _ = csf_reference(image.like(np.minimum(image.array, limit)), labels)
         result.setdefault(share, []).append(low.median / reference.median)
-
-
-def icc(a: np.ndarray, b: np.ndarray) -> float:
-    """Return ICC(2,1): two-way random effects, absolute agreement, single measure (Shrout and Fleiss 1979)."""
-    x = np.stack([a, b], axis=1)
-    n, k = x.shape
-    rows = k * np.sum((x.mean(1) - x.mean()) ** 2) / (n - 1)
-    columns = n * np.sum((x.mean(0) - x.mean()) ** 2) / (k - 1)
-    rest = np.sum((x - x.mean(1, keepdims=True) - x.mean(0) + x.mean()) ** 2) / ((n - 1) * (k - 1))
-    return float((rows - rest) / (rows + (k - 1) * rest + k * (columns - rest) / n))
 
 
 if __name__ == "__main__":

@@ -9,19 +9,12 @@ machine does; CPU time (user and system, with children) does not, so both are pr
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-
-ROOT = Path(__file__).resolve().parents[2]
-THREADS = 2
+from common import THREADS, Aim, Results, child, clock, contest, versions
 
 
 def make_data(path: Path, n: int = 31, voxels: int = 60000, seed: int = 0) -> None:
@@ -89,44 +82,8 @@ def run_gemm(data, permutations):
 CONTESTANTS = {"ours": run_ours, "nilearn": run_nilearn, "tfce_package": run_tfce_package, "gemm": run_gemm}
 
 
-def clock() -> tuple[float, float]:
-    """Return wall and CPU seconds (with finished children)."""
-    cpu = sum(getattr(resource.getrusage(who), field) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-              for field in ("ru_utime", "ru_stime"))
-    return time.perf_counter(), cpu
-
-
-def child(functions, name: str, source: str, target: str, permutations: int) -> None:
-    """Run one contestant and write its result and cost."""
-    with np.load(source) as data:
-        loaded = dict(data)
-    start, result = functions[name](loaded, permutations)
-    if "joblib" in sys.modules:
-        # The CPU time of worker processes is known only when they have ended.
-        from joblib.externals.loky import get_reusable_executor
-        get_reusable_executor().shutdown(wait=True)
-    stop = clock()
-    peak = max(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1e6
-    np.savez(target, **result)
-    Path(target + ".json").write_text(json.dumps({"wall": stop[0] - start[0], "cpu": stop[1] - start[1], "peak": peak}))
-
-
-def contest(script: str, name: str, python: str, source: Path, folder: Path, permutations: int) -> dict:
-    """Run one contestant in a new process; return its result with ``wall``, ``cpu`` (s) and ``peak`` (GB)."""
-    target = str(folder / f"{name}.npz")
-    path = os.pathsep.join(str(ROOT / m) for m in ("DiscStats", "DiscRelaxometry"))
-    threads = {} if name in ("ours", "nilearn") else {"OPENBLAS_NUM_THREADS": str(THREADS)}
-    if name == "nilearn":
-        threads = {"OPENBLAS_NUM_THREADS": "1"}
-    subprocess.run([python, script, "--child", name, str(source), target, str(permutations)], check=True,
-                   env=os.environ | {"PYTHONPATH": path} | threads, stderr=subprocess.DEVNULL)
-    with np.load(target) as data:
-        return dict(data) | json.loads(Path(target + ".json").read_text())
-
-
-def load() -> str:
-    """Return the machine's load averages."""
-    return ", ".join(f"{x:.1f}" for x in os.getloadavg())
+NAMES = {"ours": "this project", "nilearn": "nilearn `permuted_ols`", "tfce_package": "PyPI `tfce` `PermutedGLM`",
+         "gemm": "bare float64 product of all permutations and regressors"}
 
 
 def reference_maxima(data: Path, order: np.ndarray, count: int) -> np.ndarray:
@@ -152,37 +109,39 @@ def main() -> None:
     parser.add_argument("--without", nargs="*", default=[], help="contestants to leave out, such as tfce_package")
     options = parser.parse_args()
     if options.child:
-        child(CONTESTANTS, *options.child[:3], int(options.child[3]))
+        child(CONTESTANTS, *options.child)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        folder, source = Path(folder), Path(folder) / "data.npz"
+    names = [name for name in CONTESTANTS if name not in options.without]
+    results = Results("bench_permutation", peers=versions("nilearn", "tfce", python=options.peer_python))
+    with tempfile.TemporaryDirectory() as name:
+        folder, source = Path(name), Path(name) / "data.npz"
         make_data(source)
-        print(f"load before: {load()}")
-        peers = {"nilearn", "tfce_package"}
-        results = {name: contest(__file__, name, options.peer_python if name in peers else sys.executable, source,
-                                 folder, options.permutations) for name in CONTESTANTS if name not in options.without}
-        reference = reference_maxima(source, results["ours"]["order"], 40)
-    ours, limit = results["ours"], results["gemm"]
-    print(f"load after: {load()}\n")
-    print(f"{options.permutations} permutations, 31 x 60 000, 4 regressors, {THREADS} threads\n")
-    print("| | wall s | CPU s | wall / ours | CPU / ours | share of GEMM limit (wall, CPU) | peak GB |")
-    print("|---" * 7 + "|")
-    for name, r in results.items():
-        print(f"| {name} | {r['wall']:.2f} | {r['cpu']:.2f} | {r['wall'] / ours['wall']:.1f} "
-              f"| {r['cpu'] / ours['cpu']:.1f} "
-              f"| {limit['wall'] / r['wall']:.0%}, {limit['cpu'] / r['cpu']:.0%} | {r['peak']:.2f} |")
-    error = np.abs(ours["null"][:40] / reference - 1).max()
-    print(f"\nmax T against a refit of each of 40 permutations: relative {error:.1e}")
-    print(f"t against nilearn: relative {np.abs(ours['t'] / results['nilearn']['t'] - 1).max():.1e}")
-    sys.path[:0] = [str(ROOT / m) for m in ("DiscStats", "DiscRelaxometry")]
-    from DiscStatsLib.permutation.max_statistic import fwe_p
-    peer = results["nilearn"]
-    error = np.abs(fwe_p(np.abs(peer["t"]), peer["null"].ravel()) - peer["p"]).max()
-    print(f"our p formula on nilearn's null maxima against nilearn's p: {error:.1e}")
-    error = np.abs(ours["p"] - results["nilearn"]["p"]).max()
-    print(f"FWE p against nilearn (other random permutations): largest difference {error:.3f}")
-    quantiles = [np.quantile(r["null"], 0.95) for k, r in results.items() if k != "gemm"]
-    print("95 % quantile of max T: " + ", ".join(f"{q:.3f}" for q in quantiles))
+        python = dict.fromkeys(("nilearn", "tfce_package"), options.peer_python)
+        runs = {n: contest(__file__, n, python.get(n, sys.executable), source, folder, options.permutations)
+                for n in names}
+        reference = reference_maxima(source, runs["ours"]["order"], 40)
+    ours, limit, theirs = runs["ours"], runs["gemm"], runs["nilearn"]
+    results.table("speed", ["program", ("wall, s", ".2f"), ("CPU, s", ".2f"), ("wall / ours", ".1f"),
+                            ("CPU / ours", ".1f"), ("share of the GEMM limit, CPU", ".0%"), ("peak, GB", ".2f")],
+                  [(NAMES[n], r["wall"], r["cpu"], r["wall"] / ours["wall"], r["cpu"] / ours["cpu"],
+                    limit["cpu"] / r["cpu"], r["peak"]) for n, r in runs.items()],
+                  permutations=options.permutations, people=31, voxels=60000, regressors=4, threads=THREADS)
+    from DiscStatsLib.permutation import fwe_p
+    refit = np.abs(ours["null"][:40] / reference - 1).max()
+    same = np.abs(ours["t"] / theirs["t"] - 1).max()
+    formula = np.abs(fwe_p(np.abs(theirs["t"]), theirs["null"].ravel()) - theirs["p"]).max()
+    results.table("agreement", ["what", ("largest difference", ".0e")], [
+        ("maxima against a refit of each of 40 permutations, relative", refit),
+        ("t against nilearn, relative", same),
+        ("our p formula on nilearn's null maxima against nilearn's p", formula),
+        ("p (FWE) against nilearn, other random permutations", np.abs(ours["p"] - theirs["p"]).max())])
+    results.aims(
+        Aim(f"{options.permutations} Freedman-Lane permutations against nilearn, CPU time", theirs["cpu"] / ours["cpu"],
+            at_least=8, form=".1f", unit="times"),
+        Aim("the same, wall time", theirs["wall"] / ours["wall"], at_least=8, form=".1f", unit="times"),
+        Aim("share of the float64 GEMM limit (screened in float32), CPU", 100 * limit["cpu"] / ours["cpu"], at_least=15,
+            form=".0f", unit="%"),
+        Aim("t against nilearn, relative", same, at_most=1e-8, form=".0e"))
 
 
 if __name__ == "__main__":

@@ -9,76 +9,35 @@ CPU seconds are of this process; one thread each. The phantom is described in ``
 """
 
 import argparse
-import os
-import sys
-import tempfile
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / p) for p in ("DiscRelaxometry", "DiscAtlas", "Testing")]
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+import numpy as np
+from common import Aim, Results, versions
+from peers import VERSIONS, elastix, greedy, points_through
+from support.atlas_phantom import GRID, L45, make_phantom
 
-import numpy as np  # noqa: E402
-import SimpleITK as sitk  # noqa: E402
-from support.atlas_phantom import GRID, L45, make_phantom  # noqa: E402
-
-from DiscAtlasLib.coordinates import match  # noqa: E402
-from DiscAtlasLib.shape import disc_shape  # noqa: E402
-from DiscAtlasLib.transforms import DisplacementField, grid_points  # noqa: E402
-from DiscAtlasLib.warping import sample  # noqa: E402
-from DiscRelaxometryLib.image import Image  # noqa: E402
+from DiscAtlasLib.coordinates import match
+from DiscAtlasLib.shape import disc_shape
+from DiscAtlasLib.transforms import DisplacementField, grid_points
+from DiscAtlasLib.warping import sample
+from DiscRelaxometryLib.image import Image
 
 
 def coordinates(phantom):
+    """Register the labels by disc coordinates."""
     found = match(disc_shape(phantom.fixed["labels"], L45), disc_shape(phantom.moving["labels"], L45))
     return found.forward(grid_points(GRID))
 
 
-def greedy(phantom):
-    from picsl_greedy import Greedy3D
-
-    fixed, moving = phantom.fixed["signal"].to_sitk(), phantom.moving["signal"].to_sitk()
-    with tempfile.TemporaryDirectory() as folder:
-        run, file = Greedy3D(), f"{folder}/affine.mat"
-        run.execute("-d 3 -threads 1 -V 0 -a -dof 12 -ia-identity -i fx mv -o aff -n 50x20 -m NCC 4x4x2",
-                    fx=fixed, mv=moving, aff=None)
-        affine = np.array(run["aff"])
-        np.savetxt(file, affine)
-        run.execute(f"-d 3 -threads 1 -V 0 -i fx mv -it {file} -o warp -n 100x50 -m NCC 4x4x2 -s 1.732vox 0.707vox",
-                    fx=fixed, mv=moving, warp=None)
-        field = sitk.GetArrayFromImage(run["warp"])
-    flip = np.diag([-1.0, -1.0, 1.0, 1.0])
-    matrix = flip @ affine @ flip
-    return (grid_points(GRID) + field) @ matrix[:3, :3].T + matrix[:3, 3]
+def by_greedy(phantom):
+    """Register the T2-weighted images with greedy."""
+    images = (p["signal"].to_sitk() for p in (phantom.fixed, phantom.moving))
+    return points_through(greedy(*images, "NCC 4x4x2"), grid_points(GRID), GRID)
 
 
-def elastix(phantom):
-    import itk
-
-    parameters = itk.ParameterObject.New()
-    for name in ("rigid", "affine", "bspline"):
-        parameters.AddParameterMap(parameters.GetDefaultParameterMap(name))
-    views = []
-    for image in (phantom.fixed["signal"], phantom.moving["signal"]):
-        view = itk.image_from_array(np.ascontiguousarray(image.array))
-        view.SetSpacing(GRID.spacing)
-        view.SetOrigin(GRID.origin)
-        view.SetDirection(itk.matrix_from_array(np.array(GRID.direction).reshape(3, 3)))
-        views.append(view)
-    with tempfile.TemporaryDirectory() as folder:
-        method = itk.ElastixRegistrationMethod.New(*views)
-        method.SetParameterObject(parameters)
-        method.SetOutputDirectory(folder)
-        method.SetNumberOfThreads(1)
-        method.SetLogToConsole(False)
-        method.UpdateLargestPossibleRegion()
-        found = method.GetTransformParameterObject()
-        from DiscAtlasLib.elastix import to_sitk
-        transform = to_sitk([dict(found.GetParameterMap(n)) for n in range(found.GetNumberOfParameterMaps())])
-    field = sitk.TransformToDisplacementField(transform, sitk.sitkVectorFloat64, GRID.size, GRID.origin, GRID.spacing,
-                                              GRID.direction)
-    return grid_points(GRID) + sitk.GetArrayFromImage(field)
+def by_elastix(phantom):
+    """Register the T2-weighted images with itk-elastix."""
+    return points_through(elastix(phantom.fixed["signal"], phantom.moving["signal"]), grid_points(GRID), GRID)
 
 
 def figures(phantom, mapped) -> dict:
@@ -95,36 +54,33 @@ def figures(phantom, mapped) -> dict:
 
 
 def main():
+    """Register each phantom with each method."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--phantoms", type=int, default=5)
     parser.add_argument("--elastix", type=int, default=1, help="phantoms on which itk-elastix's default maps run")
     options = parser.parse_args()
-    rows: dict[str, list[dict]] = {}
+    results = Results("bench_phantom", peers=versions(*VERSIONS))
+    found: dict[str, list[dict]] = {}
     for seed in range(options.phantoms):
         phantom = make_phantom(seed)
-        points = grid_points(GRID)
         methods = {"start": lambda p: grid_points(GRID), "true mapping": lambda p: p.truth(grid_points(GRID)),
-                   "disc coordinates": coordinates, "greedy, local NCC": greedy}
+                   "disc coordinates": coordinates, "greedy, affine + local NCC": by_greedy}
         if seed < options.elastix:
-            methods["itk-elastix, default"] = elastix
-        assert points.shape[:3] == GRID.shape
+            methods["itk-elastix, default maps"] = by_elastix
         for name, method in methods.items():
             begin = time.process_time()
-            try:
-                mapped = method(phantom)
-            except ImportError as error:
-                print(f"{name}: not run ({error})")
-                continue
+            mapped = method(phantom)
             seconds = time.process_time() - begin
-            rows.setdefault(name, []).append({"CPU s": seconds, **figures(phantom, mapped)})
-    names = list(next(iter(rows.values()))[0])
-    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; mean over phantoms (n)")
-    print(f"| method | n | {' | '.join(names)} |\n|---|---|{'---|' * len(names)}")
-    for name, found in rows.items():
-        means = [np.mean([f[n] for f in found]) for n in names]
-        print(f"| {name} | {len(found)} | {' | '.join(f'{m:.3f}' for m in means)} |")
-    for name, found in rows.items():
-        print(f"{name}: TRE of each {[round(float(f['TRE mm']), 2) for f in found]}")
+            found.setdefault(name, []).append({"CPU s": seconds, **figures(phantom, mapped)})
+    names = {"CPU s": ".2f", "Dice": ".3f", "TRE mm": ".2f", "TRE 95 mm": ".2f", "map ms": ".2f", "folding": "g"}
+    mean = {name: {k: float(np.mean([f[k] for f in rows])) for k in names} for name, rows in found.items()}
+    results.table("methods", ["method", "n", *names.items()],
+                  [(name, len(found[name]), *row.values()) for name, row in mean.items()])
+    ours, peer = mean["disc coordinates"], mean["greedy, affine + local NCC"]
+    results.aims(Aim("phantom, target registration error", ours["TRE mm"], at_most=0.6, form=".2f", unit="mm"),
+                 Aim("phantom, map error", ours["map ms"], at_most=2.0, form=".2f", unit="ms"),
+                 Aim("phantom, CPU time over that of greedy", ours["CPU s"] / peer["CPU s"], at_most=1, form=".2f"),
+                 Aim("phantom, folding", ours["folding"], at_most=0))
 
 
 if __name__ == "__main__":

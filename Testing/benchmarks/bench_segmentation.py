@@ -1,4 +1,4 @@
-"""Time and peak memory of segmenting one volume, by engine; prints Markdown.
+"""Time and peak memory of segmenting one volume, by engine.
 
     python Testing/benchmarks/bench_segmentation.py [--threads 2] [--rounds 3]
 
@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "DiscRelaxometry"))
+from common import Aim, Results
 
 
 def volume(slices: int, size: int, slice_mm: float):
@@ -78,17 +75,17 @@ def main() -> None:
                        "--flip", flip, "--slices", slices, "--size", size, "--slice-mm", slice_mm]
             output = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
             runs[case].append(json.loads(output.splitlines()[-1]))
-    print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {options.threads} threads, Python "
-          f"{platform.python_version()}, best of {options.rounds}\n")
-    print("| engine | mirror image | volume | wall, s | CPU, s | peak memory, MiB | discs | wall, ratio |")
-    print("|---|---|---|---|---|---|---|---|")
-    first = min(r["wall"] for r in runs[cases[0]])
-    for case, results in runs.items():
-        best = min(results, key=lambda r: r["wall"])
-        cpu, peak = min(r["cpu"] for r in results), max(r["peak"] for r in results)
-        print(f"| {case[0]} | {'yes' if case[1] else 'no'} | {' x '.join(map(str, best['shape']))} "
-              f"| {best['wall']:.1f} | {cpu:.1f} | {peak:.0f} | {best['discs']} "
-              f"| {best['wall'] / first:.2f} |")
+    rows, first = [], min(r["wall"] for r in runs[cases[0]])
+    for case, found in runs.items():
+        best = min(found, key=lambda r: r["wall"])
+        rows.append((case[0], bool(case[1]), " x ".join(map(str, best["shape"])), best["wall"],
+                     min(r["cpu"] for r in found), max(r["peak"] for r in found), best["discs"], best["wall"] / first))
+    results = Results("bench_segmentation")
+    results.table("engines", ["engine", "mirror image", "volume", ("wall, s", ".1f"), ("CPU, s", ".1f"),
+                              ("peak memory, MiB", ".0f"), "discs", ("wall, ratio", ".2f")], rows,
+                  threads=options.threads, rounds=options.rounds)
+    results.aims(Aim("20 slices on 2 cores", rows[0][3], at_most=10, form=".1f", unit="s"),
+                 Aim("the same, peak memory", rows[0][5] / 1024, at_most=2, form=".2f", unit="GB"))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Cost of a study: the machine's own ceiling, number of processes, memory, resume, and kills.
 
 ``python Testing/benchmarks/bench_study.py STUDY [--people 8] [--part ceiling,scale,resume,kill]`` runs a study (its
-first people) in a temporary folder and prints markdown tables. Runs with different numbers of processes take turns
+first people) in a temporary folder. Runs with different numbers of processes take turns
 (1, 4, 1, 4, ...), each in a program of its own. The reference, one process, has one thread; several have one each, but
 for the last people, who share the cores. The ceiling is what two programs that know nothing of each other reach on the
 same machine, in the same minutes.
@@ -17,7 +17,6 @@ import random
 import resource
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,14 +25,11 @@ import time
 from pathlib import Path
 
 import psutil
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / module) for module in ("DiscRelaxometry", "DiscAtlas", "DiscStats")]
+from common import Aim, Results, load
 
 _CODE = """
-import sys, time, json
-sys.path[:0] = {paths!r}
-from DiscStatsLib.runner import run_study
+import time, json
+from DiscStudyLib.engine.runner import run_study
 start = time.perf_counter()
 run = run_study({study!r}, {formula!r}, processes={processes}, permutations=500, segmentation={segmentation!r},
                 **{threads!r})
@@ -94,7 +90,7 @@ def _memory_mb(process: psutil.Process) -> float:
 def command(study: Path, processes: int, options) -> list[str]:
     """Return the command that runs the study in a process of its own."""
     # One process is one thread, so that processes are compared and not libraries.
-    code = _CODE.format(paths=sys.path[:3], study=str(study), formula=options.formula, processes=processes,
+    code = _CODE.format(study=str(study), formula=options.formula, processes=processes,
                         segmentation=options.segmentation, threads={"threads": 1} if processes == 1 else {})
     return [sys.executable, "-c", code]
 
@@ -109,7 +105,7 @@ def environment() -> dict:
     return {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")}
 
 
-def results(study: Path) -> dict[str, str]:
+def hashes(study: Path) -> dict[str, str]:
     """Return the hash of every result; provenance and timings hold times of day and are left out."""
     base = study / "derivatives" / "disc-relaxometry"
     return {p.relative_to(base).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(base.rglob("*"))
@@ -141,12 +137,11 @@ def side_by_side(commands: list[list[str]]) -> float:
     return time.perf_counter() - start
 
 
-def ceiling(options, folder: Path) -> None:
+def ceiling(results: Results, options, folder: Path) -> None:
     """Measure what two independent programs gain over one after the other: arithmetic, and this very work."""
     arithmetic = [sys.executable, "-c", _ARITHMETIC.format(rounds=400_000)]
     gains = [2 * side_by_side([arithmetic]) / side_by_side([arithmetic] * 2) for _ in range(options.turns)]
-    print(f"Two independent programs over one, arithmetic in cache: {_listed(gains)} times the work a second.",
-          flush=True)
+    rows = [("arithmetic in cache", _listed(gains))]
     people = people_of(options)[:4]
     halves = [people[:len(people) // 2], people[len(people) // 2:]]
     gains = []
@@ -155,65 +150,63 @@ def ceiling(options, folder: Path) -> None:
         apart = sum(side_by_side([command(study, 1, options)]) for study in studies)
         studies = [fresh(options, folder, half, f"half-{n}") for n, half in enumerate(halves)]
         gains.append(apart / side_by_side([command(study, 1, options) for study in studies]))
-    print(f"The same with this study's own work, {len(people)} people in two studies run by two programs: "
-          f"{_listed(gains)} times.\n", flush=True)
+    rows.append((f"this study's own work, {len(people)} people in two studies", _listed(gains)))
+    results.table("ceiling", ["two independent programs over one", "times the work per second, by turn"], rows)
 
 
 def _listed(values: list[float]) -> str:
     return ", ".join(f"{v:.2f}" for v in values)
 
 
-def scale(options, folder: Path) -> dict[str, str]:
+def scale(results: Results, options, folder: Path) -> dict[str, str]:
     """Compare numbers of processes, in turns; return the results' hashes."""
-    print("| turn | processes | s | processor s | memory of all processes, peak MB | identical | load |\n"
-          "|---|---|---|---|---|---|---|")
     run(fresh(options, folder, people_of(options)[:2]), 2, options)  # programs and libraries come from the disk once
-    expected, timings, seconds = None, "", {}
-    for turn in range(1, options.turns + 1):
+    expected, timings, seconds, rows = None, "", {}, []
+    for _turn in range(options.turns):
         for processes in options.processes:
-            study = fresh(options, folder)
+            study, before = fresh(options, folder), load()
             tree = Tree(command(study, processes, options))
-            outcome, found = tree.result, results(study)
+            outcome, found = tree.result, hashes(study)
             expected = expected or found
             seconds.setdefault(processes, []).append(tree.wall)
-            print(f"| {turn} | {processes} | {tree.wall:.1f} | {tree.cpu:.1f} | {tree.peak_mb:.0f} | "
-                  f"{'yes' if found == expected else 'NO'} | {os.getloadavg()[0]:.1f} |", flush=True)
+            rows.append((options.people, processes, tree.wall, tree.cpu, tree.peak_mb, found == expected,
+                         f"{before}, {load()}"))
             timings = timings or outcome["timings"]
             for message in outcome["failed"]:
                 print(f"  failed: {message}")
-    first = options.processes[0]
-    for processes in options.processes[1:]:
-        ratios = [a / b for a, b in zip(seconds[first], seconds[processes])]
-        print(f"\n{processes} processes over {first}: {_listed(ratios)} times faster by turn, median "
-              f"{statistics.median(ratios):.2f}.")
     size = sum(p.stat().st_size for p in (study / "derivatives" / "disc-relaxometry").rglob("*") if p.is_file())
-    print(f"\nResults on disk: {size / options.people / 1e6:.2f} MB a person.")
-    print(f"\nPer step, {options.processes[0]} process(es):\n\n```\n{timings}```")
+    results.table("scale", ["people", "processes", ("wall s", ".1f"), ("processor s", ".1f"),
+                            ("memory of all processes, peak MB", ".0f"), "identical", "load before, after"], rows,
+                  megabytes_of_results_per_person=round(size / options.people / 1e6, 2))
+    steps = [line.split("\t") for line in timings.splitlines()]
+    results.table("steps", steps[0], steps[1:])
+    first = options.processes[0]
+    results.aims(*(Aim(f"{n} processes over {first}, {options.people} people, turn {turn + 1}", a / b, at_least=1.7,
+                       form=".2f", unit="times")
+                   for n in options.processes[1:] for turn, (a, b) in enumerate(zip(seconds[first], seconds[n]))))
     return expected
 
 
-def resume(options, folder: Path) -> None:
+def resume(results: Results, options, folder: Path) -> None:
     """Time a run with nothing changed."""
     study = folder / "study"
     if not (study / "derivatives" / "disc-relaxometry").exists():
         run(fresh(options, folder), 1, options)
     tree = Tree(command(study, 1, options))
-    print(f"\nNothing changed, {options.people} people: {tree.wall:.1f} s with the start of Python "
-          f"({tree.cpu:.1f} s of processor time)")
+    results.aims(Aim(f"nothing changed, {options.people} people, with the start of Python", tree.wall, at_most=10,
+                     form=".1f", unit="s"))
 
 
-def kill(options, folder: Path, expected: dict[str, str] | None) -> None:
+def kill(results: Results, options, folder: Path, expected: dict[str, str] | None) -> None:
     """Kill runs at random moments, resume, and compare with an uninterrupted run."""
     processes = options.processes[-1]
     study = fresh(options, folder)
     start = time.perf_counter()
     run(study, processes, options)
     whole = time.perf_counter() - start
-    expected = expected or results(study)
+    expected = expected or hashes(study)
     rng = random.Random(options.seed)
-    same = caught = orphans = 0
-    print("\n| killed after s | running | its programs | left after the resume | identical, no temporary file |\n"
-          "|---|---|---|---|---|", flush=True)
+    rows, same, orphans = [], 0, 0
     for _ in range(options.kills):
         study = fresh(options, folder)
         process = subprocess.Popen(command(study, processes, options), stdout=subprocess.DEVNULL,
@@ -226,13 +219,15 @@ def kill(options, folder: Path, expected: dict[str, str] | None) -> None:
         process.wait()
         run(study, processes, options)
         left = psutil.wait_procs(family, 2)[1]
-        clean = results(study) == expected and not list(study.rglob("*.partial*"))
-        caught, same, orphans = caught + running, same + clean, orphans + len(left)
-        print(f"| {delay:.1f} | {'yes' if running else 'no'} | {len(family)} | {len(left)} | "
-              f"{'yes' if clean else 'NO'} |", flush=True)
-    print(f"\nKilled (SIGKILL, {processes} process(es), {options.people} people, all real steps) {options.kills} "
-          f"times, {caught} while running: {same} resumes identical to an uninterrupted run with no temporary file "
-          f"left; {orphans} programs of killed runs left.")
+        clean = hashes(study) == expected and not list(study.rglob("*.partial*"))
+        same, orphans = same + clean, orphans + len(left)
+        rows.append((delay, running, len(family), len(left), clean))
+    results.table("kill", [("killed after s", ".1f"), "running", "its programs", "left after the resume",
+                           "identical, no temporary file"], rows, people=options.people, processes=processes,
+                  seed=options.seed)
+    results.aims(Aim(f"killed at random moments, all real steps, {processes} processes, identical resumes", same,
+                     at_least=options.kills),
+                 Aim("the same, programs of killed runs left", orphans, at_most=0))
 
 
 def main() -> None:
@@ -249,17 +244,16 @@ def main() -> None:
     parser.add_argument("--part", default="ceiling,scale,resume")
     options = parser.parse_args()
     parts = options.part.split(",")
-    print(f"{options.people} people, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
+    results = Results("bench_study")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "ceiling" in parts:
-            ceiling(options, folder)
-        expected = scale(options, folder) if "scale" in parts else None
+            ceiling(results, options, folder)
+        expected = scale(results, options, folder) if "scale" in parts else None
         if "resume" in parts:
-            resume(options, folder)
+            resume(results, options, folder)
         if "kill" in parts:
-            kill(options, folder, expected)
-    print(f"\nLoad at the end {os.getloadavg()[0]:.1f}")
+            kill(results, options, folder, expected)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python Testing/benchmarks/bench_tfce.py --peer-python PYTHON_WITH_NILEARN_AND_TFCE
 
-n = 31, 60 000 voxels (an ellipsoid) of smooth noise, 4 regressors, two-sided, 6 neighbors, E = 0.5, H = 2. nilearn is
-run with few permutations and its time is scaled: marked as such.
+n = 31, 57 000 voxels (an ellipsoid) of smooth noise, 4 regressors, two-sided, 6 neighbors, E = 0.5, H = 2. Every
+program runs twice, with few permutations and with more; the difference is the cost of a permutation. The start of a
+program (imports, the first compilation, the observed map) is in both runs and cancels.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from bench_permutation import THREADS, child, clock, contest, load
+from common import THREADS, Aim, Results, child, clock, contest, versions
 
 
 def make_data(path: Path, n: int = 31, seed: int = 0) -> int:
@@ -93,40 +94,45 @@ def run_nilearn(data, permutations):
 CONTESTANTS = {"ours": run_ours, "tfce_package": run_tfce_package, "nilearn": run_nilearn}
 
 
+NAMES = {"ours": "this project", "tfce_package": "PyPI `tfce` (exact, float32)", "nilearn": "nilearn (100 steps)"}
+
+
 def main() -> None:
-    """Run all and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run each program twice and print what a permutation costs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--child", nargs=4)
     parser.add_argument("--peer-python", default=sys.executable)
-    parser.add_argument("--permutations", type=int, default=1000)
-    parser.add_argument("--nilearn-permutations", type=int, default=10)
+    parser.add_argument("--permutations", type=int, nargs=2, default=(100, 1100))
+    parser.add_argument("--nilearn-permutations", type=int, nargs=2, default=(2, 22))
     options = parser.parse_args()
     if options.child:
-        child(CONTESTANTS, *options.child[:3], int(options.child[3]))
+        child(CONTESTANTS, *options.child)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        folder, source = Path(folder), Path(folder) / "data.npz"
+    results = Results("bench_tfce", peers=versions("nilearn", "tfce", python=options.peer_python))
+    with tempfile.TemporaryDirectory() as name:
+        folder, source = Path(name), Path(name) / "data.npz"
         voxels = make_data(source)
-        print(f"load before: {load()}")
-        results = {}
-        for name in CONTESTANTS:
-            count = options.nilearn_permutations if name == "nilearn" else options.permutations
-            python = sys.executable if name == "ours" else options.peer_python
-            results[name] = contest(__file__, name, python, source, folder, count)
-    print(f"load after: {load()}\n\n{options.permutations} permutations, 31 x {voxels}, {THREADS} threads\n")
-    ours = results["ours"]
-    print("| | wall s | CPU s | wall / ours | CPU / ours | peak GB |\n|---|---|---|---|---|---|")
-    for name, r in results.items():
-        factor = options.permutations / options.nilearn_permutations if name == "nilearn" else 1
-        note = f" (scaled from {options.nilearn_permutations} permutations)" if factor != 1 else ""
-        wall, cpu = r["wall"] * factor, r["cpu"] * factor
-        print(f"| {name}{note} | {wall:.1f} | {cpu:.1f} | {wall / ours['wall']:.1f} | {cpu / ours['cpu']:.1f} "
-              f"| {r['peak']:.2f} |")
-    theirs = results["tfce_package"]
-    error = np.abs(ours["tfce"] - theirs["tfce"]).max() / theirs["tfce"].max()
-    print(f"\nTFCE against the exact package (float32): {error:.1e} of the maximum")
-    print(f"95 % quantile of the null maximum: ours {np.quantile(ours['null'], .95):.1f}, "
-          f"tfce package {np.quantile(theirs['null'], .95):.1f}")
+        last, costs = {}, {}
+        for program in CONTESTANTS:
+            few, many = options.nilearn_permutations if program == "nilearn" else options.permutations
+            python = sys.executable if program == "ours" else options.peer_python
+            start, last[program] = (contest(__file__, program, python, source, folder, n) for n in (few, many))
+            costs[program] = [1000 * (last[program][k] - start[k]) / (many - few) for k in ("wall", "cpu")]
+    ours, exact = last["ours"], last["tfce_package"]
+    results.table("speed", ["program", ("wall, ms per permutation", ".1f"), ("CPU, ms per permutation", ".1f"),
+                            ("wall / ours", ".1f"), ("CPU / ours", ".1f"), ("peak, GB", ".2f")],
+                  [(NAMES[p], *cost, *(a / b for a, b in zip(cost, costs["ours"])), last[p]["peak"])
+                   for p, cost in costs.items()],
+                  permutations=list(options.permutations), nilearn=list(options.nilearn_permutations), people=31,
+                  voxels=voxels, threads=THREADS)
+    results.table("agreement", ["what", ("value", ".2g")], [
+        ("map against the exact package (float32), of the maximum",
+         np.abs(ours["tfce"] - exact["tfce"]).max() / exact["tfce"].max()),
+        ("95 % quantile of the null maximum over that of the exact package",
+         np.quantile(ours["null"], 0.95) / np.quantile(exact["null"], 0.95))])
+    results.aims(*(Aim(f"exact TFCE, a permutation against {words}, CPU time", costs[p][1] / costs["ours"][1],
+                       at_least=least, form=".1f", unit="times")
+                   for p, words, least in (("tfce_package", "PyPI `tfce`", 2), ("nilearn", "nilearn's", 20))))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the pipeline recovers from the simulated cohort, whose truth is known; prints Markdown (SIMULATED data).
+"""What the pipeline recovers from the simulated cohort, whose truth is known (SIMULATED data).
 
     python Testing/benchmarks/bench_virtual_cohort.py --work FOLDER [--people 31] [--auto 6] [--figure FILE.png]
 
@@ -11,48 +11,33 @@ people with the shipped network and compare its means with those of the referenc
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # Small products: threads would only spin.
-
 import numpy as np
 import pandas as pd
+from common import Results
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / name) for name in ("DiscRelaxometry", "DiscAtlas", "DiscStats")]
-
-from DiscAtlasLib.atlas import load_atlas  # noqa: E402
-from DiscAtlasLib.registration import register_person  # noqa: E402
-from DiscAtlasLib.warping import warp_to_atlas  # noqa: E402
-from DiscRelaxometryLib.errors import RegistrationError  # noqa: E402
-from DiscRelaxometryLib.fit.maps import fit_arrays  # noqa: E402
-from DiscRelaxometryLib.image import Image, resample  # noqa: E402
-from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value  # noqa: E402
-from DiscRelaxometryLib.measure.measures import measure_regions  # noqa: E402
-from DiscRelaxometryLib.measure.regions import PARTITION  # noqa: E402
-from DiscStatsLib.analysis.analyze import analyze  # noqa: E402
-from DiscStudyLib.virtual.maps import atlas_coordinates, simulate_maps  # noqa: E402
-from DiscStudyLib.virtual.signal import ECHO_MS, SITES, SPIN_LOCK_MS  # noqa: E402
-from DiscStudyLib.virtual.study import PlantedEffect, draw_people, embedded_people, scan_person  # noqa: E402
+from DiscAtlasLib.atlas import load_atlas
+from DiscAtlasLib.registration import register_person
+from DiscAtlasLib.warping import warp_to_atlas
+from DiscRelaxometryLib.errors import RegistrationError
+from DiscRelaxometryLib.fit.maps import fit_arrays
+from DiscRelaxometryLib.image import Image, resample
+from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
+from DiscRelaxometryLib.measure import measure_regions
+from DiscRelaxometryLib.measure.regions import PARTITION
+from DiscStatsLib.analysis import analyze
+from DiscStudyLib.virtual.maps import atlas_coordinates, simulate_maps
+from DiscStudyLib.virtual.signal import ECHO_MS, SITES, SPIN_LOCK_MS
+from DiscStudyLib.virtual.study import PlantedEffect, draw_people, embedded_people, scan_person
 
 LEVEL = "L4-L5"
 #: Corrections for many voxels, and their names in the tables.
 METHODS = {"fwe": "max-T", "tfce": "TFCE"}
 VOLUMES = {"T1rho": ([0, 1, 2, 3], SPIN_LOCK_MS), "T2": ([0, 4, 5, 6], ECHO_MS)}
 EFFECT = PlantedEffect("odi", "T1rho", "L3-L4", center=(0.0, -0.45, 0.0), radius=(0.5, 0.25, 0.7), slope=-0.6)
-
-
-def table(title, head, rows, note=""):
-    print(f"\n### {title}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
-    for row in rows:
-        print(f"| {' | '.join(str(c) for c in row)} |")
-    if note:
-        print(f"\n{note}")
-    sys.stdout.flush()
 
 
 # ---- scanning, fitting, measuring ----------------------------------------------------------------------------------
@@ -151,28 +136,25 @@ def agreement_rows(pairs):
     return rows
 
 
-def claims(people, kept):
+def claims(results, people, kept):
     rows = pd.DataFrame([r for k in kept for r in k["rows"]])
     wide = rows.pivot_table("mean", ["participant_id", "level", "region"], "map").reset_index()
     info = pd.DataFrame([{"participant_id": p.id, "age": p.age, "odi": p.odi, "level": level, "grade": p.grade(level)}
                          for p in people for level in LUMBAR_LEVELS])
     wide = wide.merge(info)
-    head = ("map", "discs", "mean, ms", "bias, ms", "95 % limits of agreement, ms", "r")
-    table("Fitted against true mean of each disc (reference mask)", head, agreement_rows(
+    head = ["map", "discs", "mean, ms", "bias, ms", "95 % limits of agreement, ms", "r"]
+    results.table("fitted", head, agreement_rows(
         (kind, w[kind], w[f"true_{kind}"]) for kind in VOLUMES for w in [wide[wide.region == "whole"]]))
     auto = pd.DataFrame([r for k in kept for r in k.get("auto", [])])
     if len(auto):
         pairs = [(kind, auto[f"auto_{kind}"], auto[f"reference_{kind}"]) for kind in VOLUMES]
-        table(f"Automatic (network) against reference mask, {auto.participant_id.nunique()} people", head,
-              agreement_rows(pairs),
-            f"Dice of the network on these people, median {auto.dice.median():.3f}, lowest {auto.dice.min():.3f}. "
-            "Some of them may have been in its training set: Docs/validation/segmentation.md has held-out figures. "
-            "The person moved by about 0.3 mm between the two scans; labels were not re-aligned.")
-    grade_table(wide)
-    odi_table(wide)
+        results.table("automatic", head, agreement_rows(pairs), people=auto.participant_id.nunique(),
+                      median_dice=round(auto.dice.median(), 3), lowest_dice=round(auto.dice.min(), 3))
+    grade_table(results, wide)
+    odi_table(results, wide)
 
 
-def grade_table(wide):
+def grade_table(results, wide):
     rows = []
     for kind in VOLUMES:
         for region in ("nucleus", "annulus", "whole"):
@@ -183,11 +165,11 @@ def grade_table(wide):
             slope = np.polyfit(part.grade, part[kind], 1)[0]
             rows.append((kind, region, f"{np.mean(within):+.2f}", f"{min(within):+.2f} to {max(within):+.2f}",
                          f"{np.mean(true):+.2f}", f"{slope:+.1f}"))
-    table("Correlation with the Pfirrmann grade, level by level", (
-        "map", "region", "r, mean of the levels", "range over levels", "r of the truth", "ms a grade"), rows)
+    results.table("grade", ["map", "region", "r, mean of the levels", "range over levels", "r of the truth",
+                            "ms per grade"], rows)
 
 
-def odi_table(wide):
+def odi_table(results, wide):
     rows = []
     for name, part in (("minimal or moderate (<= 40)", wide[wide.odi <= 40]), ("severe (> 40)", wide[wide.odi > 40])):
         mean = part.groupby("region")[["T1rho", "T2", "true_T1rho"]].mean()
@@ -195,11 +177,11 @@ def odi_table(wide):
         rows.append((name, part.participant_id.nunique(), f"{mean.loc['nucleus', 'T1rho']:.0f}",
                      f"{mean.loc['annulus', 'T1rho']:.0f}", f"{contrast['T1rho']:.2f}", f"{contrast['true_T1rho']:.2f}",
                      f"{contrast['T2']:.2f}"))
-    table("Disability groups", ("ODI", "people", "T1rho nucleus, ms", "T1rho annulus, ms", "nucleus / annulus, T1rho",
-                                "of the truth", "nucleus / annulus, T2"), rows)
+    results.table("disability", ["ODI", "people", "T1rho nucleus, ms", "T1rho annulus, ms", "nucleus / annulus, T1rho",
+                                 "of the truth", "nucleus / annulus, T2"], rows)
 
 
-def voxelwise(people, kept, permutations):
+def voxelwise(results, people, kept, permutations):
     atlas = load_atlas()
     inside = atlas.labels.array == disc_value(LEVEL)
     region = atlas.regions.array[inside]
@@ -221,15 +203,15 @@ def voxelwise(people, kept, permutations):
                                                                             if n.endswith("annulus")])
             a, b = measured["effect"][here], true["effect"][here]
             ok = np.isfinite(a) & np.isfinite(b)
-            rows.append((kind, name, ok.sum(), f"{np.median(a[ok]):+.1f}", f"{np.median(b[ok]):+.1f}",
+            rows.append((kind, name, int(ok.sum()), f"{np.median(a[ok]):+.1f}", f"{np.median(b[ok]):+.1f}",
                          f"{np.corrcoef(a[ok], b[ok])[0, 1]:.3f}", f"{np.sqrt(np.mean((a - b)[ok] ** 2)):.2f}",
                          f"{np.median(measured['r'][here][ok]):+.2f}",
                          f"{100 * np.mean(measured['pfwe'][here][ok] < 0.05):.0f} %",
                          f"{100 * np.mean(measured['ptfce'][here][ok] < 0.05):.0f} %"))
-    table(f"Voxel by voxel at {LEVEL}: effect of the grade, adjusted for age and sex, {len(used)} people", (
-        "map", "region", "voxels", "effect, ms a grade", "of the true maps", "r of effect map with the true one",
-        "RMS difference, ms a grade", "partial r", "p (FWE) < 0.05", "p (TFCE) < 0.05"), rows,
-        "The true maps went through the same registration: the difference is that of noise, motion and fitting.")
+    # The true maps went through the same registration: the difference is that of noise, motion and fitting.
+    results.table("voxelwise", ["map", "region", "voxels", "effect, ms per grade", "of the true maps",
+                                "r of effect map with the true one", "RMS difference, ms per grade", "partial r",
+                                "p (FWE) < 0.05", "p (TFCE) < 0.05"], rows, level=LEVEL, people=len(used))
     return maps, region, inside
 
 
@@ -239,7 +221,7 @@ def participants(people):
 
 # ---- error rates and power in atlas space --------------------------------------------------------------------------
 
-def rates(cohorts, planted, permutations):
+def rates(results, cohorts, planted, permutations):
     """Count null cohorts with a finding, and cohorts with a planted effect that find it."""
     atlas = load_atlas()
     level = EFFECT.level
@@ -253,7 +235,7 @@ def rates(cohorts, planted, permutations):
         return found, result.maps[f"map_{term}_effect"].array[inside]
 
     if planted:
-        power(atlas, level, significant, planted)
+        power(results, atlas, level, significant, planted)
     if not cohorts:
         return
     terms = (f"pfirrmann_{level.replace('-', '')}", "odi", "fat_fraction")
@@ -273,12 +255,11 @@ def rates(cohorts, planted, permutations):
     low, high = (np.array([-1.96, 1.96]) * np.sqrt(0.05 * 0.95 / tests) + 0.05) * 100
     rows = [(term, tests, *(f"{100 * count[term, method] / tests:.1f} %" for method in METHODS),
              f"{max(low, 0):.1f} to {high:.1f} %") for term in terms]
-    table(f"Family-wise error under null (variables shuffled between people), {level}, {permutations} permutations",
-          ("variable", "null cohorts", *(f"with any voxel at p < 0.05, {name}" for name in METHODS.values()),
-           "expected for 5 %"), rows)
+    results.table("null", ["variable", "null cohorts", *(f"any voxel at p < 0.05, {name}" for name in METHODS.values()),
+                           "expected for 5 %"], rows, level=level, permutations=permutations)
 
 
-def power(atlas, level, significant, cohorts):
+def power(results, atlas, level, significant, cohorts):
     """Plant a focal effect of ODI in cohorts whose listed ODI has otherwise nothing to do with the images."""
     rows = []
     xyz = atlas_coordinates(atlas.labels, level)
@@ -302,10 +283,9 @@ def power(atlas, level, significant, cohorts):
                       for test in tests.values()]
             rows.append((count, f"{slope:+.1f}", *shares, f"{np.mean(sizes):.2f} (SD {np.std(sizes, ddof=1):.2f})"))
             print(f"power: {rows[-1]}", file=sys.stderr, flush=True)
-    table(f"Power: a focal effect of ODI on T1rho in the posterior nucleus of {level} ({cohorts} cohorts a row)", (
-        "people", "planted, ms a point of ODI", *(f"{what}, {name}" for what in (
-            "cohorts that find it", "share of its core found", "cohorts with a voxel outside it")
-            for name in METHODS.values()), "estimated / planted"), rows)
+    results.table("power", ["people", "planted, ms per point of ODI", *(f"{what}, {name}" for what in (
+        "cohorts that find it", "share of its core found", "cohorts with a voxel outside it")
+        for name in METHODS.values()), "estimated / planted"], rows, level=level, cohorts=cohorts)
 
 
 def figure(path, maps, region, inside, people, kept):
@@ -333,8 +313,8 @@ def figure(path, maps, region, inside, people, kept):
     for kind in VOLUMES:
         measured, true, p = maps[kind]
         low = np.nanmin(true)
-        panels += [(f"{kind}: recovered effect, ms a grade", middle(measured), "cividis", low, 0),
-                   (f"{kind}: true effect, ms a grade", middle(true), "cividis", low, 0)]
+        panels += [(f"{kind}: recovered effect, ms per grade", middle(measured), "cividis", low, 0),
+                   (f"{kind}: true effect, ms per grade", middle(true), "cividis", low, 0)]
     fig, axes = plt.subplots(3, 2, figsize=(9, 7))
     for ax, (title, image, colors, low, high) in zip(axes.ravel(), panels):
         shown = ax.imshow(image, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
@@ -353,24 +333,23 @@ def main():
     parser.add_argument("--auto", type=int, default=0)
     parser.add_argument("--no-atlas", action="store_true")
     parser.add_argument("--cohorts", type=int, default=200, help="null cohorts; 0 leaves out error rates")
-    parser.add_argument("--power", type=int, default=50, help="cohorts a row of the power table; 0 leaves it out")
+    parser.add_argument("--power", type=int, default=50, help="cohorts per row of the power table; 0 leaves it out")
     parser.add_argument("--permutations", type=int, default=999)
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    today, load = time.strftime("%Y-%m-%d"), os.getloadavg()[0]
-    print(f"SIMULATED relaxation. {today}, load average {load:.1f}, seed {args.seed}.")
+    results = Results("bench_virtual_cohort")
     if args.people:
         people, real = cohort(args.people, args.seed)
         kept = [scanned(p, r, args.work, n < args.auto, not args.no_atlas)
                 for n, (p, r) in enumerate(zip(people, real))]
-        claims(people, kept)
+        claims(results, people, kept)
         if not args.no_atlas:
-            maps, region, inside = voxelwise(people, kept, args.permutations)
+            maps, region, inside = voxelwise(results, people, kept, args.permutations)
             if args.figure:
                 figure(args.figure, maps, region, inside, people, kept)
     if args.cohorts or args.power:
-        rates(args.cohorts, args.power, min(args.permutations, 199))
+        rates(results, args.cohorts, args.power, min(args.permutations, 199))
 
 
 if __name__ == "__main__":

@@ -6,19 +6,14 @@ The eight people are those whose series show the most of the discs' width, witho
 """
 
 import argparse
-import os
-import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / p) for p in ("DiscRelaxometry", "DiscAtlas")]
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+from common import ROOT, Results
 
-from DiscAtlasLib.atlas import save_atlas  # noqa: E402
-from DiscAtlasLib.template import build_template  # noqa: E402
-from DiscRelaxometryLib.image import read_image  # noqa: E402
+from DiscAtlasLib.atlas import save_atlas
+from DiscAtlasLib.template import build_template
+from DiscRelaxometryLib.image import read_image
 
 COHORT = ROOT / "DiscStats" / "Resources" / "SampleData" / "spider-cohort" / "derivatives" / "reference"
 PEOPLE = ("sub-209", "sub-118", "sub-146", "sub-166", "sub-241", "sub-065", "sub-110", "sub-185")
@@ -35,6 +30,7 @@ PROVENANCE = {
 
 
 def main():
+    """Build, save, and list the movements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "DiscAtlas" / "Resources" / "Atlas")
     parser.add_argument("--iterations", type=int, default=10)
@@ -48,12 +44,13 @@ def main():
     atlas = build_template(people, iterations=options.iterations, symmetric=True, provenance=PROVENANCE,
                            workers=options.workers)
     save_atlas(atlas, options.output)
-    print(f"{time.time() - begin:.0f} s wall, load {os.getloadavg()[0]:.1f}; movement (mm) by iteration:")
-    for level, moves in atlas.provenance["convergence_mm"].items():
-        print(level, moves)
-    for value in atlas.values:
-        shape = atlas.shape(value)
-        print(shape.name, "half width, depth, height (mm):", shape.half.round(1), "cut:", shape.cut)
+    moves = atlas.provenance["convergence_mm"]
+    count = max(map(len, moves.values()))
+    Results("build_shipped_atlas").table(
+        "movement", ["level", "iteration 1", *map(str, range(2, count + 1))],
+        [(level, *(f"{m:.2f}" for m in own), *[""] * (count - len(own))) for level, own in moves.items()],
+        seconds=round(time.time() - begin), half_sizes_mm={atlas.shape(v).name: atlas.shape(v).half.round(1).tolist()
+                                                           for v in atlas.values})
 
 
 if __name__ == "__main__":

@@ -9,16 +9,11 @@ holds when its rate lies within the 95 % binomial limits of 5 % (or below them f
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "DiscStats"), str(ROOT / "DiscRelaxometry")]
+from common import Results
 
 N = 31
 SHAPE = (6, 6, 6)
@@ -238,11 +233,10 @@ PLANTED = ((NULLS[0], 0.25), (NULLS[0], 0.4), (NULLS[10], 1.0), (replace(OTHERS[
            (NULLS[7], 0.7))
 
 
-def power(sets: int, permutations: int, seed: int = 5) -> None:
-    """Print how often max-T and TFCE find an effect in 48 of the 216 voxels, by permuting, flipping, and the rule."""
-    true, table = np.zeros(SHAPE, bool), neighbors()
+def power(sets: int, permutations: int, seed: int = 5) -> list[tuple]:
+    """Return how often max-T and TFCE find an effect in 48 of the 216 voxels, by permuting, flipping, and the rule."""
+    true, table, rows = np.zeros(SHAPE, bool), neighbors(), []
     true[1:5, 1:5, 1:4] = True
-    print("| data | effect | permute, max T, TFCE | flip | rule |\n|---|---|---|---|---|", flush=True)
     for scenario, effect in PLANTED:
         found = {"permute": [], "flip": [], "auto": []}
         for number in range(sets):
@@ -252,8 +246,10 @@ def power(sets: int, permutations: int, seed: int = 5) -> None:
                 p = smallest_p(y, design, permutations, number, method, table)
                 found[method].append([p["max T"] <= 0.05 + 1e-12, p["TFCE"] <= 0.05 + 1e-12])
             found["auto"].append(found["flip" if depends(y, design) else "permute"][-1])
-        cells = " | ".join("{:.1%} {:.1%}".format(*np.mean(f, axis=0)) for f in found.values())
-        print(f"| {scenario.title} | {effect:g} | {cells} |", flush=True)
+        rows.append((scenario.title, f"{effect:g}", *("{:.1%} / {:.1%}".format(*np.mean(f, axis=0))
+                                                      for f in found.values())))
+        print(rows[-1], flush=True)
+    return rows
 
 
 def limits(sets: int) -> tuple[float, float]:
@@ -263,7 +259,7 @@ def limits(sets: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Make the rows asked for, and keep them under the name of their method."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", type=int, default=1000)
     parser.add_argument("--permutations", type=int, default=59)
@@ -271,24 +267,22 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="*", help="numbers of the rows to make (default: all)")
     parser.add_argument("--power", action="store_true", help="power of permuting, flipping and the rule instead")
     options = parser.parse_args()
+    results = Results("calibration")
     if options.power:
-        power(options.sets, options.permutations)
+        results.table("power", ["data", "effect", "permute", "flip", "rule"],
+                      power(options.sets, options.permutations), sets=options.sets)
         return
-    low, high = limits(options.sets)
-    print(f"{options.sets} null data sets a row, n = {N}, {np.prod(SHAPE)} voxels, {options.permutations} permutations;"
-          f" 95 % binomial limits of 5 %: {low:.1%} to {high:.1%}; load {os.getloadavg()[0]:.1f}\n")
-    names = ("max T", "TFCE", "cluster extent", "cluster mass", "BH", "BKY")
-    print("| null data | " + " | ".join(names) + " | voxels with p <= .05 |")
-    print("|---" * (len(names) + 2) + "|", flush=True)
-    start = time.process_time()
-    for scenario in [SCENARIOS[i] for i in options.rows] if options.rows else SCENARIOS:
-        scenario = replace(scenario, method=options.method or scenario.method)
+    names, rows, start = ("max T", "TFCE", "cluster extent", "cluster mass", "BH", "BKY"), [], time.process_time()
+    for number in options.rows or range(len(SCENARIOS)):
+        scenario = replace(SCENARIOS[number], method=options.method or SCENARIOS[number].method)
         found = rates(scenario, options.sets, options.permutations)
-        print(f"| {scenario.title} | " + " | ".join(f"{found[n]:.1%}" for n in names) + f" | {found['voxel']:.2%} |",
-              flush=True)
-    fdr = discovery_rate(options.sets)
-    print(f"\nFDR at q = .05, true effects in 48 of 216 voxels: BH {fdr['BH']:.2%}, BKY {fdr['BKY']:.2%}")
-    print(f"CPU time {time.process_time() - start:.0f} s")
+        rows.append((scenario.title, *(found[n] for n in names), found["voxel"]))
+        print(rows[-1], flush=True)
+    low, high = limits(options.sets)
+    results.table(options.method or "auto", ["null data", *((n, ".1%") for n in names), ("voxels", ".2%")], rows,
+                  sets=options.sets, people=N, voxels=int(np.prod(SHAPE)), permutations=options.permutations,
+                  limits=f"{low:.1%} to {high:.1%}", cpu_seconds=round(time.process_time() - start),
+                  discovery_rate=discovery_rate(options.sets))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Figures of the demonstration as a page of the validation documents, from its own results.
+"""Tables of the demonstration, from its own results.
 
     make demo
-    python Testing/benchmarks/demo_figures.py demo-output --wall "4 min 9 s" --load 2 > Docs/validation/demo.md
+    python Testing/benchmarks/demo_figures.py demo-output --minutes 4.2
 
 Nothing is computed anew: tables, maps and provenance of the run are read. Durations are those of the steps that the
 last run did; run the demonstration from nothing first.
@@ -11,31 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from common import Aim, Results
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / name) for name in ("DiscRelaxometry", "DiscAtlas", "DiscStats")]
-
-from DiscRelaxometryLib.image import read_image  # noqa: E402
-from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value  # noqa: E402
-from DiscStatsLib.tables.agreement import bland_altman, icc  # noqa: E402
-from DiscStudyLib.demo import FORMULA  # noqa: E402
-from DiscStudyLib.folder.study import Study  # noqa: E402
-from DiscStudyLib.folder.training import trained_on  # noqa: E402
+from DiscRelaxometryLib.image import read_image
+from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
+from DiscStatsLib.tables import bland_altman, icc
+from DiscStudyLib.demo import FORMULA
+from DiscStudyLib.folder.study import Study
+from DiscStudyLib.folder.training import trained_on
 
 STEP = "analysis-pfirrmann"
-
-
-def table(head, rows) -> None:
-    """Print a Markdown table."""
-    print(f"\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
-    for row in rows:
-        print(f"| {' | '.join(str(c) for c in row)} |")
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -43,22 +32,22 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, sep="\t", na_values=["n/a"])
 
 
-def costs(output: Path) -> None:
-    """Print processor time and memory of each step, from its provenance: what ran, whichever run it was."""
+def costs(results: Results, output: Path) -> None:
+    """List processor time and memory of each step, from its provenance: what ran, whichever run it was."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in output.glob("**/prov/*_prov.json")]
     rows = []
     for step in dict.fromkeys(r["step"] for r in sorted(records, key=lambda r: r["finished"])):
         own = [r for r in records if r["step"] == step and r["status"] == "done"]
         if own:
             cpu, wall = (np.array([r[k] for r in own]) for k in ("cpu_seconds", "seconds"))
-            rows.append((step, len(own), f"{cpu.mean():.1f}", f"{wall.mean():.1f} ({wall.max():.1f})",
-                         f"{max(r['peak_memory_mb'] for r in own):.0f}"))
-    table(("step", "times", "processor time s, mean", "wall s, mean (max)",
-           "peak memory of a process so far, MB"), rows)
+            rows.append((step, len(own), cpu.mean(), f"{wall.mean():.1f} ({wall.max():.1f})",
+                         max(r["peak_memory_mb"] for r in own)))
+    results.table("cost", ["step", "times", ("processor time s, mean", ".1f"), "wall s, mean (max)",
+                           ("peak memory of a process so far, MB", ".0f")], rows)
 
 
-def network(study: Study, group: Path) -> None:
-    """Print agreement with the reference masks, people of the training set apart."""
+def network(results: Results, study: Study, group: Path) -> None:
+    """List agreement with the reference masks, people of the training set apart."""
     frame = read(group / "agreement.tsv")
     frame = frame[frame.level.isin(LUMBAR_LEVELS)]
     known = trained_on(study)
@@ -75,26 +64,31 @@ def network(study: Study, group: Path) -> None:
         rows.append((name, some.participant_id.nunique(), len(some), f"{some.dice.mean():.3f}", f"{worst:.3f}",
                      f"{single['value']:.3f}", f"{share * limits.bias:+.1f} %",
                      f"{share * limits.lower:.0f} to {share * limits.upper:+.0f} %"))
-    table(("people", "n", "discs", "mean Dice", "worst person", "mean signal: ICC(2,1)", "bias", "limits of agreement"),
-          rows)
+    results.table("network", ["people", "n", "discs", "mean Dice", "worst person", "mean signal: ICC(2,1)", "bias",
+                              "limits of agreement"], rows)
 
 
-def registration(group: Path) -> None:
-    """Print the overlap with the atlas."""
+def registration(results: Results, group: Path) -> None:
+    """List the overlap with the atlas."""
     frame = read(group / "registration.tsv")
-    table(("level", "discs", "Dice, median", "worst", "folding, worst"),
-          [(level, len(part), f"{part.dice.median():.3f}", f"{part.dice.min():.3f}", f"{part.folding.max():g}")
-           for level in LUMBAR_LEVELS for part in [frame[frame.level == level]] if len(part)])
+    frame = frame[frame.level.isin(LUMBAR_LEVELS)]
+    results.table("registration", ["level", "discs", ("Dice, median", ".3f"), ("worst", ".3f"),
+                                   ("folding, worst", "g")],
+                  [(level, len(part), part.dice.median(), part.dice.min(), part.folding.max())
+                   for level in LUMBAR_LEVELS for part in [frame[frame.level == level]] if len(part)])
+    results.aims(Aim(f"{len(frame)} discs, network's outlines, to the atlas: worst Dice", frame.dice.min(),
+                     at_least=0.88, form=".3f"),
+                 Aim("the same, folding", frame.folding.max(), at_most=0))
 
 
-def analyses(group: Path) -> None:
-    """Print the analysis of everyone, and beside it that of one field strength."""
+def analyses(results: Results, group: Path) -> None:
+    """List the analysis of everyone, and beside it that of one field strength."""
     atlas = None
     rows = []
     for step in (STEP, f"{STEP}-sensitivity"):
         record = json.loads((group / "prov" / f"step-{step}_prov.json").read_text(encoding="utf-8"))
         rule = record["parameters"].get("rule")
-        who = f"`{rule}`" if rule else "**everyone**"
+        who = f"`{rule}`" if rule else "everyone"
         facts = next(iter(record["facts"].values()))
         maps = {stat: read_image(group / step / f"space-DiscAtlas_stat-nT2w_pfirrmann_{stat}.nii.gz").array
                 for stat in ("r", "pfwe", "ptfce")}
@@ -108,8 +102,8 @@ def analyses(group: Path) -> None:
                          *(f"{np.nanmin(maps[s][inside]):.3f}" for s in ("pfwe", "ptfce")),
                          "none" if best is None else f"{best.voxels:.0f} voxels, {best.region}: {best.p_extent:.3f}, "
                                                      f"{best.p_mass:.3f}"))
-    table(("analysis", "people", "level", "median r", "smallest p (FWE)", "smallest p (TFCE)",
-           "cluster of smallest p: extent, mass"), rows)
+    results.table("analyses", ["analysis", "people", "level", "median r", "smallest p (FWE)", "smallest p (TFCE)",
+                               "cluster of smallest p: extent, mass"], rows)
 
 
 def atlas_labels() -> np.ndarray:
@@ -119,41 +113,32 @@ def atlas_labels() -> np.ndarray:
     return load_atlas().labels.array
 
 
-def models(group: Path) -> None:
-    """Print the mixed models' effect of the grade."""
+def models(results: Results, group: Path) -> None:
+    """List the mixed models' effect of the grade."""
     frame = read(group / "mixed_models.tsv")
     frame = frame[frame.term == "pfirrmann"]
-    table(("region", "change of nT2w a grade (95 %)", "p, of this test alone", "discs", "people"),
-          [(r.region.replace("_", " "), f"{r.estimate:+.4f} ({r.low:+.4f} to {r.high:+.4f})", f"{r.p:.2g}", r.discs,
-            r.people) for r in frame.itertuples()])
+    results.table("models", ["region", "change of nT2w per grade (95 %)", ("p, of this test alone", ".2g"), "discs",
+                             "people"],
+                  [(r.region.replace("_", " "), f"{r.estimate:+.4f} ({r.low:+.4f} to {r.high:+.4f})", r.p, r.discs,
+                    r.people) for r in frame.itertuples()], formula=FORMULA)
 
 
 def main() -> None:
-    """Print the page."""
+    """List what the demonstration found and cost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help="the demonstration's output folder")
-    parser.add_argument("--wall", default="not noted", help="time by the clock of the cold run")
-    parser.add_argument("--load", default="not noted", help="load average during it")
+    parser.add_argument("--minutes", type=float, help="wall time of the run from nothing")
     options = parser.parse_args()
-    study = Study(options.output / "spider-cohort")
+    study, results = Study(options.output / "spider-cohort"), Results("demo_figures")
     group = study.output / "group"
-    record = json.loads((group / "prov" / f"step-{STEP}_prov.json").read_text(encoding="utf-8"))
-    print("# The demonstration on the real cohort: figures\n\nWritten by `python Testing/benchmarks/demo_figures.py "
-          f"demo-output` on {time.strftime('%Y-%m-%d')} from the results of `make demo` ({len(study.people)} people, "
-          f"{FORMULA}, {record['parameters']['permutations']} permutations, seed {record['parameters']['seed']}). From "
-          f"nothing: {options.wall} by the clock; load {options.load}.\n\n## Cost")
-    costs(group.parent)
-    print("\n## Network against the reference masks (used for this alone), lumbar levels")
-    network(study, group)
-    print("\n## Registration to the atlas")
-    registration(group)
-    print("\n## Voxel-wise regression on the Pfirrmann grade, adjusted for age and sex\n\nThe analysis of everyone is "
-          "the planned one. The other leaves out the person scanned at 3 T (sub-141, 14 years); that rule was made\n"
-          "after the first result had been seen, so it is a sensitivity analysis only. A covariate for the field "
-          "strength would fit that one person exactly, which is the same as leaving them out.")
-    analyses(group)
-    print("\n## Mixed models of the regions (level and random person)")
-    models(group)
+    costs(results, group.parent)
+    network(results, study, group)
+    registration(results, group)
+    analyses(results, group)
+    models(results, group)
+    if options.minutes is not None:
+        results.aims(Aim(f"`make demo`, {len(study.people)} people, pixels to report, after installation",
+                         options.minutes, at_most=10, form=".1f", unit="minutes"))
 
 
 if __name__ == "__main__":

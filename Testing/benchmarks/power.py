@@ -11,14 +11,10 @@ over the region that holds the effect.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 
 import numpy as np
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "DiscStats"), str(ROOT / "DiscRelaxometry")]
+from common import Results
 
 N = 31
 SHAPE = (10, 24, 30)
@@ -80,10 +76,7 @@ def main() -> None:
     options = parser.parse_args()
     inside, places = disc()
     table, effects = neighbors_of(inside.astype(int)), (0.0, 2.0, 3.0, 4.0, 6.0)
-    power = {}
-    print(f"{options.sets} simulated data sets a point, n = {N}, {inside.sum()} voxels of 1 mm, SD 12 ms, "
-          f"{options.permutations} permutations; load {os.getloadavg()[0]:.1f}\n")
-    print("| place | effect, ms a grade | " + " | ".join(METHODS) + " |\n" + "|---" * (len(METHODS) + 2) + "|")
+    power, rows = {}, []
     for name, place in places.items():
         for effect in effects:
             sets = (simulate(inside, place, effect, np.random.default_rng([int(10 * effect), s]))
@@ -91,8 +84,10 @@ def main() -> None:
             found = [detections(y, design, inside, place, options.permutations, s, table)
                      for s, (y, design) in enumerate(sets)]
             power[name, effect] = np.mean(found, axis=0)
-            cells = " | ".join(f"{p:.0%}" for p in power[name, effect])
-            print(f"| {name} ({place.sum()} voxels) | {effect:g} | {cells} |", flush=True)
+            rows.append((f"{name} ({place.sum()} voxels)", effect, *power[name, effect]))
+    columns = ["place", ("effect, ms per grade", "g"), *((m, ".0%") for m in METHODS)]
+    Results("power").table("sensitivity", columns, rows,
+                           sets=options.sets, people=N, voxels=int(inside.sum()), permutations=options.permutations)
     if options.figure:
         draw(power, places, effects, options.figure)
 
@@ -110,7 +105,7 @@ def draw(power, places, effects, path: Path) -> None:
             axis.plot(effects, [power[name, e][m] for e in effects], styles[m], color=colors[m], marker="o",
                       label=method)
         axis.set_title(f"effect in the {name} ({place.sum()} voxels)")
-        axis.set_xlabel("effect, ms a grade (noise SD 12 ms)")
+        axis.set_xlabel("effect, ms per grade (noise SD 12 ms)")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("power (simulated, n = 31)")
     figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="lower center", ncol=len(METHODS))

@@ -11,13 +11,11 @@ runner's demonstration (the network's masks), for the people it analyzed.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / m) for m in ("DiscStats", "DiscAtlas", "DiscRelaxometry")]
+from common import ROOT, Results
+
 COHORT = ROOT / "DiscStats" / "Resources" / "SampleData" / "spider-cohort"
 
 
@@ -82,7 +80,6 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     logic, atlas = DiscStatsLogic(), load_atlas()
     table = logic.participants(COHORT / "participants.tsv").iloc[: options.people]
-    start = time.perf_counter(), time.process_time()
     if options.study:
         found = sorted(options.study.glob("derivatives/*/sub-*/anat/*_space-DiscAtlas_nT2w.nii.gz"))
         by_person = {path.name.split("_")[0]: path for path in found}
@@ -90,32 +87,26 @@ def main() -> None:
         maps = [by_person[person] for person in table.participant_id]
     else:
         maps = atlas_maps(list(table.participant_id), atlas, options.folder / "maps")
-    print(f"{len(maps)} maps in atlas space: {time.perf_counter() - start[0]:.0f} s wall, "
-          f"{time.process_time() - start[1]:.0f} s CPU, load {os.getloadavg()[0]:.1f}")
-    start = time.perf_counter(), time.process_time()
+    start = time.process_time()
     result = logic.analyze({"nT2w": maps}, atlas.labels, table, "nT2w ~ pfirrmann + age + C(sex)", "pfirrmann",
                            atlas.regions, n_permutations=options.permutations, seed=1, missing="available",
                            missing_covariates="drop", errors=options.errors, workers=2,
                            region_names={v: k for k, v in PARTITION.items()}, levels=list(atlas.levels))
-    print(f"analysis of {result.data.n_voxels} voxels: {time.perf_counter() - start[0]:.0f} s wall, "
-          f"{time.process_time() - start[1]:.0f} s CPU")
+    seconds = time.process_time() - start
     nodes = logic.showResult(result, "Pfirrmann")
     chart = logic.plotAt(result, cluster=1, contrast="pfirrmann")
     logic.saveResult(result, options.folder / "statistics", scene=True)
     picture(result, options.folder / "maps.png")
-    table = base.table_from_node(nodes.clusters)
-    print(f"\n{len(nodes.maps)} volumes, {len(table)} clusters, chart '{chart.GetTitle()}': {chart.GetDescription()}; "
-          f"{slicer.mrmlScene.GetNumberOfNodes()} nodes in the scene")
-    for warning in result.warnings:
-        print("-", warning)
-    names = ("sign", "voxels", "p_extent", "p_mass", "peak", "peak_p_fwe", "peak_p_tfce", "effect_mean", "level",
-             "region", "regions")
-    print("\n| " + " | ".join(names) + " |\n" + "|---" * len(names) + "|")
-    for row in result.clusters.rows[:10]:
-        print("| " + " | ".join(f"{row[n]:.4g}" if isinstance(row[n], float) else str(row[n]) for n in names) + " |")
+    assert len(base.table_from_node(nodes.clusters)) == len(result.clusters.rows) and chart and slicer.mrmlScene
     shares = {k: (result.maps[f"nT2w_pfirrmann_{k}"].array <= 0.05).sum() / result.data.n_voxels
               for k in ("p", "pfwe", "ptfce", "qfdr")}
-    print("\nshare of voxels at or under .05: " + ", ".join(f"{k} {v:.1%}" for k, v in shares.items()))
+    names = ("sign", "level", "voxels", "p_extent", "peak", "peak_p_fwe", "peak_p_tfce", "regions")
+    Results("spider_statistics").table(
+        "clusters", ["sign", "level", "voxels", "p extent", ("peak t", ".2f"), "peak p (FWE)", "peak p (TFCE)",
+                     "regions"],
+        [[row[n] for n in names] for row in result.clusters.rows[:10]], people=len(maps), voxels=result.data.n_voxels,
+        cpu_seconds=round(seconds), warnings=list(result.warnings), volumes=len(nodes.maps),
+        share_at_or_under_05={k: f"{v:.1%}" for k, v in shares.items()})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python Testing/benchmarks/virtual_study.py --work FOLDER [--people 31] [--processes 2] [--figure FILE.png]
 
 Every step is the program ``disc-relaxometry`` as a user would call it; wall time, processor time and peak memory of all
-its processes are printed with it. What is kept in FOLDER is not done again. Then the study's own tables are compared
+its processes are kept with it. What is kept in FOLDER is not done again. Then the study's own tables are compared
 with the simulation's ground truth. Nothing here is a measurement of tissue.
 """
 
@@ -11,53 +11,39 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from bench_study import Tree
+from common import Aim, Results, load
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / name) for name in ("DiscRelaxometry", "DiscAtlas", "DiscStats")]
-
-from bench_study import Tree  # noqa: E402
-
-from DiscRelaxometryLib.image import read_image  # noqa: E402
-from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value  # noqa: E402
-from DiscStatsLib.tables.agreement import bland_altman  # noqa: E402
-from DiscStudyLib.engine import read_rows  # noqa: E402
-from DiscStudyLib.report.figures import COLORS, new_figure, save_figure  # noqa: E402
+from DiscRelaxometryLib.image import read_image
+from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
+from DiscStatsLib.tables import bland_altman
+from DiscStudyLib.engine import read_rows
+from DiscStudyLib.report.figures import COLORS, new_figure, save_figure
 
 KINDS = ("T1rho", "T2")
 GRADE = "pfirrmann + age + C(sex)"
 SEVERE = 40  # Oswestry index above which disability is called severe
 
 
-def table(title: str, head, rows, note: str = "") -> None:
-    """Print a Markdown table."""
-    print(f"\n### {title}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
-    for row in rows:
-        print(f"| {' | '.join(str(c) for c in row)} |")
-    print(f"\n{note}" if note else "", flush=True)
-
-
 def cli(*arguments) -> Tree:
     """Run a verb of ``disc-relaxometry`` in a program of its own; stop where it fails."""
     words = ["disc-relaxometry", *map(str, arguments)]
-    code = (f"import sys; sys.path[:0] = {sys.path[:3]!r}; sys.argv = {words!r}; "
-            "from DiscStudyLib.cli.main import main; main()")
+    code = f"import sys; sys.argv = {words!r}; from DiscStudyLib.cli.main import main; main()"
     tree = Tree([sys.executable, "-c", code])
     if tree.process.returncode:
         sys.exit(f"{arguments[0]} failed:\n{tree.output}\n{tree.error}")
     return tree
 
 
-def run_verbs(options) -> Path:
-    """Call the verbs one after the other and print what each costs."""
+def run_verbs(results: Results, options) -> Path:
+    """Call the verbs one after the other and list what each costs."""
     study, n = options.work / "study", options.people
     people = [first_person(n, k) for k in range(1, options.only + 1)]
     common = ("--processes", options.processes, "--permutations", options.permutations,
@@ -73,13 +59,18 @@ def run_verbs(options) -> Path:
         verbs.insert(0, ("simulate", study, "--people", n, "--sites", 2, "--seed", options.seed))
     rows = []
     for verb in verbs:
-        load, tree = os.getloadavg()[0], cli(*verb)
+        before, tree = load(), cli(*verb)
         shown = [str(v) for v in verb if v not in (study, "--person") and not str(v).startswith("sub-")]
         words = " ".join(shown).replace(str(options.work), "FOLDER")
-        rows.append((f"`{words}`", f"{tree.wall:.0f}", f"{tree.cpu:.0f}", f"{tree.peak_mb / 1000:.2f}", f"{load:.1f}"))
+        rows.append((f"`{words}`", f"{tree.wall:.0f}", f"{tree.cpu:.0f}", f"{tree.peak_mb / 1000:.2f}", before))
         print(f"{words}: {tree.wall:.0f} s", file=sys.stderr, flush=True)
-    table(f"The verbs, {options.only or n} people", ("verb", "s by the clock", "s of processor time",
-                                     "peak memory of all processes, GB", "load at the start"), rows)
+    results.table("verbs", ["verb", "s by the clock", "s of processor time", "peak memory of all processes, GB",
+                            "load at the start"], rows, people=options.only or n)
+    runs = [row for row in rows if row[0].startswith("`run")]
+    results.aims(Aim(f"{options.only or n} virtual people through the whole command line",
+                     sum(float(row[1]) for row in runs) / 60, at_most=25, form=".1f", unit="minutes"),
+                 Aim("the same, memory of all processes", max(float(row[3]) for row in rows), at_most=8, form=".2f",
+                     unit="GB"))
     return study
 
 
@@ -153,17 +144,19 @@ def limits(pairs) -> list[tuple]:
     return rows
 
 
-def claims(wide: pd.DataFrame, agreement: pd.DataFrame) -> None:
-    """Print what the study recovers of what was planted."""
-    head = ("map", "discs", "mean, ms", "bias, ms (95 % interval)", "95 % limits of agreement, ms", "r")
+def claims(kept: Results, wide: pd.DataFrame, agreement: pd.DataFrame) -> None:
+    """List what the study recovers of what was planted."""
+    head = ["means of discs", "map", "discs", "mean, ms", "bias, ms (95 % interval)", "95 % limits of agreement, ms",
+            "r"]
     whole = wide[wide.region == "whole"]
     lumbar = agreement[agreement.level.isin(LUMBAR_LEVELS)]
-    table("Automatic against reference discs, both carried to the maps by the study", head,
-          limits((k, lumbar[k], lumbar[f"{k}_reference"]) for k in KINDS),
-          f"Dice of the network's discs: median {lumbar.dice.median():.3f}, lowest {lumbar.dice.min():.3f}; discs not "
-          f"found at the true level (Dice 0): {int((lumbar.dice == 0).sum())} of {len(lumbar)}.")
-    table("The study's disc means (network, alignment, fit, carried labels) against the true ones", head,
-          limits((k, whole[k], whole[f"true_{k}"]) for k in KINDS))
+    kept.table("discs", head, [
+        *(("network against reference discs, both carried by the study", *row)
+          for row in limits((k, lumbar[k], lumbar[f"{k}_reference"]) for k in KINDS)),
+        *(("whole pipeline against the truth", *row)
+          for row in limits((k, whole[k], whole[f"true_{k}"]) for k in KINDS))],
+        median_dice=round(lumbar.dice.median(), 3), lowest_dice=round(lumbar.dice.min(), 3),
+        not_found=int((lumbar.dice == 0).sum()))
     rows = []
     for kind in KINDS:
         for region in ("nucleus", "anterior_annulus", "posterior_annulus", "whole"):
@@ -172,19 +165,17 @@ def claims(wide: pd.DataFrame, agreement: pd.DataFrame) -> None:
             slope = np.polyfit(part.grade, part[kind], 1)[0]
             rows.append((kind, region.replace("_", " "), f"{np.mean(within):+.2f}",
                          f"{min(within):+.2f} to {max(within):+.2f}", f"{slope:+.1f}"))
-    table("Correlation with the Pfirrmann grade, level by level", ("map", "region", "r, mean of the levels",
-                                                                   "range over levels", "ms a grade"), rows)
+    kept.table("grade", ["map", "region", "r, mean of the levels", "range over levels", "ms per grade"], rows)
     rows = []
     for name, part in (("minimal or moderate", wide[wide.odi <= SEVERE]), ("severe", wide[wide.odi > SEVERE])):
         people = contrast(part)
         rows.append((name, len(people), *(f"{people[c].mean():.0f}" for c in ("nucleus", "annulus")),
                      f"{people.ratio.mean():.2f} ({people.ratio.std():.2f})"))
-    table("Disability groups, T1rho, means of people", ("ODI", "people", "nucleus, ms", "annulus, ms",
-                                                        "nucleus / annulus (SD)"), rows)
+    kept.table("disability", ["ODI", "people", "nucleus, ms", "annulus, ms", "nucleus / annulus (SD)"], rows)
 
 
 def contrast(wide: pd.DataFrame) -> pd.DataFrame:
-    """Return T1rho of nucleus and annulus a person, over the lumbar discs, and their ratio."""
+    """Return each person's T1rho of nucleus and annulus, over the lumbar discs, and their ratio."""
     place = wide.region.map({"nucleus": "nucleus", "anterior_annulus": "annulus", "posterior_annulus": "annulus"})
     people = wide.assign(place=place).dropna(subset=["place"]).pivot_table("T1rho", ["participant_id", "odi"], "place")
     return people.assign(ratio=people.nucleus / people.annulus).reset_index()
@@ -234,12 +225,12 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    print(f"SIMULATED relaxation. {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, seed {options.seed}.")
-    study = run_verbs(options)
+    kept = Results("virtual_study")
+    study = run_verbs(kept, options)
     check_labels(study)
     check_dicom(options.work / "dicom")
     wide, agreement = results(study)
-    claims(wide, agreement)
+    claims(kept, wide, agreement)
     if options.figure:
         figure(options.figure, wide, agreement)
 
