@@ -60,6 +60,10 @@ class DiscAtlasParameterNode:
 class DiscAtlasWidget(AtlasPanel):
     """The panel; its parts are in ``DiscAtlasWidgets``."""
 
+    def createLogic(self):
+        """Return the module's Logic."""
+        return DiscAtlasLogic()
+
 
 class DiscAtlasLogic(ScriptedLoadableModuleLogic):
     """Atlas and registration on MRML nodes; every method is synchronous and needs no window.

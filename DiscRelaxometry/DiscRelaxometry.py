@@ -85,6 +85,10 @@ class DiscRelaxometryParameterNode:
 class DiscRelaxometryWidget(RelaxometryPanel):
     """The panel; its parts are in ``DiscRelaxometryWidgets``."""
 
+    def createLogic(self):
+        """Return the module's Logic."""
+        return DiscRelaxometryLogic()
+
 
 @dataclass
 class DiscResult:

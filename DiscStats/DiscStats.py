@@ -2,7 +2,6 @@
 
 ``DiscStatsLogic`` is the batch interface, the same in Slicer's Python console and headless::
 
-    from DiscStats import DiscStatsLogic
     logic = DiscStatsLogic()
     result = logic.analyze(mapNodes, atlasLabelsNode, "participants.tsv", "T2 ~ pfirrmann + age + C(sex)")
     nodes = logic.showResult(result)
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import slicer
+from DiscStatsWidgets import sample_cohort
 from DiscStatsWidgets.stats_choices import Errors, StandardErrors
 from DiscStatsWidgets.stats_panel import StatsPanel
 from slicer import vtkMRMLTableNode, vtkMRMLVolumeNode
@@ -30,9 +30,6 @@ from DiscRelaxometryLib import mrml as base
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.jobs import Job
 
-#: What the analysis needs beyond the packages that Slicer bundles.
-REQUIREMENTS = ("pandas>=2.2", "statsmodels>=0.14.4", "numba>=0.61", "threadpoolctl>=3.5")
-
 
 class DiscStats(ScriptedLoadableModule):
     """Describe the module to Slicer."""
@@ -41,12 +38,13 @@ class DiscStats(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         parent.title = _("Disc Statistics")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Quantification")]
-        parent.dependencies = []
+        parent.dependencies = ["DiscRelaxometry", "DiscAtlas"]
         parent.contributors = ["DiscRelaxometry contributors"]
         parent.helpText = _("Explains maps in atlas space by a model of the participants, voxel by voxel, with "
                             "permutation inference, and shows the result as volumes, tables and plots.")
-        parent.acknowledgementText = _("For research; not a medical device. Methods are cited in the extension's "
-                                       "documentation.")
+        parent.acknowledgementText = _("For research; not a medical device. Methods are cited in the documentation.")
+        if hasattr(slicer.app, "connect"):
+            slicer.app.connect("startupCompleted()", sample_cohort.register)
 
 
 @parameterNodeWrapper
@@ -63,7 +61,7 @@ class DiscStatsParameterNode:
     tfce: bool = True
     fdr: bool = True
     cluster: bool = True
-    permutations: Annotated[int, WithinRange(10, 100000)] = 5000
+    permutations: Annotated[int, WithinRange(100, 100000)] = 5000
     seed: Annotated[int, WithinRange(0, 2147483647)] = 1
     workers: Annotated[int, WithinRange(1, 64)] = 1
     availableCase: bool = False
@@ -81,6 +79,10 @@ class DiscStatsParameterNode:
 
 class DiscStatsWidget(StatsPanel):
     """The panel; its parts are in ``DiscStatsWidgets``."""
+
+    def createLogic(self):
+        """Return the module's Logic."""
+        return DiscStatsLogic()
 
 
 class DiscStatsLogic(ScriptedLoadableModuleLogic):
@@ -303,7 +305,6 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         with base.all_or_nothing():
             return {group: (base.volume_from_image(r.mean, f"{group} mean", quantity),
                             base.volume_from_image(r.sd, f"{group} SD")) for group, r in found.items()}
-
 
     # ------------------------------------------------------------ tables
 

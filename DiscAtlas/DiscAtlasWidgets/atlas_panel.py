@@ -1,32 +1,25 @@
 """Panel of DiscAtlas: people, template, registration with progress, quality, maps in atlas space."""
 
 import slicer
+from DiscRelaxometryWidgets import requirements
 from DiscRelaxometryWidgets.disc_table import discs_of
 from DiscRelaxometryWidgets.panel import DiscPanel
 from DiscRelaxometryWidgets.qt_helpers import (
-    cell,
     choose_data,
     chosen_path,
     current_data,
     fill_conventions,
+    fill_from_node,
     fill_table,
     value,
 )
 from slicer.i18n import tr as _
 
-ELASTIX = ["itk-elastix>=0.25"]
+from DiscRelaxometryLib import mrml
 
 
 class AtlasPanel(DiscPanel):
     """Widgets to Logic calls; holds no computation."""
-
-    uiName = "DiscAtlas"
-
-    def createLogic(self):
-        """Return the module's Logic."""
-        from DiscAtlas import DiscAtlasLogic
-
-        return DiscAtlasLogic()
 
     def connectWidgets(self):
         """Connect buttons and tables, and follow the segmentations of the scene."""
@@ -50,7 +43,7 @@ class AtlasPanel(DiscPanel):
     def onSceneStartClose(self, caller, event):
         """Forget the registrations: their people are gone."""
         self._cohort = None
-        self.ui.qualityView.setMRMLTableNode(None)
+        fill_from_node(self.ui.qualityTable, None)
         self.ui.personCombo.clear()
         super().onSceneStartClose(caller, event)
 
@@ -65,7 +58,7 @@ class AtlasPanel(DiscPanel):
         """Show people and quality of the settings."""
         self._showPeople()
         choose_data(self.ui.conventionCombo, self._parameterNode.convention)
-        self.ui.qualityView.setMRMLTableNode(self._parameterNode.quality)
+        fill_from_node(self.ui.qualityTable, self._parameterNode.quality)
 
     def _checkCanApply(self, caller=None, event=None):
         p, ui = self._parameterNode, self.ui
@@ -80,19 +73,19 @@ class AtlasPanel(DiscPanel):
         names = [n.GetName() for n in people]
         if len(set(names)) < len(names):
             missing.append(_("Two people have the same name: rename a segmentation."))
-        self.allow(ui.registerButton, missing, _("Register the discs of the checked people"))
+        self.work.allow(ui.registerButton, missing, _("Register the discs of the checked people"))
         folder = [] if chosen_path(p.peopleFolder) else [_("Choose a folder of segmentations.")]
-        self.allow(ui.loadPeopleButton, folder, _("Load the segmentations of this folder"))
+        self.work.allow(ui.loadPeopleButton, folder, _("Load the segmentations of this folder"))
         output = [] if chosen_path(p.outputFolder) else [_("Choose the folder of results.")]
-        self.allow(ui.loadResultsButton, output, _("Take up registrations that were written to this folder"))
-        self.allow(ui.showAtlasButton, [], _("Show the discs of the atlas"))
+        self.work.allow(ui.loadResultsButton, output, _("Take up registrations that were written to this folder"))
+        self.work.allow(ui.showAtlasButton, [], _("Show the discs of the atlas"))
         done = [] if self._cohort else [_("Register people first, or load results of a folder.")]
         own = done or ([] if self._segmentation() else [_("This person's segmentation is not in the scene.")])
-        self.allow(ui.overlayButton, own, _("Show the atlas's discs on this person"))
-        self.allow(ui.checkerboardButton, own, _("Show the person's discs and the atlas's in turn"))
-        self.allow(ui.transformsButton, done, _("Add this person's transforms to the scene"))
+        self.work.allow(ui.overlayButton, own, _("Show the atlas's discs on this person"))
+        self.work.allow(ui.checkerboardButton, own, _("Show the person's discs and the atlas's in turn"))
+        self.work.allow(ui.transformsButton, done, _("Add this person's transforms to the scene"))
         volume = [] if p.mapVolume else [_("Choose a map of this person.")]
-        self.allow(ui.warpButton, done + volume, _("Bring the map into atlas space; where a folder of results is "
+        self.work.allow(ui.warpButton, done + volume, _("Bring the map into atlas space; where a folder of results is "
                                                    "chosen, write it there for Disc Statistics"))
 
     # ------------------------------------------------------------ people
@@ -135,8 +128,8 @@ class AtlasPanel(DiscPanel):
     def onLoadPeople(self):
         """Load the segmentations of a folder and check them."""
         p = self._parameterNode
-        nodes = self.attempt(_("The segmentations could not be loaded."),
-                             lambda: self.logic.loadPeople(p.peopleFolder, p.convention), undo=True)
+        nodes = self.work.attempt(_("The segmentations could not be loaded."),
+                                  lambda: self.logic.loadPeople(p.peopleFolder, p.convention), undo=True)
         if nodes:
             p.people = [n for n in p.people if n is not None] + nodes
 
@@ -145,75 +138,87 @@ class AtlasPanel(DiscPanel):
     def onRegister(self):
         """Register the checked people in a child process."""
         p = self._parameterNode
-        if p.backend.value == "elastix" and not self.ensurePackages(
-                ELASTIX, _("Registration with Elastix needs the package itk-elastix (about 150 MB with ITK). Install "
-                           "it into Slicer's Python?")):
+        if p.backend.value == "elastix" and not self.work.ensurePackages(
+                requirements.ELASTIX, _("Registration with Elastix needs the package itk-elastix (about 150 MB with "
+                                        "ITK). Install it into Slicer's Python?")):
             return
-        job = self.attempt(_("The people could not be registered."), lambda: self.logic.registerJob(
+        job = self.work.attempt(_("The people could not be registered."), lambda: self.logic.registerJob(
             [n for n in p.people if n is not None], p.template.value, chosen_path(p.atlasFolder), p.backend.value,
             chosen_path(p.outputFolder)))
         if job is not None:
             # BRAINSFit is a program that Slicer runs on nodes of the scene.
-            (self.runHere if p.backend.value == "brainsfit" else self.runJob)(job, self._show)
+            run = self.work.runHere if p.backend.value == "brainsfit" else self.work.run
+            run(job, lambda result: self._show(result, p))
 
     def onLoadResults(self):
         """Take up registrations from the folder of results."""
-        result = self.attempt(_("The registrations could not be loaded."),
-                              lambda: self.logic.loadRegistrations(self._parameterNode.outputFolder))
+        p = self._parameterNode
+        result = self.work.attempt(_("The registrations could not be loaded."),
+                                   lambda: self.logic.loadRegistrations(p.outputFolder))
         if result is not None:
-            self._show(result)
+            self._show(result, p)
 
-    def _show(self, result):
-        """Show the quality of registrations, worst first in words."""
+    def _show(self, result, p):
+        """Show the quality of registrations, and the atlas on one person: the first of those to look at."""
         self._cohort = result
-        self._parameterNode.quality = self.logic.showQuality(result, self._parameterNode.quality)
+        p.quality = self.logic.showQuality(result, p.quality)
+        flagged = sorted({row["participant_id"] for row in result.quality.rows if row.get("flags")})
         combo = self.ui.personCombo
         combo.clear()
-        for person in result.registrations:
+        for person in sorted(result.registrations, key=lambda person: person not in flagged):
             combo.addItem(person)
-        flagged = sorted({row["participant_id"] for row in result.quality.rows if row.get("flags")})
-        self.ui.statusLabel.setText(
-            _("{n} people registered.").format(n=len(result.registrations)) + (
-                " " + _("Look at: {people}.").format(people=", ".join(flagged)) if flagged else ""))
+        words = [_("{n} people registered.").format(n=len(result.registrations))]
+        if flagged:
+            words.append(_("Look at: {people}.").format(people=", ".join(flagged)))
+        self.work.say(" ".join(words))
+        if self._segmentation() is not None:
+            self.onOverlay(False)
         self._checkCanApply()
 
     def onShowAtlas(self):
         """Show the atlas's discs."""
-        self.attempt(_("The atlas could not be shown."),
-                     lambda: self.logic.showAtlas(self._cohort.atlas if self._cohort else None), undo=True)
+        shown = self.work.attempt(_("The atlas could not be shown."), lambda: self.logic.showAtlas(
+            self._cohort.atlas if self._cohort else None), undo=True)
+        if shown is not None:
+            mrml.show_alone(shown)
 
     def _segmentation(self):
+        """Return the chosen person's segmentation, or None where it is not in the scene."""
         name = value(self.ui.personCombo, "currentText")
-        rows = [r for r in range(len(self._ids)) if cell(self.ui.peopleTable, r, 0) == name]
-        return slicer.mrmlScene.GetNodeByID(self._ids[rows[0]]) if rows else None
+        nodes = [slicer.mrmlScene.GetNodeByID(identifier) for identifier in self._ids]
+        return next((n for n in nodes if n is not None and n.GetName() == name), None)
 
     def onOverlay(self, checkerboard):
-        """Show the atlas on the chosen person."""
+        """Show the atlas on the chosen person, and nobody else."""
         person, node = value(self.ui.personCombo, "currentText"), self._segmentation()
-        shown = self.attempt(_("The atlas could not be shown on this person."),
-                             lambda: self.logic.overlay(self._cohort, person, node, checkerboard), undo=True)
-        if shown is not None and shown.GetDisplayNode() is not None:
-            if node.GetDisplayNode() is not None:
-                node.GetDisplayNode().SetVisibility(not checkerboard)
-            # Outlines over the person's filled discs show where the borders part.
-            shown.GetDisplayNode().SetVisibility2DFill(checkerboard)
+        shown = self.work.attempt(_("The atlas could not be shown on this person."), lambda: self.logic.overlay(
+            self._cohort, person, node, checkerboard), undo=True)
+        if shown is None:
+            return
+        if checkerboard:
+            mrml.show_alone(shown, fill=0.5)
+            return
+        mrml.show_alone(node, shown)
+        # Outlines over the person's lightly filled discs show where the borders part.
+        shown.GetDisplayNode().SetVisibility2DFill(False)
 
     def onTransforms(self):
         """Add the chosen person's transforms to the scene."""
         person = value(self.ui.personCombo, "currentText")
-        self.attempt(_("The transforms could not be shown."),
-                     lambda: self.logic.showRegistration(self._cohort, person), undo=True)
+        self.work.attempt(_("The transforms could not be shown."),
+                          lambda: self.logic.showRegistration(self._cohort, person), undo=True)
 
     def onWarp(self):
         """Bring a map of the chosen person into atlas space."""
         person, folder = value(self.ui.personCombo, "currentText"), chosen_path(self._parameterNode.outputFolder)
-        node = self.attempt(_("The map could not be brought into atlas space."), lambda: self.logic.warpToAtlas(
+        node = self.work.attempt(_("The map could not be brought into atlas space."), lambda: self.logic.warpToAtlas(
             self._parameterNode.mapVolume, self._cohort, person), undo=True)
         if node is None:
             return
-        self.ui.statusLabel.setText(_("Made '{name}'.").format(name=node.GetName()))
-        slicer.util.setSliceViewerLayers(background=node)
-        path = folder and self.attempt(_("The map could not be written."),
-                                       lambda: self.logic.saveInAtlas(node, person, folder))
+        self.work.say(_("Made '{name}'.").format(name=node.GetName()))
+        slicer.util.setSliceViewerLayers(background=node, foreground=None, label=None)
+        mrml.show_legend(node)
+        path = folder and self.work.attempt(_("The map could not be written."),
+                                            lambda: self.logic.saveInAtlas(node, person, folder))
         if path:
-            self.ui.statusLabel.setText(_("Made '{name}' and wrote '{path}'.").format(name=node.GetName(), path=path))
+            self.work.say(_("Made '{name}' and wrote '{path}'.").format(name=node.GetName(), path=path))

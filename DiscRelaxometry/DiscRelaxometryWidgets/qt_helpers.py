@@ -2,6 +2,8 @@
 
 from slicer.i18n import tr as _
 
+from DiscRelaxometryLib import mrml
+
 
 def value(widget, name):
     """Return a property: an attribute in PythonQt, a method in PySide6."""
@@ -49,6 +51,23 @@ def fill_table(widget, headers, rows, editable=(), colors=None):
     widget.resizeColumnsToContents()
     widget.resizeRowsToContents()
     widget.blockSignals(blocked)
+
+
+def fill_from_node(widget, node):
+    """Fill a QTableWidget from a table node, or empty it where there is none."""
+    if node is None:
+        fill_table(widget, [], [])
+        return
+    table = mrml.table_from_node(node)
+    fill_table(widget, [mrml.heading(c) for c in table.columns],
+               [[_plain(row.get(c.name)) for c in table.columns] for row in table.rows])
+
+
+def _plain(content):
+    """Return a cell's content as text: whole, or four digits; nothing for a missing number."""
+    if isinstance(content, float):
+        return "" if content != content else f"{content:.0f}" if content.is_integer() else f"{content:.4g}"
+    return "" if content is None else str(content)
 
 
 def fill_conventions(combo, first="auto"):

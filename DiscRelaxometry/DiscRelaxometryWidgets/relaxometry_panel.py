@@ -7,6 +7,7 @@ from slicer.i18n import tr as _
 
 from DiscRelaxometryLib import mrml
 
+from . import requirements
 from .panel import DiscPanel
 from .qt_helpers import (
     cell,
@@ -14,6 +15,7 @@ from .qt_helpers import (
     chosen_path,
     current_data,
     fill_conventions,
+    fill_from_node,
     fill_table,
     number,
     on_row,
@@ -21,21 +23,12 @@ from .qt_helpers import (
 )
 from .torch_install import ensure_torch
 
-ONNX = ["onnxruntime>=1.20"]
 #: Milliseconds of quiet after which a segmentation that changed is measured again.
 SETTLED_MS = 300
 
 
 class RelaxometryPanel(DiscPanel):
     """Widgets to Logic calls; holds no computation."""
-
-    uiName = "DiscRelaxometry"
-
-    def createLogic(self):
-        """Return the module's Logic."""
-        from DiscRelaxometry import DiscRelaxometryLogic
-
-        return DiscRelaxometryLogic()
 
     def connectWidgets(self):
         """Connect buttons and tables."""
@@ -75,7 +68,7 @@ class RelaxometryPanel(DiscPanel):
         """Let go of the scene's nodes."""
         self._inspector.close()
         self._shownSeries, self._tables = None, {}
-        self.ui.measuresView.setMRMLTableNode(None)
+        fill_from_node(self.ui.measuresTable, None)
         super().onSceneStartClose(caller, event)
 
     # ------------------------------------------------------------ state
@@ -85,6 +78,24 @@ class RelaxometryPanel(DiscPanel):
         super().setParameterNode(parameterNode)
         if parameterNode is None and self.logic is not None:
             self._followDiscs(None)
+
+    def chooseInputs(self):
+        """Choose the volume that the slice views show, or else the first one, and the only echo series of the scene."""
+        p = self._parameterNode
+        if p.inputVolume is None:
+            shown = [n.GetBackgroundVolumeID() for n in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")]
+            volumes = [n for n in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if self._isAnatomical(n)]
+            volumes.sort(key=lambda n: n.GetID() not in shown)
+            p.inputVolume = next(iter(volumes), None)
+        series = [n for n in slicer.util.getNodesByClass("vtkMRMLSequenceNode") if not n.GetHideFromEditors()]
+        if p.series is None and len(series) == 1:
+            p.series = series[0]
+
+    @staticmethod
+    def _isAnatomical(node):
+        """Return whether a volume may be anatomical: it is no label map, no map of this extension, and not hidden."""
+        return not (node.IsA("vtkMRMLLabelMapVolumeNode") or node.GetAttribute(mrml.ATTRIBUTE + "Quantity")
+                    or node.GetHideFromEditors() or node.GetImageData() is None)
 
     def onParametersChanged(self):
         """Show discs and times of the chosen nodes, and start or stop the inspector."""
@@ -107,21 +118,22 @@ class RelaxometryPanel(DiscPanel):
         bounds = [] if p.lowerBound < p.upperBound else [_("The longest time must exceed the shortest.")]
         if p.onlyDiscs:
             bounds += discs
-        self.allow(ui.segmentButton, volume, _("Segment and name the discs of the volume"))
+        self.work.allow(ui.segmentButton, volume, _("Segment and name the discs of the volume"))
         for button, tip in ((ui.shiftUpButton, _("Rename all discs one level up (cranial)")),
                             (ui.shiftDownButton, _("Rename all discs one level down (caudal)")),
                             (ui.editButton, _("Correct the discs by hand"))):
-            self.allow(button, discs, tip)
+            self.work.allow(button, discs, tip)
         folder = [] if chosen_path(p.seriesFolder) else [_("Choose the folder of an echo series.")]
-        self.allow(ui.loadSeriesButton, folder, _("Load this echo series"))
-        self.allow(ui.computeButton, series + times + kind + bounds, _("Compute the relaxation map and its quality"))
-        self.allow(ui.measureButton, discs, _("Measure the discs, and the map in their regions"))
+        self.work.allow(ui.loadSeriesButton, folder, _("Load this echo series"))
+        self.work.allow(ui.computeButton, series + times + kind + bounds,
+                        _("Compute the relaxation map and its quality"))
+        self.work.allow(ui.measureButton, discs, _("Measure the discs, and the map in their regions"))
         tables = [] if self._tables else [_("Measure first.")]
         target = [] if chosen_path(p.exportFolder) else [_("Choose a folder.")]
-        self.allow(ui.exportButton, tables + target, _("Write the tables to this folder"))
+        self.work.allow(ui.exportButton, tables + target, _("Write the tables to this folder"))
         labels = [] if ui.importSelector.currentNode() else [_("Choose the label volume of the other tool.")]
-        self.allow(ui.importButton, labels, _("Make a disc segmentation of the label volume"))
-        self.allow(ui.carryButton, volume + discs + series,
+        self.work.allow(ui.importButton, labels, _("Make a disc segmentation of the label volume"))
+        self.work.allow(ui.carryButton, volume + discs + series,
                    _("Register the volume to the first echo, and make a segmentation on its grid"))
 
     def _kindMissing(self):
@@ -176,45 +188,51 @@ class RelaxometryPanel(DiscPanel):
         if not p.useGpu:
             engine, device = ("torch", "cpu") if engine == "torch" else ("onnx", None)
         if engine == "torch":
-            if not ensure_torch(self):
+            if not ensure_torch(self.work):
                 return
-        elif not self.ensurePackages(ONNX, _("Segmentation needs the package onnxruntime (about 80 MB). Install it "
-                                             "into Slicer's Python?")):
+        elif not self.work.ensurePackages(requirements.SEGMENTATION, _(
+                "Segmentation needs the package onnxruntime (about 80 MB). Install it into Slicer's Python?")):
             return
         volume, node = p.inputVolume, p.segmentation
 
         def show(result):
             discs = self.logic.showSegmentation(result, volume, node)
             p.segmentation = discs.segmentation
-            slicer.util.setSliceViewerLayers(background=volume)
+            slicer.util.setSliceViewerLayers(background=volume, foreground=None, label=None)
+            mrml.show_legend(None)
+            mrml.show_alone(discs.segmentation)
+            self.work.say(" ".join([_("{n} discs.").format(n=len(discs.discs)), *discs.flags]))
 
-        job = self.attempt(_("The discs could not be segmented."),
-                           lambda: self.logic.segmentJob(volume, engine, device))
+        job = self.work.attempt(_("The discs could not be segmented."),
+                                lambda: self.logic.segmentJob(volume, engine, device))
         if job is not None:
-            self.runJob(job, show)
+            self.work.run(job, show)
 
     def onShift(self, n):
         """Rename the levels."""
         node = self._parameterNode.segmentation
-        self.attempt(_("The levels could not be renamed."), lambda: self.logic.shiftLevels(node, n), undo=True)
+        self.work.attempt(_("The levels could not be renamed."), lambda: self.logic.shiftLevels(node, n), undo=True)
         self._showDiscs()
 
     def onEdit(self):
         """Open the segmentation in the Segment Editor."""
+        # Leaving the panel lets go of its settings, so that they are read before.
+        segmentation, volume = self._parameterNode.segmentation, self._parameterNode.inputVolume
         slicer.util.selectModule("SegmentEditor")
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
-        editor.setSegmentationNode(self._parameterNode.segmentation)
-        if self._parameterNode.inputVolume:
-            editor.setSourceVolumeNode(self._parameterNode.inputVolume)
+        editor.setSegmentationNode(segmentation)
+        if volume is not None:
+            editor.setSourceVolumeNode(volume)
 
     def onImport(self):
         """Import another tool's labels."""
         p, source = self._parameterNode, self.ui.importSelector.currentNode()
-        result = self.attempt(_("The labels could not be imported."), lambda: self.logic.importSegmentation(
+        result = self.work.attempt(_("The labels could not be imported."), lambda: self.logic.importSegmentation(
             source, p.convention, p.inputVolume), undo=True)
         if result is not None:
             result.segmentation.SetDescription(" ".join(result.flags))
             p.segmentation = result.segmentation
+            mrml.show_alone(result.segmentation)
 
     def onConventionChosen(self, index):
         """Keep the label table in the settings."""
@@ -225,14 +243,16 @@ class RelaxometryPanel(DiscPanel):
         """Carry the discs to the grid of the echo series, in a child process."""
         p = self._parameterNode
         segmentation, series = p.segmentation, p.series
-        job = self.attempt(_("The discs could not be carried to the echo series."),
+        job = self.work.attempt(_("The discs could not be carried to the echo series."),
                            lambda: self.logic.carryJob(segmentation, p.inputVolume, series))
 
         def show(result):
             p.segmentation = self.logic.showCarried(result, segmentation, series)
+            mrml.show_alone(p.segmentation)
+            self.work.say(p.segmentation.GetDescription())
 
         if job is not None:
-            self.runJob(job, show)
+            self.work.run(job, show)
 
     # ------------------------------------------------------------ echo series and maps
 
@@ -263,16 +283,17 @@ class RelaxometryPanel(DiscPanel):
         """Load an echo series from its folder; the kind chosen in the panel helps where the files do not say."""
         p = self._parameterNode
         kind = None if p.kind.value == "auto" else p.kind.value
-        node = self.attempt(_("The echo series could not be loaded."),
+        node = self.work.attempt(_("The echo series could not be loaded."),
                             lambda: self.logic.loadEchoSeries(str(p.seriesFolder), kind), undo=True)
         if node is not None:
             p.series = node
 
     def onCompute(self):
         """Compute the maps in a child process."""
-        p, series = self._parameterNode, self._parameterNode.series
+        p = self._parameterNode
+        series, segmentation = p.series, p.segmentation
         model, estimator = p.model.value.split("/")
-        job = self.attempt(_("The maps could not be computed."), lambda: self.logic.mapsJob(
+        job = self.work.attempt(_("The maps could not be computed."), lambda: self.logic.mapsJob(
             series, p.times, None if p.kind.value == "auto" else p.kind.value, p.alignment.value, model, estimator,
             (p.lowerBound, p.upperBound), p.segmentation if p.onlyDiscs else None))
 
@@ -281,11 +302,11 @@ class RelaxometryPanel(DiscPanel):
             relaxation = nodes.get("T1rho") or nodes["T2"]
             with slicer.util.NodeModify(p):
                 p.relaxationMap, p.m0Map, p.offsetMap = relaxation, nodes["M0"], nodes.get("offset")
-            slicer.util.setSliceViewerLayers(foreground=relaxation, foregroundOpacity=0.6)
-            self.ui.statusLabel.setText(" ".join(result.notes) or _("Done."))
+            mrml.show_map(relaxation, segmentation)
+            self.work.say(" ".join(result.notes) or _("Done."))
 
         if job is not None:
-            self.runJob(job, show)
+            self.work.run(job, show)
 
     def _updateInspector(self):
         """Follow the crosshair while the box is checked and series and map are there."""
@@ -304,7 +325,7 @@ class RelaxometryPanel(DiscPanel):
         kind = p.relaxationMap.GetAttribute(mrml.ATTRIBUTE + "Quantity") or "T2"
         series = p.relaxationMap.GetNodeReference(mrml.FITTED_SERIES) or p.series
         maps = {kind: p.relaxationMap, "M0": p.m0Map, "offset": p.offsetMap}
-        self.attempt(_("The fit can not be shown."), lambda: self._inspector.start(
+        self.work.attempt(_("The fit cannot be shown."), lambda: self._inspector.start(
             series, maps, p.times if series is p.series else None, kind))
 
     # ------------------------------------------------------------ measures
@@ -313,18 +334,18 @@ class RelaxometryPanel(DiscPanel):
         """Measure discs, and the map if there is one."""
         p = self._parameterNode
         maps = [p.relaxationMap] if p.relaxationMap else None
-        tables = self.attempt(_("The discs could not be measured."), lambda: self.logic.measure(p.segmentation, maps),
-                              undo=True)
+        tables = self.work.attempt(_("The discs could not be measured."),
+                                   lambda: self.logic.measure(p.segmentation, maps), undo=True)
         if tables:
             self._tables = tables
-            self.ui.measuresView.setMRMLTableNode(tables.get("regions") or tables["discs"])
+            fill_from_node(self.ui.measuresTable, tables.get("regions") or tables["discs"])
             self._showDiscs()
             self._checkCanApply()
 
     def onExport(self):
         """Write the tables."""
         folder = self._parameterNode.exportFolder
-        paths = self.attempt(_("The tables could not be written."),
+        paths = self.work.attempt(_("The tables could not be written."),
                              lambda: self.logic.exportTables(self._tables, folder))
         if paths:
-            self.ui.statusLabel.setText(_("Wrote {n} tables to {folder}.").format(n=len(paths), folder=folder))
+            self.work.say(_("Wrote {n} tables to {folder}.").format(n=len(paths), folder=folder))

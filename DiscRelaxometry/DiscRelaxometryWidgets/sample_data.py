@@ -1,9 +1,8 @@
-"""The extension's embedded real people in Slicer's Sample Data module; nothing is downloaded."""
-
-from pathlib import Path
+"""The embedded real person in Slicer's Sample Data module; nothing is downloaded."""
 
 from slicer.i18n import tr as _
 
+from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.resources import resource_path
 
 CATEGORY = "DiscRelaxometry"
@@ -14,38 +13,28 @@ def load_person(source=None):
     """Load one person's T2-weighted volume and reference segmentation (SPIDER, CC BY 4.0) and return both nodes."""
     import slicer
 
-    from DiscRelaxometry import DiscRelaxometryLogic
+    from DiscRelaxometryLib.discs import import_labels
+    from DiscRelaxometryLib.image import read_image
 
     volume = slicer.util.loadVolume(str(resource_path(PERSON[0])))
-    result = DiscRelaxometryLogic().importSegmentation(resource_path(PERSON[1]), referenceNode=volume)
-    return [volume, result.segmentation]
+    labels, _report = import_labels(read_image(resource_path(PERSON[1])))
+    with mrml.all_or_nothing():
+        return [volume, mrml.segmentation_from_labels(labels, "spider-sub-078 reference discs", volume)]
 
 
-def load_cohort(source=None):
-    """Copy the cohort into Slicer's cache folder, where a study can write its results, and load its participants table.
+def register_sample(name, loader, thumbnail):
+    """Offer data in Slicer's Sample Data module.
 
-    Files that are there already are kept, so that a study goes on where it was. Disc Statistics takes folder and table
-    from the returned node.
+    :param loader: function of the data source that loads the data and returns their nodes.
+    :param thumbnail: picture file.
     """
-    import slicer
+    import SampleData
 
-    from DiscStudyLib.demo import copy_cohort
-
-    folder = copy_cohort(Path(slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory()) / "spider-cohort")
-    node = slicer.util.loadTable(str(folder / "participants.tsv"))
-    node.SetName("spider-cohort participants")
-    node.SetAttribute("DiscStats.StudyFolder", str(folder))
-    return [node]
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category=CATEGORY, sampleName=name, uris=[], fileNames=[], nodeNames=[], customDownloader=loader,
+        thumbnailFileName=str(thumbnail))
 
 
 def register():
-    """Register both data sets."""
-    import SampleData
-
-    logic = SampleData.SampleDataLogic
-    icons = Path(resource_path("Icons"))
-    for name, loader, thumbnail in ((_("Lumbar spine (SPIDER)"), load_person, "SampleSpine.png"),
-                                    (_("Cohort of 33 people (SPIDER)"), load_cohort, "SampleCohort.png")):
-        logic.registerCustomSampleDataSource(
-            category=CATEGORY, sampleName=name, uris=[], fileNames=[], nodeNames=[], customDownloader=loader,
-            thumbnailFileName=str(icons / thumbnail))
+    """Offer the person."""
+    register_sample(_("Lumbar spine (SPIDER)"), load_person, resource_path("Icons/SampleSpine.png"))

@@ -4,34 +4,33 @@ from slicer.i18n import tr as _
 
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 
-TORCH = "torch>=2.6"
-SAFETENSORS = ["safetensors>=0.5"]
+from . import requirements
 
 
-def ensure_torch(panel):
+def ensure_torch(work):
     """Return whether torch and safetensors are there, after installing them if the user agrees.
 
-    :param panel: the DiscPanel that asks and shows errors.
+    :param work: the panel's Work, which asks and shows errors.
     """
     import slicer.packaging
     import slicer.util
 
-    if not slicer.packaging.pip_check(TORCH):
+    if not slicer.packaging.pip_check(requirements.TORCH):
         try:
             import PyTorchUtils
         except ImportError:
-            panel.showError(_("The discs could not be segmented."), DiscRelaxometryError(
+            work.showError(_("The discs could not be segmented."), DiscRelaxometryError(
                 _("The engine PyTorch needs Slicer's PyTorch extension: install it in the Extension Manager, restart, "
                   "and try again; or choose ONNX Runtime (80 MB) under Advanced."), anchor="no-inference-engine"))
             return False
         purpose = _("Segmentation with PyTorch needs the package torch (about 1 to 3 GB); Slicer's PyTorch extension "
                     "chooses the build that fits your computer. Install it into Slicer's Python?")
-        if not slicer.util.confirmOkCancelDisplay(purpose, _("Python packages are needed")):
-            panel.ui.statusLabel.setText(_("Not started: the packages were not installed."))
+        if not work.agreed(purpose):
             return False
-        installed = panel.attempt(_("PyTorch could not be installed."), lambda: PyTorchUtils.PyTorchUtilsLogic(
-            ).installTorch(askConfirmation=False, torchVersionRequirement=TORCH.removeprefix("torch")))
+        installed = work.attempt(_("PyTorch could not be installed."), lambda: PyTorchUtils.PyTorchUtilsLogic(
+            ).installTorch(askConfirmation=False,
+                           torchVersionRequirement=requirements.TORCH.removeprefix("torch")))
         if installed is None:
             return False
-    return panel.ensurePackages(SAFETENSORS, _("The network's weights are read with the package safetensors (1 MB). "
-                                               "Install it into Slicer's Python?"))
+    return work.ensurePackages(requirements.TORCH_WEIGHTS, _(
+        "The network's weights are read with the package safetensors (1 MB). Install it into Slicer's Python?"))

@@ -186,7 +186,8 @@ def _empty_chart(chart, title: str):
 def _add_series(chart, table: Table, name: str, scatter: bool) -> None:
     slicer = start_headless()
     node = base.table_node(table)
-    series = base.add_node("vtkMRMLPlotSeriesNode", name)
+    # The legend shows the node's name: two charts may both have people and a fit.
+    series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", name)
     series.SetAndObserveTableNodeID(node.GetID())
     series.SetXColumnName("x")
     series.SetYColumnName("y")

@@ -12,19 +12,19 @@ MAX_NAMES = 12
 class DesignPreview:
     """Follows formula and table of the panel.
 
-    :param panel: the StatsPanel.
+    :param ui: widgets of the panel.
     """
 
-    def __init__(self, panel):
+    def __init__(self, ui):
         import qt
 
-        self.panel, self.valid, self._names, self._seen = panel, False, [], None
+        self.ui, self.valid, self._names, self._seen = ui, False, [], None
         #: Disc levels that the table has grades for; None where the formula asks for none of them.
         self.levels = None
         self.completer = qt.QCompleter()
         self.completer.setCaseSensitivity(qt.Qt.CaseInsensitive)
-        panel.ui.formulaEdit.setCompleter(self.completer)
-        panel.ui.formulaEdit.textEdited.connect(self.complete)
+        ui.formulaEdit.setCompleter(self.completer)
+        ui.formulaEdit.textEdited.connect(self.complete)
 
     def complete(self, text):
         """Offer the formula so far with its last name completed."""
@@ -37,22 +37,27 @@ class DesignPreview:
         self._offers = qt.QStringListModel(offers[:MAX_NAMES])
         self.completer.setModel(self._offers)
 
-    def update(self, table, people):
-        """Renew the preview for some people of a table; the table is None where there is none."""
-        p = self.panel._parameterNode
-        state = (p.formula, p.contrast, p.dropRows, id(table), tuple(people))
+    def update(self, p, table, people, waiting):
+        """Renew the preview.
+
+        :param p: settings of the panel.
+        :param table: participants table, or None where there is none.
+        :param people: ids of those who have a map.
+        :param waiting: what is said where there is no table.
+        """
+        state = (p.formula, p.contrast, p.dropRows, id(table), tuple(people), waiting)
         if state == self._seen:
             return
         self._seen = state
         self._names = [] if table is None else self._completions(table)
-        self.valid, self.levels, text = False, None, _("Choose a participants table.")
+        self.valid, self.levels, text = False, None, waiting
         if table is not None:
             try:
                 text = self._describe(table[table["participant_id"].astype(str).isin(people)], p)
                 self.valid = True
             except DiscRelaxometryError as error:
                 text = str(error)
-        self.panel.ui.designView.setPlainText(text)
+        self.ui.designView.setPlainText(text)
 
     @staticmethod
     def _completions(table):

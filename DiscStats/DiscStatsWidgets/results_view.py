@@ -1,8 +1,10 @@
 """Results of an analysis: list of maps, threshold, legend, clusters with jump, plot of a place."""
 
 import slicer
-from DiscRelaxometryWidgets.qt_helpers import assign, chosen_path, fill_table, number, on_row
+from DiscRelaxometryWidgets.qt_helpers import assign, chosen_path, fill_table, number, on_row, value
 from slicer.i18n import tr as _
+
+from DiscRelaxometryLib import mrml
 
 from .threshold import show_beyond, threshold_of
 
@@ -19,13 +21,14 @@ def cluster_columns():
 class ResultsView:
     """Holds the result of the last analysis and the widgets that show it.
 
-    :param panel: the StatsPanel.
+    :param ui: widgets of the panel.
+    :param logic: the module's Logic.
+    :param work: the panel's Work.
     """
 
-    def __init__(self, panel):
-        self.panel, self.result, self.nodes = panel, None, {}
+    def __init__(self, ui, logic, work):
+        self.ui, self.logic, self.work, self.settings, self.result = ui, logic, work, None, None
         self.chart = self.view = None
-        ui = panel.ui
         self.plot = slicer.qMRMLPlotView()
         self.plot.setMRMLScene(slicer.mrmlScene)
         self.plot.setMinimumHeight(240)
@@ -40,21 +43,17 @@ class ResultsView:
 
     # ------------------------------------------------------------ state
 
-    def show(self, result):
-        """Add the result to the scene and list it."""
-        panel = self.panel
-        made = panel.logic.showResult(result, _("Disc statistics"))
-        self.result, self.nodes = result, made.maps
-        p = panel._parameterNode
+    def show(self, result, p):
+        """Add the result to the scene and list it in the settings `p`."""
+        made = self.logic.showResult(result, _("Disc statistics"))
+        self.result = result
+        maps = list(made.maps.values())
+        first = next((n for k, n in made.maps.items() if k.endswith(("_t", "_F"))), maps[0])
         with slicer.util.NodeModify(p):
-            p.clusters = made.clusters
-            p.resultMaps = list(made.maps.values())
-            first = next((n for k, n in made.maps.items() if k.endswith("_t") or k.endswith("_F")), None)
-            p.shownMap = first or next(iter(made.maps.values()))
-        words = [_("{n} maps, {c} clusters.").format(n=len(made.maps), c=len(result.clusters.rows)), *result.warnings]
-        panel.ui.statusLabel.setText(" ".join(words))
-        self.onParametersChanged()
-        self.onMapClicked(self._maps().index(p.shownMap), 0)
+            p.clusters, p.resultMaps, p.shownMap = made.clusters, maps, first
+        words = [_("{n} maps, {c} clusters.").format(n=len(maps), c=len(result.clusters.rows)), *result.warnings]
+        self.work.say("\n".join(words))
+        self._showMap(p, first)
 
     def close(self):
         """Forget result and plot."""
@@ -62,23 +61,23 @@ class ResultsView:
         for node in (self.view, self.chart):
             if node is not None and slicer.mrmlScene.IsNodePresent(node):
                 slicer.mrmlScene.RemoveNode(node)
-        self.result, self.nodes, self.chart, self.view = None, {}, None, None
-        self.panel.ui.plotContainer.setVisible(False)
+        self.result = self.chart = self.view = None
+        self.ui.plotContainer.setVisible(False)
 
-    def _maps(self):
-        return [n for n in self.panel._parameterNode.resultMaps if n is not None]
+    @staticmethod
+    def _maps(p):
+        return [n for n in p.resultMaps if n is not None]
 
     def onParametersChanged(self):
         """List maps and clusters of the settings; a loaded scene brings both back."""
-        ui, rows = self.panel.ui, []
-        for node in self._maps():
+        ui, p, rows = self.ui, self.settings, []
+        for node in self._maps(p):
             display = node.GetDisplayNode()
             window = "" if display is None or not hasattr(display, "GetWindowLevelMin") else \
                 f"{display.GetWindowLevelMin():.3g} ... {display.GetWindowLevelMax():.3g}"
             rows.append([node.GetName(), window])
-        fill_table(ui.resultTable, [_("Map"), _("Window")], rows)
-        node = self.panel._parameterNode.clusters
-        table = node.GetTable() if node is not None else None
+        fill_table(ui.resultTable, [_("Map"), _("Colors from ... to")], rows)
+        table = p.clusters.GetTable() if p.clusters is not None else None
         columns = cluster_columns()
         names = [n for n in columns if table is not None and table.GetColumnByName(n) is not None]
         rows = range(0 if table is None else table.GetNumberOfRows())
@@ -91,36 +90,38 @@ class ResultsView:
 
     def checkCanApply(self):
         """Enable what can be done with the present result."""
-        ui, panel = self.panel.ui, self.panel
-        shown = panel._parameterNode.shownMap
-        scalar = shown is not None and shown.IsA("vtkMRMLScalarVolumeNode") and not shown.IsA(
+        ui, p = self.ui, self.settings
+        scalar = p.shownMap is not None and p.shownMap.IsA("vtkMRMLScalarVolumeNode") and not p.shownMap.IsA(
             "vtkMRMLLabelMapVolumeNode")
         ui.thresholdSlider.setEnabled(scalar)
         ui.legendCheck.setEnabled(scalar)
         missing = [] if self.result is not None else [_("Run the analysis first; plots need its data.")]
-        panel.allow(ui.plotButton, missing, _("Plot the place under the crosshair"))
-        folder = [] if chosen_path(panel._parameterNode.resultsFolder) else [_("Choose a folder.")]
-        panel.allow(ui.saveButton, missing + folder, _("Write maps, tables and provenance to this folder"))
+        self.work.allow(ui.plotButton, missing, _("Plot the place under the crosshair"))
+        folder = [] if chosen_path(p.resultsFolder) else [_("Choose a folder.")]
+        self.work.allow(ui.saveButton, missing + folder, _("Write maps, tables and provenance to this folder"))
 
     # ------------------------------------------------------------ maps
 
     def onMapClicked(self, row, column):
         """Show a map in the slice views, over the mean map."""
-        maps = self._maps()
-        node = maps[row]
-        self.panel._parameterNode.shownMap = node
-        self.panel.ui.resultTable.selectRow(row)
+        p = self.settings
+        self._showMap(p, self._maps(p)[row])
+
+    def _showMap(self, p, node):
+        p.shownMap = node
+        maps = self._maps(p)
+        self.ui.resultTable.selectRow(maps.index(node))
         mean = next((n for n in maps if n.GetName().endswith("_mean")), "keep-current")
         if node.IsA("vtkMRMLLabelMapVolumeNode"):
             slicer.util.setSliceViewerLayers(background=mean, label=node, labelOpacity=0.6)
         else:
             slicer.util.setSliceViewerLayers(background=mean, foreground=node, foregroundOpacity=1.0, label=None)
         self._followDisplay(node)
-        self.panel._checkCanApply()
 
     def _followDisplay(self, node):
-        """Set slider and legend box to what a map's display has."""
-        ui, display = self.panel.ui, node.GetDisplayNode()
+        """Set the slider to what a map's display hides, and show its legend alone."""
+        ui, display = self.ui, node.GetDisplayNode()
+        mrml.show_legend(node if value(ui.legendCheck, "isChecked") else None)
         if node.GetImageData() is None or not hasattr(display, "GetLowerThreshold"):
             return
         top = max(abs(display.GetWindowLevelMin()), abs(display.GetWindowLevelMax()), 1e-6)
@@ -128,47 +129,38 @@ class ResultsView:
         blocked = slider.blockSignals(True)
         assign(slider, minimum=0.0, maximum=top, singleStep=top / 100, value=min(threshold_of(node), top))
         slider.blockSignals(blocked)
-        legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(node)
-        blocked = ui.legendCheck.blockSignals(True)
-        ui.legendCheck.setChecked(bool(legend is not None and legend.GetVisibility()))
-        ui.legendCheck.blockSignals(blocked)
 
     def onThreshold(self, limit):
         """Hide what is not beyond the threshold, without a change of values."""
-        node = self.panel._parameterNode.shownMap
+        node = self.settings.shownMap
         if node is not None and hasattr(node.GetDisplayNode(), "SetThreshold"):
             show_beyond(node, limit)
 
     def onLegend(self, shown):
-        """Show or hide the color legend of the map, which is made where there is none."""
-        node = self.panel._parameterNode.shownMap
-        if node is None or node.GetDisplayNode() is None:
-            return
-        logic = slicer.modules.colors.logic()
-        legend = logic.GetColorLegendDisplayNode(node) or (shown and logic.AddDefaultColorLegendDisplayNode(node))
-        if legend:
-            legend.SetVisibility(shown)
+        """Show the color legend of the map, or none."""
+        if self.settings is not None:
+            mrml.show_legend(self.settings.shownMap if shown else None)
 
     # ------------------------------------------------------------ places
 
     def onClusterClicked(self, row, column):
         """Jump to a cluster's peak and plot it."""
-        table = self.panel._parameterNode.clusters.GetTable()
+        table = self.settings.clusters.GetTable()
         peak = [table.GetValueByName(row, n).ToDouble() for n in ("peak_r", "peak_a", "peak_s")]
         slicer.modules.markups.logic().JumpSlicesToLocation(*peak, True)
         if self.result is not None:
             cluster = int(table.GetValueByName(row, "cluster").ToDouble())
-            self.plotPlace(cluster=cluster, quantity=table.GetValueByName(row, "quantity").ToString(),
-                           contrast=table.GetValueByName(row, "contrast").ToString())
+            self._plotPlace(cluster=cluster, quantity=table.GetValueByName(row, "quantity").ToString(),
+                            contrast=table.GetValueByName(row, "contrast").ToString())
 
     def onPlotHere(self):
         """Plot the voxel under the crosshair."""
         crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
-        self.plotPlace(ras=list(crosshair.GetCrosshairRAS()) if crosshair is not None else [0.0, 0.0, 0.0])
+        self._plotPlace(ras=list(crosshair.GetCrosshairRAS()) if crosshair is not None else [0.0, 0.0, 0.0])
 
-    def plotPlace(self, **place):
+    def _plotPlace(self, **place):
         """Plot the map against the tested variable at a place."""
-        chart = self.panel.attempt(_("This place can not be plotted."), lambda: self.panel.logic.plotAt(
+        chart = self.work.attempt(_("This place cannot be plotted."), lambda: self.logic.plotAt(
             self.result, chartNode=self.chart, **place))
         if chart is None:
             return
@@ -179,7 +171,5 @@ class ResultsView:
             self.view.SetSaveWithScene(False)
         self.view.SetPlotChartNodeID(chart.GetID())
         self.plot.setMRMLPlotViewNode(self.view)
-        ui = self.panel.ui
-        ui.plotContainer.setVisible(True)
-        ui.plotLabel.setText(chart.GetDescription() or "")
-
+        self.ui.plotContainer.setVisible(True)
+        self.ui.plotLabel.setText(chart.GetDescription() or "")

@@ -1,5 +1,8 @@
 """Panel of DiscStats: participants, formula with live preview, analysis, results, whole study."""
 
+from pathlib import Path
+
+from DiscRelaxometryWidgets import requirements
 from DiscRelaxometryWidgets.panel import DiscPanel
 from DiscRelaxometryWidgets.qt_helpers import choose_data, chosen_path, current_data, fill_table
 from slicer.i18n import tr as _
@@ -13,21 +16,13 @@ from .study_runner import StudyRunner
 class StatsPanel(DiscPanel):
     """Widgets to Logic calls; holds no computation."""
 
-    uiName = "DiscStats"
-
-    def createLogic(self):
-        """Return the module's Logic."""
-        from DiscStats import DiscStatsLogic
-
-        return DiscStatsLogic()
-
     def connectWidgets(self):
         """Connect buttons and tables."""
         ui = self.ui
         self._table, self._tablePath, self._maps, self._mapsPath = None, None, {}, None
-        self._preview = DesignPreview(self)
-        self._results = ResultsView(self)
-        self._study = StudyRunner(self)
+        self._preview = DesignPreview(ui)
+        self._results = ResultsView(ui, self.logic, self.work)
+        self._study = StudyRunner(ui, self.work)
         ui.runButton.clicked.connect(self.onRun)
         ui.installButton.clicked.connect(self.onInstall)
         ui.saveButton.clicked.connect(self.onSave)
@@ -48,32 +43,34 @@ class StatsPanel(DiscPanel):
         self._results.close()
         super().onSceneStartClose(caller, event)
 
-    def onProgress(self, text):
-        """Log the study's steps."""
-        if self._studyRuns:
-            self._study.log(text)
-
-    @property
-    def _studyRuns(self):
-        return self._child is not None and self._child.job.function.endswith(":run_study")
-
     # ------------------------------------------------------------ state
+
+    def setParameterNode(self, parameterNode):
+        """Bind the widgets to a parameter node, or to none."""
+        if self.logic is not None:
+            self._results.settings = self._study.settings = parameterNode
+        super().setParameterNode(parameterNode)
+
+    def chooseInputs(self):
+        """Take the sample cohort of the Sample Data module, where nothing is chosen."""
+        self._study.offerSampleCohort()
 
     def onParametersChanged(self):
         """Read table and maps when other files were chosen, and renew the preview."""
-        self._study.offerSampleCohort()
+        p = self._parameterNode
         self._readParticipants()
         self._findMaps()
-        choose_data(self.ui.quantityCombo, self._parameterNode.quantity)
-        self._preview.update(self._table, self._people())
+        choose_data(self.ui.quantityCombo, p.quantity)
+        waiting = _("Choose a participants table.")
+        if self._packagesMissing():
+            waiting = _("Install the packages for statistics first: the button is under Model.")
+        self._preview.update(p, self._table, self._people(), waiting)
         self._results.onParametersChanged()
 
     def _packagesMissing(self):
         import slicer.packaging
 
-        from DiscStats import REQUIREMENTS
-
-        return not all(slicer.packaging.pip_check(r) for r in REQUIREMENTS)
+        return not all(slicer.packaging.pip_check(r) for r in requirements.STATISTICS)
 
     def _checkCanApply(self, caller=None, event=None):
         p, ui = self._parameterNode, self.ui
@@ -90,17 +87,15 @@ class StatsPanel(DiscPanel):
             missing.append(_("No participant of the table has a map."))
         packages = self._packagesMissing()
         ui.installButton.setVisible(packages)
-        self.allow(ui.runButton, [_("Install the packages for statistics first.")] if packages else missing,
+        self.work.allow(ui.runButton, [_("Install the packages for statistics first.")] if packages else missing,
                    _("Analyze the maps voxel by voxel"))
-        self.allow(ui.installButton, [], _("Install pandas, statsmodels and numba into Slicer's Python"))
+        self.work.allow(ui.installButton, [], _("Install pandas, statsmodels and numba into Slicer's Python"))
         self._results.checkCanApply()
         self._study.checkCanApply()
 
     def onInstall(self):
         """Install what the statistics need."""
-        from DiscStats import REQUIREMENTS
-
-        self.ensurePackages(list(REQUIREMENTS), _(
+        self.work.ensurePackages(requirements.STATISTICS, _(
             "Statistics need the packages pandas, statsmodels and numba (about 150 MB), for tables, formulas and fast "
             "permutations. Install them into Slicer's Python?"))
         self._tablePath = None
@@ -117,10 +112,10 @@ class StatsPanel(DiscPanel):
         text = chosen_path(path)
         # A file dropped on the field arrives as a URL.
         if text and "file:" in text:
-            self._parameterNode.participantsFile = type(path)(local_path(text))
+            self._parameterNode.participantsFile = Path(local_path(text))
             return
         if text is not None:
-            self._table = self.attempt(_("The participants table can not be used."),
+            self._table = self.work.attempt(_("The participants table cannot be used."),
                                        lambda: self._checked(self.logic.participants(text)))
         frame = self._table
         rows = [] if frame is None else [[self._cell(v) for v in r] for r in frame.head(200).itertuples(index=False)]
@@ -148,7 +143,7 @@ class StatsPanel(DiscPanel):
 
         self._mapsPath, self._maps = folder, {}
         if chosen_path(folder) is not None:
-            self._maps = self.attempt(_("The maps can not be used."), lambda: find_maps(folder)) or {}
+            self._maps = self.work.attempt(_("The maps cannot be used."), lambda: find_maps(folder)) or {}
         combo = self.ui.quantityCombo
         blocked = combo.blockSignals(True)
         combo.clear()
@@ -169,7 +164,7 @@ class StatsPanel(DiscPanel):
     def onParticipantsDropped(self, path):
         """Take the table that was dropped."""
         if self._parameterNode is not None:
-            self._parameterNode.participantsFile = type(self._parameterNode.participantsFile)(path)
+            self._parameterNode.participantsFile = Path(path)
 
     def _people(self):
         """Return the participants who have a map, in the order of the table; all while no maps are chosen."""
@@ -182,10 +177,10 @@ class StatsPanel(DiscPanel):
 
     def onRun(self):
         """Analyze in a child process."""
-        quantity = self.quantity()
-        job = self.attempt(_("The analysis could not be started."), lambda: self._job(quantity))
+        quantity, p = self.quantity(), self._parameterNode
+        job = self.work.attempt(_("The analysis could not be started."), lambda: self._job(quantity))
         if job is not None:
-            self.runJob(job, self._results.show)
+            self.work.run(job, lambda result: self._results.show(result, p))
 
     def _job(self, quantity):
         from DiscAtlasLib.atlas import load_atlas
@@ -210,7 +205,7 @@ class StatsPanel(DiscPanel):
     def onSave(self):
         """Write maps, tables and provenance."""
         folder = chosen_path(self._parameterNode.resultsFolder)
-        written = self.attempt(_("The results could not be written."),
+        written = self.work.attempt(_("The results could not be written."),
                                lambda: self.logic.saveResult(self._results.result, folder or ""))
         if written:
-            self.ui.statusLabel.setText(_("Wrote {n} files to {folder}.").format(n=len(written), folder=folder))
+            self.work.say(_("Wrote {n} files to {folder}.").format(n=len(written), folder=folder))

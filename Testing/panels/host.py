@@ -20,9 +20,11 @@ from DiscRelaxometryLib.headless import parameters as headless_parameters
 from DiscRelaxometryLib.headless import start_headless
 from DiscRelaxometryLib.headless.runtime import register_scripted_module
 from panels import host_widgets
-from panels.host_binding import bind, unbind
+from panels.host_binding import bind, keep_values, unbind
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+#: Panels that are open, shown or not.
+_PANELS: list = []
 
 
 def _keep_constants() -> None:
@@ -56,7 +58,9 @@ def start_host():
     slicer.app.restoreOverrideCursor = application.restoreOverrideCursor
     slicer.app.processEvents = lambda *flags: application.processEvents()
     _fill_widget_base(slicer.ScriptedLoadableModule.ScriptedLoadableModuleWidget)
-    headless_parameters.Wrapper = headless_parameters._Wrapper
+    slicer.util.selectModule = _select_module
+    slicer.modules.segmenteditor = SegmentEditor()
+    keep_values(headless_parameters._Wrapper)
     headless_parameters._Wrapper.connectGui = bind
     headless_parameters._Wrapper.disconnectGui = unbind
     for module in ("DiscRelaxometry", "DiscAtlas", "DiscStats"):
@@ -139,10 +143,43 @@ def _fill_widget_base(base) -> None:
     base.cleanup = lambda self: None
 
 
+def _select_module(name) -> None:
+    """Show another module, as ``slicer.util.selectModule`` does: the panel shown is left, then the other is entered."""
+    for panel in _PANELS:
+        if panel.parent.entered and panel.moduleName != name:
+            panel.parent.entered = False
+            panel.exit()
+    for panel in _PANELS:
+        if panel.moduleName == name and not panel.parent.entered:
+            panel.parent.entered = True
+            panel.enter()
+
+
+class SegmentEditor:
+    """Stands in for the Segment Editor module's widget: remembers what it is asked to edit."""
+
+    def __init__(self):
+        self.editor = self
+        self.segmentation = self.volume = None
+
+    def widgetRepresentation(self):
+        return self
+
+    def self(self):
+        return self
+
+    def setSegmentationNode(self, node):
+        self.segmentation = node
+
+    def setSourceVolumeNode(self, node):
+        self.volume = node
+
+
 def open_panel(widget_class):
     """Open a panel as Slicer does: construct, setup, enter, show."""
     panel = widget_class()
     panel.setup()
+    _PANELS.append(panel)
     panel.parent.entered = True
     panel.enter()
     panel.parent.resize(440, 1000)
@@ -153,8 +190,10 @@ def open_panel(widget_class):
 
 def close_panel(panel) -> None:
     """Close a panel as Slicer does when a module is unloaded."""
-    panel.parent.entered = False
-    panel.exit()
+    if panel.parent.entered:
+        panel.parent.entered = False
+        panel.exit()
+    _PANELS.remove(panel)
     panel.cleanup()
     panel.uiWidget.setMRMLScene(None)  # what the widgets' destructors do in Slicer
     panel.parent.close()
@@ -203,8 +242,9 @@ def screenshot(panel, path: Path, dark: bool = False) -> Path:
     before = application.palette()
     application.setPalette(dark_palette() if dark else light_palette())
     process(50)
-    height = max(panel.parent.sizeHint().height(), 400)
-    panel.parent.resize(panel.parent.width(), height)
+    # As high as all sections, so that nothing needs scrolling.
+    height = panel.uiWidget.sizeHint().height() + panel.footer.sizeHint().height() + 40
+    panel.parent.resize(panel.parent.width(), max(height, 400))
     process(50)
     path.parent.mkdir(parents=True, exist_ok=True)
     panel.parent.grab().save(str(path))

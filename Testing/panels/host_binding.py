@@ -4,11 +4,53 @@ from __future__ import annotations
 
 import enum
 import pathlib
+import weakref
 
 from PySide6 import QtWidgets
 
 from DiscRelaxometryLib.headless import start_headless
 from panels import host_widgets
+
+_OBSERVERS: list = []
+
+
+def keep_values(wrapper_class) -> None:
+    """Let wrappers keep each value that they read until the parameter node is modified, as Slicer's do.
+
+    A reference that is read before its node is there is kept as None, although the node comes later.
+    """
+    import vtk
+
+    write, start = wrapper_class.setValue, wrapper_class.__init__
+
+    def read(self, name):
+        serializer, default = self.allParameters[name]
+        return serializer.read(self.parameterNode, name) if serializer.has(self.parameterNode, name) else default
+
+    def __init__(self, parameterNode):
+        start(self, parameterNode)
+        me = weakref.ref(self)
+
+        def renew(caller=None, event=None):
+            wrapper = me()
+            if wrapper is not None:
+                wrapper._kept = {name: read(wrapper, name) for name in wrapper.allParameters}
+
+        renew()
+        # Held for good: VTK calls an observer that Python is about to collect, and the interpreter dies of it.
+        _OBSERVERS.append(renew)
+        parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, renew, 1.0)
+
+    def setValue(self, name, value):
+        was = self.parameterNode.StartModify()
+        try:
+            write(self, name, value)
+            self._kept[name] = read(self, name)
+        finally:
+            self.parameterNode.EndModify(was)
+
+    wrapper_class.__init__, wrapper_class.setValue = __init__, setValue
+    wrapper_class.getValue = lambda self, name: self._kept[name]
 
 
 def bind(wrapper, gui):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from PySide6 import QtCore, QtGui, QtWidgets
 
 from DiscRelaxometryLib.headless import start_headless
@@ -104,8 +102,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
         return self._edit.text()
 
     def setCurrentPath(self, path):
-        # As in ctk: an empty path shows nothing, not a dot.
-        self._edit.setText("" if path == "." else path)
+        self._edit.setText(path)
 
 
 class qMRMLNodeComboBox(QtWidgets.QComboBox):
@@ -209,49 +206,6 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
             self.currentNodeChanged.emit(self.currentNode())
 
 
-class qMRMLTableView(QtWidgets.QTableView):
-    """Shows a table node."""
-
-    def __init__(self, parent=None):
-        super().__init__(parent)
-        self._node, self._tag = None, None
-
-    def setMRMLScene(self, scene):
-        pass
-
-    def mrmlTableNode(self):
-        return self._node
-
-    def setMRMLTableNode(self, node):
-        import vtk
-
-        if self._node is not None:
-            self._node.RemoveObserver(self._tag)
-        self._node = node
-        if node is not None:
-            self._tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._fill)
-        self._fill()
-
-    def _fill(self, caller=None, event=None):
-        model = QtGui.QStandardItemModel(self)
-        table = self._node.GetTable() if self._node is not None else None
-        if table is not None:
-            names = [table.GetColumnName(c) for c in range(table.GetNumberOfColumns())]
-            for row in range(table.GetNumberOfRows()):
-                model.appendRow([QtGui.QStandardItem(_text(table.GetValue(row, c))) for c in range(len(names))])
-            model.setHorizontalHeaderLabels(names)
-        self.setModel(model)
-        self.resizeColumnsToContents()
-        self.resizeRowsToContents()
-
-
-def _text(variant) -> str:
-    if variant.IsString():
-        return variant.ToString()
-    number = variant.ToDouble()
-    return "" if math.isnan(number) else f"{number:.4g}"
-
-
 class ctkSliderWidget(QtWidgets.QWidget):
     """A slider with a number beside it."""
 
@@ -319,5 +273,5 @@ class ctkSliderWidget(QtWidgets.QWidget):
     singleStep = Property(float, _get_step, setSingleStep)
 
 
-QMRML = {c.__name__: c for c in (qMRMLWidget, qMRMLNodeComboBox, qMRMLTableView, qMRMLPlotView)}
+QMRML = {c.__name__: c for c in (qMRMLWidget, qMRMLNodeComboBox, qMRMLPlotView)}
 CTK = {c.__name__: c for c in (ctkCollapsibleButton, ctkPathLineEdit, ctkSliderWidget)}

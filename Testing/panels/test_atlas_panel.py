@@ -80,12 +80,12 @@ def test_register_look_and_bring_a_map(panel, slicer, tmp_path, monkeypatch):
     click(panel.ui.allButton)
     panel._parameterNode.outputFolder = tmp_path
     click(panel.ui.registerButton)
-    assert panel.busy
-    wait_until(lambda: not panel.busy, 300)
+    assert panel.work.busy
+    wait_until(lambda: not panel.work.busy, 300)
     assert "1 people registered" in panel.ui.statusLabel.text()
     quality = mrml.table_from_node(panel._parameterNode.quality)
     assert quality["participant_id"] == ["sub-01"] and quality["dice"][0] > 0.95
-    assert panel.ui.qualityView.model().rowCount() == 1
+    assert panel.ui.qualityTable.rowCount() == 1
     click(panel.ui.overlayButton)
     shown = slicer.util.getNode("sub-01 atlas")
     assert shown.GetSegmentation().GetNthSegment(0).GetName() == "L4-L5"
@@ -111,7 +111,7 @@ def test_brainsfit_outside_slicer_says_so(panel, caplog):
     panel.ui.backendCombo.setCurrentIndex(2)
     with caplog.at_level(logging.ERROR):
         click(panel.ui.registerButton)
-    assert "BRAINSFit is a program of 3D Slicer" in caplog.text and not panel.busy
+    assert "BRAINSFit is a program of 3D Slicer" in caplog.text and not panel.work.busy
 
 
 def test_people_are_loaded_from_a_folder(panel, tmp_path):
@@ -135,9 +135,9 @@ def test_cancel_while_registering(panel):
         mrml.segmentation_from_labels(moved_atlas((n, 0, 0)), f"sub-0{n}")
     click(panel.ui.allButton)
     click(panel.ui.registerButton)
-    child = panel._child
+    child = panel.work.child
     click(panel.ui.cancelButton)
-    wait_until(lambda: not panel.busy, 5)
+    wait_until(lambda: not panel.work.busy, 5)
     assert child.process.poll() is not None and "Cancelled" in panel.ui.statusLabel.text()
     assert panel.ui.registerButton.isEnabled() and panel._cohort is None
 
@@ -171,7 +171,7 @@ def test_screenshots_in_light_and_dark(panel, tmp_path, monkeypatch):
         panel.ui.outputFolder.setCurrentPath("spider-registered")
         click(panel.ui.loadPeopleButton)
         click(panel.ui.registerButton)
-        wait_until(lambda: not panel.busy, 600)
+        wait_until(lambda: not panel.work.busy, 600)
     else:
         mrml.segmentation_from_labels(moved_atlas(), "sub-01")
     for dark, suffix in ((False, ""), (True, "-dark")):

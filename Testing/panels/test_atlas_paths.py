@@ -45,7 +45,7 @@ def register(panel) -> list[str]:
     """Press Register, wait, and return the progress texts that the user saw."""
     click(panel.ui.registerButton)
     texts = []
-    wait_until(lambda: texts.append(panel.ui.statusLabel.text()) or not panel.busy, 300)
+    wait_until(lambda: texts.append(panel.ui.statusLabel.text()) or not panel.work.busy, 300)
     return list(dict.fromkeys(texts))
 
 
@@ -147,7 +147,7 @@ def test_a_map_is_written_where_statistics_find_it(panel, slicer, tmp_path):
     click(panel.ui.warpButton)
     found = find_maps(tmp_path)
     assert list(found) == ["T2"] and list(found["T2"]) == ["sub-01"]
-    assert "sub-01_space-DiscAtlas_T2.nii.gz" in panel.ui.statusLabel.text()
+    assert "sub-01_space-DiscAtlas_T2.nii.gz" in panel.ui.statusLabel.toolTip()
     from DiscRelaxometryLib.image import read_image
 
     written = read_image(found["T2"]["sub-01"])

@@ -38,8 +38,8 @@ def panel(slicer, module):
 
 
 def start_slow(panel):
-    panel.runJob(jobs.Job(f"{__name__}:slow", {}, "Slow work"), lambda result: pytest.fail("no result expected"))
-    child = panel._child
+    panel.work.run(jobs.Job(f"{__name__}:slow", {}, "Slow work"), lambda result: pytest.fail("no result expected"))
+    child = panel.work.child
     wait_until(lambda: "working" in panel.ui.statusLabel.text())
     return child
 
@@ -48,13 +48,13 @@ def test_closing_the_scene_ends_work_and_a_new_scene_works(panel, slicer):
     child = start_slow(panel)
     slicer.mrmlScene.Clear(0)
     process()
-    assert child.process.poll() is not None and not child.folder.exists() and not panel.busy
+    assert child.process.poll() is not None and not child.folder.exists() and not panel.work.busy
     assert "scene was closed" in panel.ui.statusLabel.text()
     assert panel._parameterNode is not None, "the panel is shown and must work on the new scene"
     # It can work again at once.
     start_slow(panel)
-    panel.onCancel()
-    wait_until(lambda: not panel.busy)
+    panel.work.cancel()
+    wait_until(lambda: not panel.work.busy)
     assert "Cancelled" in panel.ui.statusLabel.text()
 
 
@@ -63,9 +63,9 @@ def test_no_work_can_be_started_twice(panel):
     buttons = [w for w in vars(panel.ui).values() if type(w).__name__ == "QPushButton" and w.isEnabled()]
     names = {b.objectName() for b in buttons}
     # Only what touches no node of the running work stays available.
-    assert names <= {"cancelButton", "allButton", "noneButton"}
-    panel.onCancel()
-    wait_until(lambda: not panel.busy)
+    assert names <= {"cancelButton", "moreButton", "allButton", "noneButton"}
+    panel.work.cancel()
+    wait_until(lambda: not panel.work.busy)
 
 
 def test_reload_while_working_leaves_no_child_and_no_observer(slicer, module):
@@ -77,7 +77,7 @@ def test_reload_while_working_leaves_no_child_and_no_observer(slicer, module):
     source = importlib.import_module(module)
     importlib.reload(source)
     second = open_panel(widget_class(module))
-    assert second._parameterNode is not None and not second.busy
+    assert second._parameterNode is not None and not second.work.busy
     close_panel(second)
     assert not second.Observations
 
@@ -129,13 +129,13 @@ def test_time_left_is_shown(panel, monkeypatch):
     monkeypatch.setattr(type(child), "remaining", lambda self: 42.0)
     wait_until(lambda: "about 42 s left" in panel.ui.statusLabel.text())
     assert panel.ui.progressBar.value() == 40
-    panel.onCancel()
-    wait_until(lambda: not panel.busy)
+    panel.work.cancel()
+    wait_until(lambda: not panel.work.busy)
 
 
 def test_cancel_is_quick_by_design(slicer):
     """Two seconds at most: what a deaf child is given, and how often the panel looks."""
-    from DiscRelaxometryWidgets.panel import POLL_MS
+    from DiscRelaxometryWidgets.work import POLL_MS
 
     assert jobs.GRACE + 2 * POLL_MS / 1000 < 2.0
 

@@ -29,7 +29,7 @@ def panel(slicer):
 def started(panel, monkeypatch) -> list:
     """Record jobs in place of running them."""
     found = []
-    monkeypatch.setattr(panel, "runJob", lambda job, onResult: found.append(job))
+    monkeypatch.setattr(panel.work, "run", lambda job, *more: found.append(job))
     return found
 
 
@@ -37,7 +37,7 @@ def started(panel, monkeypatch) -> list:
     ("auto", True, ("auto", None)), ("auto", False, ("onnx", None)), ("onnx", True, ("onnx", None)),
     ("torch", True, ("torch", None)), ("torch", False, ("torch", "cpu"))])
 def test_engine_and_device_reach_the_job(panel, monkeypatch, engine, gpu, expected):
-    monkeypatch.setattr(type(panel), "ensurePackages", lambda *a: True)
+    monkeypatch.setattr(panel.work, "ensurePackages", lambda *a: True)
     monkeypatch.setattr("DiscRelaxometryWidgets.relaxometry_panel.ensure_torch", lambda p: True)
     found = started(panel, monkeypatch)
     p = panel._parameterNode
@@ -66,7 +66,7 @@ def test_torch_is_never_installed_by_a_plain_pip(panel, slicer, monkeypatch, cap
     monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
     with caplog.at_level(logging.ERROR):
         click(panel.ui.segmentButton)
-    assert "PyTorch extension" in caplog.text and "ONNX Runtime" in caplog.text and not panel.busy
+    assert "PyTorch extension" in caplog.text and "ONNX Runtime" in caplog.text and not panel.work.busy
     assert asked == []
 
 
@@ -103,7 +103,7 @@ def test_the_sample_person_is_segmented_on_few_slices(panel, slicer):
     panel._parameterNode.inputVolume = volume
     click(panel.ui.segmentButton)
     texts = []
-    wait_until(lambda: texts.append(panel.ui.statusLabel.text()) or not panel.busy, 300)
+    wait_until(lambda: texts.append(panel.ui.statusLabel.text()) or not panel.work.busy, 300)
     table = panel.ui.discTable
     names = [table.item(r, 0).text() for r in range(table.rowCount())]
     assert {"L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S1"} <= set(names), panel.ui.statusLabel.text()
@@ -136,7 +136,7 @@ def compute(panel, series, **choices):
         setattr(p, name, type(getattr(p, name))[value])
     process()
     click(panel.ui.computeButton)
-    wait_until(lambda: not panel.busy, 300)
+    wait_until(lambda: not panel.work.busy, 300)
     return p.relaxationMap
 
 

@@ -109,22 +109,29 @@ def test_levels_shift_and_an_impossible_shift_is_explained(panel, caplog):
 def test_maps_are_computed_in_a_child_and_shown(panel, slicer):
     _, _, truth = fill(panel)
     click(panel.ui.computeButton)
-    assert panel.busy and not panel.ui.measureButton.isEnabled() and "Cancel" in panel.ui.measureButton.toolTip()
-    wait_until(lambda: not panel.busy)
+    assert panel.work.busy and not panel.ui.measureButton.isEnabled() and "Cancel" in panel.ui.measureButton.toolTip()
+    wait_until(lambda: not panel.work.busy)
     p = panel._parameterNode
     np.testing.assert_allclose(slicer.util.arrayFromVolume(p.relaxationMap), truth, rtol=1e-4)
     assert p.m0Map is not None and panel.ui.mapSelector.currentNode() is p.relaxationMap
+    # The views show the map inside the discs, under outlines, with one legend.
     composite = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[0]
-    assert composite.GetForegroundVolumeID() == p.relaxationMap.GetID()
+    shown = slicer.mrmlScene.GetNodeByID(composite.GetForegroundVolumeID())
+    labels, _, _ = phantom()
+    np.testing.assert_allclose(slicer.util.arrayFromVolume(shown), np.where(labels.array > 0, truth, np.nan), rtol=1e-4)
+    display = p.segmentation.GetDisplayNode()
+    assert display.GetVisibility() and display.GetVisibility2DOutline() and not display.GetVisibility2DFill()
+    legends = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+    assert [n.GetDisplayableNode() for n in legends if n.GetVisibility()] == [shown]
     assert not panel.ui.progressBar.isVisible()
 
 
 def test_measure_and_export(panel, tmp_path):
     fill(panel)
     click(panel.ui.computeButton)
-    wait_until(lambda: not panel.busy)
+    wait_until(lambda: not panel.work.busy)
     click(panel.ui.measureButton)
-    assert panel.ui.measuresView.model().rowCount() > 0
+    assert panel.ui.measuresTable.rowCount() > 0
     panel._parameterNode.exportFolder = tmp_path
     click(panel.ui.exportButton)
     assert len(list(tmp_path.glob("*.tsv"))) == 2 and "2 tables" in panel.ui.statusLabel.text()
@@ -133,7 +140,7 @@ def test_measure_and_export(panel, tmp_path):
 def test_fit_inspector_follows_the_crosshair(panel, slicer):
     labels, series, _ = fill(panel)
     click(panel.ui.computeButton)
-    wait_until(lambda: not panel.busy)
+    wait_until(lambda: not panel.work.busy)
     panel.ui.inspectCheck.setChecked(True)
     crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     crosshair.SetCursorPositionRAS((labels.geometry.index_to_world([20, 30, 4]) * [-1, -1, 1]).tolist())
@@ -160,7 +167,7 @@ def test_missing_times_block_and_typed_times_are_used(panel, slicer):
         panel.ui.timesTable.item(row, 1).setText(str(time_ms))
     assert panel._parameterNode.times == TIMES.tolist()
     click(panel.ui.computeButton)
-    wait_until(lambda: not panel.busy)
+    wait_until(lambda: not panel.work.busy)
     np.testing.assert_allclose(slicer.util.arrayFromVolume(panel._parameterNode.relaxationMap), truth, rtol=1e-4)
 
 
@@ -199,7 +206,7 @@ def test_a_volume_without_a_spine_is_refused_in_words(panel, slicer, caplog):
     nodes = slicer.mrmlScene.GetNumberOfNodes()
     with caplog.at_level(logging.ERROR):
         click(panel.ui.segmentButton)
-        wait_until(lambda: not panel.busy, 120)
+        wait_until(lambda: not panel.work.busy, 120)
     assert "The computation failed" in caplog.text and panel.ui.discTable.rowCount() == 0
     assert slicer.mrmlScene.GetNumberOfNodes() == nodes
 
@@ -211,7 +218,7 @@ def test_the_sample_person_is_segmented(panel, slicer):
     volume = slicer.util.loadVolume(str(resource_path("SampleData/spider-sub-078_T2w.nii.gz")))
     panel._parameterNode.inputVolume = volume
     click(panel.ui.segmentButton)
-    wait_until(lambda: not panel.busy, 600)
+    wait_until(lambda: not panel.work.busy, 600)
     table = panel.ui.discTable
     names = [table.item(r, 0).text() for r in range(table.rowCount())]
     assert {"L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S1"} <= set(names), panel.ui.statusLabel.text()
@@ -223,7 +230,7 @@ def test_discs_are_carried_to_the_echo_series(panel):
     panel._parameterNode.inputVolume = mrml.volume_from_image(series.echo(1), "anatomical")
     before = panel._parameterNode.segmentation
     click(panel.ui.carryButton)
-    wait_until(lambda: not panel.busy, 120)
+    wait_until(lambda: not panel.work.busy, 120)
     carried = panel._parameterNode.segmentation
     assert carried is not before, panel.ui.statusLabel.text()
     back = mrml.labels_from_segmentation(carried)
@@ -234,13 +241,13 @@ def test_discs_are_carried_to_the_echo_series(panel):
 def test_cancel_ends_the_work_and_leaves_nothing(panel):
     fill(panel)
     nodes = panel._parameterNode.parameterNode.GetScene().GetNumberOfNodes()
-    panel.runJob(jobs.Job(f"{__name__}:slow", {}, "Slow work"), lambda result: pytest.fail("no result expected"))
-    child = panel._child
+    panel.work.run(jobs.Job(f"{__name__}:slow", {}, "Slow work"), lambda result: pytest.fail("no result expected"))
+    child = panel.work.child
     wait_until(lambda: "working" in panel.ui.statusLabel.text())
     assert panel.ui.progressBar.value() == 40 and not panel.ui.computeButton.isEnabled()
     # How long it takes is measured by bench_cancel.py, and bounded by design in test_panel_life.py.
     click(panel.ui.cancelButton)
-    wait_until(lambda: not panel.busy)
+    wait_until(lambda: not panel.work.busy)
     assert child.process.poll() is not None and "Cancelled" in panel.ui.statusLabel.text()
     assert panel.ui.computeButton.isEnabled()
     assert panel._parameterNode.parameterNode.GetScene().GetNumberOfNodes() == nodes
@@ -254,17 +261,17 @@ def count(progressCallback):
 
 def test_work_that_needs_the_scene_runs_in_place_and_can_be_cancelled(panel):
     results = []
-    panel.runHere(jobs.Job(f"{__name__}:count"), results.append)
-    assert results == [5] and not panel.busy and panel.ui.statusLabel.text() == "Done."
-    QtCore.QTimer.singleShot(0, panel.onCancel)
-    panel.runHere(jobs.Job(f"{__name__}:count"), results.append)
-    assert results == [5] and not panel.busy and "Cancelled" in panel.ui.statusLabel.text()
+    panel.work.runHere(jobs.Job(f"{__name__}:count"), results.append)
+    assert results == [5] and not panel.work.busy and panel.ui.statusLabel.text() == "Done."
+    QtCore.QTimer.singleShot(0, panel.work.cancel)
+    panel.work.runHere(jobs.Job(f"{__name__}:count"), results.append)
+    assert results == [5] and not panel.work.busy and "Cancelled" in panel.ui.statusLabel.text()
 
 
 def test_an_error_in_the_child_is_shown_in_its_own_words(panel, caplog):
     with caplog.at_level(logging.ERROR):
-        panel.runJob(jobs.Job(f"{__name__}:refuse"), lambda result: None)
-        wait_until(lambda: not panel.busy)
+        panel.work.run(jobs.Job(f"{__name__}:refuse"), lambda result: None)
+        wait_until(lambda: not panel.work.busy)
     assert "No disc was found: check that the image is sagittal." in caplog.text
     assert "troubleshooting.md#no-spine-found" in caplog.text and "Traceback" not in caplog.text
     assert "No disc was found" in panel.ui.statusLabel.text()
@@ -289,11 +296,11 @@ def test_a_saved_scene_restores_the_panel(panel, slicer, tmp_path):
 
 def test_closing_the_scene_ends_running_work_and_the_panel_goes_on(panel, slicer):
     fill(panel)
-    panel.runJob(jobs.Job(f"{__name__}:slow"), lambda result: pytest.fail("no result expected"))
-    child = panel._child
+    panel.work.run(jobs.Job(f"{__name__}:slow"), lambda result: pytest.fail("no result expected"))
+    child = panel.work.child
     slicer.mrmlScene.Clear(0)
     process()
-    assert child.process.poll() is not None and not panel.busy
+    assert child.process.poll() is not None and not panel.work.busy
     slicer.mrmlScene.AddNewNodeByClass("vtkMRMLCrosshairNode", "Crosshair")
     fill(panel)
     assert panel.ui.computeButton.isEnabled()
@@ -304,8 +311,8 @@ def test_reload_leaves_no_child_and_no_observer(slicer):
 
     first = open_panel(DiscRelaxometryWidget)
     fill(first)
-    first.runJob(jobs.Job(f"{__name__}:slow"), lambda result: None)
-    child = first._child
+    first.work.run(jobs.Job(f"{__name__}:slow"), lambda result: None)
+    child = first.work.child
     close_panel(first)
     assert child.process.poll() is not None and not first.Observations
     second = open_panel(DiscRelaxometryWidget)
@@ -328,11 +335,11 @@ def test_two_sets_of_inputs_can_be_switched(panel):
 def test_missing_packages_are_asked_for_with_size_and_purpose(panel, slicer, monkeypatch, caplog):
     asked = []
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, title=None: asked.append(text))
-    assert not panel.ensurePackages(["no-such-package>=1"], "Segmentation needs this package (18 MB).")
+    assert not panel.work.ensurePackages(["no-such-package>=1"], "Segmentation needs this package (18 MB).")
     assert asked == ["Segmentation needs this package (18 MB)."] and "Not started" in panel.ui.statusLabel.text()
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda *a, **k: True)
     with caplog.at_level(logging.ERROR):
-        assert not panel.ensurePackages(["no-such-package>=1"], "...")
+        assert not panel.work.ensurePackages(["no-such-package>=1"], "...")
     assert "no-such-package" in caplog.text
 
 
@@ -368,7 +375,7 @@ def test_screenshots_in_light_and_dark(panel, slicer, tmp_path):
     slicer.util.getFirstNodeByClassByName("vtkMRMLSequenceNode", "spin lock").SetName("simulated spin-lock series")
     panel.ui.inspectorButton.setCollapsed(False)
     click(panel.ui.computeButton)
-    wait_until(lambda: not panel.busy)
+    wait_until(lambda: not panel.work.busy)
     panel.ui.inspectCheck.setChecked(True)
     crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     crosshair.SetCursorPositionRAS((labels.geometry.index_to_world([20, 30, 4]) * [-1, -1, 1]).tolist())
@@ -377,7 +384,7 @@ def test_screenshots_in_light_and_dark(panel, slicer, tmp_path):
         from DiscRelaxometryWidgets.sample_data import load_person
         panel._parameterNode.inputVolume, panel._parameterNode.segmentation = load_person()[0], None
         click(panel.ui.segmentButton)
-        wait_until(lambda: not panel.busy, 900)
+        wait_until(lambda: not panel.work.busy, 900)
         folder = ROOT / "Docs" / "screenshots"
     for dark, suffix in ((False, ""), (True, "-dark")):
         image = QImage(str(screenshot(panel, folder / f"panel-discrelaxometry{suffix}.png", dark)))

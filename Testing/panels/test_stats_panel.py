@@ -50,7 +50,7 @@ def fill(panel, study, formula="T2 ~ grade_L4L5 + age"):
     p = panel._parameterNode
     p.participantsFile = study / "participants.tsv"
     p.mapsFolder = study / "maps"
-    p.formula, p.permutations, p.contrast = formula, 99, "grade_L4L5" if "grade_L4L5" in formula else ""
+    p.formula, p.permutations, p.contrast = formula, 100, "grade_L4L5" if "grade_L4L5" in formula else ""
     p.tfce = False
     process()
 
@@ -135,7 +135,7 @@ def test_a_bad_table_is_explained(panel, tmp_path, caplog):
     bad.write_text("participant_id\tage\nsub-01\t30\nsub-01\t40\n")
     with caplog.at_level(logging.ERROR):
         panel._parameterNode.participantsFile = bad
-    assert "can not be used" in caplog.text and "sub-01" in caplog.text
+    assert "cannot be used" in caplog.text and "sub-01" in caplog.text
     assert not panel.ui.runButton.isEnabled()
 
 
@@ -149,8 +149,8 @@ def test_analysis_results_clusters_plot_and_save(panel, slicer, study, tmp_path)
     fill(panel, study)
     ui, p = panel.ui, panel._parameterNode
     click(ui.runButton)
-    assert panel.busy
-    wait_until(lambda: not panel.busy, 400)
+    assert panel.work.busy
+    wait_until(lambda: not panel.work.busy, 400)
     names = [ui.resultTable.item(r, 0).text() for r in range(ui.resultTable.rowCount())]
     assert {"T2_grade_L4L5_t", "T2_grade_L4L5_pfwe", "T2_mean"} <= set(names), ui.statusLabel.text()
     # The list's click shows the map, the slider changes the display and no value.
@@ -218,7 +218,7 @@ def test_analysis_results_clusters_plot_and_save(panel, slicer, study, tmp_path)
 def test_assumptions_reach_the_analysis_and_come_back_with_the_scene(panel, slicer, study, tmp_path, monkeypatch):
     fill(panel, study)
     ui, p, found = panel.ui, panel._parameterNode, []
-    monkeypatch.setattr(panel, "runJob", lambda job, onResult: found.append(job.arguments))
+    monkeypatch.setattr(panel.work, "run", lambda job, *more: found.append(job.arguments))
     click(ui.runButton)
     for combo, parameter, value in ((ui.errorsCombo, p.errors, "symmetric"),
                                     (ui.standardErrorsCombo, p.standardErrors, "hc3")):
@@ -239,9 +239,9 @@ def test_cancel_while_analyzing(panel, study):
     fill(panel, study)
     panel._parameterNode.permutations = 100000
     click(panel.ui.runButton)
-    child = panel._child
+    child = panel.work.child
     click(panel.ui.cancelButton)
-    wait_until(lambda: not panel.busy, 5)
+    wait_until(lambda: not panel.work.busy, 5)
     assert child.process.poll() is not None and panel.ui.runButton.isEnabled()
     assert panel.ui.resultTable.rowCount() == 0
 
@@ -255,9 +255,9 @@ def test_study_button_needs_a_study_and_logs_steps(panel, slicer, tmp_path, monk
     panel._checkCanApply()
     assert "Type a formula" in ui.studyButton.toolTip()
     ui.studyFormulaCheck.setChecked(False)
-    monkeypatch.setattr(type(panel), "ensurePackages", lambda *a: True)
+    monkeypatch.setattr(panel.work, "ensurePackages", lambda *a: True)
     click(ui.studyButton)
-    wait_until(lambda: not panel.busy, 120)
+    wait_until(lambda: not panel.work.busy, 120)
     assert "Failed" in ui.statusLabel.text() and ui.studyButton.isEnabled()
     assert "Checking the study" in ui.logView.toPlainText() or "Failed" in ui.statusLabel.text()
 
@@ -288,7 +288,7 @@ def test_screenshots_in_light_and_dark(panel, study, tmp_path, monkeypatch):
         p.availableCase = True  # one disc of one person is not in the atlas
         process()
         click(panel.ui.runButton)
-        wait_until(lambda: not panel.busy, 900)
+        wait_until(lambda: not panel.work.busy, 900)
         table = panel.ui.resultTable
         names = [table.item(r, 0).text() for r in range(table.rowCount())]
         table.cellClicked.emit(names.index("nT2w_pfirrmann_t"), 0)

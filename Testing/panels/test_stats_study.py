@@ -34,13 +34,13 @@ def fill(panel, study, monkeypatch):
     p = panel._parameterNode
     p.studyFolder, p.participantsFile = study, study / "participants.tsv"
     p.formula, p.permutations = "pfirrmann", 100
-    run = panel.runJob
+    run = panel.work.run
 
-    def one_level(job, onResult):
+    def one_level(job, *more):
         job.arguments["levels"] = ("L4-L5",)
-        run(job, onResult)
+        run(job, *more)
 
-    monkeypatch.setattr(panel, "runJob", one_level)
+    monkeypatch.setattr(panel.work, "run", one_level)
     process()
 
 
@@ -62,8 +62,8 @@ def test_the_whole_study_runs_to_its_report(panel, study, monkeypatch):
     ui = panel.ui
     assert not ui.reportButton.isEnabled() and "Run the study first" in ui.reportButton.toolTip()
     click(ui.studyButton)
-    assert panel.busy and not ui.runButton.isEnabled()
-    wait_until(lambda: not panel.busy, 500)
+    assert panel.work.busy and not ui.runButton.isEnabled()
+    wait_until(lambda: not panel.work.busy, 500)
     log = ui.logView.toPlainText()
     assert "0 failed, 0 people incomplete" in ui.statusLabel.text(), log
     assert "Checking the study" in log and "sub-03" in log and "Finished" in log
@@ -78,14 +78,14 @@ def test_the_whole_study_runs_to_its_report(panel, study, monkeypatch):
     assert "pfirrmann" in Path(opened[0]).read_text(encoding="utf-8")
     # A second run finds everything done.
     click(ui.studyButton)
-    wait_until(lambda: not panel.busy, 300)
+    wait_until(lambda: not panel.work.busy, 300)
     assert ui.statusLabel.text().startswith("0 steps done")
 
 
 def test_settings_of_the_model_reach_the_study(panel, study, monkeypatch):
     found = []
     fill(panel, study, monkeypatch)
-    monkeypatch.setattr(panel, "runJob", lambda job, onResult: found.append(job.arguments))
+    monkeypatch.setattr(panel.work, "run", lambda job, *more: found.append(job.arguments))
     p = panel._parameterNode
     p.contrast, p.seed = "pfirrmann", 7
     p.errors, p.standardErrors = type(p.errors).symmetric, type(p.standardErrors).hc3
@@ -108,12 +108,12 @@ def test_cancel_leaves_no_process_of_the_study(panel, study, monkeypatch, proces
     fill(panel, study, monkeypatch)
     panel._parameterNode.processes = processes
     click(panel.ui.studyButton)
-    child = panel._child
+    child = panel.work.child
     group = os.getpgid(child.process.pid)
     assert group != os.getpgid(0)
     wait_until(lambda: "Checking" in panel.ui.logView.toPlainText() and len(running(group)) >= processes, 120)
     click(panel.ui.cancelButton)
-    wait_until(lambda: not panel.busy, 30)
+    wait_until(lambda: not panel.work.busy, 30)
     assert "Cancelled" in panel.ui.statusLabel.text()
     wait_until(lambda: not running(group), 5)
     assert panel.ui.studyButton.isEnabled(), "a cancelled study can be continued"
@@ -123,13 +123,13 @@ def test_an_error_of_the_study_is_said_in_its_words(panel, study, monkeypatch, c
     fill(panel, study, monkeypatch)
     panel._parameterNode.formula = "no_such_column"
     click(panel.ui.studyButton)
-    wait_until(lambda: not panel.busy, 120)
-    assert "no_such_column" in panel.ui.statusLabel.text() and "no_such_column" in caplog.text
+    wait_until(lambda: not panel.work.busy, 120)
+    assert "no_such_column" in panel.ui.statusLabel.toolTip() and "no_such_column" in caplog.text
 
 
 def test_the_sample_cohort_fills_the_panel(panel, slicer):
     """As a user does: Sample Data, then Disc Statistics."""
-    from DiscRelaxometryWidgets.sample_data import load_cohort
+    from DiscStatsWidgets.sample_cohort import load_cohort
 
     panel.exit()
     table, = load_cohort()

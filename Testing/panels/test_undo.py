@@ -93,7 +93,7 @@ def test_measures_are_undone_and_made_again(panel, undo, slicer):
     process()
     assert not slicer.util.getNodesByClass("vtkMRMLTableNode")
     click(panel.ui.measureButton)
-    assert panel.ui.measuresView.model().rowCount() == 2
+    assert panel.ui.measuresTable.rowCount() == 2
 
 
 def test_the_table_follows_edits_made_elsewhere(panel):
@@ -141,6 +141,6 @@ def test_another_tools_segmentation_is_used_as_it_is(panel):
     process()
     assert names(panel) == ["disc_L4_L5", "IVD L5/S1"] and panel.ui.measureButton.isEnabled()
     click(panel.ui.measureButton)
-    assert panel.ui.measuresView.model().rowCount() == 2
+    assert panel.ui.measuresTable.rowCount() == 2
     click(panel.ui.shiftUpButton)
     assert names(panel) == ["L3-L4", "L4-L5"]

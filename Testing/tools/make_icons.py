@@ -183,7 +183,7 @@ def main() -> None:
     for person in ("sub-005", "sub-007", "sub-018"):
         masks = sorted((cohort / "derivatives").rglob(f"{person}*dseg.nii.gz"))
         pictures.append(midsagittal(cohort / person / "anat", f"{person}_T2w", masks[0]))
-    thumbnail(pictures, icons["DiscRelaxometry"] / "SampleCohort.png")
+    thumbnail(pictures, icons["DiscStats"] / "SampleCohort.png")
 
 
 if __name__ == "__main__":

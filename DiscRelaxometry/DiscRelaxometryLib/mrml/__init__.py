@@ -13,12 +13,13 @@ _HOMES = {
         "segmentation_from_labels", "set_segment_tag", "shift_segment_levels", "terminology_entry", "was_edited",
     ),
     "tables": (
-        "echo_volume", "sequence_from_series", "sequence_of", "sequence_times", "series_from_nodes",
+        "echo_volume", "heading", "sequence_from_series", "sequence_of", "sequence_times", "series_from_nodes",
         "table_from_node", "table_node",
     ),
+    "views": ("show_alone", "show_legend", "show_map"),
     "volumes": (
         "ATTRIBUTE", "FITTED_SERIES", "add_node", "all_or_nothing", "color_node", "create_folder",
-        "geometry_from_ras", "image_from_volume", "position_from_ras", "put_in_folder", "ras_matrix",
+        "geometry_from_ras", "image_from_volume", "position_from_ras", "put_beside", "put_in_folder", "ras_matrix",
         "volume_from_image", "volume_geometry", "volumes_by_quantity",
     ),
 }

@@ -18,6 +18,20 @@ _TO_MS = {"ms": 1.0, "msec": 1.0, "millisecond": 1.0, "milliseconds": 1.0, "s": 
           "second": 1000.0, "seconds": 1000.0}
 
 
+#: Headings that are not their column's name in words.
+_HEADINGS = {"participant_id": "Person", "level": "Disc", "dice": "Overlap (Dice)", "backend": "Method", "n": "Voxels",
+             "ap_diameter": "AP diameter", "sd": "SD", "surface_mean": "Surface distance, mean",
+             "surface_95": "Surface distance, 95 %", "folding": "Share folded", "failed": "Share failed",
+             "jacobian_min": "Volume change, least", "jacobian_max": "Volume change, most", "seen": "Share seen"}
+
+
+def heading(column: Column) -> str:
+    """Return a column's name in words, with its unit."""
+    words = _HEADINGS.get(column.name) or column.name.replace("_", " ")
+    unit = "" if column.unit in ("", "1", "[arb'U]") else f" ({column.unit})"
+    return words[:1].upper() + words[1:] + unit
+
+
 def table_node(table: Table, name: str | None = None, node=None):
     """Put a Table into a vtkMRMLTableNode, with units and descriptions; an empty cell is NaN or an empty text.
 
@@ -43,6 +57,7 @@ def table_node(table: Table, name: str | None = None, node=None):
         for value in values:
             array.InsertNextValue(int(value) if whole else _cell(value, numeric))
         node.AddColumn(array)
+        node.SetColumnTitle(column.name, heading(column))
         if column.unit:
             node.SetColumnUnitLabel(column.name, column.unit)
         if column.description:

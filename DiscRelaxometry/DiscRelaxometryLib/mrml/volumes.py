@@ -68,6 +68,14 @@ def put_in_folder(folder: int, *nodes) -> None:
             hierarchy.CreateItem(folder, node)
 
 
+def put_beside(node, *others) -> None:
+    """Move nodes into the subject-hierarchy folder of another node, if that is in one."""
+    hierarchy = start_headless().mrmlScene.GetSubjectHierarchyNode()
+    item = hierarchy.GetItemByDataNode(node)
+    if item:
+        put_in_folder(hierarchy.GetItemParent(item), *others)
+
+
 # ---------------------------------------------------------------- geometry
 
 def ras_matrix(geometry: Geometry) -> np.ndarray:
@@ -175,7 +183,7 @@ def volume_from_image(image: Image, name: str, quantity: Quantity | str | None =
     description : str, optional
         Sentence kept on the node; the quantity's own by default.
     legend : bool, optional
-        Add a color legend.
+        Add a color legend, hidden until the volume is what the views show.
 
     Returns
     -------
@@ -233,6 +241,7 @@ def _describe(node, quantity: Quantity, array: np.ndarray, legend: bool) -> None
         display.SetAndObserveColorNodeID(colors.GetID())
     if legend:
         shown = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(node)
+        shown.SetVisibility(False)
         unit_text = "" if quantity.unit in ("1", "[arb'U]") else f" ({quantity.unit})"
         shown.SetTitleText(quantity.name + unit_text)
 

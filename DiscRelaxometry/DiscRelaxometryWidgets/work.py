@@ -1,0 +1,233 @@
+"""Long work, messages and Python packages of a panel, and the footer that shows them."""
+
+import logging
+
+import slicer
+from slicer.i18n import tr as _
+
+from DiscRelaxometryLib.errors import Cancelled, DiscRelaxometryError
+from DiscRelaxometryLib.jobs import ChildProcess
+
+from .qt_helpers import allow, duration, value
+
+#: Page that explains an error further; an error's anchor is a heading of it.
+TROUBLESHOOTING = "https://github.com/DiscRelaxometry/SlicerDiscRelaxometry/blob/main/Docs/troubleshooting.md"
+POLL_MS = 100
+#: Characters that fit into two lines of the footer; the rest of a message is behind "More".
+SHORT = 130
+
+
+class InPlace:
+    """A job that runs in this process; takes the place of a child."""
+
+    def __init__(self, job):
+        self.job, self.cancelled = job, False
+        self.cancel = self.close = self._stop
+
+    def _stop(self):
+        self.cancelled = True
+
+    def remaining(self):
+        """Return None: the time left is not known."""
+
+
+def shortened(text):
+    """Return the sentences of a text that fit into two lines, or its beginning where the first does not."""
+    line = " ".join(text.split())
+    if len(line) <= SHORT:
+        return line
+    end = line.rfind(". ", 0, SHORT)
+    return line[:end + 1] if end > 0 else line[:line.rfind(" ", 0, SHORT)] + " ..."
+
+
+class Work:
+    """Runs one job at a time and tells the user how it goes.
+
+    :param ui: namespace with ``progressBar``, ``statusLabel``, ``moreButton`` and ``cancelButton``.
+    :param requester: name of the module, said when packages are asked for.
+    :param changed: function called after work has started or ended, so that the buttons follow.
+    """
+
+    def __init__(self, ui, requester, changed):
+        import qt
+
+        self.ui, self.requester, self.changed = ui, requester, changed
+        self.child = None
+        self._text, self._onResult, self._onProgress, self._cancelledText = "", None, None, ""
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MS)
+        self._timer.timeout.connect(self._poll)
+        ui.cancelButton.clicked.connect(self.cancel)
+        ui.moreButton.toggled.connect(lambda shown: self._showText())
+        self._showIdle()
+
+    @property
+    def busy(self):
+        """Whether work runs."""
+        return self.child is not None
+
+    # ------------------------------------------------------------ jobs
+
+    def run(self, job, onResult, onProgress=None, cancelled=None):
+        """Run a job in a child process.
+
+        :param onResult: function of the result, called in the window's thread.
+        :param onProgress: function of each progress text, for a log.
+        :param cancelled: what is said after Cancel, where something of the work stays.
+        """
+        self._begin(ChildProcess(job), onResult, onProgress, cancelled)
+        self._timer.start()
+
+    def runHere(self, job, onResult):
+        """Run a job in this process, for work that needs the scene; Cancel takes effect between its units."""
+        self._begin(InPlace(job), onResult)
+        try:
+            self._end(lambda: job.run(self._reportHere))
+        finally:
+            self.child = None
+            self.changed()
+
+    def stop(self, text=""):
+        """End the running work at once, if there is any, and say why."""
+        self._timer.stop()
+        if self.child is not None:
+            self.child.close()
+            self.child = None
+            self._showIdle(text)
+
+    def cancel(self):
+        """Ask the running work to stop; it is killed where it does not within a second."""
+        if self.child is not None:
+            self.child.cancel()
+            self.ui.cancelButton.setEnabled(False)
+            self.say(_("Cancelling ..."))
+
+    def _begin(self, child, onResult, onProgress=None, cancelled=None):
+        self.child, self._onResult, self._onProgress = child, onResult, onProgress
+        self._cancelledText = cancelled or _("Cancelled; nothing was changed.")
+        self.ui.progressBar.setValue(0)
+        self.ui.progressBar.setVisible(True)
+        self.ui.cancelButton.setVisible(True)
+        self.ui.cancelButton.setEnabled(True)
+        self.say(child.job.title)
+        self.changed()
+
+    def _reportHere(self, fraction, text):
+        if self.child is not None:
+            self._showProgress(fraction, text)
+            slicer.app.processEvents()
+        if self.child is None or self.child.cancelled:
+            raise Cancelled
+
+    def _poll(self):
+        child = self.child
+        if child is None or not child.poll(self._showProgress):
+            return
+        self._timer.stop()
+        self.child = None
+        self._end(child.result)
+        self.changed()
+
+    def _end(self, result):
+        """Show the result that `result()` returns, or why there is none."""
+        try:
+            outcome = result()
+            self._showIdle(_("Done."))
+            # Takes effect where the user has switched the scene's undo on.
+            slicer.mrmlScene.SaveStateForUndo()
+            self._onResult(outcome)
+        except Cancelled:
+            self._showIdle(self._cancelledText)
+        except Exception as error:
+            self._showIdle(_("Failed: {reason}").format(reason=getattr(error, "message", error)))
+            self.showError(_("The computation failed."), error)
+
+    def _showProgress(self, fraction, text):
+        self.ui.progressBar.setValue(int(round(100 * fraction)))
+        left = self.child.remaining()
+        time = "" if left is None else _(" (about {time} left)").format(time=duration(left))
+        self.say(f"{text}{time}")
+        if self._onProgress is not None:
+            self._onProgress(text)
+
+    def _showIdle(self, text=""):
+        self.ui.progressBar.setVisible(False)
+        self.ui.cancelButton.setVisible(False)
+        self.say(text)
+
+    # ------------------------------------------------------------ messages
+
+    def say(self, text):
+        """Show a message in the footer, in two lines; the whole of a longer one appears at the press of "More"."""
+        self._text = text
+        blocked = self.ui.moreButton.blockSignals(True)
+        self.ui.moreButton.setChecked(False)
+        self.ui.moreButton.blockSignals(blocked)
+        self.ui.moreButton.setVisible(shortened(text) != text)
+        self._showText()
+
+    def _showText(self):
+        whole = value(self.ui.moreButton, "isChecked")
+        self.ui.statusLabel.setText(self._text if whole else shortened(self._text))
+        self.ui.statusLabel.setToolTip(self._text)
+
+    def allow(self, button, missing, ready):
+        """Enable a button where nothing is missing and no work runs; say why in its tooltip."""
+        if self.busy:
+            missing = [_("Wait until the running work has ended, or press Cancel.")]
+        allow(button, missing, ready)
+
+    def showError(self, message, error):
+        """Show an error in words, with the page that explains it."""
+        import traceback
+
+        details = "".join(traceback.format_exception(error))
+        text = f"{message}\n\n{getattr(error, 'message', error)}"
+        if getattr(error, "anchor", None):
+            text += "\n\n" + _("More: {link}").format(link=f"{TROUBLESHOOTING}#{error.anchor}")
+        logging.debug(details)
+        # A sentence for the user needs no traceback; anything else does.
+        extra = {} if isinstance(error, DiscRelaxometryError) else {"detailedText": details}
+        slicer.util.errorDisplay(text, **extra)
+
+    def attempt(self, message, action, undo=False):
+        """Run a user's action; return its result, or None after showing why it failed.
+
+        :param undo: the action changes nodes: keep the scene's state for Undo.
+        """
+        try:
+            with slicer.util.WaitCursor():
+                if undo:
+                    slicer.mrmlScene.SaveStateForUndo()
+                return action()
+        except Exception as error:
+            self.showError(message, error)
+            return None
+
+    # ------------------------------------------------------------ packages
+
+    def ensurePackages(self, requirements, purpose):
+        """Install what an action needs, after the user has agreed; return whether it is there.
+
+        :param requirements: sequence of "name>=version".
+        :param purpose: what they are for and their size, said before the user is asked.
+        """
+        import slicer.packaging
+
+        if all(slicer.packaging.pip_check(r) for r in requirements):
+            return True
+        if not self.agreed(purpose):
+            return False
+        try:
+            # The user has just agreed, to a text that says what for and how large.
+            slicer.packaging.pip_ensure(list(requirements), prompt_install=False, requester=self.requester)
+        except Exception as error:
+            self.showError(_("The Python packages could not be installed."), error)
+            return False
+        return all(slicer.packaging.pip_check(r) for r in requirements)
+
+    def agreed(self, purpose):
+        """Return whether the user agrees to an installation; the footer says what the answer leads to."""
+        agreed = slicer.util.confirmOkCancelDisplay(purpose, _("Python packages are needed"))
+        self.say("" if agreed else _("Not started: the packages were not installed."))
+        return agreed
