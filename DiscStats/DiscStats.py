@@ -29,6 +29,7 @@ from slicer.ScriptedLoadableModule import (
 from DiscRelaxometryLib import mrml as base
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.jobs import Job
+from DiscStatsLib.settings import AnalysisSettings
 
 
 class DiscStats(ScriptedLoadableModule):
@@ -61,13 +62,13 @@ class DiscStatsParameterNode:
     tfce: bool = True
     fdr: bool = True
     cluster: bool = True
-    permutations: Annotated[int, WithinRange(100, 100000)] = 5000
-    seed: Annotated[int, WithinRange(0, 2147483647)] = 1
+    permutations: Annotated[int, WithinRange(100, 100000)] = AnalysisSettings.n_permutations
+    seed: Annotated[int, WithinRange(0, 2147483647)] = AnalysisSettings.seed
     workers: Annotated[int, WithinRange(1, 64)] = 1
-    availableCase: bool = False
-    dropRows: bool = False
-    errors: Errors = Errors.auto
-    standardErrors: StandardErrors = StandardErrors.classical
+    availableCase: bool = AnalysisSettings.missing == "available"
+    dropRows: bool = AnalysisSettings.missing_covariates == "drop"
+    errors: Errors = Errors[AnalysisSettings.errors]
+    standardErrors: StandardErrors = StandardErrors[AnalysisSettings.standard_errors]
     resultMaps: list[vtkMRMLVolumeNode]
     shownMap: vtkMRMLVolumeNode
     clusters: vtkMRMLTableNode
@@ -180,16 +181,8 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
     def showResult(self, result, name="Disc statistics", maps="main"):
         """Add maps, cluster table and provenance to the scene, in a folder of their own.
 
-        Parameters
-        ----------
-        result : AnalysisResult
-        name : str
-        maps : ``main``, collection of str, or None
-            Kinds of map to add, such as ``t`` and ``pfwe``; None adds all.
-
-        Returns
-        -------
-        DiscStatsLib.mrml.ResultNodes
+        `maps` are ``main``, the kinds of map to add (such as ``t`` and ``pfwe``), or None for all; returns
+        ``DiscStatsLib.mrml.ResultNodes``.
         """
         from DiscStatsLib import mrml
 

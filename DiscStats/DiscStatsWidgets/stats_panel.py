@@ -139,7 +139,7 @@ class StatsPanel(DiscPanel):
         folder = self._parameterNode.mapsFolder
         if folder == self._mapsPath:
             return
-        from DiscStudyLib.after.cohort_maps import find_maps
+        from DiscStudyLib.after import find_maps
 
         self._mapsPath, self._maps = folder, {}
         if chosen_path(folder) is not None:
@@ -185,7 +185,7 @@ class StatsPanel(DiscPanel):
     def _job(self, quantity):
         from DiscAtlasLib.atlas import load_atlas
         from DiscRelaxometryLib.measure import PARTITION
-        from DiscStudyLib.after.cohort_maps import atlas_of
+        from DiscStudyLib.after import atlas_of
 
         p = self._parameterNode
         atlas = load_atlas(chosen_path(p.atlasFolder) or atlas_of(p.mapsFolder))

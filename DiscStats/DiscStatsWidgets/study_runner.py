@@ -14,7 +14,7 @@ from .sample_cohort import FORMULA, STUDY_FOLDER
 
 def results_folder(study):
     """Return the folder that a study's results are in."""
-    from DiscStudyLib.folder.study import DERIVATIVES
+    from DiscStudyLib.folder import DERIVATIVES
 
     return Path(study) / DERIVATIVES
 

@@ -285,11 +285,13 @@ def test_sample_data_load_and_register(slicer, monkeypatch):
     from pathlib import Path
 
     from DiscRelaxometryWidgets import sample_data
+    from DiscStatsWidgets import sample_cohort
 
     sources = []
     logic = types.SimpleNamespace(registerCustomSampleDataSource=lambda **source: sources.append(source))
     monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=logic))
     sample_data.register()
+    sample_cohort.register()
     assert [s["sampleName"] for s in sources] == ["Lumbar spine (SPIDER)", "Cohort of 33 people (SPIDER)"]
     assert all(Path(s["thumbnailFileName"]).exists() for s in sources)
     volume, segmentation = sources[0]["customDownloader"](None)

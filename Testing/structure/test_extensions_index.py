@@ -71,7 +71,7 @@ def test_one_repository_is_named_everywhere():
     address = entry()["scm_url"].removesuffix(".git")
     assert f'set(EXTENSION_HOMEPAGE "{address}")' in CMAKE
     assert address in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    panel = (ROOT / "DiscRelaxometry/DiscRelaxometryWidgets/panel.py").read_text(encoding="utf-8")
+    panel = (ROOT / "DiscRelaxometry/DiscRelaxometryWidgets/work.py").read_text(encoding="utf-8")
     assert f"{address}/blob/main/Docs/troubleshooting.md" in panel
 
 
@@ -157,7 +157,7 @@ def test_packages_come_by_the_users_click_alone():
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"pip_install\(|-m\W+pip\b", text), path
         if "pip_ensure(" in text and path.name != "scripted.py":
-            assert path.name == "panel.py", f"{path.name}: packages are installed in one place, after a question"
+            assert path.name == "work.py", f"{path.name}: packages are installed in one place, after a question"
 
 
 def test_texts_of_packages_say_size_and_purpose():

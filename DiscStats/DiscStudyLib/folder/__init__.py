@@ -4,11 +4,12 @@ from .bids import describe_results
 from .rules import people_by_rule
 from .settings import MAPS, Settings, make_settings
 from .simulated import COLUMN, label_results
-from .study import Person, Study, level_columns, long_frame, sidecar
+from .study import DERIVATIVES, Person, Study, level_columns, long_frame, sidecar
 from .training import trained_on
 from .validate import Finding, formula_variables, validate
 
 __all__ = [
-    "COLUMN", "describe_results", "Finding", "formula_variables", "label_results", "level_columns", "long_frame",
-    "make_settings", "MAPS", "people_by_rule", "Person", "Settings", "sidecar", "Study", "trained_on", "validate",
+    "COLUMN", "DERIVATIVES", "describe_results", "Finding", "formula_variables", "label_results", "level_columns",
+    "long_frame", "make_settings", "MAPS", "people_by_rule", "Person", "Settings", "sidecar", "Study", "trained_on",
+    "validate",
 ]
