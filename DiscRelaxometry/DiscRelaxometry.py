@@ -116,7 +116,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
     def segmentJob(self, volumeNode, engine="auto", device=None):
         """Return the segmentation of `volumeNode` as a job that needs no scene."""
         arguments = {"image": mrml.image_from_volume(volumeNode), "engine": engine, "device": device}
-        return Job("DiscRelaxometryLib.jobs.pipeline:segment_image", arguments, _("Segmenting discs"))
+        return Job("DiscRelaxometryLib.discs:segment", arguments, _("Segmenting discs"))
 
     def showSegmentation(self, result, volumeNode, outputNode=None):
         """Put a segmentation job's result into the scene and return a DiscResult."""
@@ -196,15 +196,14 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         """Return the registration as a job that needs no scene; see :meth:`carrySegmentation`."""
         echo = mrml.echo_volume(target)
         arguments = {"labels": mrml.labels_from_segmentation(segmentationNode, anatomicalNode),
-                     "anatomical": mrml.image_from_volume(anatomicalNode), "echo": mrml.image_from_volume(echo)}
-        return Job("DiscRelaxometryLib.jobs.pipeline:carry_image", arguments, _("Registering to the echo series"))
+                     "anatomical": mrml.image_from_volume(anatomicalNode), "echo_image": mrml.image_from_volume(echo)}
+        return Job("DiscRelaxometryLib.measure:carry_labels", arguments, _("Registering to the echo series"))
 
     def showCarried(self, result, segmentationNode, target):
         """Put a carry job's result into the scene and return the segmentation."""
-        labels, report = result
         with mrml.all_or_nothing():
-            node = mrml.segmentation_from_labels(labels, f"{segmentationNode.GetName()} on {target.GetName()}")
-            node.SetDescription(" ".join([report.reason, *report.flags]))
+            node = mrml.segmentation_from_labels(result.labels, f"{segmentationNode.GetName()} on {target.GetName()}")
+            node.SetDescription(" ".join([result.report.reason, *result.report.flags]))
         return node
 
     def carrySegmentation(self, segmentationNode, anatomicalNode, target, progressCallback=None):
@@ -254,23 +253,26 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
     def mapsJob(self, series, timesMs=None, kind=None, align="auto", model="mono2", estimator="nlls",
                 bounds=(1.0, 1000.0), segmentationNode=None, **fit):
         """Return the computation of maps as a job that needs no scene; see :meth:`computeMaps`."""
+        from DiscRelaxometryLib.fit import FitOptions
+
         echoes = mrml.series_from_nodes(series, timesMs, kind)
         mask = mrml.labels_from_segmentation(segmentationNode, echoes.geometry) if segmentationNode else None
-        arguments = {"series": echoes, "align": align, "mask": mask, "model": model, "estimator": estimator,
-                     "bounds": tuple(bounds), **fit}
-        return Job("DiscRelaxometryLib.jobs.pipeline:map_series", arguments, _("Computing maps"))
+        options = FitOptions(model=model, estimator=estimator, bounds=tuple(bounds), **fit)
+        arguments = {"series": echoes, "options": options, "align": align, "mask": mask}
+        return Job("DiscRelaxometryLib.fit:map_series", arguments, _("Computing maps"))
 
     def showMaps(self, result, series):
         """Put a map job's result into the scene, in a folder of its own, and return the nodes by quantity."""
         name = (series[0] if isinstance(series, (list, tuple)) else series).GetName()
         with mrml.all_or_nothing():
             nodes = {key: mrml.volume_from_image(image, f"{name} {key}", key)
-                     for key, image in result.images.items()}
-            tables = [mrml.table_node(t, f"{name} {t.name}") for t in (result.status, result.motion) if t is not None]
+                     for key, image in result.fit.images().items()}
+            tables = [mrml.table_node(t, f"{name} {t.name}") for t in (result.fit.status_table(), result.motion)
+                      if t is not None]
             relaxation = next(iter(nodes.values()))
             relaxation.SetAttribute(mrml.ATTRIBUTE + "Notes", "\n".join(result.notes))
-            if result.aligned is not None:
-                fitted = mrml.sequence_from_series(result.aligned, f"{name} aligned", browser=False)
+            if result.aligned:
+                fitted = mrml.sequence_from_series(result.series, f"{name} aligned", browser=False)
                 relaxation.SetNodeReferenceID(mrml.FITTED_SERIES, fitted.GetID())
             mrml.put_in_folder(mrml.create_folder(f"{name} maps"), *nodes.values(), *tables)
         return nodes
@@ -290,7 +292,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         align : str, optional
             ``auto``, ``on`` or ``off``.
         model, estimator, bounds
-            See ``DiscRelaxometryLib.fit.maps.fit_relaxation``; further settings of it may follow by name.
+            See ``DiscRelaxometryLib.fit.FitOptions``; its further fields may follow by name.
         segmentationNode : vtkMRMLSegmentationNode, optional
             Fit these voxels only.
 
@@ -338,13 +340,13 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         dict of vtkMRMLTableNode
             ``discs`` (size; each map over the whole disc) and, with maps, ``regions``.
         """
-        from DiscRelaxometryLib.jobs import pipeline
+        from DiscRelaxometryLib.measure import measure_all
 
         maps = mrml.volumes_by_quantity(maps)
         reference = referenceNode or next(iter(maps.values()), None)
         labels = mrml.labels_from_segmentation(segmentationNode, reference)
         images = {key: mrml.image_from_volume(node) for key, node in maps.items()}
-        tables = pipeline.measure_all(labels, images, progressCallback or silent)
+        tables = measure_all(labels, images, progressCallback or silent)
         with mrml.all_or_nothing():
             nodes = {key: mrml.table_node(table, f"{segmentationNode.GetName()} {key}")
                      for key, table in zip(("discs", "regions"), tables) if table is not None}

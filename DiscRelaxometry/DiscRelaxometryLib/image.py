@@ -69,6 +69,12 @@ class Geometry:
         """Map (..., 3) LPS mm to continuous indices i, j, k."""
         return (np.asarray(lps, float) - np.array(self.origin)) @ np.linalg.inv(self.matrix3).T
 
+    def voxel_at(self, lps) -> tuple[int, int, int] | None:
+        """Return the array index (k, j, i) of the voxel that a point (LPS mm) lies in, or None outside the grid."""
+        index = np.floor(self.world_to_index(lps) + 0.5)
+        inside = np.all(index >= 0) and np.all(index < self.size)
+        return tuple(int(v) for v in index[::-1]) if inside else None
+
     def difference(self, other: Geometry, tolerance: float = 1e-3) -> str:
         """Say how `other` differs, or return an empty string; positions are compared at the grid's corners, in mm."""
         if self.size != other.size:

@@ -6,7 +6,7 @@ from slicer.i18n import tr as _
 
 from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.errors import DiscRelaxometryError
-from DiscRelaxometryLib.jobs.pipeline import sample_signal
+from DiscRelaxometryLib.fit import sample_signal
 
 
 class FitInspector:
@@ -114,10 +114,8 @@ class FitInspector:
     def _valueAt(self, key, lps):
         """Return a map's value in the voxel at an LPS position; NaN outside."""
         geometry, node = self.maps[key]
-        i, j, k = np.floor(geometry.world_to_index(lps) + 0.5).astype(int)
-        if not all(0 <= v < n for v, n in zip((i, j, k), geometry.size)):
-            return float("nan")
-        return float(slicer.util.arrayFromVolume(node)[k, j, i])
+        voxel = geometry.voxel_at(lps)
+        return float("nan") if voxel is None else float(slicer.util.arrayFromVolume(node)[voxel])
 
     def _fill(self, signal, times, curve):
         """Write time, signal and fit to the table: echoes first, then the curve, NaN where there is none."""

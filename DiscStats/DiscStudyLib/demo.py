@@ -95,14 +95,15 @@ def fit_shared_series(output: Path) -> str:
     def work() -> tuple[str, list[Path]]:
         import numpy as np
 
+        from DiscRelaxometryLib.echo import read_echo_series
+        from DiscRelaxometryLib.fit import fit_relaxation
         from DiscRelaxometryLib.image import write_image
 
-        from .steps import fit_files
-
-        alignment, fit = fit_files(files, "T2", "mono2", "nlls", "off", times_ms=times)
+        series = read_echo_series(files, kind="T2", times_ms=times)
+        fit = fit_relaxation(series)
         written = [write_image(image, output / "multi-echo" / f"{key}.nii.gz") for key, image in fit.images().items()]
         good = fit.value[np.isfinite(fit.value)]
-        return (f"Real multi-echo series ({SERIES}, {len(alignment.series)} echoes): T2 of {good.size} voxels, median "
+        return (f"Real multi-echo series ({SERIES}, {len(series)} echoes): T2 of {good.size} voxels, median "
                 f"{np.median(good):.1f} ms; maps in the folder 'multi-echo'."), written
     return remembered(output, "multi-echo", [*files, *folder.glob("echoes.json")], work)
 

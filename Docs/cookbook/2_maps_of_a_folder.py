@@ -11,7 +11,7 @@ from pathlib import Path
 
 from DiscRelaxometryLib.echo import align_echoes, read_echo_series
 from DiscRelaxometryLib.errors import DiscRelaxometryError
-from DiscRelaxometryLib.fit import fit_relaxation
+from DiscRelaxometryLib.fit import FitOptions, fit_relaxation
 from DiscRelaxometryLib.image import read_image, write_image
 from DiscRelaxometryLib.measure import measure_regions
 from DiscRelaxometryLib.tables import Column, Table
@@ -24,7 +24,7 @@ def maps_of_a_folder(source, target, kind="T1rho", estimator="nlls"):
         name = path.name.removesuffix(f"_{kind}.nii.gz")
         try:
             series = align_echoes(read_echo_series(path, kind=kind)).series
-            fit = fit_relaxation(series, estimator=estimator)
+            fit = fit_relaxation(series, FitOptions(estimator=estimator))
             for key, image in fit.images().items():
                 write_image(image, Path(target) / f"{name}_{key}.nii.gz")
             labels = read_image(path.with_name(f"{name}_dseg.nii.gz"))

@@ -33,11 +33,10 @@ def jobs(folder: Path) -> dict[str, Job]:
     noise = np.random.default_rng(0).normal(500, 20, (4, *grid.shape)).astype(np.float32)
     study = make_spine_study(folder / "study", (1, 2, 4, 5, 3), series=False)
     return {
-        "segment discs": Job("DiscRelaxometryLib.jobs.pipeline:segment_image",
+        "segment discs": Job("DiscRelaxometryLib.discs:segment",
                              {"image": image, "engine": "onnx", "device": None}),
-        "compute maps (alignment on)": Job("DiscRelaxometryLib.jobs.pipeline:map_series", {
-            "series": EchoSeries(noise, times, "T2", grid), "align": "on", "mask": None, "model": "mono2",
-            "estimator": "nlls", "bounds": (1.0, 1000.0)}),
+        "compute maps (alignment on)": Job("DiscRelaxometryLib.fit:map_series", {
+            "series": EchoSeries(noise, times, "T2", grid), "align": "on"}),
         "register people": Job("DiscAtlasLib.cohort:register_cohort", {"people": {"a": labels, "b": labels}}),
         "build a template": Job("DiscAtlasLib.cohort:register_cohort", {"people": {"a": labels, "b": labels},
                                                                       "template": "build"}),

@@ -48,9 +48,9 @@ def timed(function):
 
 def ours(times, y, **options):
     """Fit with this project."""
-    from DiscRelaxometryLib.fit.maps import fit_arrays
+    from DiscRelaxometryLib.fit import FitOptions, fit_arrays
 
-    return timed(lambda: fit_arrays(y, times, **options).value)
+    return timed(lambda: fit_arrays(y, times, FitOptions(**options)).value)
 
 
 def run_scipy(times, y):

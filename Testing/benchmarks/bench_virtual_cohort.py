@@ -23,7 +23,7 @@ from DiscAtlasLib.atlas import load_atlas
 from DiscAtlasLib.registration import register_person
 from DiscAtlasLib.warping import warp_to_atlas
 from DiscRelaxometryLib.errors import RegistrationError
-from DiscRelaxometryLib.fit.maps import fit_arrays
+from DiscRelaxometryLib.fit import fit_arrays
 from DiscRelaxometryLib.image import Image, resample
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
 from DiscRelaxometryLib.measure import measure_regions

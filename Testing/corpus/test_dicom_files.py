@@ -10,7 +10,7 @@ from corpus.common import fault
 from corpus.made_dicom import SLICES, TIMES, decay, fill, write_classic, write_enhanced
 from DiscRelaxometryLib.echo.read import read_echo_series
 from DiscRelaxometryLib.errors import DiscRelaxometryError, EchoSeriesError
-from DiscRelaxometryLib.fit.maps import fit_relaxation
+from DiscRelaxometryLib.fit import fit_relaxation
 
 
 def signals(series) -> np.ndarray:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from corpus.common import fault
 from DiscRelaxometryLib.echo.read import EchoSeries
-from DiscRelaxometryLib.fit.maps import fit_arrays, fit_relaxation
+from DiscRelaxometryLib.fit import fit_arrays, fit_relaxation
 from DiscRelaxometryLib.fit.status import FitStatus
 from DiscRelaxometryLib.image import Geometry
 
 
-@fault("clipping")
 @pytest.mark.parametrize(("echo", "value"), [(0, np.inf), (0, np.nan), (2, np.inf)])
 def test_one_voxel_does_not_hide_clipping(echo, value):
     """One Inf or NaN switches off the detection of clipped signal, and wrong times have the status OK."""
@@ -29,7 +27,6 @@ def test_one_voxel_does_not_hide_clipping(echo, value):
     assert fit.value.ravel()[status == FitStatus.OK] == pytest.approx(60, rel=1e-3)
 
 
-@fault("bracket")
 @pytest.mark.parametrize("times", [(0, 66, 70), (0, 80)])
 def test_fast_decay_between_few_times(times):
     """The bracket of the search leaves the optimum out, and its border is returned with the status OK."""

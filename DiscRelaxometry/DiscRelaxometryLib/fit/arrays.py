@@ -1,49 +1,57 @@
-"""Fit many decays at once: voxels are sorted out, fitted in cache-sized chunks on several threads, and judged.
-
-The model functions live in ``fit_mono``, ``fit_rician`` and ``fit_epg``; volumes with their geometry in ``fitting``.
-"""
+"""Fit many decays at once: voxels are sorted out, fitted in cache-sized chunks on several threads, and judged."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..errors import EchoSeriesError
 from ..parallel import ordered
 from ..progress import ProgressCallback, silent, subrange
-from .epg import EpgModel, solve_epg
-from .mono import MonoModel, fit_least_squares, linear_part, log_linear_rate
-from .noise import residual_sigma
-from .rician import solve_rician
-from .status import FitStatus
+from ..tables import Column, Table
+from .epg import EpgModel
+from .mono import LogLinearModel, MonoModel
+from .noise import background_sigma, residual_sigma
+from .options import FitOptions
+from .rician import RicianModel
+from .status import STATUS_TEXT, FitStatus, status_counts
 
-MODELS = {"mono2": 2, "mono3": 3, "epg": 3}
-ESTIMATORS = ("nlls", "loglinear", "loglinear-unweighted", "rician")
 _CHUNK = 4096  # Voxels; the temporaries of one chunk stay in a core's L2 cache.
+#: Largest values of common scanner and file formats, looked for because echoes are often held as float32.
+_CEILINGS = (4095.0, 32767.0, 65535.0)
 
 
-@dataclass
-class ArrayFit:
-    """Result of :func:`fit_arrays`; arrays of shape (voxels,), NaN where `status` is not OK.
+@dataclass(frozen=True)
+class DecayFit:
+    """Maps of one fit; arrays of one shape, NaN where `status` is not ``FitStatus.OK``.
 
     Attributes
     ----------
+    options : FitOptions
+        As asked for.
     value : numpy.ndarray
         T1rho or T2 in ms.
-    m0, offset, b1 : numpy.ndarray or None
-        Signal at time 0, constant offset (``mono3``), relative transmit field in percent (``epg``).
+    m0 : numpy.ndarray
+        Signal at time 0.
+    offset : numpy.ndarray or None
+        Constant offset (model ``mono3``).
+    b1 : numpy.ndarray or None
+        Relative transmit field in percent (model ``epg``).
     se : numpy.ndarray
-        Standard error of `value` in ms; NaN where there is neither a noise level nor a residual to take it from.
+        Standard error of `value` in ms, from the Fisher information; NaN where there is neither a noise level nor a
+        residual to take it from.
     r2 : numpy.ndarray
         Coefficient of determination.
     status : numpy.ndarray of uint8
         :class:`FitStatus`.
-    sigma : float or None
-        Noise level used by the Rician estimator (median, where a map was given).
+    report : dict
+        ``times_ms`` and ``echoes`` used, ``bounds_ms``, ``sigma`` (median, where a map was given) and where it is
+        from, ``saturation``, ``counts`` of each status, ``warnings`` (sentences for the user).
     """
 
+    options: FitOptions
     value: np.ndarray
     m0: np.ndarray
     offset: np.ndarray | None
@@ -51,212 +59,247 @@ class ArrayFit:
     se: np.ndarray
     r2: np.ndarray
     status: np.ndarray
-    sigma: float | None = None
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """Settings of a fit; see :func:`fit_arrays` for their meaning."""
-
-    model: str = "mono2"
-    estimator: str = "nlls"
-    bounds: tuple[float, float] = (1.0, 1000.0)
-    noise: float | np.ndarray | None = None
-    noise_floor: float | None = None
-    min_r2: float | None = None
-    saturation: float | None = None
-    negative_offset: bool = False
-    t1: float = 1000.0
-    refocusing: float = 180.0
-    b1_range: tuple[float, float] | None = None
-    echo_spacing: float | None = None
-
-    def __post_init__(self):
-        if self.model not in MODELS:
-            raise EchoSeriesError(f"'{self.model}' is not a model: choose one of {', '.join(MODELS)}.")
-        if self.estimator not in ESTIMATORS:
-            raise EchoSeriesError(f"'{self.estimator}' is not an estimator: choose one of {', '.join(ESTIMATORS)}.")
-        if self.model != "mono2" and self.estimator != "nlls":
-            raise EchoSeriesError(f"The model '{self.model}' is fitted by least squares only: choose the estimator "
-                                  f"'nlls', or the model 'mono2' for '{self.estimator}'.")
-        lower, upper = self.bounds
-        if not (np.isfinite([lower, upper]).all() and 0 < lower < upper):
-            raise EchoSeriesError(f"The bounds ({lower}, {upper}) ms can not be used: give a lower one above 0 and a "
-                                  "larger upper one.")
-        if self.noise is not None and not np.all(np.asarray(self.noise) > 0):
-            raise EchoSeriesError("The noise level (sigma) has to be above 0 everywhere.")
+    report: dict = field(default_factory=dict)
 
     @property
-    def parameters(self) -> int:
-        """Number of parameters that the model estimates."""
-        if self.model == "epg" and self.b1_range is not None and self.b1_range[0] == self.b1_range[1]:
-            return 2
-        return MODELS[self.model]
+    def counts(self) -> dict[str, int]:
+        """Number of voxels of each status code that occurs."""
+        return self.report["counts"]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences that the user should read."""
+        return self.report["warnings"]
+
+    def reshaped(self, shape: tuple[int, ...]) -> DecayFit:
+        """Return the fit with maps of another shape."""
+        maps = {name: value.reshape(shape) for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return replace(self, **maps)
+
+    def status_table(self) -> Table:
+        """Return a table with the number of voxels of each status code."""
+        inside = max(self.status.size - self.counts.get("OUTSIDE_MASK", 0), 1)
+        rows = [{"code": int(FitStatus[name]), "status": name, "voxels": count,
+                 "share": None if name == "OUTSIDE_MASK" else count / inside, "meaning": STATUS_TEXT[FitStatus[name]]}
+                for name, count in self.counts.items()]
+        return Table("fit-status", [Column("code", "", "Value in the status map"), Column("status", "", "Code's name"),
+                                    Column("voxels", "", "Number of voxels"),
+                                    Column("share", "1", "Share of the voxels inside the mask"),
+                                    Column("meaning", "", "What the code says")], rows)
 
 
-def fit_arrays(signals: np.ndarray, times_ms: Sequence[float], *, mask: np.ndarray | None = None,
-               echoes: Sequence[int] | None = None, workers: int | None = None,
-               progressCallback: ProgressCallback | None = None, **options) -> ArrayFit:
+def fit_decay(signals: np.ndarray, times_ms: Sequence[float], options: FitOptions | None = None,
+              mask: np.ndarray | None = None, workers: int | None = None,
+              progressCallback: ProgressCallback | None = None) -> DecayFit:
+    """Fit a decay to each pixel of an array whose last axis is the echoes.
+
+    Parameters
+    ----------
+    signals : array_like, shape (..., n)
+        Magnitude signals of any real type; not modified.
+    times_ms : sequence of float, length n
+        Spin-lock or echo times in ms, in any order.
+    options : FitOptions, optional
+        By default the two-parameter model by least squares.
+    mask : array_like of bool, shape (...), optional
+        Pixels to fit.
+    workers, progressCallback
+        As for :func:`fit_arrays`.
+
+    Returns
+    -------
+    DecayFit
+        Maps of shape (...).
+
+    Raises
+    ------
+    EchoSeriesError
+        As for :func:`fit_arrays`.
+
+    Examples
+    --------
+    >>> fit = fit_decay([1000.0, 818.7, 449.3, 201.9], [0, 10, 40, 80])
+    >>> print(f"{fit.value:.1f} ms, M0 {fit.m0:.0f}")
+    50.0 ms, M0 1000
+    """
+    signals = np.asarray(signals)
+    if signals.ndim == 0:
+        raise EchoSeriesError("The signals have no axis: give an array whose last axis is the echoes.")
+    shape = signals.shape[:-1]
+    if mask is not None and np.shape(mask) != shape:
+        raise EchoSeriesError(f"The mask has the shape {np.shape(mask)}, the signals {shape} without the echoes: give "
+                              "one value per pixel.")
+    flat = np.moveaxis(signals, -1, 0).reshape(signals.shape[-1], -1)
+    return fit_arrays(flat, times_ms, options, mask, workers, progressCallback).reshaped(shape)
+
+
+def fit_arrays(signals: np.ndarray, times_ms: Sequence[float], options: FitOptions | None = None,
+               mask: np.ndarray | None = None, workers: int | None = None,
+               progressCallback: ProgressCallback | None = None) -> DecayFit:
     """Fit a decay to every voxel.
 
     Parameters
     ----------
     signals : numpy.ndarray, shape (n, voxels)
-        Magnitude signals, one row a time, of any real type; not modified.
+        Magnitude signals, one row per time, of any real type; not modified.
     times_ms : sequence of float, length n
         Spin-lock or echo times in ms, in any order.
+    options : FitOptions, optional
+        By default the two-parameter model by least squares.
     mask : numpy.ndarray of bool, shape (voxels,), optional
         Voxels to fit.
-    echoes : sequence of int, optional
-        Rows to use, counted from 0.
     workers : int, optional
         Threads; by default one for each available core. The result does not depend on it.
     progressCallback : callable, optional
         Called with (fraction, text) between chunks; raising Cancelled stops the fit.
-    **options
-        ``model`` (``mono2``, ``mono3``, ``epg``), ``estimator`` (``nlls``, ``loglinear``, ``loglinear-unweighted``,
-        ``rician``), ``bounds`` (ms), ``noise`` (sigma, a number or one a voxel; for ``rician`` estimated from the
-        residuals if absent; also used for the standard error), ``noise_floor`` (echoes from the first one below it
-        are left out, voxel by voxel), ``min_r2``, ``saturation`` (signal at or above which an echo is clipped; by
-        default the largest integer of an integer type), ``negative_offset`` (allow it in ``mono3``), and for ``epg``:
-        ``t1`` (ms), ``refocusing`` (degrees), ``b1_range`` and ``echo_spacing`` (ms).
 
     Returns
     -------
-    ArrayFit
-        Float64 for float64 signals, else float32.
+    DecayFit
+        Arrays of shape (voxels,); float64 for float64 signals, else float32.
 
     Raises
     ------
     EchoSeriesError
-        For unusable times, options, or fewer echoes than parameters.
+        For unusable times, fewer echoes than parameters, an echo that is empty in all voxels, or a mask or noise map
+        of another size.
     """
-    settings = FitOptions(**options)
+    options = options or FitOptions()
     signals = np.asarray(signals)
-    rows, times = select_echoes(signals, times_ms, echoes, settings)
-    if settings.saturation is None and signals.dtype.kind in "iu":
-        settings = replace(settings, saturation=float(np.iinfo(signals.dtype).max))
-    if settings.estimator == "rician" and settings.noise is None:
-        first = fit_arrays(signals, times_ms, mask=mask, echoes=echoes, workers=workers,
-                           progressCallback=subrange(progressCallback, 0, 0.3), **{**options, "estimator": "nlls"})
-        settings = replace(settings, noise=_noise_from(signals, rows, times, first, settings))
-        progressCallback = subrange(progressCallback, 0.3, 1)
-    return _run(signals, rows, times, mask, settings, workers, progressCallback or silent)
+    rows, times = options.select_echoes(signals, times_ms)
+    voxels = signals.shape[1]
+    for name, array in (("mask", mask), ("noise map", options.noise)):
+        if array is not None and np.size(array) != voxels and (name == "mask" or np.size(array) != 1):
+            raise EchoSeriesError(f"The {name} has {np.size(array)} voxels, the echoes have {voxels}.")
+    _refuse_empty_echoes(signals, rows, times)
+    used = options
+    if options.saturation is None:
+        used = replace(options, saturation=clipping_level(signals[row] for row in rows))
+    progress, source = progressCallback or silent, None if options.noise is None else "given"
+    if options.estimator == "rician" and options.noise is None:
+        sigma, source = background_sigma(signals[rows[-1]]), "background of the last echo"
+        if sigma is None:
+            first = _fit(signals, rows, times, mask, replace(used, estimator="nlls"), workers,
+                         subrange(progress, 0, 0.3))
+            sigma, source = _noise_from(signals, rows, first, times.size - options.parameters), "residuals"
+            progress = subrange(progress, 0.3, 1)
+        used = replace(used, noise=sigma)
+    maps = _fit(signals, rows, times, mask, used, workers, progress)
+    counts = status_counts(maps["status"])
+    report = {"times_ms": times.tolist(), "echoes": rows.tolist(), "bounds_ms": [float(b) for b in options.bounds],
+              "sigma": None if used.noise is None else float(np.median(used.noise)), "sigma_source": source,
+              "saturation": used.saturation, "counts": counts,
+              "warnings": _warnings(used, np.asarray(times_ms, float), rows, times, counts)}
+    return DecayFit(options, **maps, report=report)
 
 
-def select_echoes(signals: np.ndarray, times_ms: Sequence[float], echoes: Sequence[int] | None,
-                  settings: FitOptions) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows to use, ordered by time, and their times; raise EchoSeriesError if they can not be fitted."""
-    times = np.asarray(times_ms, float).ravel()
-    if signals.ndim != 2 or signals.dtype.kind not in "biuf":
-        raise EchoSeriesError(f"Real signals of shape (echoes, voxels) are needed; these are {signals.dtype} of shape "
-                              f"{signals.shape}.")
-    if times.size != signals.shape[0]:
-        raise EchoSeriesError(f"There are {signals.shape[0]} echoes but {times.size} times: give one time an echo.",
-                              anchor="echo-times")
-    if not np.isfinite(times).all() or np.any(times < 0):
-        raise EchoSeriesError("A time is negative or not a number: correct the times (ms).", anchor="echo-times")
-    rows = np.arange(times.size) if echoes is None else np.asarray(echoes, int).ravel()
-    if np.any(rows < 0) or np.any(rows >= times.size) or np.unique(rows).size != rows.size:
-        raise EchoSeriesError(f"The echo selection {rows.tolist()} does not fit a series of {times.size} echoes "
-                              "(counted from 0, each at most once).")
-    rows = rows[np.argsort(times[rows], kind="stable")]
-    different = np.unique(times[rows]).size
-    if different < settings.parameters:
-        raise EchoSeriesError(
-            f"The model '{settings.model}' has {settings.parameters} parameters, but the series has only {different} "
-            f"different time(s): use a simpler model, or add echoes.", anchor="too-few-echoes")
-    return rows, times[rows]
+def _refuse_empty_echoes(signals, rows, times) -> None:
+    """Raise if an echo is zero in all of several voxels; in a single voxel that is a matter of its status."""
+    filled = np.array([np.any(signals[row]) for row in rows])
+    if signals.shape[1] > 1 and filled.any() and not filled.all():
+        listed = ", ".join(f"{row} ({time:g} ms)" for row, time in zip(rows[~filled], times[~filled]))
+        kept = [int(r) for r in rows[filled]]
+        raise EchoSeriesError(f"Echo {listed} is zero everywhere: load it again, or fit the others with "
+                              f"echoes={kept} (counted from 0).", anchor="empty-echo")
 
 
-def _noise_from(signals, rows, times, fit: ArrayFit, settings: FitOptions) -> float:
+def clipping_level(echoes: Iterable[np.ndarray]) -> float | None:
+    """Return the signal at which echoes are clipped, or None: a format's largest value that several samples share.
+
+    Without that, an integer type is clipped at its own largest value.
+    """
+    echoes = list(echoes)
+    tops = [echo.max(initial=0) for echo in echoes]
+    largest = max((float(top if np.isfinite(top) else echo.max(initial=0, where=np.isfinite(echo)))
+                   for echo, top in zip(echoes, tops)), default=0.0)
+    if largest in _CEILINGS and sum(np.count_nonzero(echo == largest) for echo in echoes) > 1:
+        return largest
+    kind = echoes[0].dtype
+    return float(np.iinfo(kind).max) if kind.kind in "iu" else None
+
+
+def _noise_from(signals, rows, maps, freedom: int) -> float:
     """Estimate sigma from the residuals of a least-squares fit, on at most about 200 000 fitted voxels."""
-    good = np.flatnonzero(fit.status == FitStatus.OK)
+    good = np.flatnonzero(maps["status"] == FitStatus.OK)
     good = good[::max(good.size // 200_000, 1)]
     y = signals[rows][:, good].astype(float)
     total = ((y - y.mean(axis=0)) ** 2).sum(axis=0)
-    return residual_sigma((1 - fit.r2[good]) * total, times.size - settings.parameters)
+    return residual_sigma((1 - maps["r2"][good]) * total, freedom)
 
 
-def _run(signals, rows, times, mask, settings, workers, callback) -> ArrayFit:
+def _fit(signals, rows, times, mask, options, workers, progress) -> dict[str, np.ndarray | None]:
+    """Return all maps and the status, by name."""
     voxels = signals.shape[1]
     kind = np.float64 if signals.dtype == np.float64 else np.float32
-    names = ["value", "m0", "se", "r2"]
-    names += {"mono3": ["offset"], "epg": ["b1"]}.get(settings.model, [])
+    names = ("value", "m0", "se", "r2", *{"mono3": ["offset"], "epg": ["b1"]}.get(options.model, []))
     maps = {name: np.full(voxels, np.nan, kind) for name in names}
     status = np.full(voxels, FitStatus.OUTSIDE_MASK, np.uint8)
     index = None if mask is None else np.flatnonzero(np.asarray(mask, bool).ravel())
-    if mask is not None and np.size(mask) != voxels:
-        raise EchoSeriesError(f"The mask has {np.size(mask)} voxels, the echoes have {voxels}.")
     total = voxels if index is None else index.size
-    noise = None if settings.noise is None else np.broadcast_to(np.asarray(settings.noise, float).ravel(), voxels)
-    models = _prepare(times, settings)
+    noise = None if options.noise is None else np.broadcast_to(np.asarray(options.noise, float).ravel(), voxels)
+    models = _models(times, options)
 
     def work(start: int) -> None:
         where = slice(start, min(start + _CHUNK, total)) if index is None else index[start:start + _CHUNK]
         chunk = signals[rows, where] if index is None else signals[rows[:, None], where]
-        code, values = _fit_chunk(chunk, None if noise is None else noise[where], models, settings)
-        status[where] = code
+        status[where], values = _fit_chunk(chunk, None if noise is None else noise[where], models, options, maps)
         for name, array in maps.items():
             array[where] = values[name]
 
-    starts = range(0, total, _CHUNK)
-    for _ in ordered(work, starts, workers, progress=callback, words=lambda start: f"Fitting {total} voxels"):
+    for _ in ordered(work, range(0, total, _CHUNK), workers, progress=progress,
+                     words=lambda start: f"Fitting {total} voxels"):
         pass
-    return ArrayFit(maps["value"], maps["m0"], maps.get("offset"), maps.get("b1"), maps["se"], maps["r2"], status,
-                    None if noise is None else float(np.median(noise)))
+    return {"offset": None, "b1": None, **maps, "status": status}
 
 
-def _prepare(times, settings) -> dict[int, tuple]:
+def _models(times, options) -> dict:
     """Return the prepared model for each number of leading echoes that a voxel may keep above the noise floor."""
-    least = settings.parameters if settings.noise_floor is not None else times.size
-    models = {}
-    for count in range(least, times.size + 1):
-        kept = times[:count]
-        if np.unique(kept).size < settings.parameters:
-            continue
-        if settings.model == "epg":
-            models[count] = EpgModel.prepare(kept, settings.bounds, settings.t1, settings.refocusing,
-                                             settings.b1_range, settings.echo_spacing)
-        else:
-            models[count] = MonoModel.prepare(kept, settings.bounds, settings.model == "mono3",
-                                              settings.negative_offset)
-    return models
+    least = options.parameters if options.noise_floor is not None else times.size
+    return {count: _model(times[:count], options) for count in range(least, times.size + 1)
+            if np.unique(times[:count]).size >= options.parameters}
 
 
-def _fit_chunk(chunk, noise, models, settings) -> tuple[np.ndarray, dict]:
+def _model(times, options) -> MonoModel | LogLinearModel | RicianModel | EpgModel:
+    if options.model == "epg":
+        return EpgModel.prepare(times, options.bounds, options.t1, options.refocusing, options.b1_range,
+                                options.echo_spacing)
+    model = MonoModel.prepare(times, options.bounds, options.model == "mono3", options.negative_offset)
+    if options.estimator == "rician":
+        return RicianModel(model)
+    return model if options.estimator == "nlls" else LogLinearModel(model, options.estimator == "loglinear")
+
+
+def _fit_chunk(chunk, noise, models, options, names) -> tuple[np.ndarray, dict]:
     """Sort out the voxels of one chunk (n, v) and fit the rest, by number of echoes kept."""
     y = chunk.astype(np.float64)
-    code, peak, kept = _triage(y, settings)
-    values = {name: np.full(code.size, np.nan) for name in ("value", "m0", "offset", "b1", "se", "r2")}
-    good = code == FitStatus.OK
+    code, peak, kept = _triage(y, models, options)
+    values = {name: np.full(code.size, np.nan) for name in names}
     for count, model in models.items():
-        at = np.flatnonzero(good & (kept == count)) if kept is not None else np.flatnonzero(good)
+        at = np.flatnonzero((code == FitStatus.OK) & (kept == count))
         if not at.size:
             continue
-        everything = at.size == code.size
-        scaled = (y[:count] if everything else y[:count, at]) / peak[at]
-        sigma = None if noise is None else noise[at] / peak[at]
-        fitted = _fit_voxels(scaled, sigma, model, settings)
-        code[at] = fitted.pop("code")
-        fitted = _judge(code, at, fitted, settings)
-        for name, value in fitted.items():
-            values[name][at] = value * peak[at] if name in ("m0", "offset") else value
+        scaled = (y[:count] if at.size == code.size else y[:count, at]) / peak[at]
+        found = model.solve(scaled, None if noise is None else noise[at] / peak[at])
+        code[at] = _judge(found, model, scaled, options.min_r2)
+        good = code[at] == FitStatus.OK
+        for name in names:
+            value = getattr(found, name)
+            values[name][at] = np.where(good, value * peak[at] if name in ("m0", "offset") else value, np.nan)
     return code, values
 
 
-def _triage(y, settings):
-    """Return status, largest echo, and (with a noise floor) the number of leading echoes above it."""
+def _triage(y, models, options) -> tuple[np.ndarray, np.ndarray, np.ndarray | int]:
+    """Return status, largest echo, and the number of leading echoes above the noise floor."""
     with np.errstate(invalid="ignore", over="ignore"):
         peak, low = y.max(axis=0), y.min(axis=0)
         code = np.zeros(peak.size, np.uint8)
-        kept = None
-        if settings.noise_floor is not None:
-            below = y < settings.noise_floor
-            kept = np.where(below.any(axis=0), below.argmax(axis=0), y.shape[0])
-            code[kept < settings.parameters] = FitStatus.TOO_FEW_ECHOES
-        if settings.saturation is not None:
-            code[peak >= settings.saturation] = FitStatus.SATURATED
+        kept = len(y)
+        if options.noise_floor is not None:
+            below = y < options.noise_floor
+            kept = np.where(below.any(axis=0), below.argmax(axis=0), len(y))
+            code[~np.isin(kept, list(models))] = FitStatus.TOO_FEW_ECHOES
+        if options.saturation is not None:
+            code[peak >= options.saturation] = FitStatus.SATURATED
         if (low <= 0).any() or not np.isfinite(peak + low).all():
             # A zero between strong neighbors is a lost echo; one among weak neighbors is a signal that has decayed.
             strong = y > 0.25 * peak
@@ -271,84 +314,44 @@ def _triage(y, settings):
     return code, peak, kept
 
 
-def _fit_voxels(y, sigma, model, settings) -> dict[str, np.ndarray]:
-    """Fit voxels scaled to a peak of 1; return maps and the status code."""
-    freedom = y.shape[0] - settings.parameters
-    if settings.model == "epg":
-        out = solve_epg(model, y)
-        fitted = {"value": out["value"], "m0": out["m0"], "b1": 100 * out["b1"]}
-        unit_variance = out["unit_variance"]
-    else:
-        out = _fit_mono(model, y, sigma, settings)
-        fitted = {"value": 1 / out["rate"], "m0": out["m0"]}
-        if settings.model == "mono3":
-            fitted["offset"] = out["offset"]
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            unit_variance = fitted["value"] ** 4 / out["information"]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if sigma is not None:
-            variance = sigma**2
-        else:
-            variance = out["ssr"] / freedom if freedom else np.nan
-        fitted["se"] = np.sqrt(unit_variance * variance)
-        if "rate_variance" in out:
-            fitted["se"] = np.sqrt(out["rate_variance"]) * fitted["value"] ** 2
-        fitted["r2"] = 1 - out["ssr"] / out["sst"]
-    fitted["code"] = _codes(model, y, out, settings)
-    return fitted
-
-
-def _fit_mono(model, y, sigma, settings) -> dict[str, np.ndarray]:
-    if settings.estimator.startswith("loglinear"):
-        # A sample at zero has no logarithm and, weighted by its square, no weight.
-        safe = np.maximum(y, 1e-6)
-        rate, log_m0 = log_linear_rate(model.times + model.start, safe, settings.estimator == "loglinear")
-        low, high = model.rates[0], model.rates[-1]
-        edge = np.where(rate <= low, -1, np.where(rate >= high, 1, 0)).astype(np.int8)
-        out = linear_part(model, y, np.clip(rate, low, high))
-        out["m0"] = np.exp(log_m0)
-        out["ssr"] = ((y - out["m0"] * np.exp(-np.multiply.outer(model.times + model.start, rate))) ** 2).sum(axis=0)
-        return {**out, "rate": np.where(edge == 0, rate, np.clip(rate, low, high)), "edge": edge,
-                "converged": np.isfinite(rate)}
-    out = fit_least_squares(model, y)
-    if settings.estimator == "rician":
-        likely = solve_rician(model.times + model.start, y, sigma, out["rate"], out["m0"], tuple(model.rates[[0, -1]]))
-        out.update(rate=likely["rate"], m0=likely["m0"], edge=likely["edge"], converged=likely["converged"],
-                   rate_variance=likely["variance"])
-        fitted = likely["m0"] * np.exp(-np.multiply.outer(model.times + model.start, likely["rate"]))
-        # The magnitude expected from a Rician distribution, not the noise-free decay, is what the data scatter about.
-        out["ssr"] = ((y - rician_mean(fitted, sigma)) ** 2).sum(axis=0)
-    return out
-
-
-def rician_mean(amplitude: np.ndarray, sigma: float | np.ndarray) -> np.ndarray:
-    """Return the expected magnitude of a signal of the given noise-free amplitude and noise level."""
-    from scipy.special import i0e, i1e
-
-    x = amplitude**2 / (4 * sigma**2)
-    return sigma * np.sqrt(np.pi / 2) * ((1 + 2 * x) * i0e(x) + 2 * x * i1e(x))
-
-
-def _codes(model, y, out, settings) -> np.ndarray:
+def _judge(found, model, y, min_r2: float | None) -> np.ndarray:
+    """Return the status code of each voxel that was fitted to signals `y` (n, v)."""
     code = np.zeros(y.shape[1], np.uint8)
-    code[~out["converged"]] = FitStatus.NOT_CONVERGED
-    edge = out["edge"]
-    code[edge < 0] = FitStatus.AT_UPPER_BOUND
-    code[edge > 0] = FitStatus.AT_LOWER_BOUND
-    doubtful = np.flatnonzero((edge < 0) | (out["m0"] <= 0))
+    if min_r2 is not None:
+        code[~(found.r2 >= min_r2)] = FitStatus.LOW_R2
+    code[~(found.converged & np.isfinite(found.m0))] = FitStatus.NOT_CONVERGED
+    code[found.edge < 0] = FitStatus.AT_UPPER_BOUND
+    code[found.edge > 0] = FitStatus.AT_LOWER_BOUND
+    doubtful = np.flatnonzero((found.edge < 0) | (found.m0 <= 0))
     if doubtful.size:
-        times = model.echoes.astype(float) if settings.model == "epg" else model.times
+        times = model.times
         slope = (times - times.mean()) @ y[:, doubtful]
-        rising = (slope >= -1e-10 * times.max()) | (out["m0"][doubtful] <= 0)
+        rising = (slope >= -1e-10 * np.ptp(times)) | (found.m0[doubtful] <= 0)
         code[doubtful[rising]] = FitStatus.NO_DECAY
     return code
 
 
-def _judge(code, at, fitted, settings) -> dict[str, np.ndarray]:
-    """Apply the minimum R squared, and blank everything that failed."""
-    if settings.min_r2 is not None:
-        code[at[(code[at] == FitStatus.OK) & ~(fitted["r2"] >= settings.min_r2)]] = FitStatus.LOW_R2
-    failed = code[at] != FitStatus.OK
-    if failed.any():
-        fitted = {name: np.where(failed, np.nan, value) for name, value in fitted.items()}
-    return fitted
+def _warnings(options, given, rows, times, counts) -> list[str]:
+    out = []
+    if np.any(np.diff(given) < 0):
+        out.append("The times were not in ascending order; echoes and times were sorted together.")
+    if np.unique(times).size < times.size:
+        out.append("Some times occur more than once; check that they are right.")
+    if options.model == "mono3" and times.size <= 4:
+        out.append(f"Three parameters from {times.size} times are near-singular: the relaxation time is poorly "
+                   "determined (see the standard error map). Prefer 'mono2', with 'rician' against the noise floor.")
+    if times.size == options.parameters and options.noise is None:
+        out.append("There are as many echoes as parameters: no residual is left, so there is no standard error.")
+    if options.model != "epg" and options.estimator != "rician" and times.size > 4 and rows[0] == 0 \
+            and times[0] > 0 and np.allclose(times / times[0], np.arange(1, times.size + 1), rtol=0.02):
+        out.append("This looks like a multi-echo spin echo: its first echo lacks the stimulated echo of the others. "
+                   f"Consider echoes=range(1, {times.size}) or the model 'epg'.")
+    inside = sum(counts.values()) - counts.get("OUTSIDE_MASK", 0)
+    failed = inside - counts.get("OK", 0)
+    if not inside:
+        out.append("The mask is empty: nothing was fitted.")
+    elif failed:
+        main = max((name for name in counts if name not in ("OK", "OUTSIDE_MASK")), key=counts.get)
+        out.append(f"{failed} of {inside} voxels ({100 * failed / inside:.1f} %) have no value; the most frequent "
+                   f"reason: {STATUS_TEXT[FitStatus[main]]}")
+    return out

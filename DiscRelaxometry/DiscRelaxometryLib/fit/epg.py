@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import EchoSeriesError
 from .epg_signal import epg_echoes
+from .solution import Solution, noise_variance, total_squares
 
 _ROWS = 512
 _MAX_STEPS = 40
@@ -86,6 +87,11 @@ class EpgModel:
         return np.array([np.log(self.bounds), w])
 
     @property
+    def times(self) -> np.ndarray:
+        """Echo times in ms."""
+        return (self.echoes + 1) * self.spacing
+
+    @property
     def fixed_b1(self) -> bool:
         """Whether B1 is given, not fitted."""
         return self.b1_range[0] == self.b1_range[1]
@@ -100,51 +106,36 @@ class EpgModel:
         train = epg_echoes(np.exp(theta[0]), self.b1(theta), count, self.spacing, self.t1, self.refocusing)
         return train[self.echoes]
 
-
-def solve_epg(model: EpgModel, y: np.ndarray) -> dict[str, np.ndarray]:
-    """Return T2, B1 and M0 of each voxel by least squares.
-
-    Parameters
-    ----------
-    model : EpgModel
-    y : numpy.ndarray, shape (n, v)
-        Signals, each voxel scaled to a maximum near 1.
-
-    Returns
-    -------
-    dict
-        ``value`` (T2 in ms), ``b1`` (relative), ``m0``, ``ssr``, ``sst``, ``unit_variance`` (of T2 for noise of
-        variance 1, from the Fisher information), ``edge`` (-1 at the upper bound of T2, 1 at the lower, as rates)
-        and ``converged``.
-    """
-    theta = _match(model, y)
-    limits = model.limits
-    damping = np.full(theta.shape[1], 1e-3)
-    result = theta.copy()
-    converged = np.zeros(theta.shape[1], bool)
-    active, z = np.arange(theta.shape[1]), y
-    ssr = _residual(z, model.decay(theta))[1]
-    for _ in range(_MAX_STEPS):
-        gradient, matrix = _normal_equations(model, z, theta)
-        # A parameter held at its bound leaves the system, or the other one could not move freely.
-        for row in range(2):
-            held = ((theta[row] <= limits[row, 0]) & (gradient[row] < 0)
-                    | (theta[row] >= limits[row, 1]) & (gradient[row] > 0))
-            _hold(gradient, matrix, row, held)
-        trial = np.clip(theta + _step(gradient, matrix, damping), limits[:, :1], limits[:, 1:])
-        trial_ssr = _residual(z, model.decay(trial))[1]
-        better = trial_ssr <= ssr * (1 + 1e-12) + 1e-28
-        done = (np.abs(trial - theta) <= _TOLERANCE).all(axis=0)
-        theta, ssr = np.where(better, trial, theta), np.where(better, trial_ssr, ssr)
-        damping = np.clip(np.where(better, damping * 0.1, damping * 10), 1e-12, 1e12)
-        result[:, active] = theta
-        if done.any():
-            converged[active[done]] = True
-            keep = ~done
-            active, z, theta, ssr, damping = active[keep], z[:, keep], theta[:, keep], ssr[keep], damping[keep]
-            if not active.size:
-                break
-    return _summary(model, y, result, converged)
+    def solve(self, y: np.ndarray, sigma: np.ndarray | None = None) -> Solution:
+        """Return T2, B1 and M0 of signals `y` (n, v) by least squares, each voxel scaled to a maximum near 1."""
+        theta = _match(self, y)
+        limits = self.limits
+        damping = np.full(theta.shape[1], 1e-3)
+        result = theta.copy()
+        converged = np.zeros(theta.shape[1], bool)
+        active, z = np.arange(theta.shape[1]), y
+        ssr = _residual(z, self.decay(theta))[1]
+        for _ in range(_MAX_STEPS):
+            gradient, matrix = _normal_equations(self, z, theta)
+            # A parameter held at its bound leaves the system, or the other one could not move freely.
+            for row in range(2):
+                held = ((theta[row] <= limits[row, 0]) & (gradient[row] < 0)
+                        | (theta[row] >= limits[row, 1]) & (gradient[row] > 0))
+                _hold(gradient, matrix, row, held)
+            trial = np.clip(theta + _step(gradient, matrix, damping), limits[:, :1], limits[:, 1:])
+            trial_ssr = _residual(z, self.decay(trial))[1]
+            better = trial_ssr <= ssr * (1 + 1e-12) + 1e-28
+            done = (np.abs(trial - theta) <= _TOLERANCE).all(axis=0)
+            theta, ssr = np.where(better, trial, theta), np.where(better, trial_ssr, ssr)
+            damping = np.clip(np.where(better, damping * 0.1, damping * 10), 1e-12, 1e12)
+            result[:, active] = theta
+            if done.any():
+                converged[active[done]] = True
+                keep = ~done
+                active, z, theta, ssr, damping = active[keep], z[:, keep], theta[:, keep], ssr[keep], damping[keep]
+                if not active.size:
+                    break
+        return _summary(self, y, sigma, result, converged)
 
 
 def _match(model: EpgModel, y: np.ndarray) -> np.ndarray:
@@ -204,7 +195,7 @@ def _step(gradient, matrix, damping):
     return np.clip(np.nan_to_num(step, nan=0.0, posinf=0.0, neginf=0.0), -0.5, 0.5)
 
 
-def _summary(model, y, theta, converged):
+def _summary(model, y, sigma, theta, converged) -> Solution:
     decay = model.decay(theta)
     amplitude, ssr, _ = _residual(y, decay)
     columns = _jacobian(model, theta, decay) * amplitude
@@ -215,7 +206,7 @@ def _summary(model, y, theta, converged):
     with np.errstate(divide="ignore", invalid="ignore"):
         shared = np.where(held, 0.0, matrix[0, 1] ** 2 / matrix[1, 1])
         variance = np.exp(2 * theta[0]) / (matrix[0, 0] - shared)
-    total = y - y.mean(axis=0)
-    edge = np.where(theta[0] >= high, -1, np.where(theta[0] <= low, 1, 0)).astype(np.int8)
-    return {"value": np.exp(theta[0]), "b1": model.b1(theta), "m0": amplitude, "ssr": ssr,
-            "sst": (total * total).sum(axis=0), "unit_variance": variance, "edge": edge, "converged": converged}
+        variance *= noise_variance(ssr, sigma, len(y) - (2 if model.fixed_b1 else 3))
+    edge = (theta[0] <= low).astype(np.int8) - (theta[0] >= high).astype(np.int8)
+    return Solution(np.exp(theta[0]), amplitude, ssr, total_squares(y), variance, edge, converged,
+                    b1=100 * model.b1(theta))

@@ -1,8 +1,8 @@
 """Mono-exponential decay with or without an offset: variable projection and log-linear regression.
 
 ``y(t) = M0 exp(-R t) [+ C]`` is linear in M0 and C. Eliminating them (variable projection, Golub and Pereyra,
-SIAM J Numer Anal 1973;10:413) leaves one equation in the rate R, solved here by a Newton iteration inside a bracket
-that a table of candidate rates supplies. The equations are in ``Docs/method/fitting.md``.
+SIAM J Numer Anal 1973;10:413) leaves one equation in the rate R, solved here by a Newton iteration that starts at the
+best of a table of rates and stays within the bounds. The equations are in ``Docs/method/fitting.md``.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .solution import Solution, noise_variance, total_squares
+
 _ROWS = 512  # Voxels a table product: small enough that BLAS stays single-threaded inside our own threads.
 _TOLERANCE = 2e-5  # Last Newton step relative to the rate; the error after it is of the order of its square.
 _MAX_STEPS = 60
+_ROUNDING = 5e-8  # Beside an offset, the rounding of the signals makes a relative error in T of 2e-16 over this.
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class MonoModel:
     offset : bool
         Whether the model has a constant offset.
     rates : numpy.ndarray, shape (k,)
-        Candidate rates in 1/ms, ascending from 1/upper to 1/lower bound, equidistant in logarithm.
+        Candidate rates in 1/ms, ascending between the bounds, equidistant in logarithm.
     table : numpy.ndarray, shape (n, k), float32
         Unit decays at `rates` (centered where the model has an offset).
     nested : MonoModel or None
@@ -44,36 +47,95 @@ class MonoModel:
     nested: MonoModel | None = None
 
     @classmethod
-    def prepare(cls, times: np.ndarray, bounds: tuple[float, float], offset: bool,
+    def prepare(cls, times: np.ndarray, bounds: tuple[float, float], offset: bool = False,
                 negative_offset: bool = False) -> MonoModel:
         """Tabulate decays between the `bounds` (ms) at `times` (ms, ascending), about 25 % apart."""
-        start = float(times[0])
-        shifted = np.asarray(times, float) - start
+        shifted = np.asarray(times, float) - float(times[0])
         lower, upper = bounds
-        count = max(int(np.ceil(np.log(upper / lower) / 0.25)) + 1, 3)
-        rates = np.geomspace(1.0 / upper, 1.0 / lower, count)
+        # Faster decays have left nothing of the second echo that a float64 could hold, so they are all alike.
+        fastest = max(min(1.0 / lower, 300.0 / shifted[shifted > 0].min()), 1.01 / upper)
+        count = max(int(np.ceil(np.log(upper * fastest) / 0.25)) + 1, 3)
+        rates = np.geomspace(1.0 / upper, fastest, count)
         decays = np.exp(-np.outer(shifted, rates))
         if offset:
             decays = decays - decays.mean(axis=0)
         table = decays / np.linalg.norm(decays, axis=0)
-        nested = cls.prepare(times, bounds, False) if offset and not negative_offset else None
-        return cls(shifted, start, offset, rates, table.astype(np.float32), nested)
+        nested = cls.prepare(times, bounds) if offset and not negative_offset else None
+        return cls(shifted, float(times[0]), offset, rates, table.astype(np.float32), nested)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return 3 if self.offset else 2
+
+    def decay(self, rate: np.ndarray) -> np.ndarray:
+        """Return the decay from time 0 on, shape (n, v), for rates in 1/ms."""
+        return np.exp(-np.multiply.outer(self.times + self.start, rate))
+
+    def solve(self, y: np.ndarray, sigma: np.ndarray | None = None) -> Solution:
+        """Return the least-squares fit of signals `y` (n, v), each voxel scaled to a maximum near 1.
+
+        Where the best offset would be negative and the model forbids that, the constraint is active: the best fit is
+        the one without an offset.
+        """
+        rate, edge, converged = solve_rate(self, y)
+        linear = linear_part(self, y, rate)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            variance = noise_variance(linear.ssr, sigma, len(y) - self.parameters) / (rate**4 * linear.information)
+        if self.offset:
+            converged &= rate * np.sqrt(linear.information) > _ROUNDING
+        found = Solution(1 / rate, linear.m0, linear.ssr, total_squares(y), variance, edge, converged, linear.offset)
+        if self.nested is not None:
+            active = np.flatnonzero((found.offset < 0) | (found.m0 <= 0) | (edge < 0))
+            if active.size:
+                simpler = self.nested.solve(y[:, active], None if sigma is None else sigma[active])
+                for name, values in vars(simpler).items():
+                    if values is not None:
+                        getattr(found, name)[active] = values
+        return found
 
 
-def fit_least_squares(model: MonoModel, y: np.ndarray) -> dict[str, np.ndarray]:
-    """Return rate, edge flag, convergence and the linear part of the least-squares fit of each voxel.
+@dataclass(frozen=True)
+class LogLinearModel:
+    """A line through the logarithm of the signals.
 
-    Where the best offset would be negative and the model forbids that, the constraint is active: the best fit is the
-    one without an offset.
+    Attributes
+    ----------
+    mono : MonoModel
+        Without offset.
+    weighted : bool
+        Weight each sample by y^2, the inverse variance of log(y) for constant noise (Bevington); False is the
+        ordinary line, which noise in late echoes biases. A sample at zero has no logarithm and no weight.
     """
-    rate, edge, converged = solve_rate(model, y)
-    out = {**linear_part(model, y, rate), "rate": rate, "edge": edge, "converged": converged}
-    if model.nested is not None:
-        active = np.flatnonzero((out["offset"] < 0) | (out["m0"] <= 0) | (edge < 0))
-        if active.size:
-            for name, value in fit_least_squares(model.nested, y[:, active]).items():
-                out[name][active] = value
-    return out
+
+    mono: MonoModel
+    weighted: bool
+
+    @property
+    def times(self) -> np.ndarray:
+        """Times in ms, minus the first."""
+        return self.mono.times
+
+    def solve(self, y: np.ndarray, sigma: np.ndarray | None = None) -> Solution:
+        """Return the line's rate and M0 for signals `y` (n, v), not negative."""
+        model = self.mono
+        positive = y > 0
+        weight = y * y if self.weighted else positive.astype(float)
+        log_y = np.log(np.where(positive, y, 1.0))
+        t = model.times[:, None]
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            weight /= weight.sum(axis=0)
+            deviation = t - _dot(weight, np.broadcast_to(t, y.shape))
+            mean = _dot(weight, log_y)
+            slope = -_dot(weight * deviation, log_y - mean) / _dot(weight * deviation, deviation)
+            rate = np.clip(slope, model.rates[0], model.rates[-1])
+            edge = (slope >= model.rates[-1]).astype(np.int8) - (slope <= model.rates[0]).astype(np.int8)
+            m0 = np.exp(mean + slope * (t - deviation)[0] + slope * model.start)
+            residual = y - m0 * model.decay(slope)
+            ssr = _dot(residual, residual)
+            information = linear_part(model, y, rate).information
+            variance = noise_variance(ssr, sigma, len(y) - 2) / (rate**4 * information)
+        return Solution(1 / rate, m0, ssr, total_squares(y), variance, edge, np.isfinite(rate))
 
 
 def solve_rate(model: MonoModel, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -90,93 +152,85 @@ def solve_rate(model: MonoModel, y: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     rate : numpy.ndarray, shape (v,)
         Rate in 1/ms.
     edge : numpy.ndarray of int8, shape (v,)
-        -1 where the optimum lies at the lowest rate (upper bound of the time), 1 at the highest, else 0.
+        -1 where the optimum lies at or below the lowest rate (upper bound of the time), 1 at or above the highest.
     converged : numpy.ndarray of bool, shape (v,)
     """
     if model.offset:
         y = y - y.mean(axis=0)
-    rate, low, high, edge = _bracket(model, y)
-    voxels = rate.size
-    converged = np.zeros(voxels, bool)
-    result = rate.copy()
-    active = np.arange(voxels)
-    for step in range(_MAX_STEPS):
+    rate = _best_in_table(model, y)
+    bounds = model.rates[0], model.rates[-1]
+    step_up = model.rates[1] / model.rates[0]
+    low, high = np.full(rate.size, bounds[0]), np.full(rate.size, bounds[1])
+    result, rising = rate.copy(), np.zeros(rate.size, bool)
+    converged = np.zeros(rate.size, bool)
+    active = np.arange(rate.size)
+    for _ in range(_MAX_STEPS):
         slope, curvature = _derivatives(model, y, rate)
-        if step == 0:
-            # Only an optimum beyond the table has its slope pointing outward at the table's end.
-            edge[(edge < 0) & (slope > 0)] = 0
-            edge[(edge > 0) & (slope < 0)] = 0
-            converged |= edge != 0
-        low = np.where(slope > 0, rate, low)
-        high = np.where(slope > 0, high, rate)
+        up = slope > 0
+        low, high = np.where(up, rate, low), np.where(up, high, rate)
         with np.errstate(divide="ignore", invalid="ignore"):
-            proposal = rate - slope / curvature
-        safe = (curvature < 0) & (proposal >= low) & (proposal <= high)
-        proposal = np.where(safe, proposal, 0.5 * (low + high))
+            step = np.where(curvature < 0, -slope / curvature, np.where(up, np.inf, -np.inf))
+        # At most one step of the table, so that the optimum found is the one next to the table's best.
+        proposal = np.clip(rate + step, rate / step_up, rate * step_up)
+        proposal = np.where((proposal >= low) & (proposal <= high), proposal, 0.5 * (low + high))
         done = np.abs(proposal - rate) <= _TOLERANCE * rate
         rate = proposal
-        if step == 0:
-            done |= converged
-            rate = np.where(converged, result, rate)
-        left = voxels - np.count_nonzero(done)
+        left = rate.size - np.count_nonzero(done)
         # Moving voxels about costs as much as an iteration: drop the finished ones only where that pays.
         if left < 0.7 * active.size or left == 0:
-            result[active] = rate
+            result[active], rising[active] = rate, up
             converged[active[done]] = True
             keep = ~done
             active, y, rate, low, high = active[keep], y[:, keep], rate[keep], low[keep], high[keep]
-            voxels = active.size
-            if not voxels:
+            if not active.size:
                 break
     result[active] = rate
-    return result, edge, converged
+    # The slope of a search that ends at a bound still points outward there.
+    edge = (rising & (result >= bounds[1] * (1 - 2 * _TOLERANCE))).astype(np.int8)
+    edge[~rising & (result <= bounds[0] * (1 + 2 * _TOLERANCE))] = -1
+    return np.clip(result, *bounds), edge, converged
 
 
-def _bracket(model: MonoModel, y: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Find the best tabulated rate, refine it with a parabola, and return it with its neighbors and the edge flag."""
-    voxels = y.shape[1]
-    last = model.rates.size - 1
+def _best_in_table(model: MonoModel, y: np.ndarray) -> np.ndarray:
+    """Return the best tabulated rate of each voxel, refined with a parabola: a start, not more."""
+    voxels, count = y.shape[1], model.rates.size
     signals = y.T.astype(np.float32)
-    score = np.empty((voxels, model.rates.size), np.float32)
+    score = np.empty((voxels, count), np.float32)
     for start in range(0, voxels, _ROWS):
         np.matmul(signals[start:start + _ROWS], model.table, out=score[start:start + _ROWS])
     best = score.argmax(axis=1)
-    first = np.arange(0, score.size, model.rates.size)
-    flat = score.ravel()
-    # So fast a decay that only the first echo is left looks the same, in float32, at all the highest rates.
-    best[flat.take(first + last) >= (1 - 1e-6) * flat.take(first + best)] = last
-    inner = np.clip(best, 1, last - 1)
-    first += inner
-    before, here, after = flat.take(first - 1), flat.take(first), flat.take(first + 1)
+    flat, first = score.ravel(), np.arange(0, score.size, count)
+    # Decays of which only the first echo is left look the same, in float32, at all fast rates: the way from the
+    # fastest one to the optimum is short, and the way from the slowest long.
+    best[flat.take(first + count - 1) >= (1 - 1e-6) * flat.take(first + best)] = count - 1
+    inner = np.clip(best, 1, count - 2)
+    before, here, after = (flat.take(first + inner + shift) for shift in (-1, 0, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         part = 0.5 * (before - after) / (before - 2 * here + after)
     shift = np.where((best == inner) & (np.abs(part) < 1), part, 0.0).astype(float)
-    edge = np.zeros(voxels, np.int8)
-    edge[best == 0] = -1
-    edge[best == last] = 1
-    ratio = model.rates[1] / model.rates[0]
-    rate = model.rates[best] * ratio**shift
-    below = np.maximum(np.where(best == last, last - 9, best - 1), 0)
-    return rate, model.rates[below], model.rates[np.minimum(best + 1, last)], edge
+    return model.rates[best] * (model.rates[1] / model.rates[0]) ** shift
 
 
 def _derivatives(model: MonoModel, y: np.ndarray, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return slope and curvature in R of log(y.e / |e|), whose maximum is the least-squares rate."""
     t = model.times
-    n = t.size
-    powers = np.stack([np.ones(n), t, t * t])
     e = np.multiply.outer(-t, rate)
-    np.exp(e, out=e)
-    a, p, s = powers @ (y * e)
     if model.offset:
-        m0, m1, m2 = powers @ e / n
-    np.multiply(e, e, out=e)
-    b, q, v = powers @ e
-    v *= 2
-    if model.offset:
-        b -= n * m0 * m0
-        q -= n * m0 * m1
-        v -= n * (m1 * m1 + m0 * m2)
+        # Centered before they are multiplied: slow decays differ from their mean in the last digits only.
+        centered = np.expm1(e)
+        centered -= centered.mean(axis=0)
+        first = t[:, None] * np.exp(e, out=e)
+        second = t[:, None] * first
+        first -= first.mean(axis=0)
+        a, p, s = _dot(y, centered), _dot(y, first), _dot(y, second)
+        b, q, v = _dot(centered, centered), _dot(centered, first), _dot(first, first) + _dot(centered, second)
+    else:
+        powers = np.stack([np.ones(t.size), t, t * t])
+        np.exp(e, out=e)
+        a, p, s = powers @ (y * e)
+        np.multiply(e, e, out=e)
+        b, q, v = powers @ e
+        v *= 2
     with np.errstate(divide="ignore", invalid="ignore"):
         p /= a
         q /= b
@@ -185,32 +239,37 @@ def _derivatives(model: MonoModel, y: np.ndarray, rate: np.ndarray) -> tuple[np.
     return slope, curvature
 
 
-def linear_part(model: MonoModel, y: np.ndarray, rate: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what follows from the rate: amplitude, offset, residual and the information about the rate.
+@dataclass
+class LinearPart:
+    """What follows from the rate; arrays of shape (v,).
 
-    Parameters
+    Attributes
     ----------
-    model : MonoModel
-    y : numpy.ndarray, shape (n, v)
-    rate : numpy.ndarray, shape (v,)
-
-    Returns
-    -------
-    dict
-        ``m0`` (at time 0), ``offset`` (zeros without one), ``ssr``, ``sst`` (sums of squares, residual and total)
-        and ``information`` (squared norm of d model / dR, orthogonal to the linear parameters), each of shape (v,).
+    m0, offset : numpy.ndarray
+        Signal at time 0; constant offset (zeros without one).
+    ssr : numpy.ndarray
+        Residual sum of squares.
+    information : numpy.ndarray
+        Squared norm of d model / d rate, orthogonal to the linear parameters.
     """
+
+    m0: np.ndarray
+    offset: np.ndarray
+    ssr: np.ndarray
+    information: np.ndarray
+
+
+def linear_part(model: MonoModel, y: np.ndarray, rate: np.ndarray) -> LinearPart:
+    """Return amplitude, offset, residual and the information about the rate, for signals `y` (n, v)."""
     t = model.times
     e = np.exp(np.multiply.outer(-t, rate))
-    mean_y = y.mean(axis=0)
     offset = np.zeros_like(rate)
     derivative = t[:, None] * e
+    centered = e
     if model.offset:
-        mean_e = e.mean(axis=0)
+        mean_y, mean_e = y.mean(axis=0), e.mean(axis=0)
         centered = e - mean_e
         derivative -= derivative.mean(axis=0)
-    else:
-        centered = e
     norm = _dot(centered, centered)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         amplitude = _dot(y, centered) / norm
@@ -222,34 +281,9 @@ def linear_part(model: MonoModel, y: np.ndarray, rate: np.ndarray) -> dict[str, 
         derivative -= projection * centered
         information = amplitude**2 * _dot(derivative, derivative)
         m0 = amplitude * np.exp(rate * model.start)
-    total = y - mean_y
-    return {"m0": m0, "offset": offset, "ssr": _dot(residual, residual), "sst": _dot(total, total),
-            "information": information}
+    return LinearPart(m0, offset, _dot(residual, residual), information)
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Sum of products over the first axis."""
     return np.einsum("nv,nv->v", a, b)
-
-
-def log_linear_rate(times: np.ndarray, y: np.ndarray, weighted: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return rate (1/ms) and log amplitude of a straight line through log(y).
-
-    Parameters
-    ----------
-    times : numpy.ndarray, shape (n,)
-    y : numpy.ndarray, shape (n, v)
-        Positive signals.
-    weighted : bool
-        Weight each sample by y^2, the inverse variance of log(y) for constant noise (Bevington); False is the
-        ordinary line, which noise in late echoes biases.
-    """
-    log_y = np.log(y)
-    w = y * y if weighted else np.ones_like(y)
-    w /= w.sum(axis=0)
-    t = times[:, None]
-    mean_t, mean_l = _dot(w, np.broadcast_to(t, w.shape)), _dot(w, log_y)
-    deviation = t - mean_t
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rate = -_dot(w * deviation, log_y - mean_l) / _dot(w * deviation, deviation)
-    return rate, mean_l + rate * mean_t

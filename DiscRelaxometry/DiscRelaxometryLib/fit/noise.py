@@ -7,7 +7,7 @@ Magn Reson Med 1995;34:910). With signal well above the noise the residuals of a
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+from scipy.special import gammaincinv
 
 from ..errors import EchoSeriesError
 
@@ -34,7 +34,7 @@ def background_sigma(image: np.ndarray, smallest_share: float = 0.05) -> float |
     if values.size < 1000:
         return None
     sigma = np.quantile(values, smallest_share) / _RAYLEIGH_MEDIAN
-    truncated = stats.rayleigh.ppf(0.5 * stats.rayleigh.cdf(3.0))
+    truncated = _truncated_quantile(0.5)
     for _ in range(100):
         below = values[values < 3 * sigma]
         if below.size < 100:
@@ -45,9 +45,14 @@ def background_sigma(image: np.ndarray, smallest_share: float = 0.05) -> float |
         sigma = update
     below = values[values < 3 * sigma]
     quantiles = np.array([0.02, 0.1, 0.25, 0.5, 0.75, 0.9])
-    expected = sigma * stats.rayleigh.ppf(quantiles * stats.rayleigh.cdf(3.0))
+    expected = sigma * _truncated_quantile(quantiles)
     like_noise = np.all(np.abs(np.quantile(below, quantiles) / expected - 1) < 0.15)
     return float(sigma) if like_noise and below.size >= smallest_share * values.size else None
+
+
+def _truncated_quantile(share: float | np.ndarray) -> float | np.ndarray:
+    """Return quantiles of a Rayleigh distribution of sigma 1 cut off at 3."""
+    return np.sqrt(-2 * np.log1p(share * np.expm1(-4.5)))
 
 
 def residual_sigma(ssr: np.ndarray, degrees_of_freedom: int) -> float:
@@ -72,6 +77,6 @@ def residual_sigma(ssr: np.ndarray, degrees_of_freedom: int) -> float:
     ssr = np.asarray(ssr, np.float64)
     ssr = ssr[np.isfinite(ssr)]
     if degrees_of_freedom < 1 or ssr.size == 0:
-        raise EchoSeriesError("The noise level can not be estimated: it needs more echoes than parameters and fitted "
+        raise EchoSeriesError("The noise level cannot be estimated: it needs more echoes than parameters and fitted "
                               "voxels. Give the noise level (sigma), or use the estimator 'nlls'.")
-    return float(np.sqrt(np.median(ssr) / stats.chi2.median(degrees_of_freedom)))
+    return float(np.sqrt(np.median(ssr) / (2 * gammaincinv(degrees_of_freedom / 2, 0.5))))

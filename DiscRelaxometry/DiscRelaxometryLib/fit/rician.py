@@ -7,8 +7,13 @@ positive definite, and damped until the likelihood does not fall. Equations in `
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.special import i0e, i1e
+
+from .mono import MonoModel
+from .solution import Solution, total_squares
 
 _MAX_STEPS = 100
 _TOLERANCE = 1e-7
@@ -26,33 +31,41 @@ def rician_log_likelihood(y: np.ndarray, amplitude: np.ndarray, sigma: float | n
     return (np.log(i0e(y * amplitude)) - 0.5 * (y - amplitude) ** 2).sum(axis=0)
 
 
-def solve_rician(times: np.ndarray, y: np.ndarray, sigma: np.ndarray, rate: np.ndarray, m0: np.ndarray,
-                 limits: tuple[float, float]) -> dict[str, np.ndarray]:
-    """Return the most likely rate and amplitude of each voxel.
+def rician_mean(amplitude: np.ndarray, sigma: float | np.ndarray) -> np.ndarray:
+    """Return the expected magnitude of a signal of the given noise-free amplitude and noise level."""
+    x = amplitude**2 / (4 * sigma**2)
+    return sigma * np.sqrt(np.pi / 2) * ((1 + 2 * x) * i0e(x) + 2 * x * i1e(x))
 
-    Parameters
-    ----------
-    times : numpy.ndarray, shape (n,)
-        ms.
-    y : numpy.ndarray, shape (n, v)
-        Signals.
-    sigma : numpy.ndarray, shape (v,)
-        Noise level of one of the two channels.
-    rate, m0 : numpy.ndarray, shape (v,)
-        Start, from least squares.
-    limits : tuple of float
-        Lowest and highest rate in 1/ms.
 
-    Returns
-    -------
-    dict
-        ``rate``, ``m0``, ``variance`` (of the rate, from the observed Fisher information), ``edge`` (-1, 0, 1 as in
-        ``fit_mono.solve_rate``) and ``converged``.
-    """
+@dataclass(frozen=True)
+class RicianModel:
+    """Mono-exponential decay with Rician noise; `mono` supplies the start and the bounds."""
+
+    mono: MonoModel
+
+    @property
+    def times(self) -> np.ndarray:
+        """Times in ms, minus the first."""
+        return self.mono.times
+
+    def solve(self, y: np.ndarray, sigma: np.ndarray) -> Solution:
+        """Return the most likely relaxation time and M0 of signals `y` (n, v) with the noise level `sigma` (v,)."""
+        start = self.mono.solve(y)
+        rate, m0, variance, converged = _maximize(self.mono, y, sigma, 1 / start.value, start.m0)
+        # The magnitude expected from a Rician distribution, not the noise-free decay, is what the data scatter about.
+        residual = y - rician_mean(m0 * self.mono.decay(rate), sigma)
+        lowest, highest = self.mono.rates[[0, -1]]
+        edge = (rate >= highest).astype(np.int8) - (rate <= lowest).astype(np.int8)
+        return Solution(1 / rate, m0, (residual**2).sum(axis=0), total_squares(y), variance / rate**4, edge, converged)
+
+
+def _maximize(model, y, sigma, rate, m0):
+    """Return the most likely rate and M0, the rate's variance (observed Fisher information), and convergence."""
+    times, limits = model.times + model.start, model.rates[[0, -1]]
     z = y / sigma
     theta = np.stack([np.log(np.maximum(m0 / sigma, 1e-3)), np.clip(rate, *limits)])
     damping = np.full(rate.size, 1e-3)
-    result, variance = theta.copy(), np.full(rate.size, np.nan)
+    result = theta.copy()
     converged = np.zeros(rate.size, bool)
     active = np.arange(rate.size)
     value = _log_likelihood(times, z, theta)
@@ -71,11 +84,10 @@ def solve_rician(times: np.ndarray, y: np.ndarray, sigma: np.ndarray, rate: np.n
         theta = np.where(better, trial, theta)
         value = np.where(better, trial_value, value)
         damping = np.where(better, damping * 0.1, damping * 10)
-        done = small
-        if done.any():
+        if small.any():
             result[:, active] = theta
-            converged[active[done]] = True
-            keep = ~done
+            converged[active[small]] = True
+            keep = ~small
             active, z, theta, value, damping = active[keep], z[:, keep], theta[:, keep], value[keep], damping[keep]
             if not active.size:
                 break
@@ -83,9 +95,7 @@ def solve_rician(times: np.ndarray, y: np.ndarray, sigma: np.ndarray, rate: np.n
     _, matrix = _gradient_and_information(times, y / sigma, result)
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = matrix[0] / (matrix[0] * matrix[2] - matrix[1] ** 2)
-    edge = np.where(result[1] <= limits[0], -1, np.where(result[1] >= limits[1], 1, 0)).astype(np.int8)
-    return {"rate": result[1], "m0": np.exp(result[0]) * sigma, "variance": variance, "edge": edge,
-            "converged": converged}
+    return result[1], np.exp(result[0]) * sigma, variance, converged
 
 
 def _log_likelihood(times, z, theta):

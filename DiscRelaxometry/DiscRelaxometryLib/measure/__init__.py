@@ -1,7 +1,7 @@
 """Measures of each disc and its regions, and labels carried from one image to another."""
 
 from .carry import carry_labels
-from .measures import measure_discs, measure_regions
+from .measures import measure_all, measure_discs, measure_regions
 from .normalize import normalized_t2w
 from .regions import (
     NUCLEUS,
@@ -16,6 +16,6 @@ from .regions import (
 from .resample_labels import resample_labels
 
 __all__ = [
-    "carry_labels", "disc_coordinates", "disc_frame", "disc_frames", "measure_discs", "measure_regions",
+    "carry_labels", "disc_coordinates", "disc_frame", "disc_frames", "measure_all", "measure_discs", "measure_regions",
     "normalized_t2w", "NUCLEUS", "NucleusShape", "PARTITION", "region_image", "resample_labels", "spine_axes",
 ]

@@ -1,4 +1,4 @@
-"""Tables a disc and a region: size of the discs and statistics of maps in them.
+"""Tables per disc and region: size of the discs and statistics of maps in them.
 
 Definitions and their sources are in ``Docs/method/measures.md``. Volumes are voxel counts times the voxel volume;
 lengths are measured in the disc's own axes on a mask resampled along them, so that they do not depend on the grid.
@@ -14,7 +14,7 @@ from scipy import ndimage
 from ..errors import SegmentationError
 from ..image import Geometry, Image, require_same_geometry
 from ..labels import DISCS, Structure
-from ..progress import ProgressCallback, silent
+from ..progress import ProgressCallback, silent, subrange
 from ..quantities import QUANTITIES
 from ..tables import Column, Table
 from .axes import DiscFrame, LocalMask, column_surfaces, crop, disc_frame, local_mask, present_values, spine_axes
@@ -56,7 +56,7 @@ def measure_discs(labels: Image, maps: Mapping[str, Image] | None = None,
     Returns
     -------
     Table
-        One row a disc, cranial to caudal. A disc too small to have axes, or one whose orientation can not be known,
+        One row per disc, cranial to caudal. A disc too small to have axes, or one whose orientation can not be known,
         keeps its volume; its lengths are empty and its flag says why.
 
     Raises
@@ -98,7 +98,7 @@ def measure_regions(labels: Image, maps: Mapping[str, Image], frames: Mapping[in
     Returns
     -------
     Table
-        One row a disc, region and map. A disc whose axes can not be found has the row ``whole`` only.
+        One row per disc, region and map. A disc whose axes can not be found has the row ``whole`` only.
 
     Raises
     ------
@@ -120,6 +120,23 @@ def measure_regions(labels: Image, maps: Mapping[str, Image], frames: Mapping[in
             rows += [{"level": disc.name, "label": disc.value, "region": region, "map": key,
                       "unit": _unit(key, image), **statistics(values[inside])} for region, inside in members.items()]
     return Table("regions", columns, rows)
+
+
+def measure_all(labels: Image, maps: dict[str, Image], progressCallback: ProgressCallback = silent
+                ) -> tuple[Table, Table | None]:
+    """Measure the discs, and each map in each region of each disc.
+
+    Returns
+    -------
+    discs : Table
+        One row per disc.
+    regions : Table or None
+        One row per disc, region and map; None without maps.
+    """
+    discs = measure_discs(labels, maps, subrange(progressCallback, 0.0, 0.5))
+    regions = measure_regions(labels, maps, progressCallback=subrange(progressCallback, 0.5, 1.0)) if maps else None
+    progressCallback(1.0, "Measures are ready")
+    return discs, regions
 
 
 def statistics(values: np.ndarray) -> dict[str, float]:

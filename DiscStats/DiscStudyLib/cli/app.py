@@ -185,13 +185,14 @@ def segment(image: Path, labels: Path, confidence: Path | None = None, engine: s
 def maps(series: list[Path], output: Path = Path("maps"), kind: str = "T1rho", times: str = "", model: str = "mono2",
          estimator: str = "nlls", align: str = "auto") -> None:
     """Fit T1rho or T2 maps of one echo series."""
+    from DiscRelaxometryLib.fit import FitOptions, map_series
     from DiscRelaxometryLib.image import write_image
 
-    from ..steps import fit_files
+    from ..engine import load_series
 
     given = [float(t) for t in times.split(",")] if times else None
-    _, fit = fit_files(series, kind, model, estimator, align, times_ms=given)
-    for key, image in fit.images().items():
+    mapped = map_series(load_series(series, kind, kind, given), FitOptions(model=model, estimator=estimator), align)
+    for key, image in mapped.fit.images().items():
         print(write_image(image, output / f"{key}.nii.gz"))
 
 

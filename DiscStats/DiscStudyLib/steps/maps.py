@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +14,19 @@ from ..engine import Context, Step, load_series
 from ..folder import sidecar
 
 
-def fit_files(files: Sequence[Path], kind: str, model: str, estimator: str, align: str, times_ms=None,
-              layout: str = ""):
-    """Read, align and fit a series; return (Alignment, RelaxationFit)."""
-    from DiscRelaxometryLib.echo import align_echoes
-    from DiscRelaxometryLib.fit import fit_relaxation
-
-    aligned = align_echoes(load_series(files, kind, layout or kind, times_ms), mode=align)
-    return aligned, fit_relaxation(aligned.series, model=model, estimator=estimator)
-
-
 def _run_fit(kind: str):
     def run(context: Context) -> list[Path]:
+        from DiscRelaxometryLib.fit import FitOptions, map_series
+
         settings = context.settings
         series = context.person.of_kind(kind)
         model = settings.t1rho_model if kind == "T1rho" else settings.t2_model
-        alignment, fit = fit_files(series.files, kind, model, settings.estimator, settings.align, layout=series.kind)
-        echoes = alignment.series
+        mapped = map_series(load_series(series.files, kind, series.kind),
+                            FitOptions(model=model, estimator=settings.estimator), settings.align)
+        fit, echoes = mapped.fit, mapped.series
         context.notes += fit.warnings
         context.facts.update(notes=echoes.notes, counts=fit.counts, report=report_values(fit.report),
-                             motion=[dict(r) for r in alignment.motion.rows])
+                             motion=[dict(r) for r in mapped.motion.rows] if mapped.motion is not None else [])
         context.facts.update(times_ms=echoes.times_ms.tolist(), model=model, echoes=len(echoes),
                              voxels=int(np.isfinite(fit.value).sum()), size=list(echoes.geometry.size),
                              spacing=list(echoes.geometry.spacing))
@@ -112,7 +104,7 @@ def map_steps(kind: str) -> tuple[Step, Step]:
     def applies(context: Context) -> bool:
         return context.person.of_kind(kind) is not None
     model = "t1rho_model" if kind == "T1rho" else "t2_model"
-    fit = Step(f"maps-{kind}", "2", _run_fit(kind), _series_inputs(kind), (model, "estimator", "align"),
+    fit = Step(f"maps-{kind}", "3", _run_fit(kind), _series_inputs(kind), (model, "estimator", "align"),
                applies=applies)
     carry = Step(f"carry-{kind}", "1", _run_carry(kind), lambda c: c.person.anatomical,
                  needs=("segment", f"maps-{kind}"), applies=applies)

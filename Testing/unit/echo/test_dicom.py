@@ -128,10 +128,10 @@ def test_real_big_endian_ge_series():
 
 
 def test_knee_map_is_plausible():
-    from DiscRelaxometryLib.fit.maps import fit_relaxation
+    from DiscRelaxometryLib.fit import FitOptions, fit_relaxation
 
     series = read_echo_series(shared_data("relaxometry/knee_mese_ge_dicom"))
-    t2 = fit_relaxation(series, echoes=range(1, 8)).value
+    t2 = fit_relaxation(series, FitOptions(echoes=range(1, 8))).value
     # The femoral cartilage crosses these columns of slice 6 as a trough between marrow and joint fluid.
     cartilage = np.nanmin(t2[6, 134:142, 112:150], axis=0)
     assert 30 < np.median(cartilage) < 60

@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from DiscRelaxometryLib.echo.read import EchoSeries
 from DiscRelaxometryLib.errors import DiscRelaxometryError, EchoSeriesError
-from DiscRelaxometryLib.fit.maps import fit_arrays, fit_relaxation
-from DiscRelaxometryLib.fit.status import STATUS_TEXT, FitStatus, status_counts
+from DiscRelaxometryLib.fit import STATUS_TEXT, FitOptions, FitStatus, fit_arrays, fit_decay, fit_relaxation
+from DiscRelaxometryLib.fit.status import status_counts
 from DiscRelaxometryLib.image import Geometry
 
 TIMES = (0.0, 10.0, 40.0, 80.0)
@@ -41,7 +41,7 @@ def test_each_broken_voxel_has_its_code(name, estimator):
     # Broken and good voxels together: one must not harm the other.
     y = np.array([GOOD, CASES[name][0], GOOD], float).T
     before = y.copy()
-    fit = fit_arrays(y, TIMES, estimator=estimator, noise=10.0)
+    fit = fit_arrays(y, TIMES, FitOptions(estimator=estimator, noise=10.0))
     assert np.array_equal(y, before, equal_nan=True)
     assert fit.status[[0, 2]].tolist() == [FitStatus.OK, FitStatus.OK]
     if estimator == "nlls" or CASES[name][1] not in (FitStatus.OK, FitStatus.AT_LOWER_BOUND):
@@ -82,7 +82,7 @@ def test_whole_echo_empty_is_one_exception():
     series = EchoSeries(y, TIMES, "T2", Geometry((2, 2, 1)))
     with pytest.raises(EchoSeriesError, match=r"Echo 2 \(40 ms\) is zero everywhere.*echoes=\[0, 1, 3\]"):
         fit_relaxation(series)
-    assert np.all(fit_relaxation(series, echoes=[0, 1, 3]).status == FitStatus.OK)
+    assert np.all(fit_relaxation(series, FitOptions(echoes=[0, 1, 3])).status == FitStatus.OK)
 
 
 @pytest.mark.parametrize(("times", "options", "message"), [
@@ -102,13 +102,27 @@ def test_whole_echo_empty_is_one_exception():
     (TIMES, {"bounds": (200, 100)}, "bounds"),
     (TIMES, {"noise": -1.0}, "noise level"),
     (TIMES, {"model": "epg"}, "multiples of one spacing"),
-    (TIMES, {"mask": np.ones(3, bool)}, "mask has 3 voxels"),
-    (TIMES, {"echoes": [0, 1], "estimator": "rician"}, "noise level can not be estimated"),
+    (TIMES, {"noise": np.ones(3)}, "noise map has 3 voxels"),
+    (TIMES, {"model": "epg", "t1": 0.0}, "option t1"),
+    (TIMES, {"model": "epg", "refocusing": np.nan}, "option refocusing"),
+    (TIMES, {"model": "epg", "echo_spacing": -10.0}, "option echo_spacing"),
+    (TIMES, {"model": "epg", "b1_range": (1.2, 0.8)}, "range of B1"),
+    (TIMES, {"echoes": [0, 1], "estimator": "rician"}, "noise level cannot be estimated"),
 ])
 def test_unusable_series_and_settings(times, options, message):
     y = np.array([GOOD, GOOD], float).T
     with pytest.raises(EchoSeriesError, match=message):
-        fit_arrays(y, times, **options)
+        fit_arrays(y, times, FitOptions(**options))
+
+
+def test_mask_of_another_size_is_refused():
+    y = np.array([GOOD, GOOD], float).T
+    with pytest.raises(EchoSeriesError, match="mask has 3 voxels"):
+        fit_arrays(y, TIMES, mask=np.ones(3, bool))
+    with pytest.raises(EchoSeriesError, match="one value per pixel"):
+        fit_decay(y.T, TIMES, mask=np.ones((1, 2), bool))
+    with pytest.raises(EchoSeriesError, match="no axis"):
+        fit_decay(5.0, TIMES)
 
 
 def test_repeated_and_unsorted_times_are_fitted():
@@ -133,8 +147,9 @@ _INTEGERS = hnp.arrays(st.sampled_from([np.int16, np.uint8, np.int32]), (4, 6))
        setup=st.sampled_from([("mono2", "nlls"), ("mono3", "nlls"), ("mono2", "loglinear"), ("mono2", "rician"),
                               ("mono2", "loglinear-unweighted")]))
 def test_any_signal_gives_a_value_in_bounds_or_a_code(y, setup):
+    y = np.hstack([y, np.array([[100], [80], [40], [15]], y.dtype)])  # so that no echo is empty
     before = y.copy()
-    fit = fit_arrays(y, TIMES, model=setup[0], estimator=setup[1], noise=1.0, workers=1)
+    fit = fit_arrays(y, TIMES, FitOptions(model=setup[0], estimator=setup[1], noise=1.0), workers=1)
     assert np.array_equal(y, before, equal_nan=True)
     fitted = fit.status == FitStatus.OK
     assert np.array_equal(np.isfinite(fit.value), fitted)
@@ -145,7 +160,9 @@ def test_any_signal_gives_a_value_in_bounds_or_a_code(y, setup):
 @settings(max_examples=60, deadline=None)
 @given(y=hnp.arrays(np.float64, (8, 4), elements=st.floats(0, 4000)), fixed=st.booleans())
 def test_any_train_gives_a_value_in_bounds_or_a_code(y, fixed):
-    fit = fit_arrays(y, np.arange(1, 9) * 10.0, model="epg", b1_range=(1.0, 1.0) if fixed else None, workers=1)
+    y = np.hstack([y, np.linspace(100, 10, 8)[:, None]])  # so that no echo is empty
+    options = FitOptions(model="epg", b1_range=(1.0, 1.0) if fixed else None)
+    fit = fit_arrays(y, np.arange(1, 9) * 10.0, options, workers=1)
     fitted = fit.status == FitStatus.OK
     assert np.array_equal(np.isfinite(fit.value), fitted)
     assert np.all((fit.value[fitted] >= 1) & (fit.value[fitted] <= 1000))

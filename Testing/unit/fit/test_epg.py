@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from DiscRelaxometryLib.errors import EchoSeriesError
+from DiscRelaxometryLib.fit import FitOptions, fit_arrays
 from DiscRelaxometryLib.fit.epg_signal import epg_echoes
-from DiscRelaxometryLib.fit.maps import fit_arrays
 from DiscRelaxometryLib.fit.precision import cramer_rao_sd
 from DiscRelaxometryLib.fit.status import FitStatus
 
@@ -74,7 +74,7 @@ TRAIN = np.arange(1, 13) * 10.0
 def test_fit_returns_t2_and_b1_without_noise():
     t2, b1 = (g.ravel() for g in np.meshgrid(np.linspace(30, 250, 23), np.linspace(0.55, 0.97, 15)))
     y = 700 * epg_echoes(t2, b1, 12, 10.0)
-    fit = fit_arrays(y, TRAIN, model="epg")
+    fit = fit_arrays(y, TRAIN, FitOptions(model="epg"))
     assert np.all(fit.status == FitStatus.OK)
     assert np.allclose(fit.value, t2, rtol=1e-6)
     assert np.allclose(fit.b1, 100 * b1, rtol=1e-5)
@@ -86,9 +86,9 @@ def test_fit_returns_t2_and_b1_without_noise():
 def test_fit_without_first_echo_and_with_fixed_field():
     t2 = np.array([30.0, 60, 120])
     y = epg_echoes(t2, np.array([0.8, 0.8, 0.8]), 12, 10.0)
-    skipped = fit_arrays(y, TRAIN, model="epg", echoes=range(1, 12), echo_spacing=10.0)
+    skipped = fit_arrays(y, TRAIN, FitOptions(model="epg", echoes=range(1, 12), echo_spacing=10.0))
     assert np.allclose(skipped.value, t2, rtol=1e-6)
-    fixed = fit_arrays(y, TRAIN, model="epg", b1_range=(0.8, 0.8))
+    fixed = fit_arrays(y, TRAIN, FitOptions(model="epg", b1_range=(0.8, 0.8)))
     assert np.allclose(fixed.value, t2, rtol=1e-6)
     assert np.all(fixed.b1 == pytest.approx(80))
 
@@ -96,7 +96,7 @@ def test_fit_without_first_echo_and_with_fixed_field():
 def test_mono_exponential_train_needs_no_correction():
     t2 = np.linspace(20, 200, 19)
     y = 500 * np.exp(-np.multiply.outer(TRAIN, 1 / t2))
-    fit = fit_arrays(y, TRAIN, model="epg")
+    fit = fit_arrays(y, TRAIN, FitOptions(model="epg"))
     assert np.allclose(fit.value, t2, rtol=1e-5)
     assert np.all(fit.b1 > 99)
 
@@ -106,7 +106,7 @@ def test_error_meets_the_cramer_rao_bound():
     t2 = np.repeat([30.0, 60.0, 100.0], 3000)
     clean = epg_echoes(t2, np.full(t2.size, 0.8), 12, 10.0)
     y = np.abs(100 * clean + rng.standard_normal(clean.shape))
-    fit = fit_arrays(y, TRAIN, model="epg")
+    fit = fit_arrays(y, TRAIN, FitOptions(model="epg"))
     bound = cramer_rao_sd(t2, TRAIN, 100.0, "epg", b1=0.8)
     assert np.mean(fit.status == FitStatus.OK) > 0.999
     ratio = np.sqrt(np.nanmean(((fit.value - t2) / bound) ** 2))
@@ -115,6 +115,6 @@ def test_error_meets_the_cramer_rao_bound():
 
 def test_times_that_are_no_train_are_refused():
     with pytest.raises(EchoSeriesError, match="multiples of one spacing"):
-        fit_arrays(np.ones((4, 1)), [0, 10, 40, 80], model="epg")
+        fit_arrays(np.ones((4, 1)), [0, 10, 40, 80], FitOptions(model="epg"))
     with pytest.raises(EchoSeriesError, match="multiples of one spacing"):
-        fit_arrays(np.ones((4, 1)), [12, 20, 31, 45], model="epg")
+        fit_arrays(np.ones((4, 1)), [12, 20, 31, 45], FitOptions(model="epg"))

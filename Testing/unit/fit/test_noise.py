@@ -9,10 +9,9 @@ from scipy.optimize import minimize
 
 from DiscRelaxometryLib.echo.read import EchoSeries
 from DiscRelaxometryLib.errors import EchoSeriesError
-from DiscRelaxometryLib.fit.arrays import rician_mean
-from DiscRelaxometryLib.fit.maps import fit_arrays, fit_relaxation
+from DiscRelaxometryLib.fit import FitOptions, fit_arrays, fit_relaxation
 from DiscRelaxometryLib.fit.noise import background_sigma, residual_sigma
-from DiscRelaxometryLib.fit.rician import rician_log_likelihood
+from DiscRelaxometryLib.fit.rician import rician_log_likelihood, rician_mean
 from DiscRelaxometryLib.image import Geometry
 
 MAPSS = np.array([0.0, 10.0, 40.0, 80.0])
@@ -64,7 +63,7 @@ def test_estimate_is_the_maximum_of_the_likelihood():
     rng = np.random.default_rng(3)
     t = rng.uniform(15, 120, 25)
     y = rician(100 * np.exp(-MAPSS[:, None] / t), 8.0, rng)
-    fit = fit_arrays(y, MAPSS, estimator="rician", noise=8.0)
+    fit = fit_arrays(y, MAPSS, FitOptions(estimator="rician", noise=8.0))
     for v in np.flatnonzero(fit.status == 0):
         def negative(p, v=v):
             return -stats.rice.logpdf(y[:, v], p[1] * np.exp(-MAPSS / p[0]) / 8.0, scale=8.0).sum()
@@ -80,9 +79,9 @@ def test_bias_is_at_most_a_third_of_least_squares(known):
     rng = np.random.default_rng(4)
     t = np.repeat([20.0, 30.0, 40.0, 50.0, 60.0], 20_000)
     y = rician(1000 * np.exp(-MAPSS[:, None] / t), 50.0, rng)
-    likely = fit_arrays(y, MAPSS, estimator="rician", noise=50.0 if known else None)
+    likely = fit_arrays(y, MAPSS, FitOptions(estimator="rician", noise=50.0 if known else None))
     least = fit_arrays(y, MAPSS)
-    assert likely.sigma == pytest.approx(50.0, rel=0.07)
+    assert likely.report["sigma"] == pytest.approx(50.0, rel=0.07)
 
     def bias(fit):
         return np.nanmean(fit.value / t - 1)
@@ -95,8 +94,8 @@ def test_high_signal_equals_least_squares():
     rng = np.random.default_rng(5)
     t = rng.uniform(40, 120, 500)
     y = 1000 * np.exp(-MAPSS[:, None] / t) + rng.standard_normal((4, 500))
-    likely = fit_arrays(y, MAPSS, estimator="rician", noise=1.0)
-    least = fit_arrays(y, MAPSS, noise=1.0)
+    likely = fit_arrays(y, MAPSS, FitOptions(estimator="rician", noise=1.0))
+    least = fit_arrays(y, MAPSS, FitOptions(noise=1.0))
     assert np.allclose(likely.value, least.value, rtol=1e-3)
     assert np.allclose(likely.se, least.se, rtol=0.02)
 
@@ -107,11 +106,11 @@ def test_volume_takes_sigma_from_its_background():
     clean[:, :, 15:45, 15:45] = (1000 * np.exp(-MAPSS / 50)).reshape(4, 1, 1, 1)
     series = EchoSeries(rician(clean, 40.0, rng), MAPSS, "T1rho", Geometry((60, 60, 12)))
     inside = clean[0] > 0
-    fit = fit_relaxation(series, estimator="rician", mask=inside)
+    fit = fit_relaxation(series, FitOptions(estimator="rician"), mask=inside)
     assert fit.report["sigma"] == pytest.approx(40.0, rel=0.03)
     assert "background" in fit.report["sigma_source"]
     assert np.nanmedian(fit.value) == pytest.approx(50.0, rel=0.02)
     cropped = EchoSeries(series.echoes[:, :, 15:45, 15:45], MAPSS, "T1rho", Geometry((30, 30, 12)))
-    fit = fit_relaxation(cropped, estimator="rician")
+    fit = fit_relaxation(cropped, FitOptions(estimator="rician"))
     assert fit.report["sigma_source"] == "residuals"
     assert fit.report["sigma"] == pytest.approx(40.0, rel=0.07)

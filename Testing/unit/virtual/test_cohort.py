@@ -10,7 +10,7 @@ from support import shared_data
 
 from DiscRelaxometryLib.echo.read import read_mapss
 from DiscRelaxometryLib.errors import Cancelled, StudyError
-from DiscRelaxometryLib.fit.maps import fit_arrays, fit_relaxation
+from DiscRelaxometryLib.fit import FitOptions, fit_arrays, fit_relaxation
 from DiscRelaxometryLib.image import Geometry, Image, read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
 from DiscRelaxometryLib.measure.measures import measure_discs
@@ -147,7 +147,7 @@ def test_fit_recovers_the_planted_values_within_its_own_error(kind, rows, times)
     assert geometry.difference(truth[kind].geometry) == ""
     pure = truth["disc_share"].array > 0.999
     sigma = _SCALE * _DISC_M0 / SITES[0].snr
-    fit = fit_arrays(volumes[rows][:, pure], times, noise=sigma)
+    fit = fit_arrays(volumes[rows][:, pure], times, FitOptions(noise=sigma))
     error = fit.value - truth[kind].array[pure]
     assert np.isfinite(error).mean() > 0.99
     # Two voxels of the fine grid make one: their mixture adds little to the noise.

@@ -1,0 +1,65 @@
+"""What every relaxation model returns for a chunk of voxels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass
+class Solution:
+    """Fitted values of v voxels; arrays of shape (v,).
+
+    Attributes
+    ----------
+    value : numpy.ndarray
+        Relaxation time in ms.
+    m0 : numpy.ndarray
+        Signal at time 0, in the unit of the signals.
+    ssr, sst : numpy.ndarray
+        Sums of squares, residual and total.
+    variance : numpy.ndarray
+        Variance of `value`, from the Fisher information; NaN where the noise is not known.
+    edge : numpy.ndarray of int8
+        1 where the optimum lies at or below the lower bound of `value`, -1 at or above the upper, else 0.
+    converged : numpy.ndarray of bool
+    offset : numpy.ndarray or None
+        Constant offset, in the unit of the signals.
+    b1 : numpy.ndarray or None
+        Relative transmit field in percent.
+    """
+
+    value: np.ndarray
+    m0: np.ndarray
+    ssr: np.ndarray
+    sst: np.ndarray
+    variance: np.ndarray
+    edge: np.ndarray
+    converged: np.ndarray
+    offset: np.ndarray | None = None
+    b1: np.ndarray | None = None
+
+    @property
+    def se(self) -> np.ndarray:
+        """Standard error of `value` in ms."""
+        return np.sqrt(self.variance)
+
+    @property
+    def r2(self) -> np.ndarray:
+        """Coefficient of determination."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return 1 - self.ssr / self.sst
+
+
+def noise_variance(ssr: np.ndarray, sigma: np.ndarray | None, freedom: int) -> np.ndarray:
+    """Return the variance of the noise: from `sigma` where it is known, else from the residuals (NaN without any)."""
+    if sigma is not None:
+        return sigma**2
+    return ssr / freedom if freedom else np.full_like(ssr, np.nan)
+
+
+def total_squares(y: np.ndarray) -> np.ndarray:
+    """Return the sum of squares about the mean over the first axis."""
+    total = y - y.mean(axis=0)
+    return np.einsum("nv,nv->v", total, total)
