@@ -197,9 +197,8 @@ def accuracy(results):
     names = ("least squares, pooled", "least squares, worst T", "Rician", "log-linear, weighted",
              "log-linear, unweighted")
     results.table("crb", ["protocol", "SNR of M0", *((name, ".3f") for name in names)], rows)
-    for snr in (100, 50):
-        results.aims(*(Aim(f"RMSE over the Cramer-Rao bound, SNR {snr}, {row[0]}", row[2], at_most=1.02, form=".3f")
-                       for row in rows if row[1] == snr))
+    results.aims(*(Aim(f"RMSE over the Cramer-Rao bound, SNR {snr}, worst of four protocols",
+                       max(row[2] for row in rows if row[1] == snr), at_most=1.02, form=".3f") for snr in (100, 50)))
 
 
 def ratio_by_t(value, t, bound):

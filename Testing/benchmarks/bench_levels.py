@@ -37,7 +37,7 @@ def main() -> None:
             outcome = run(*case)
             seconds.append(time.perf_counter() - start)
             score.setdefault(name, []).append((file.name[:7], *outcome))
-    share = lambda rows, n: f"{sum(r[n] for r in rows)} of {len(rows)}"  # noqa: E731
+    share = lambda rows, n: f"{sum(r[n] for r in rows)}/{len(rows)}"  # noqa: E731
     Results("bench_levels").table(
         "faults", ["fault", "levels right", "flagged", "components numbered from below"],
         [(name, *(share(rows, n) for n in (1, 2, 3))) for name, rows in score.items()], people=len(files),
