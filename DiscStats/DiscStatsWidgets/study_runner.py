@@ -75,7 +75,7 @@ class StudyRunner:
             arguments.update(formula=p.formula, contrast=p.contrast, permutations=p.permutations, seed=p.seed,
                              errors=p.errors.value, standard_errors=p.standardErrors.value)
         self.work.run(
-            Job("DiscStudyLib.engine.runner:run_study", arguments, _("Running the study")),
+            Job("DiscStudyLib:run_study", arguments, _("Running the study")),
             lambda run: self._show(run, p, folder), self._log,
             _("Cancelled; the steps that were finished stay, and the next run goes on from there."))
 

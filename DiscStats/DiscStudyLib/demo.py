@@ -77,7 +77,7 @@ def show(fraction: float, text: str, state={"shown": -1.0}) -> None:  # noqa: B0
 
 def run_cohort(output: Path, processes: int, people: list[str], permutations: int):
     """Run the study of the embedded cohort and return the StudyRun."""
-    from .engine import run_study
+    from .steps import run_study
 
     study = copy_cohort(output / "spider-cohort")
     return run_study(study, FORMULA, processes=processes, people=people, permutations=permutations,

@@ -9,7 +9,7 @@ python 4_second_analysis.py STUDY "age + C(sex)" age
 import sys
 
 from DiscRelaxometryLib.image import read_image
-from DiscStudyLib.engine.runner import run_study
+from DiscStudyLib import run_study
 
 
 def second_analysis(path, formula, name, **settings):

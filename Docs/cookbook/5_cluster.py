@@ -8,12 +8,12 @@ The workers need the same Python packages and must see the study folder under th
 
 import sys
 
-from DiscStudyLib.engine.runner import run_study
+from DiscStudyLib import Cluster, run_study
 
 
 def on_scheduler(path, formula, address, **settings):
     """Run a study on the workers of a Dask scheduler."""
-    run = run_study(path, formula, scheduler=address, on_error="skip", **settings)
+    run = run_study(path, formula, cluster=Cluster(address), on_error="skip", **settings)
     print(len(run.failed), "step(s) failed; report:", run.report)
     return run
 

@@ -40,9 +40,9 @@ def jobs(folder: Path) -> dict[str, Job]:
         "register people": Job("DiscAtlasLib.cohort:register_cohort", {"people": {"a": labels, "b": labels}}),
         "build a template": Job("DiscAtlasLib.cohort:register_cohort", {"people": {"a": labels, "b": labels},
                                                                       "template": "build"}),
-        "whole study, 1 process": Job("DiscStudyLib.engine.runner:run_study", {
+        "whole study, 1 process": Job("DiscStudyLib:run_study", {
             "path": str(study), "formula": "pfirrmann"}),
-        "whole study, 2 processes": Job("DiscStudyLib.engine.runner:run_study", {
+        "whole study, 2 processes": Job("DiscStudyLib:run_study", {
             "path": str(study), "formula": "pfirrmann", "processes": 2}),
     }
 

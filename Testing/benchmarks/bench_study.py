@@ -29,7 +29,7 @@ from common import Aim, Results, load
 
 _CODE = """
 import time, json
-from DiscStudyLib.engine.runner import run_study
+from DiscStudyLib import run_study
 start = time.perf_counter()
 run = run_study({study!r}, {formula!r}, processes={processes}, permutations=500, segmentation={segmentation!r},
                 **{threads!r})

@@ -11,18 +11,15 @@ import numpy as np
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
 from DiscRelaxometryLib.labels import disc_value
-from DiscStudyLib.engine.runner import Stage, run_study
-from DiscStudyLib.engine.steps import Step
+from DiscStudyLib import run_study
+from DiscStudyLib.engine import Stage, Step, context_atlas
 from DiscStudyLib.folder.settings import make_settings
 from DiscStudyLib.folder.study import Study
 from DiscStudyLib.folder.validate import validate
 from DiscStudyLib.steps.analysis import analysis_step
-from DiscStudyLib.steps.person import context_atlas, segment_step
+from DiscStudyLib.steps.person import segment_step
 
 PEOPLE = 12
-ANALYSIS = f"{__name__}:analysis_stages"
-MAPS = f"{__name__}:map_stages"
-SEGMENT = f"{__name__}:segment_stages"
 #: What the analyses of these tests have in common.
 SETTINGS = {"levels": ("L4-L5",), "permutations": 100}
 
@@ -113,7 +110,7 @@ def analyze(root: Path, formula: str, **settings) -> Analysis:
     record.unlink(missing_ok=True)
     found = [str(f) for f in validate(Study(root), make_settings(formula=formula, **settings), read_images=False)]
     try:
-        done = run_study(root, formula, pipeline=ANALYSIS, **settings)
+        done = run_study(root, formula, pipeline=analysis_stages, **settings)
     except DiscRelaxometryError as error:
         return Analysis([*found, str(error)])
     broken = [o.message for o in done.failed if o.person]
@@ -134,7 +131,7 @@ def segmented(root: Path, labels: np.ndarray) -> tuple[list[str], dict[int, int]
     write_image(Image(labels, grid), root / "sub-01/anat/sub-01_dseg.nii.gz")
     write_table(root, "participant_id\tage\nsub-01\t40\n")
     try:
-        done = run_study(root, segmentation="existing", pipeline=SEGMENT)
+        done = run_study(root, segmentation="existing", pipeline=segment_stages)
     except DiscRelaxometryError as error:
         return [str(error)], {}
     said = [*map(str, done.findings), *(o.message for o in done.outcomes if o.message), *done.missing.values()]

@@ -10,10 +10,10 @@ import pytest
 
 from corpus.common import assert_sentence, command, fault
 from corpus.made_nifti import write_series
-from corpus.made_studies import MAPS, table, write_people, write_table
+from corpus.made_studies import map_stages, table, write_people, write_table
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
-from DiscStudyLib.engine.runner import run_study
+from DiscStudyLib import run_study
 
 
 @pytest.fixture
@@ -76,5 +76,5 @@ def test_output_folder_of_somebody_else_is_refused(tmp_path, place):
     for name, text in mine.items():
         (output / name).write_text(text)
     with pytest.raises(DiscRelaxometryError, match="(?i)output"):
-        run_study(study, output=output, pipeline=MAPS)
+        run_study(study, output=output, pipeline=map_stages)
     assert {name: (output / name).read_text() for name in mine} == mine

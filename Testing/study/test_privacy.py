@@ -12,7 +12,7 @@ from support import dicom_samples as samples
 from support.cohort_phantom import make_spine_study
 
 from DiscRelaxometryLib.image import read_image
-from DiscStudyLib.engine.runner import run_study
+from DiscStudyLib import run_study
 
 for library in ("jinja2", "matplotlib", "pandas", "patsy"):
     pytest.importorskip(library)

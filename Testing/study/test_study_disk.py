@@ -7,10 +7,10 @@ import subprocess
 
 import pytest
 from study.test_study_run import results, run
-from support.study_phantom import PIPELINE, make_study
+from support.study_phantom import make_study, stages
 
 from DiscRelaxometryLib.errors import StudyError
-from DiscStudyLib.engine.runner import run_study
+from DiscStudyLib import run_study
 from DiscStudyLib.folder.study import Study
 from DiscStudyLib.folder.validate import validate
 
@@ -41,13 +41,13 @@ def test_disk_that_gets_full_is_said_and_the_run_resumes(tmp_path, disk, monkeyp
     # Validation refuses such a disk; here it gets full while the study runs.
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 0, 10**12))
     try:
-        said = "; ".join(run_study(study, pipeline=PIPELINE, output=output).missing.values())
+        said = "; ".join(run_study(study, pipeline=stages, output=output).missing.values())
     except StudyError as error:
         said = str(error)
     assert "disk is full" in said
     assert not list(output.rglob("*.partial*"))
     assert mount("remount,size=16m")
-    outcome = run_study(study, pipeline=PIPELINE, output=output)
+    outcome = run_study(study, pipeline=stages, output=output)
     assert not outcome.missing
     found = {p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_file()}
     assert {n for n in expected if n.startswith(("sub-", "group"))} <= found
@@ -65,4 +65,4 @@ def test_read_only_output_is_said(tmp_path, disk):
     hit = [f for f in found if "can not be written" in f.problem]
     assert len(hit) == 1 and "--output" in hit[0].remedy
     with pytest.raises(StudyError, match="can not be written"):
-        run_study(study, pipeline=PIPELINE, output=folder / "results")
+        run_study(study, pipeline=stages, output=folder / "results")

@@ -12,10 +12,10 @@ from support.cohort_phantom import NUCLEUS_T1RHO, make_spine_study
 
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image
+from DiscStudyLib import make_report, plan_study, run_study
 from DiscStudyLib.after.export import export_files, export_people
 from DiscStudyLib.after.tables import compare_tables, mixed_model
 from DiscStudyLib.engine import read_rows
-from DiscStudyLib.engine.runner import report_only, run_study
 from DiscStudyLib.report.page import SIMULATED
 
 for library in ("jinja2", "matplotlib", "pandas", "patsy"):
@@ -87,7 +87,7 @@ def test_nothing_is_done_twice_and_report_alone_works(run, study):
     before = run.report.read_bytes()
     again = run_study(study, "pfirrmann", **SETTINGS)
     assert {o.state for o in again.outcomes} == {"current"}
-    assert report_only(study).read_bytes() == before
+    assert make_report(study).read_bytes() == before
 
 
 def test_results_hold_no_path_of_the_machine(run, study):
@@ -190,7 +190,7 @@ def test_what_permutation_assumed_is_done_anew_recorded_and_reported(run, study)
     text = other.report.read_text(encoding="utf-8")
     assert "given random signs" in text and "HC3" in text and "By the rule set beforehand" not in text
     # Another assumption is another analysis; the same one is not done twice.
-    plan = run_study(study, "pfirrmann", dry_run=True, **settings | {"errors": "exchangeable"})
+    plan = plan_study(study, "pfirrmann", **settings | {"errors": "exchangeable"})
     assert {o.step for o in plan.outcomes if o.state == "pending"} >= {"analysis-signs"}
 
 

@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from support.study_phantom import PIPELINE, make_study
+from support.study_phantom import make_study, stages
 
 from DiscRelaxometryLib.errors import Cancelled, StudyError
 from DiscRelaxometryLib.image import read_image, write_image
-from DiscStudyLib.after.status import status_table
-from DiscStudyLib.engine.runner import run_study
+from DiscStudyLib import Cluster, plan_study, run_study
+from DiscStudyLib.after import status_table
+from DiscStudyLib.engine import exclusive
 
 
 def results(study: Path) -> dict[str, str]:
@@ -34,7 +35,7 @@ def results(study: Path) -> dict[str, str]:
 
 
 def run(study, **options):
-    return run_study(study, pipeline=PIPELINE, **options)
+    return run_study(study, pipeline=stages, **options)
 
 
 def states(run_result) -> dict[tuple[str, str], str]:
@@ -147,7 +148,7 @@ def test_results_elsewhere_leave_the_study_alone(study, tmp_path):
 
 
 def test_dry_run_writes_nothing(study):
-    outcome = run(study, dry_run=True)
+    outcome = plan_study(study, pipeline=stages)
     assert set(states(outcome).values()) == {"pending"}
     assert not (study / "derivatives").exists()
 
@@ -174,21 +175,47 @@ def test_disk_full_is_said_and_leaves_no_half_file(study, monkeypatch):
     assert set(states(run(study)).values()) == {"done"}
 
 
-def test_two_runs_at_once_are_refused(study):
-    fcntl = pytest.importorskip("fcntl")
-    lock = study / "derivatives" / "disc-relaxometry" / ".lock"
-    lock.parent.mkdir(parents=True)
-    with open(lock, "w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(StudyError, match="Another run"):
-            run(study)
+def test_two_runs_at_once_are_refused(study, monkeypatch):
+    monkeypatch.setattr("DiscStudyLib.engine.lock.LOCK_SECONDS", 0.1)
+    output = study / "derivatives" / "disc-relaxometry"
+    with exclusive(output), pytest.raises(StudyError, match="Another run is working on this study"):
+        run(study)
+    # A run of people alone needs its own people only: several go on at once.
+    with exclusive(output), exclusive(output / "sub-01" / "prov"):
+        run(study, level="participant", people=["sub-02"])
+        with pytest.raises(StudyError, match="Another run is working on sub-01"):
+            run(study, level="participant")
+
+
+def test_levels_apart_give_what_one_run_gives(study):
+    run(study)
+    expected = results(study)
+    shutil.rmtree(study / "derivatives")
+    for person in ("sub-02", "sub-01", "sub-03"):
+        people = run(study, level="participant", people=[person])
+        assert {o.person for o in people.outcomes} == {person}
+    group = run(study, level="group")
+    assert states(group) == {("", "mean"): "done"} and results(study) == expected
+
+
+def test_group_level_leaves_out_and_names_who_is_not_done(study):
+    run(study, level="participant", people=["sub-01", "sub-02"])
+    path = study / "sub-02" / "anat" / "sub-02_T2w.nii.gz"
+    image = read_image(path)
+    write_image(image.like(image.array // 2), path)  # its results are of another image now
+    group = run(study, level="group")
+    assert set(group.missing) == {"sub-02", "sub-03"} and "run the participant level" in group.missing["sub-02"]
+    means = json.loads((study / "derivatives/disc-relaxometry/group/means.json").read_text())
+    assert set(means["means"]) == {"sub-01"} and set(means["missing"]) == {"sub-02", "sub-03"}
+    with pytest.raises(StudyError, match="Level 'people'"):
+        run(study, level="people")
 
 
 def test_status_table_lists_people_and_steps(study):
     run(study)
     path = study / "derivatives/disc-relaxometry/sub-01/anat/sub-01_desc-half_T2w.nii.gz"
     path.unlink()
-    table = status_table(study, pipeline=PIPELINE)
+    table = status_table(plan_study(study, pipeline=stages))
     rows = {r["person"]: r for r in table.rows}
     assert rows["sub-01"]["halve"] == "to do" and rows["sub-02"]["halve"] == "done"
 
@@ -209,11 +236,11 @@ def test_no_worker_starts_where_nothing_is_due(study, monkeypatch):
     image = read_image(path)
     write_image(image.like(image.array * 0), path)  # fails for good: it is not tried again either
 
-    def connect(**cluster):
+    def connect(*cluster):
         raise AssertionError("a cluster was started")
 
     monkeypatch.setattr("DiscStudyLib.engine.cluster_dask.connect", connect)
-    assert set(states(run(study, processes=4, dry_run=True)).values()) == {"pending"}
+    assert set(states(plan_study(study, pipeline=stages)).values()) == {"pending"}
     with pytest.raises(AssertionError, match="was started"):
         run(study, processes=4)
     run(study)
@@ -236,12 +263,13 @@ def test_no_more_workers_than_cores(monkeypatch):
 
 
 @pytest.mark.parametrize("people, workers, expected", [
-    (4, 2, [1, 1, 1, 1]), (5, 2, [1, 1, 1, 1, 4]), (6, 4, [1, 1, 1, 1, 2, 2]), (2, 4, [2, 2]), (7, 4, [1] * 7)])
-def test_the_last_people_share_the_cores(monkeypatch, people, workers, expected):
+    (4, 2, [1, 1, 1, 1]), (5, 2, [1, 1, 1, 1, 2]), (6, 4, [1, 1, 1, 1, 2, 2]),
+    (2, 4, [2, 2]), (1, 9, [8]), (7, 4, [1] * 7)])
+def test_the_last_people_share_the_cores_of_the_processes(monkeypatch, people, workers, expected):
     pytest.importorskip("distributed")
     from DiscStudyLib.engine import cluster_dask
 
-    monkeypatch.setattr(cluster_dask, "cores", lambda: 4)
+    monkeypatch.setattr(cluster_dask, "cores", lambda: 8)
     assert cluster_dask.threads_of_people(people, workers) == expected
 
 
@@ -266,7 +294,7 @@ def test_side_by_side_the_largest_person_comes_first(study, monkeypatch, given, 
         def nthreads(self):
             return {"one": 1, "two": 1}
 
-    monkeypatch.setattr(cluster_dask, "connect", lambda **options: nullcontext(Client()))
+    monkeypatch.setattr(cluster_dask, "connect", lambda *options: nullcontext(Client()))
     monkeypatch.setattr(cluster_dask, "map_people", map_people)
     monkeypatch.setattr(cluster_dask, "cores", lambda: 2)
     outcome = run(study, processes=2, **given)
@@ -285,7 +313,7 @@ def test_identical_on_one_and_four_processes_and_a_cluster(study, tmp_path, monk
     assert results(study) == expected
     shutil.rmtree(study / "derivatives")
     with cluster(2) as address:
-        outcome = run(study, scheduler=address)
+        outcome = run(study, cluster=Cluster(address))
         assert set(states(outcome).values()) == {"done"}
     assert results(study) == expected
 
@@ -324,14 +352,14 @@ def test_unreachable_scheduler_is_one_sentence(study, monkeypatch):
     pytest.importorskip("distributed")
     monkeypatch.setattr("DiscStudyLib.engine.cluster_dask._START_SECONDS", 1)
     with pytest.raises(StudyError, match="does not answer"):
-        run(study, scheduler="tcp://127.0.0.1:9")
+        run(study, cluster=Cluster("tcp://127.0.0.1:9"))
 
 
 def kill_and_resume(study: Path, delay: float) -> bool:
     """Run in a process of its own, kill it (SIGKILL) after `delay` s; return whether it was still running."""
     code = (f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r}\n"
-            "from DiscStudyLib.engine.runner import run_study\nfrom pathlib import Path\n"
-            f"print('go', flush=True); run_study(Path({str(study)!r}), pipeline={PIPELINE!r})")
+            "from DiscStudyLib import run_study\nfrom support.study_phantom import stages\nfrom pathlib import Path\n"
+            f"print('go', flush=True); run_study(Path({str(study)!r}), pipeline=stages)")
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE,
                                env={**os.environ, "PHANTOM_PAUSE": "0.05"})
     process.stdout.readline()
@@ -368,8 +396,8 @@ def test_workers_of_a_killed_run_end_before_the_next_begins(tmp_path):
     run(make_study(tmp_path / "whole"))
     study, count = make_study(tmp_path / "killed"), tmp_path / "count"
     code = (f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r}\n"
-            "from DiscStudyLib.engine.runner import run_study\nfrom pathlib import Path\n"
-            f"run_study(Path({str(study)!r}), pipeline={PIPELINE!r}, processes=2)")
+            "from DiscStudyLib import run_study\nfrom support.study_phantom import stages\nfrom pathlib import Path\n"
+            f"run_study(Path({str(study)!r}), pipeline=stages, processes=2)")
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                env={**os.environ, "PHANTOM_PAUSE": "1", "PHANTOM_COUNT": str(count)})
     while not count.exists() and process.poll() is None:  # a worker is in the middle of a step

@@ -13,12 +13,10 @@ import SimpleITK as sitk
 from DiscRelaxometryLib.atomic import write_json
 from DiscRelaxometryLib.errors import SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
-from DiscStudyLib.engine.runner import Stage
-from DiscStudyLib.engine.steps import Step
+from DiscStudyLib.engine import Stage, Step
 
 # Slices along x (left-right), 0.9 mm; 160 mm from head to foot.
 GEOMETRY = Geometry((6, 40, 80), (0.9, 2.0, 2.0))
-PIPELINE = "support.study_phantom:stages"
 
 
 def make_study(root: Path, people: int = 3, series: bool = False, seed: int = 0) -> Path:

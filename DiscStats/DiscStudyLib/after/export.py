@@ -11,7 +11,7 @@ from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 
-from ..engine import RunSpec, last_settings, read_records
+from ..engine import person_records
 from ..folder import Study
 
 #: Maps of a fit that are exported with the relaxation map itself.
@@ -48,11 +48,10 @@ def export_people(path, folder, people: Sequence[str] = (), source=None, output=
         If the study was not run, nobody has results, or the source lacks a person.
     """
     study = Study(Path(path), session, output, tuple(people))
-    stages = RunSpec(str(study.root), str(study.output), last_settings(study)).stages()
     progress = progressCallback or silent
     written = []
     for number, person in enumerate(study.people):
-        records = read_records(study, person.id, stages)
+        records = person_records(study, person.id)
         if "segment" not in records:
             if people:
                 raise StudyError(f"{person.id} has no segmentation to export: run the study first.", anchor="study-run")

@@ -93,7 +93,8 @@ def run(study: Path, formula: str = "", contrast: str = "", output: Path | None 
         missing: str = "available", errors: str = "auto", standard_errors: str = "classical", sensitivity: str = "",
         session: str = "", on_error: str = "skip", dry_run: bool = False, verify: bool = False) -> None:
     """Run a whole study: segmentation, maps, atlas, statistics, report. Run it again to resume."""
-    from ..engine import run_study
+    from ..engine import Cluster
+    from ..steps import plan_study, run_study
 
     settings = {"contrast": contrast, "analysis": analysis, "segmentation": segmentation, "seed": seed,
                 "registration": registration, "template": template, "t1rho_model": t1rho_model, "t2_model": t2_model,
@@ -102,14 +103,16 @@ def run(study: Path, formula: str = "", contrast: str = "", output: Path | None 
                 "maps": tuple(filter(None, maps.split(",")))}
     if levels:
         settings["levels"] = tuple(levels.split(","))
-    with progress_bar() as callback:
-        result = run_study(study, formula, processes=processes, scheduler=scheduler, output=output,
-                           people=person or (), dry_run=dry_run, verify=verify, memory_gb=memory,
-                           resources={"GPU": 1} if gpu else None, progressCallback=callback, **settings)
-    _print_findings(result.findings)
     if dry_run:
-        _print_plan(result)
+        plan = plan_study(study, formula, output=output, people=person or (), verify=verify, **settings)
+        _print_findings(plan.findings)
+        _print_plan(plan)
         return
+    cluster = Cluster(scheduler, memory, {"GPU": 1} if gpu else {})
+    with progress_bar() as callback:
+        result = run_study(study, formula, processes=processes, cluster=cluster, output=output, people=person or (),
+                           verify=verify, progressCallback=callback, **settings)
+    _print_findings(result.findings)
     print_table(result.timings())
     for name, why in sorted(result.missing.items()):
         print_line("Incomplete", "bold red", f"{name}: {why}")
@@ -140,16 +143,17 @@ def validate(study: Path, formula: str = "", segmentation: str = "auto", session
 def status(study: Path, output: Path | None = None, session: str = "") -> None:
     """Show how far each person is: done, to do, failed (with the reason); with the settings of the last run."""
     from ..after import status_table
+    from ..steps import plan_again
 
-    print_table(status_table(study, output, session=session), _STATE_COLORS)
+    print_table(status_table(plan_again(study, output=output, session=session)), _STATE_COLORS)
 
 
 def report(study: Path, output: Path | None = None, session: str = "") -> None:
     """Make group results and report again from what people have, with the settings of the last run."""
-    from ..engine import report_only
+    from ..steps import make_report
 
     with progress_bar() as callback:
-        path = report_only(study, output, session, progressCallback=callback)
+        path = make_report(study, output, session, progressCallback=callback)
     print_line("Report", "green", str(path))
 
 

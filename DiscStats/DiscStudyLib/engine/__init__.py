@@ -1,5 +1,6 @@
 """Steps that resume: what is due, who works on it, and what was done."""
 
+from .lock import exclusive
 from .provenance import file_hash, versions
 from .results import (
     JOINED,
@@ -14,23 +15,14 @@ from .results import (
     shipped_atlas,
     uses_existing,
 )
-from .runner import (
-    PIPELINE,
-    RunSpec,
-    Stage,
-    StudyRun,
-    last_settings,
-    read_records,
-    report_only,
-    run_group,
-    run_person,
-    run_study,
-)
-from .steps import Context, Outcome, Step
+from .runner import RunSpec, StudyRun, incomplete, person_records, plan_stages, read_before, run_group, run_stages
+from .steps import Context, Outcome, Stage, Step
+from .workers import Cluster, Workers
 
 __all__ = [
-    "anatomical_image", "Context", "context_atlas", "file_hash", "first_term", "JOINED", "last_settings",
-    "load_series", "maps_in_atlas", "Outcome", "person_maps", "PIPELINE", "read_records",
-    "read_rows", "report_only", "run_group", "run_person", "run_study", "RunSpec", "SENSITIVITY", "shipped_atlas",
-    "Stage", "Step", "StudyRun", "uses_existing", "versions",
+    "anatomical_image", "Cluster", "Context", "context_atlas", "exclusive", "file_hash", "first_term", "incomplete",
+    "JOINED", "load_series", "maps_in_atlas", "Outcome", "person_maps",
+    "person_records", "plan_stages", "read_before", "read_rows",
+    "run_group", "run_stages", "RunSpec", "SENSITIVITY", "shipped_atlas", "Stage", "Step", "StudyRun",
+    "uses_existing", "versions", "Workers",
 ]

@@ -38,9 +38,9 @@ def workers_that_fit(processes: int, memory_gb: float = PERSON_MEMORY_GB) -> int
 
 
 def threads_of_people(people: int, workers: int) -> list[int]:
-    """Return each person's threads, in the order of work: one, but the last, fewer than workers, share all cores."""
+    """Return each person's threads, in the order of work: one, but the last, fewer than workers, share their cores."""
     last = people if people <= workers else people % workers
-    return [1] * (people - last) + [max(1, cores() // last)] * last if last else [1] * people
+    return [1] * (people - last) + [max(1, min(workers, cores()) // last)] * last if last else [1] * people
 
 
 def cores() -> int:
@@ -51,7 +51,7 @@ def cores() -> int:
 
 
 @contextmanager
-def connect(scheduler: str = "", processes: int = 1, memory_gb: float = PERSON_MEMORY_GB, keep: Sequence[int] = ()):
+def connect(scheduler: str = "", processes: int = 1, memory_gb: float | None = None):
     """Yield a connected ``distributed.Client``.
 
     Parameters
@@ -60,10 +60,8 @@ def connect(scheduler: str = "", processes: int = 1, memory_gb: float = PERSON_M
         Address such as ``tcp://host:8786``, or path of a scheduler file; empty starts local workers.
     processes : int
         Local workers, one thread each; fewer are started where cores or memory do not allow so many.
-    memory_gb : float
+    memory_gb : float, optional
         Memory a worker may use before it is restarted.
-    keep : sequence of int
-        File descriptors that local workers keep open: the study's lock, held until the last of them has ended.
 
     Raises
     ------
@@ -80,10 +78,11 @@ def connect(scheduler: str = "", processes: int = 1, memory_gb: float = PERSON_M
         with _client(Client, scheduler) as client:
             yield client
         return
+    memory_gb = memory_gb or PERSON_MEMORY_GB
     count = workers_that_fit(processes, memory_gb)
     with LocalCluster(n_workers=0, processes=False, dashboard_address=None, protocol="tcp", host="127.0.0.1",
                       silence_logs="ERROR") as cluster, Client(cluster) as client:
-        worker = _start_workers(cluster.scheduler_address, count, memory_gb, keep)
+        worker = _start_workers(cluster.scheduler_address, count, memory_gb)
         try:
             _wait_for_workers(client, count, worker)
             yield client
@@ -113,7 +112,7 @@ def python_executable() -> str:
     return found
 
 
-def _start_workers(address: str, count: int, memory_gb: float, keep: Sequence[int]) -> subprocess.Popen:
+def _start_workers(address: str, count: int, memory_gb: float) -> subprocess.Popen:
     # Started as programs, not by multiprocessing: works from Slicer's console and from unguarded scripts.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
                    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
@@ -122,8 +121,7 @@ def _start_workers(address: str, count: int, memory_gb: float, keep: Sequence[in
                "--nthreads", "1", "--memory-limit", f"{memory_gb:.3f}GB", "--no-dashboard",
                "--death-timeout", str(_START_SECONDS),
                "--preload-nanny", str(Path(__file__).with_name("cluster_watch.py"))]  # a file: the wing takes long
-    kept = {} if os.name == "nt" else {"pass_fds": tuple(keep)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **kept)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _wait_for_workers(client, count: int, worker: subprocess.Popen) -> None:

@@ -1,7 +1,7 @@
 """End local workers when the run that started them was killed: they would go on writing into its study.
 
-A preload of the process that keeps Dask's workers (the nanny), which is a child of the run; see ``cluster_dask``. It
-inherits the study's lock, so that a resumed run can not begin before the last worker has ended.
+A preload of the process that keeps Dask's workers (the nanny), which is a child of the run; see ``cluster_dask``. A
+worker holds the lock of its person, so that a resumed run cannot work on the person before the worker has ended.
 """
 
 from __future__ import annotations

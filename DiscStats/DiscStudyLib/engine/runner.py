@@ -1,63 +1,45 @@
-"""Run a study: validate, work on people (in parallel), then on the group; resume where a run was interrupted."""
+"""Work on the stages of a study: people in parallel, then the group; resumed where a run was interrupted."""
 
 from __future__ import annotations
 
-import errno
 import functools
-import importlib
 import itertools
-import json
-import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import SimpleITK as sitk
 
-from DiscRelaxometryLib.errors import Cancelled, StudyError
-from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
+from DiscRelaxometryLib.errors import StudyError
+from DiscRelaxometryLib.progress import subrange
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..folder import Finding, Settings, Study, describe_results, label_results, make_settings, validate
+from ..folder import Finding, Settings, Study
 from . import provenance
-from .steps import Outcome, Step, WorkDue, record_path, run_steps
+from .lock import exclusive
+from .steps import Context, Outcome, Planned, Stage, execute, plan, record_path
 from .workers import Workers
-
-PIPELINE = "DiscStudyLib.steps.pipeline:stages"
-#: How long to wait for the workers of a killed run to end.
-LOCK_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Steps that are run for each person (``person``) or once (``group``).
-
-    Attributes
-    ----------
-    kind : str
-    steps : tuple of Step
-    imports : tuple of str
-        Modules that take long to import, imported in this process while the last people are worked on in others.
-    """
-
-    kind: str
-    steps: tuple[Step, ...]
-    imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What a worker needs to know to work on a person; plain and picklable."""
+    """What a worker needs to know to work on a person; plain and picklable.
+
+    Attributes
+    ----------
+    root, output : str
+    settings : Settings
+    pipeline : callable
+        ``pipeline(settings) -> list of Stage``, a function of a module.
+    verify : bool
+        Whether existing results are checked by content.
+    """
 
     root: str
     output: str
     settings: Settings
-    pipeline: str = PIPELINE
-    dry_run: bool = False
+    pipeline: Callable[[Settings], list[Stage]]
     verify: bool = False
-    peek: bool = False
 
     def study(self, *people: str) -> Study:
         """Return the study, restricted to some people."""
@@ -65,8 +47,7 @@ class RunSpec:
 
     def stages(self) -> list[Stage]:
         """Return the stages of the pipeline for these settings."""
-        module, name = self.pipeline.split(":")
-        return getattr(importlib.import_module(module), name)(self.settings)
+        return self.pipeline(self.settings)
 
 
 @dataclass
@@ -76,7 +57,7 @@ class StudyRun:
     Attributes
     ----------
     outcomes : list of Outcome
-        One a person and step, in the order of people, group last.
+        One per person and step, in the order of people, group last.
     findings : list of Finding
         What validation found.
     report : Path, optional
@@ -95,6 +76,13 @@ class StudyRun:
         """Outcomes that failed."""
         return [o for o in self.outcomes if o.state == "failed"]
 
+    def add(self, person: str, outcomes: Sequence[Outcome]) -> None:
+        """Add a person's outcomes; the first failure says why results are missing."""
+        self.outcomes += outcomes
+        failed = next((o for o in outcomes if o.state == "failed"), None)
+        if failed and person:
+            self.missing.setdefault(person, f"{failed.step}: {failed.message}")
+
     def timings(self) -> Table:
         """Return seconds and peak memory per step over people."""
         table = Table("timings", [Column("step"), Column("n", "", "Times the step was run"),
@@ -110,89 +98,19 @@ class StudyRun:
         return table
 
 
-def run_study(path, formula: str = "", *, processes: int = 1, scheduler: str = "", output=None,
-              people: Sequence[str] = (), dry_run: bool = False, verify: bool = False,
-              memory_gb: float | None = None, resources: dict | None = None, pipeline: str = PIPELINE,
-              progressCallback: ProgressCallback | None = None, **settings) -> StudyRun:
-    """Run a whole study: segmentation, maps, atlas, statistics, report. Finished work is not done again.
-
-    Parameters
-    ----------
-    path : path
-        Study folder (BIDS-like; see Docs/method/study.md).
-    formula : str
-        Model of the group analysis, such as ``"pfirrmann + age + C(sex)"``; empty makes maps and tables only.
-    processes : int
-        People worked on at the same time, each in a process of one thread; no more than there are cores, or than
-        the memory allows. Where fewer people than processes are left, they share the cores.
-    scheduler : str
-        Address of a Dask scheduler, instead of local processes; its workers must see the study folder.
-    output : path, optional
-        Results folder; by default ``derivatives/disc-relaxometry`` in the study.
-    people : sequence of str
-        Restrict the run to these people.
-    dry_run : bool
-        Only say what would be done.
-    verify : bool
-        Check the content of existing results, not only size and time.
-    memory_gb : float, optional
-        Memory a local worker may use.
-    resources : dict, optional
-        Dask resources a person needs, such as ``{"GPU": 1}``.
-    pipeline : str
-        ``module:function`` that gives the stages.
-    progressCallback : callable, optional
-        ``progressCallback(fraction, text)``; raises Cancelled to stop.
-    **settings
-        See :class:`DiscStudyLib.folder.settings.Settings`.
-
-    Returns
-    -------
-    StudyRun
-
-    Raises
-    ------
-    StudyError
-        If nothing can be run, or a person failed and ``on_error`` is ``stop``.
-    """
-    # One person at a time may use all cores; people side by side get one thread each, but for the last ones.
-    share = "threads" not in settings and not scheduler
-    settings.setdefault("threads", 1 if scheduler or processes > 1 else os.cpu_count() or 1)
-    settings = make_settings(formula=formula, **settings)
-    study = Study(Path(path), settings.session, output, tuple(people))
-    spec = RunSpec(str(study.root), str(study.output), settings, pipeline, dry_run, verify)
-    progress = progressCallback or silent
-    progress(0.0, "Checking the study")
-    run = StudyRun(findings=validate(study, settings, trusted=read_before(study)))
-    _stop_on_findings(run, settings)
-    excluded = {f.person: f.problem for f in run.findings if f.severity == "error" and f.person}
-    ids = [p.id for p in study.people if p.id not in excluded]
-    run.missing.update(excluded)
-    with nullcontext() if dry_run else _exclusive(study) as lock:
-        if not dry_run:
-            describe_results(study, settings)
-        cluster = {"scheduler": scheduler, "processes": processes, "keep": [lock] if lock else []}
-        if memory_gb:
-            cluster["memory_gb"] = memory_gb
-        with Workers({} if dry_run else cluster, resources, share) as workers:
-            _run_stages(run, spec, ids, progress, workers)
-        if not dry_run:
-            _write_tables(run, study)
-    report = study.output / "report.html"
-    run.report = report if report.exists() else None
-    progress(1.0, "Finished")
-    return run
-
-
-def _run_stages(run: StudyRun, spec: RunSpec, ids, progress, workers: Workers) -> None:
+def run_stages(run: StudyRun, spec: RunSpec, ids: Sequence[str], progress, workers: Workers,
+               kinds: Collection[str] = ("person", "group")) -> None:
+    """Run the stages of `kinds` on the people in `ids`, adding to `run`."""
     stages = spec.stages()
     for number, stage in enumerate(stages):
-        part = subrange(progress, 0.02 + 0.98 * number / len(stages), 0.02 + 0.98 * (number + 1) / len(stages))
+        part = subrange(progress, number / len(stages), (number + 1) / len(stages))
+        if stage.kind not in kinds:
+            continue
         if stage.kind == "person":
-            after = stages[number + 1].imports if number + 1 < len(stages) else ()
+            after = stages[number + 1].imports if number + 1 < len(stages) and "group" in kinds else ()
             _person_stage(run, spec, ids, number, workers, part, after)
         else:
-            run.outcomes += run_group(spec, ids, number, part, dict(run.missing))
+            run.add("", run_group(spec, ids, number, part, run.missing))
     order = {name: n for n, name in enumerate([*ids, ""])}
     run.outcomes.sort(key=lambda o: order[o.person])
 
@@ -207,13 +125,9 @@ def _person_stage(run: StudyRun, spec: RunSpec, ids, number: int, workers: Worke
     results = workers.map(functools.partial(run_person, spec, stage=number), due, progress, imports)
     known = ((person, outcomes, "") for person, outcomes in settled.items())
     for finished, (person, outcomes, error) in enumerate(itertools.chain(known, results), start=1):
-        outcomes = outcomes if outcomes is not None else [Outcome(person, "worker", "failed", error)]
-        run.outcomes += outcomes
-        failed = [o for o in outcomes if o.state == "failed"]
-        if failed:
-            run.missing.setdefault(person, f"{failed[0].step}: {failed[0].message}")
-            if spec.settings.on_error == "stop" and not spec.dry_run:
-                raise StudyError(f"{person}, step {failed[0].step}: {failed[0].message}", anchor="study-run")
+        run.add(person, outcomes if outcomes is not None else [Outcome(person, "worker", "failed", error)])
+        if spec.settings.on_error == "stop" and person in run.missing:
+            raise StudyError(f"{person}, step {run.missing[person]}", anchor="study-run")
         progress(finished / max(len(ids), 1), f"{person}: finished ({finished} of {len(ids)})")
 
 
@@ -225,12 +139,19 @@ def _work(spec: RunSpec, person: str) -> int:
 
 
 def _settled(spec: RunSpec, ids: Sequence[str], number: int) -> dict[str, list[Outcome]]:
-    """Return the outcomes of the people for whom no step of a stage has to be run."""
-    found = {}
-    for person in ids if not spec.verify else ():  # to verify is work
-        with suppress(WorkDue):
-            found[person] = run_person(replace(spec, peek=True), person, number)
-    return found
+    """Return the outcomes of the people for whom a stage has nothing to write."""
+    plans = {p: plan_person(spec, p, number) for p in ids} if not spec.verify else {}  # to verify is work
+    return {person: [item.outcome() for item in planned] for person, planned in plans.items()
+            if not any(item.has_work for item in planned)}
+
+
+def plan_person(spec: RunSpec, person: str, stage: int = 0, due: Collection[str] = ()) -> list[Planned]:
+    """Return what one stage has to do for one person; `due` are the steps of earlier stages still to be run."""
+    study, stages = spec.study(person), spec.stages()
+    records = read_records(study, person, stages[:stage])
+    records.update(read_records(study, "", stages[:stage]))
+    context = Context(study, spec.settings, study.person(person), records, verify=spec.verify)
+    return plan(stages[stage].steps, context, due)
 
 
 def run_person(spec: RunSpec, person: str, stage: int = 0, progressCallback=None, threads: int = 0) -> list[Outcome]:
@@ -239,61 +160,50 @@ def run_person(spec: RunSpec, person: str, stage: int = 0, progressCallback=None
         spec = replace(spec, settings=replace(spec.settings, threads=threads))
     # One thread a person: several people run at once, and sums in a fixed order give identical results everywhere.
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    study = spec.study(person)
-    stages = spec.stages()
-    records = read_records(study, person, stages[:stage])
-    records.update(read_records(study, "", stages[:stage], kind="group"))
-    return run_steps(stages[stage].steps, study, spec.settings, study.person(person), spec.dry_run, spec.verify,
-                     progressCallback, records, peek=spec.peek)
+    folder = Path(spec.output) / person
+    with exclusive(folder / "prov", person):
+        provenance.remove_partials(folder)
+        return execute(plan_person(spec, person, stage), progressCallback)
+
+
+def plan_group(spec: RunSpec, ids: Sequence[str], stage: int, missing: Mapping[str, str],
+               due: Collection[str] = ()) -> list[Planned]:
+    """Return what a group stage has to do on the people in `ids`; `due` as in :func:`plan_person`."""
+    study, stages = spec.study(*ids), spec.stages()
+    context = Context(study, spec.settings, None, read_records(study, "", stages[:stage]),
+                      {p: read_records(study, p, stages[:stage]) for p in ids}, dict(missing), verify=spec.verify)
+    return plan(stages[stage].steps, context, due)
 
 
 def run_group(spec: RunSpec, ids: Sequence[str], stage: int, progressCallback=None,
-              missing: dict | None = None) -> list[Outcome]:
+              missing: Mapping[str, str] | None = None) -> list[Outcome]:
     """Run a group stage in this process, on the people in `ids`."""
-    study = spec.study(*ids) if ids else spec.study()
-    stages = spec.stages()
-    records = read_records(study, "", stages[:stage], kind="group")
-    everyone = {p: read_records(study, p, stages[:stage]) for p in ids}
-    return run_steps(stages[stage].steps, study, spec.settings, None, spec.dry_run, spec.verify, progressCallback,
-                     records, everyone, missing or {})
+    return execute(plan_group(spec, ids, stage, missing or {}), progressCallback)
 
 
-def read_records(study: Study, person: str, stages: Sequence[Stage], kind: str = "person") -> dict:
-    """Return the finished records of a person (or, with kind ``group``, of the group) by step."""
-    found = {}
-    for stage in stages:
-        for step in stage.steps if stage.kind == kind else ():
-            record = provenance.read_record(record_path(study, person, step.name))
-            if record and record.status == "done":
-                found[step.name] = record
-    return found
+def plan_stages(run: StudyRun, spec: RunSpec, ids: Sequence[str]) -> None:
+    """Add to `run` what :func:`run_stages` would do; nothing is written."""
+    due: dict[str, set[str]] = {name: set() for name in (*ids, "")}
+    for number, stage in enumerate(spec.stages()):
+        for name in ids if stage.kind == "person" else [""]:
+            planned = (plan_person(spec, name, number, due[name] | due[""]) if name else
+                       plan_group(spec, ids, number, run.missing, set().union(*due.values())))
+            run.add(name, [item.outcome() for item in planned if item.state != "withdrawn"])
+            due[name] |= {item.step.name for item in planned if item.state == "pending"}
+    run.outcomes.sort(key=lambda o: (not o.person, o.person))
 
 
-def report_only(path, output=None, session: str = "", pipeline: str = PIPELINE, progressCallback=None) -> Path:
-    """Do the last group stage again, with the settings of the last run, from what people have; return the report.
-
-    Raises
-    ------
-    StudyError
-        If the study was never run, or its report can not be made.
-    """
-    study = Study(Path(path), session, output)
-    spec = RunSpec(str(study.root), str(study.output), last_settings(study), pipeline)
-    with _exclusive(study):
-        outcomes = run_group(spec, [p.id for p in study.people], len(spec.stages()) - 1, progressCallback)
-    failed = [o for o in outcomes if o.state == "failed"]
-    report = study.output / "report.html"
-    if failed or not report.exists():
-        raise StudyError(f"The report can not be made: {failed[0].message if failed else 'nothing was run yet.'}")
-    return report
-
-
-def last_settings(study: Study) -> Settings:
-    """Return the settings of the study's last run."""
-    path = study.output / "settings.json"
-    if not path.exists():
-        raise StudyError("The study was not run yet: use 'disc-relaxometry run' first.", anchor="study-run")
-    return make_settings(**json.loads(path.read_text(encoding="utf-8")))
+def incomplete(spec: RunSpec, ids: Sequence[str]) -> dict[str, str]:
+    """Return the people whose steps are not all current, and why: the group is not to read stale results."""
+    stages, found = spec.stages(), StudyRun()
+    for person in ids:
+        for number, stage in enumerate(stages):
+            planned = plan_person(spec, person, number) if stage.kind == "person" else []
+            found.add(person, [item.outcome() for item in planned])
+            due = [item.step.name for item in planned if item.state == "pending"]
+            if due:
+                found.missing.setdefault(person, f"Not done yet: {', '.join(due)}; run the participant level first.")
+    return found.missing
 
 
 def read_before(study: Study) -> set[Path]:
@@ -308,57 +218,17 @@ def read_before(study: Study) -> set[Path]:
     return found
 
 
-def _stop_on_findings(run: StudyRun, settings: Settings) -> None:
-    errors = [f for f in run.findings if f.severity == "error"]
-    fatal = [f for f in errors if not f.person or settings.on_error == "stop"]
-    if fatal:
-        listed = "\n".join(f"- {f}" for f in fatal)
-        raise StudyError(f"The study can not be run; {len(fatal)} problem(s):\n{listed}", anchor="study-validate")
+def person_records(study: Study, person: str) -> dict:
+    """Return all finished records of a person by step, whatever the pipeline was."""
+    records = map(provenance.read_record, sorted((study.output / person / "prov").glob("*_prov.json")))
+    return {r.step: r for r in records if r and r.status == "done"}
 
 
-def _write_tables(run: StudyRun, study: Study) -> None:
-    table, path = run.timings(), study.output / "group" / "timings.tsv"
-    if path.exists() and not table.rows:  # nothing was done: the last times stay
-        return
-    table.write(path)
-    if study.simulated:
-        label_results([path, path.with_suffix(".json")])
-
-
-@contextmanager
-def _exclusive(study: Study) -> Iterator[int]:
-    """Hold the study's lock and yield its descriptor: two runs in one folder would overwrite each other.
-
-    The system releases the lock of a killed run when its workers, which notice within a second, have ended too.
-    """
-    study.output.mkdir(parents=True, exist_ok=True)
-    with open(study.output / ".lock", "w") as stream:
-        patience = time.monotonic() + LOCK_SECONDS
-        while not _locked(stream):
-            if time.monotonic() > patience:
-                raise StudyError("Another run is working on this study: wait for it, or stop it.", anchor="study-run")
-            time.sleep(0.1)
-        provenance.remove_partials(study.output)
-        try:
-            yield stream.fileno()
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise StudyError("The disk is full: free some space and run again; finished steps are kept.",
-                             anchor="study-run") from error
-
-
-def _locked(stream) -> bool:
-    try:
-        import fcntl
-
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # Windows: no lock; the atomic writes still leave no half file
-        pass
-    except BlockingIOError:
-        return False
-    return True
-
-
-__all__ = ["Cancelled", "RunSpec", "Stage", "StudyRun", "last_settings", "report_only", "run_group", "run_person",
-           "run_study"]
+def read_records(study: Study, person: str, stages: Sequence[Stage]) -> dict:
+    """Return the finished records of a person, or of the group (an empty id), by step."""
+    kind, found = "person" if person else "group", {}
+    for step in (step for stage in stages if stage.kind == kind for step in stage.steps):
+        record = provenance.read_record(record_path(study, person, step.name))
+        if record and record.status == "done":
+            found[step.name] = record
+    return found

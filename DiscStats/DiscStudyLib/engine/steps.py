@@ -1,13 +1,14 @@
-"""Steps of a study: what each needs, when it is current, and how it is run and recorded."""
+"""Steps of a study: what each needs, which are due (``plan``), and how they are run and recorded (``execute``)."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from DiscRelaxometryLib.errors import Cancelled, DiscRelaxometryError
+from DiscRelaxometryLib.progress import silent
 
 from ..folder import Person, Settings, Study, label_results
 from . import provenance
@@ -36,6 +37,8 @@ class Context:
         Numbers the step found.
     written : list of Path
         Outputs asked for, removed again if the step fails.
+    verify : bool
+        Whether existing results are checked by content, not only by size and time.
     """
 
     study: Study
@@ -47,6 +50,12 @@ class Context:
     notes: list[str] = field(default_factory=list)
     facts: dict = field(default_factory=dict)
     written: list[Path] = field(default_factory=list)
+    verify: bool = False
+
+    @property
+    def name(self) -> str:
+        """Id of the person; empty for the group."""
+        return self.person.id if self.person else ""
 
     @property
     def folder(self) -> Path:
@@ -103,6 +112,28 @@ class Step:
     optional: tuple[str, ...] = ()
     extra: Callable[[Context], Mapping] = lambda context: {}
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Steps whose outputs it reads."""
+        return (*self.needs, *self.optional)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps that are run for each person (``person``) or once (``group``).
+
+    Attributes
+    ----------
+    kind : str
+    steps : tuple of Step
+    imports : tuple of str
+        Modules that take long to import, imported in this process while the last people are worked on in others.
+    """
+
+    kind: str
+    steps: tuple[Step, ...]
+    imports: tuple[str, ...] = ()
+
 
 @dataclass
 class Outcome:
@@ -118,8 +149,47 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
 
-class WorkDue(Exception):
-    """A step has to be run, where finished work alone was asked for."""
+@dataclass(frozen=True)
+class Planned:
+    """What there is to do about a step.
+
+    Attributes
+    ----------
+    step : Step
+    state : str
+        ``current`` (nothing), ``pending`` (it is due), ``failed`` (the same inputs failed before), ``blocked`` (a step
+        that it needs has no results) or ``withdrawn`` (it no longer applies: its results go).
+    context : Context
+        What the step will see; its `records` are shared by all steps of a plan.
+    message : str
+        Why.
+    earlier : Record, optional
+        Record of the last time.
+    record : Record, optional
+        The record to fill in, with key, parameters and inputs; None where they need not be known.
+    """
+
+    step: Step
+    state: str
+    context: Context
+    message: str = ""
+    earlier: Record | None = None
+    record: Record | None = None
+
+    @property
+    def key(self) -> str:
+        """Hash of the work: step, version, parameters and contents of the inputs; empty where it is not known."""
+        return self.record.key if self.record else ""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether executing it writes or removes anything."""
+        return self.state == "pending" or (self.state in ("blocked", "withdrawn") and self.earlier is not None)
+
+    def outcome(self) -> Outcome:
+        """Return the outcome of a step that is not run."""
+        notes = list(self.earlier.notes) if self.state == "current" else []
+        return Outcome(self.context.name, self.step.name, self.state, self.message, notes=notes)
 
 
 def record_path(study: Study, person: str, step: str) -> Path:
@@ -129,98 +199,108 @@ def record_path(study: Study, person: str, step: str) -> Path:
     return study.output / "group" / "prov" / f"step-{step}_prov.json"
 
 
-def run_steps(steps: Sequence[Step], study: Study, settings: Settings, person: Person | None,
-              dry_run: bool = False, verify: bool = False, progressCallback=None,
-              records: dict[str, Record] | None = None, everyone: Mapping[str, Mapping[str, Record]] | None = None,
-              missing: Mapping[str, str] | None = None, peek: bool = False) -> list[Outcome]:
-    """Run the steps that are not current, in order; a failure blocks only the steps that need it.
+def plan(steps: Sequence[Step], context: Context, due: Collection[str] = ()) -> list[Planned]:
+    """Say which steps are due, and why; nothing is written.
 
     Parameters
     ----------
     steps : sequence of Step
         In an order in which needs come first.
-    study : Study
-    settings : Settings
-    person : Person, optional
-        None for group steps.
-    dry_run : bool
-        Only say what would be done (``pending``).
-    verify : bool
-        Hash the outputs' content even where size and time are unchanged.
+    context : Context
+        With the records of earlier stages.
+    due : collection of str
+        Steps of earlier stages that are still to be run: what reads them is due too.
+
+    Returns
+    -------
+    list of Planned
+        One for each step that applies, or whose results have to be removed.
+    """
+    context = replace(context, records=dict(context.records))
+    due, planned = set(due), []
+    for step in steps:
+        item = _plan_one(step, replace(context, facts={}, notes=[], written=[]), due)
+        if item is None:
+            continue
+        planned.append(item)
+        if item.state == "pending":
+            due.add(step.name)
+        elif item.state == "current":
+            context.records[step.name] = item.earlier
+    return planned
+
+
+def _plan_one(step: Step, context: Context, due: Collection[str] = ()) -> Planned | None:
+    earlier = provenance.read_record(record_path(context.study, context.name, step.name))
+    reads_due = [n for n in step.reads if n in due]
+    # Before people have results, nobody can say whether a group step will have work.
+    unknown = context.person is None and reads_due
+    if not unknown and not step.applies(context):
+        return Planned(step, "withdrawn", context, earlier=earlier) if earlier else None
+    if reads_due:
+        return Planned(step, "pending", context, f"needs {', '.join(reads_due)}", earlier)
+    blocked = [n for n in step.needs if n not in context.records]
+    if blocked:
+        return Planned(step, "blocked", context, f"needs {', '.join(blocked)}", earlier)
+    if earlier is None:  # its inputs need not be hashed to know
+        return Planned(step, "pending", context, "never done")
+    try:
+        record = _new_record(step, context, earlier)
+    except Cancelled:
+        raise
+    except Exception as error:  # reading a bad input must not stop the other people
+        return Planned(step, "failed", context, _sentence(error, context.study), earlier)
+    if earlier.key == record.key:
+        if earlier.status == "done" and provenance.outputs_intact(earlier, context.study.absolute, context.verify):
+            return Planned(step, "current", context, "", earlier, record)
+        if earlier.status == "failed" and earlier.permanent:
+            return Planned(step, "failed", context, earlier.message, earlier, record)
+    return Planned(step, "pending", context, "changed", earlier, record)
+
+
+def execute(planned: Sequence[Planned], progressCallback=None) -> list[Outcome]:
+    """Run the steps that are due, in order; a failure blocks only the steps that need it.
+
+    Parameters
+    ----------
+    planned : sequence of Planned
+        Once a step has run, what follows is planned anew: its inputs may have turned out the same.
     progressCallback : callable, optional
         ``progressCallback(fraction, text)``; may raise Cancelled.
-    records : dict, optional
-        Records of earlier steps, extended here.
-    everyone : mapping, optional
-        For group steps: person -> step -> record.
-    missing : mapping, optional
-        For group steps: person -> why the person's results are incomplete.
-    peek : bool
-        Run nothing: the same outcomes where all steps are current, failed for good or blocked.
 
     Returns
     -------
     list of Outcome
         One for each step that applies.
-
-    Raises
-    ------
-    WorkDue
-        With `peek`, at the first step that would run.
     """
-    records = {} if records is None else records
-    outcomes = []
-    name = person.id if person else "group"
-    for number, step in enumerate(steps):
-        context = Context(study, settings, person, records, everyone or {}, missing or {})
-        # Before people have results, a plan can not ask a group step whether it will have work.
-        unknown = dry_run and person is None and not all(context.everyone.values())
-        if not unknown and not step.applies(context):
-            if not dry_run:
-                _forget(step, context)
+    progress, outcomes, stale = progressCallback or silent, [], False
+    for number, item in enumerate(planned):
+        progress(number / len(planned), f"{item.context.name or 'group'}: {item.step.name}")
+        item = _plan_one(item.step, item.context) if stale else item
+        if item is None:
             continue
-        if progressCallback:
-            progressCallback(number / len(steps), f"{name}: {step.name}")
-        outcome = _run_one(step, context, dry_run, verify, peek)
-        outcomes.append(outcome)
-    if progressCallback:
-        progressCallback(1.0, f"{name}: finished")
+        if item.state == "pending":
+            outcomes.append(_run(item))
+        elif item.state != "withdrawn":
+            outcomes.append(item.outcome())
+        if item.state in ("blocked", "withdrawn"):
+            _forget(item)
+        stale = stale or item.state == "pending"
+    if planned:
+        progress(1.0, f"{planned[0].context.name or 'group'}: finished")
     return outcomes
 
 
-def _run_one(step: Step, context: Context, dry_run: bool, verify: bool, peek: bool = False) -> Outcome:
-    study, person = context.study, context.person.id if context.person else ""
-    blocked = [n for n in step.needs if n not in context.records]
-    if blocked:
-        state = "pending" if dry_run else "blocked"
-        if not dry_run:
-            _forget(step, context)
-        return Outcome(person, step.name, state, f"needs {', '.join(blocked)}")
-    path = record_path(study, person, step.name)
-    earlier = provenance.read_record(path)
-    if peek and earlier is None:  # its inputs need not be hashed to know
-        raise WorkDue
+def _run(item: Planned) -> Outcome:
+    step, context, study = item.step, item.context, item.context.study
     started, cpu = time.perf_counter(), time.process_time()
     try:
-        key, parameters, inputs = _work(step, context, earlier)
+        record = item.record or _new_record(step, context, item.earlier)
     except Cancelled:
         raise
-    except Exception as error:  # reading a bad input must not stop the other people
-        return Outcome(person, step.name, "failed", _sentence(error, study))
-    if earlier and earlier.key == key:
-        if earlier.status == "done" and provenance.outputs_intact(earlier, study.absolute, verify):
-            context.records[step.name] = earlier
-            return Outcome(person, step.name, "current", notes=list(earlier.notes))
-        if earlier.status == "failed" and earlier.permanent:
-            return Outcome(person, step.name, "failed", earlier.message)
-    if dry_run:
-        return Outcome(person, step.name, "pending", "changed" if earlier else "never done")
-    if peek:
-        raise WorkDue
-    record = Record(step.name, person, key, parameters=parameters, inputs=inputs)
-    # The record goes first: from here on the step counts as not done, whatever happens.
-    path.unlink(missing_ok=True)
-    _remove_outputs(earlier, study)
+    except Exception as error:
+        return Outcome(context.name, step.name, "failed", _sentence(error, study))
+    _forget(item)  # the record goes first: from here on the step counts as not done, whatever happens
     try:
         outputs = step.run(context)
         outputs = label_results(outputs) if study.simulated else outputs
@@ -235,13 +315,13 @@ def _run_one(step: Step, context: Context, dry_run: bool, verify: bool, peek: bo
             leftover.unlink(missing_ok=True)
     record.seconds, record.cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
     record.peak_memory_mb = provenance.peak_memory_mb()
-    return _finish(record, path, context)
+    return _finish(record, context)
 
 
-def _finish(record: Record, path: Path, context: Context) -> Outcome:
+def _finish(record: Record, context: Context) -> Outcome:
     """Write the record; a full disk here makes the step failed, and it will be redone."""
     try:
-        provenance.write_record(record, path)
+        provenance.write_record(record, record_path(context.study, record.person, record.step))
     except OSError as error:
         record.status, record.message = "failed", _sentence(error, context.study)
     if record.status == "done":
@@ -250,37 +330,30 @@ def _finish(record: Record, path: Path, context: Context) -> Outcome:
                    record.cpu_seconds, record.peak_memory_mb, list(record.notes))
 
 
-def _work(step: Step, context: Context, earlier: Record | None):
-    """Return the step's key, parameters and input fingerprints."""
+def _new_record(step: Step, context: Context, earlier: Record | None) -> Record:
+    """Return a record with the step's key, parameters and input fingerprints."""
     paths = [Path(p) for p in step.inputs(context)]
     known = earlier.inputs if earlier else {}
     inputs = provenance.fingerprints(paths, context.study.relative, known)
     # Outputs of earlier steps were hashed when they were written: take those hashes.
-    for need in (*step.needs, *step.optional):
-        if need in context.records:
-            inputs.update(context.records[need].outputs)
-        for records in context.everyone.values():
+    for need in step.reads:
+        for records in (context.records, *context.everyone.values()):
             if need in records:
                 inputs.update(records[need].outputs)
     parameters = {**context.settings.pick(*step.parameters), **step.extra(context)}
     if context.study.simulated:
         parameters["simulated"] = True
-    return provenance.step_key(step.name, step.version, parameters, inputs), parameters, inputs
+    key = provenance.step_key(step.name, step.version, parameters, inputs)
+    return Record(step.name, context.name, key, parameters=parameters, inputs=inputs)
 
 
-def _remove_outputs(earlier: Record | None, study: Study) -> None:
-    """Delete what the step wrote before, so that no stale file survives a change of settings."""
-    for name in earlier.outputs if earlier else ():
-        study.absolute(name).unlink(missing_ok=True)
-
-
-def _forget(step: Step, context: Context) -> None:
-    """Remove results of a step that no longer applies (its input was withdrawn)."""
-    path = record_path(context.study, context.person.id if context.person else "", step.name)
-    earlier = provenance.read_record(path)
-    if earlier:
-        path.unlink(missing_ok=True)
-        _remove_outputs(earlier, context.study)
+def _forget(item: Planned) -> None:
+    """Remove the record and the results of the last time, so that no stale file survives a change of settings."""
+    study = item.context.study
+    if item.earlier:
+        record_path(study, item.context.name, item.step.name).unlink(missing_ok=True)
+        for name in item.earlier.outputs:
+            study.absolute(name).unlink(missing_ok=True)
 
 
 def _sentence(error: BaseException, study: Study) -> str:

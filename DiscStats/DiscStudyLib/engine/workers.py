@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 
 from DiscRelaxometryLib.progress import subrange
 
 from .steps import Outcome
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where people are worked on, if not in plain local processes.
+
+    Attributes
+    ----------
+    scheduler : str
+        Address of a Dask scheduler, or its file; its workers must see the study folder. Empty for local processes.
+    memory_gb : float, optional
+        Memory a local worker may use.
+    resources : mapping
+        Dask resources a person needs, such as ``{"GPU": 1}``.
+    """
+
+    scheduler: str = ""
+    memory_gb: float | None = None
+    resources: Mapping[str, float] = field(default_factory=dict)
 
 
 class Workers:
@@ -16,16 +36,15 @@ class Workers:
 
     Parameters
     ----------
-    cluster : dict
-        Arguments of ``cluster_dask.connect``; empty for this process.
-    resources : dict, optional
-        Dask resources a person needs.
+    cluster : Cluster
+    processes : int
+        People worked on at the same time.
     share : bool
         Give the last people, when fewer than workers are left, the cores that would be idle.
     """
 
-    def __init__(self, cluster: dict, resources=None, share: bool = False):
-        self._cluster, self._resources, self._share = cluster, resources, share
+    def __init__(self, cluster: Cluster, processes: int = 1, share: bool = False):
+        self._cluster, self._processes, self._share = cluster, processes, share
         self._running, self._client, self._count = ExitStack(), None, 0
 
     def __enter__(self) -> Workers:
@@ -36,7 +55,7 @@ class Workers:
 
     def parallel(self, people: int) -> bool:
         """Say whether so many people are worked on outside this process."""
-        return bool(self._cluster) and (bool(self._cluster["scheduler"]) or min(self._cluster["processes"], people) > 1)
+        return bool(self._cluster.scheduler) or min(self._processes, people) > 1
 
     def map(self, function: Callable, ids: Sequence[str], progress, imports: Sequence[str] = (),
             ) -> Iterator[tuple[str, list[Outcome], str]]:
@@ -50,14 +69,15 @@ class Workers:
             return
         from . import cluster_dask  # Dask is optional
 
-        count = min(self._cluster["processes"], len(ids))
-        if self._client is None or count > self._count and not self._cluster["scheduler"]:
+        cluster, count = self._cluster, min(self._processes, len(ids))
+        if self._client is None or count > self._count and not cluster.scheduler:
             self._running.close()
-            self._client = self._running.enter_context(cluster_dask.connect(**{**self._cluster, "processes": count}))
+            self._client = self._running.enter_context(
+                cluster_dask.connect(cluster.scheduler, count, cluster.memory_gb))
             self._count = count
         workers = len(self._client.nthreads())
         threads = cluster_dask.threads_of_people(len(ids), workers) if self._share else ()
-        results = cluster_dask.map_people(self._client, function, ids, self._resources, threads)
+        results = cluster_dask.map_people(self._client, function, ids, cluster.resources, threads)
         for finished, result in enumerate(results, start=1):
             if finished == len(ids) - workers + 1:
                 _import(imports)

@@ -9,11 +9,11 @@ import shutil
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from support.study_phantom import GEOMETRY, PIPELINE, make_study, write_series
+from support.study_phantom import GEOMETRY, make_study, stages, write_series
 
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import Geometry, Image, write_image
-from DiscStudyLib.engine.runner import run_study
+from DiscStudyLib import run_study
 from DiscStudyLib.folder.settings import make_settings
 from DiscStudyLib.folder.study import Study, level_columns
 from DiscStudyLib.folder.validate import formula_variables, validate
@@ -167,7 +167,7 @@ def test_empty_study(tmp_path):
     (tmp_path / "a.dcm").write_bytes(b"")
     assert "dcm2niix" in find(tmp_path, "has no people").remedy
     with pytest.raises(StudyError, match="has no people"):
-        run_study(tmp_path, pipeline=PIPELINE)
+        run_study(tmp_path, pipeline=stages)
 
 
 def test_missing_folder():
