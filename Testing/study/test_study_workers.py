@@ -1,0 +1,185 @@
+"""People side by side: workers, clusters, killed runs, and identical results whoever works."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+from study.test_study_run import results, run, states
+from support.study_phantom import make_study
+
+from DiscRelaxometryLib.errors import StudyError
+from DiscRelaxometryLib.image import read_image, write_image
+from DiscStudyLib import Cluster
+
+
+@pytest.fixture
+def study(tmp_path):
+    return make_study(tmp_path / "Rückenstudie mit Leerzeichen")
+
+
+def test_no_more_workers_than_cores(monkeypatch):
+    pytest.importorskip("distributed")
+    from DiscStudyLib.engine import cluster_dask
+
+    monkeypatch.setattr(cluster_dask, "cores", lambda: 3)
+    assert [cluster_dask.workers_that_fit(n, 0.001) for n in (0, 2, 8)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("people, workers, expected", [
+    (4, 2, [1, 1, 1, 1]), (5, 2, [1, 1, 1, 1, 2]), (6, 4, [1, 1, 1, 1, 2, 2]),
+    (2, 4, [2, 2]), (1, 9, [8]), (7, 4, [1] * 7)])
+def test_the_last_people_share_the_cores_of_the_processes(monkeypatch, people, workers, expected):
+    pytest.importorskip("distributed")
+    from DiscStudyLib.engine import cluster_dask
+
+    monkeypatch.setattr(cluster_dask, "cores", lambda: 8)
+    assert cluster_dask.threads_of_people(people, workers) == expected
+
+
+@pytest.mark.parametrize("given, expected", [({}, [1, 1, 2]), ({"threads": 1}, [1, 1, 1])])
+def test_side_by_side_the_largest_person_comes_first(study, monkeypatch, given, expected):
+    """Fewer people than workers at the end get more threads, unless the user said how many."""
+    pytest.importorskip("distributed")
+    from DiscStudyLib.engine import cluster_dask
+
+    image = read_image(study / "sub-03/anat/sub-03_T2w.nii.gz")
+    noise = image.like(np.random.default_rng(0).normal(size=image.array.shape).astype("float32"))
+    write_image(noise, study / "sub-03/anat/sub-03_T2w.nii.gz")
+    seen = []
+
+    def map_people(client, function, people, resources, threads):
+        for n, person in enumerate(people):
+            more = threads[n] if threads else 1
+            seen.append((person, more))
+            yield person, function(person, threads=more), ""
+
+    class Client:
+        def nthreads(self):
+            return {"one": 1, "two": 1}
+
+    monkeypatch.setattr(cluster_dask, "connect", lambda *options: nullcontext(Client()))
+    monkeypatch.setattr(cluster_dask, "map_people", map_people)
+    monkeypatch.setattr(cluster_dask, "cores", lambda: 2)
+    outcome = run(study, processes=2, **given)
+    assert set(states(outcome).values()) == {"done"}
+    assert seen[0][0] == "sub-03" and [threads for _, threads in seen] == expected
+    assert [o.person for o in outcome.outcomes] == sorted(o.person for o in outcome.outcomes if o.person) + [""]
+
+
+def test_identical_on_one_and_four_processes_and_a_cluster(study, tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("DiscStudyLib.engine.cluster_dask.cores", lambda: 4)
+    run(study)
+    expected = results(study)
+    shutil.rmtree(study / "derivatives")
+    run(study, processes=4)
+    assert results(study) == expected
+    shutil.rmtree(study / "derivatives")
+    with cluster(2) as address:
+        outcome = run(study, cluster=Cluster(address))
+        assert set(states(outcome).values()) == {"done"}
+    assert results(study) == expected
+
+
+class cluster:
+    """A scheduler and workers as separate programs on loopback, as a site's cluster would be."""
+
+    def __init__(self, workers: int):
+        self.workers = workers
+        self.processes: list[subprocess.Popen] = []
+
+    def __enter__(self) -> str:
+        import socket
+
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        port = address.rsplit(":", 1)[1]
+        commands = [["dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"]]
+        commands += [["dask_worker", address, "--nthreads", "1", "--no-dashboard"]] * self.workers
+        for name, *options in commands:
+            self.processes.append(subprocess.Popen(
+                [sys.executable, "-m", f"distributed.cli.{name}", *options], env=environment,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        return address
+
+    def __exit__(self, *error):
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait(20)
+
+
+def test_unreachable_scheduler_is_one_sentence(study, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("DiscStudyLib.engine.cluster_dask._START_SECONDS", 1)
+    with pytest.raises(StudyError, match="does not answer"):
+        run(study, cluster=Cluster("tcp://127.0.0.1:9"))
+
+
+def kill_and_resume(study: Path, delay: float) -> bool:
+    """Run in a process of its own, kill it (SIGKILL) after `delay` s; return whether it was still running."""
+    code = (f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r}\n"
+            "from DiscStudyLib import run_study\nfrom support.study_phantom import stages\nfrom pathlib import Path\n"
+            f"print('go', flush=True); run_study(Path({str(study)!r}), pipeline=stages)")
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE,
+                               env={**os.environ, "PHANTOM_PAUSE": "0.05"})
+    process.stdout.readline()
+    time.sleep(delay)
+    running = process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    return running
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_runs_resume_to_identical_results(tmp_path, kills):
+    expected_study = make_study(tmp_path / "whole")
+    run(expected_study)
+    expected = results(expected_study)
+    rng = random.Random(kills)
+    caught = 0
+    for _ in range(kills):
+        study = make_study(tmp_path / "killed")
+        caught += kill_and_resume(study, rng.uniform(0.0, 0.8))
+        run(study)
+        assert results(study) == expected
+        assert not list((study / "derivatives").rglob("*.partial*"))
+        shutil.rmtree(study)
+    assert caught >= kills // 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
+def test_workers_of_a_killed_run_end_before_the_next_begins(tmp_path):
+    pytest.importorskip("distributed")
+    psutil = pytest.importorskip("psutil")
+    run(make_study(tmp_path / "whole"))
+    study, count = make_study(tmp_path / "killed"), tmp_path / "count"
+    code = (f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r}\n"
+            "from DiscStudyLib import run_study\nfrom support.study_phantom import stages\nfrom pathlib import Path\n"
+            f"run_study(Path({str(study)!r}), pipeline=stages, processes=2)")
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               env={**os.environ, "PHANTOM_PAUSE": "1", "PHANTOM_COUNT": str(count)})
+    while not count.exists() and process.poll() is None:  # a worker is in the middle of a step
+        time.sleep(0.05)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) >= 3
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run(study)
+    assert results(study) == results(tmp_path / "whole")
+    # The lock was theirs until the last had ended.
+    assert not psutil.wait_procs(workers, 2)[1]
