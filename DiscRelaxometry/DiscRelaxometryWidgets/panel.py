@@ -37,6 +37,8 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)
         vars(self.ui).update(vars(slicer.util.childWidgetVariables(self.footer)))
         self._paths = [w for w in vars(self.ui).values() if hasattr(w, "setCurrentPath")]
+        for table in (w for w in vars(self.ui).values() if hasattr(w, "horizontalHeader")):
+            table.horizontalHeader().setStretchLastSection(True)
         self.uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = self.createLogic()
         scene = slicer.mrmlScene

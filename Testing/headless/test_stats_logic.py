@@ -88,7 +88,7 @@ def test_every_map_is_a_described_volume(slicer, result):
         if meta["statistic"].startswith(("p", "q")):
             assert (display.GetLowerThreshold(), display.GetUpperThreshold()) == (0.0, 0.05)
         assert node.GetVoxelValueUnits().GetCodeValue() == meta["unit"]
-    assert nodes.maps["T2_grade_effect"].GetVoxelValueUnits().GetCodeValue() == "ms"
+    assert nodes.maps["T2_grade_effect"].GetVoxelValueUnits().GetCodeValue() == "ms/{grade}"
     assert slicer.modules.colors.logic().GetColorLegendDisplayNode(nodes.maps["T2_grade_t"]) is not None
     assert json.loads(nodes.provenance.GetText())["seed"] == 1
     table = base.table_from_node(nodes.clusters)

@@ -103,7 +103,7 @@ def build_design(formula: str | Formula, participants, *, level: str = "", ranks
     matrix, info = _evaluate(formula, table)
     design = Design(formula, matrix, list(info.column_names),
                     {t: list(range(s.start, s.stop)) for t, s in info.term_name_slices.items()},
-                    np.asarray(table["__row__"]), level, info)
+                    table.index.to_numpy(), level, info)
     if not checks:
         return design
     where = f" at level {level}" if level else ""
@@ -115,7 +115,6 @@ def build_design(formula: str | Formula, participants, *, level: str = "", ranks
 def level_table(participants, names, level: str):
     """Return a copy of the table in which names such as ``pfirrmann`` hold the values of ``pfirrmann_<level>``."""
     table = participants.reset_index(drop=True).copy()
-    table["__row__"] = np.arange(len(table))
     for name in names:
         if name not in table.columns and level:
             for column in level_columns(name, level):
@@ -188,7 +187,7 @@ def _without_missing(table, formula: Formula, missing: str, level: str):
         return table
     row, column = np.argwhere(empty.to_numpy())[0]
     if missing == "drop":
-        return table[~empty.any(axis=1)].reset_index(drop=True)
+        return table[~empty.any(axis=1)]
     person = table[ID].iloc[row] if ID in table.columns else f"row {row + 1}"
     where = f" (level {level})" if level else ""
     raise DesignError(
@@ -220,7 +219,7 @@ def _evaluate(formula: Formula, table) -> tuple[np.ndarray, object]:
     import patsy
 
     allowed = {name: function for name, function in FUNCTIONS.items() if function is not None}
-    frame = table[list(formula.names)] if formula.names else table[["__row__"]]
+    frame = table[list(formula.names)]
     try:
         with np.errstate(all="ignore"):
             result = patsy.dmatrix(formula.terms, frame, eval_env=patsy.EvalEnvironment([allowed]), NA_action="raise")
