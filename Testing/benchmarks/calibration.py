@@ -154,7 +154,8 @@ def smallest_p(y, design, permutations: int, seed: int, method: str, table) -> d
     from scipy.stats import t as student
 
     from DiscStatsLib.permutation.cluster_null import MapLayout, map_null
-    from DiscStatsLib.permutation.glm import fit, partition, stat_to_z
+    from DiscStatsLib.permutation.deviates import stat_to_z
+    from DiscStatsLib.permutation.glm import fit, partition
     from DiscStatsLib.permutation.max_statistic import fwe_p, make_stratum, max_statistics
     from DiscStatsLib.permutation.multiple import adjust_bh, adjust_bky
     from DiscStatsLib.permutation.schemes import make_scheme

@@ -24,6 +24,7 @@ from ..permutation import (
     map_null,
     max_statistics,
     neighbors_of,
+    one_side,
     stat_to_z,
     tfce,
 )
@@ -139,16 +140,9 @@ def _height(fitted: ContrastFit, options: Options, as_z: bool, alternative: str)
     return np.full(len(fitted.columns["stat"]), height)
 
 
-def _one_sign(stat: np.ndarray, alternative: str, kind: str) -> np.ndarray:
-    """Return the statistic with the untested direction set to 0 (it is background for clusters and TFCE)."""
-    if kind == "F" or alternative == "two-sided":
-        return stat
-    return np.where((stat > 0) == (alternative == "greater"), stat, np.where(np.isnan(stat), np.nan, 0.0))
-
-
 def _tfce_columns(result, columns, stat, fitted, maximum, layout, settings, alternative, as_z) -> None:
     kind, v = fitted.contrast.kind, len(layout.neighbors)
-    shown = enhance_input(_one_sign(stat, alternative, kind), kind, as_z)
+    shown = enhance_input(one_side(stat, alternative, kind), kind, as_z)
     value = np.concatenate([tfce(shown[m * v:(m + 1) * v], layout.neighbors, settings) for m in range(layout.n_maps)])
     value[np.isnan(stat)] = np.nan
     columns["tfce"] = value
@@ -158,7 +152,7 @@ def _tfce_columns(result, columns, stat, fitted, maximum, layout, settings, alte
 
 def _cluster_columns(result, columns, stat, fitted, nulls, layout, height, alternative, region_names) -> None:
     contrast, data, v = fitted.contrast, result.data, len(layout.neighbors)
-    shown = _one_sign(stat, alternative, contrast.kind)
+    shown = one_side(stat, alternative, contrast.kind)
     extents, masses = nulls.extent.max(axis=0), nulls.mass.max(axis=0)
     result.null[f"{contrast.name}_extent"], result.null[f"{contrast.name}_mass"] = extents, masses
     tested = np.isfinite(stat)

@@ -1,8 +1,9 @@
 """Voxel-wise inference: the linear model, permutation schemes, max-T, TFCE, clusters and false discovery rate."""
 
-from .cluster_null import MapLayout, enhance_input, map_null
+from .cluster_null import MapLayout, enhance_input, map_null, one_side
 from .clusters import cluster_rows, cluster_sizes, cluster_table, find_clusters, level_name
-from .glm import Partition, estimates, fit, full_residuals, leverage, partition, stat_to_z
+from .deviates import stat_to_z
+from .glm import Partition, estimates, fit, full_residuals, leverage, partition
 from .max_statistic import (
     Stratum,
     fwe_p,
@@ -22,6 +23,6 @@ __all__ = [
     "adjust_bh", "adjust_bky", "cluster_rows", "cluster_sizes", "cluster_table", "enhance_input", "estimates",
     "find_clusters", "fit", "full_residuals", "fwe_p", "has_constant", "level_name", "leverage",
     "make_partial_stratum", "make_scheme", "make_stratum", "map_null", "MapLayout", "max_statistics", "neighbors_of",
-    "Partition", "partition", "Presence", "require_device", "restricted_factors", "Scheme", "stat_to_z", "Stratum",
-    "tfce", "TfceSettings", "unit_residuals",
+    "one_side", "Partition", "partition", "Presence", "require_device", "restricted_factors", "Scheme", "stat_to_z",
+    "Stratum", "tfce", "TfceSettings", "unit_residuals",
 ]

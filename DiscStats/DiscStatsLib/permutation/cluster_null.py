@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from DiscRelaxometryLib.parallel import ordered
 from DiscRelaxometryLib.progress import ProgressCallback, silent
 
-from .clusters import cluster_sizes, find_clusters
+from .clusters import cluster_maxima
 from .max_statistic import VOXEL_BLOCK, Stratum, batches, partial_r2, to_statistic
 from .schemes import Scheme
 from .tfce import Neighbors, TfceSettings, tfce_maxima
@@ -43,6 +44,14 @@ class MapLayout:
     neighbors: Neighbors
     members: list[np.ndarray]
 
+    @cached_property
+    def group(self) -> np.ndarray:
+        """Number of each voxel's level, shape (v,)."""
+        group = np.empty(len(self.neighbors), np.int32)
+        for number, voxels in enumerate(self.members):
+            group[voxels] = number
+        return group
+
 
 def statistic_maps(strata: list[Stratum], scheme: Scheme, n_columns: int, *, as_z: bool = False) -> np.ndarray:
     """Return the statistic of each rearrangement, shape (len(scheme), n_columns); NaN where there is no stratum."""
@@ -62,6 +71,16 @@ def statistic_maps(strata: list[Stratum], scheme: Scheme, n_columns: int, *, as_
 def enhance_input(stat: np.ndarray, kind: str, as_z: bool) -> np.ndarray:
     """Return what TFCE integrates: t or z as they are, the square root of F (``|t|`` for one degree of freedom)."""
     return np.sqrt(stat) if kind == "F" and not as_z else stat
+
+
+def one_side(stat: np.ndarray, alternative: str, kind: str) -> np.ndarray:
+    """Return the statistic with 0, which is background, in the direction that is not tested; NaN stays NaN.
+
+    F has one direction: where it is given as z, those below 0 (p above 0.5) speak of no effect, not of another one.
+    """
+    if kind == "F" or alternative == "greater":
+        return np.maximum(stat, 0.0)
+    return np.minimum(stat, 0.0) if alternative == "less" else stat
 
 
 def map_null(strata: list[Stratum], scheme: Scheme, layout: MapLayout, *, settings: TfceSettings | None,
@@ -107,22 +126,12 @@ def map_null(strata: list[Stratum], scheme: Scheme, layout: MapLayout, *, settin
 
 def _one_map(stat, layout: MapLayout, number: int, best: np.ndarray, settings, height, kind, alternative, as_z) -> None:
     """Put the maxima of one map into `best`, shape (3, groups)."""
-    if alternative == "less":
-        stat = -stat
-    if alternative != "two-sided" and kind == "t":
-        stat = np.where(stat > 0, stat, 0.0)
+    stat = one_side(stat, alternative, kind)
     first = number * len(layout.members)
     if settings is not None:
         best[0, first: first + len(layout.members)] = tfce_maxima(enhance_input(stat, kind, as_z), layout.neighbors,
                                                                   settings)
     if height is None:
         return
-    labels = find_clusters(stat, height, layout.neighbors)
-    if not labels.any():
-        return
-    extent, mass = cluster_sizes(stat, labels, height)
-    for g, members in enumerate(layout.members):
-        present = np.unique(labels[members])
-        present = present[present > 0] - 1
-        if len(present):
-            best[1, first + g], best[2, first + g] = extent[present].max(), mass[present].max()
+    best[1:, first: first + len(layout.members)] = cluster_maxima(stat, height, layout.neighbors, layout.group,
+                                                                  len(layout.members))

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from DiscRelaxometryLib.compiled import kernel_if_numba
 from DiscRelaxometryLib.image import Geometry
 from DiscRelaxometryLib.labels import BY_VALUE
 from DiscRelaxometryLib.tables import Column, Table
@@ -80,6 +81,61 @@ def cluster_sizes(stat: np.ndarray, labels: np.ndarray, height) -> tuple[np.ndar
     excess = (np.abs(stat) - height)[inside]
     extent = np.bincount(labels[inside])[1:]
     return extent, np.bincount(labels[inside], weights=excess)[1:]
+
+
+def cluster_maxima(stat: np.ndarray, height: np.ndarray, neighbors: Neighbors, group: np.ndarray,
+                   n_groups: int) -> np.ndarray:
+    """Return the largest extent and mass of a cluster in each group of voxels, shape (2, groups); 0 without cluster.
+
+    Parameters
+    ----------
+    stat, height : ndarray, shape (v,)
+    neighbors : Neighbors
+    group : ndarray of int, shape (v,)
+        Groups (disc levels) that no cluster crosses.
+    n_groups : int
+    """
+    best = np.zeros((2, n_groups))
+    compiled = kernel_if_numba(_cluster_maxima)
+    if compiled is not None:
+        compiled(stat, height, neighbors.table, group, best)
+        return best
+    labels = find_clusters(stat, height, neighbors)
+    if labels.any():
+        own = np.zeros(labels.max() + 1, int)
+        own[labels] = group
+        for row, size in zip(best, cluster_sizes(stat, labels, height)):
+            np.maximum.at(row, own[1:], size)
+    return best
+
+
+def _cluster_maxima(stat, height, table, group, best):
+    n = stat.shape[0]
+    link = np.full(n, -1, np.int32)
+    for v in range(n):
+        if abs(stat[v]) >= height[v]:
+            link[v] = v
+            for c in range(table.shape[1]):
+                root = table[v, c]
+                if 0 <= root < v and link[root] >= 0 and (stat[root] > 0) == (stat[v] > 0):
+                    while link[root] != root:
+                        link[root] = link[link[root]]
+                        root = link[root]
+                    own = link[v]
+                    while link[own] != own:
+                        own = link[own]
+                    # The lower number stays root, so that links point to voxels seen before.
+                    link[max(own, root)] = min(own, root)
+    extent, mass = np.zeros(n, np.int32), np.zeros(n)
+    for v in range(n):
+        if link[v] >= 0:
+            link[v] = link[link[v]]
+            extent[link[v]] += 1
+            mass[link[v]] += abs(stat[v]) - height[v]
+    for v in range(n):
+        if extent[v] > 0:
+            best[0, group[v]] = max(best[0, group[v]], extent[v])
+            best[1, group[v]] = max(best[1, group[v]], mass[v])
 
 
 def cluster_rows(*, stat, labels, mass, extent_p, mass_p, columns: dict[str, np.ndarray], ijk: np.ndarray,

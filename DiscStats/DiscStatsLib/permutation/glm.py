@@ -186,14 +186,6 @@ def t_to_p(t, df) -> np.ndarray:
     return 2 * special.stdtr(df, -np.abs(t))
 
 
-def stat_to_z(stat, df, kind: str = "t", r: int = 1) -> np.ndarray:
-    """Return the normal deviate with the same p; used where voxels differ in degrees of freedom."""
-    stat = np.asarray(stat, float)
-    if kind == "t":
-        return -np.sign(stat) * special.ndtri(np.maximum(special.stdtr(df, -np.abs(stat)), 1e-300))
-    return -special.ndtri(np.clip(special.fdtrc(r, df, stat), 1e-300, 1 - 1e-16))
-
-
 def estimates(matrix: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the least-squares coefficients, shape (p, v), by QR of the column-scaled design."""
     length = np.linalg.norm(matrix, axis=0)

@@ -17,7 +17,8 @@ import numpy as np
 from DiscRelaxometryLib.parallel import ordered
 from DiscRelaxometryLib.progress import ProgressCallback, silent
 
-from .glm import Partition, residuals, stat_to_z
+from .deviates import stat_to_z
+from .glm import Partition, residuals
 from .missing import Presence, inverse_of, shares, voxelwise_products
 from .robust import Sandwich, make_sandwich, wald_share
 from .schemes import Scheme

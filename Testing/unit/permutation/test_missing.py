@@ -7,7 +7,8 @@ import pytest
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscStatsLib.analysis.analyze import analyze
 from DiscStatsLib.permutation import missing
-from DiscStatsLib.permutation.glm import fit, partition, residuals, stat_to_z
+from DiscStatsLib.permutation.deviates import stat_to_z
+from DiscStatsLib.permutation.glm import fit, partition, residuals
 from DiscStatsLib.permutation.schemes import make_scheme
 
 N, V = 26, 60

@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import stats
 from scipy.ndimage import generate_binary_structure, label
 from support import shared_data
 
 from DiscRelaxometryLib.compiled import have_numba
 from DiscRelaxometryLib.errors import DesignError
-from DiscStatsLib.permutation.cluster_null import MapLayout, map_null
-from DiscStatsLib.permutation.clusters import cluster_sizes, find_clusters
-from DiscStatsLib.permutation.glm import fit, partition, stat_to_z
+from DiscStatsLib.permutation import clusters
+from DiscStatsLib.permutation.cluster_null import MapLayout, map_null, one_side, statistic_maps
+from DiscStatsLib.permutation.clusters import cluster_maxima, cluster_sizes, find_clusters
+from DiscStatsLib.permutation.deviates import stat_to_z
+from DiscStatsLib.permutation.glm import fit, partition
 from DiscStatsLib.permutation.max_statistic import fwe_p, make_stratum
 from DiscStatsLib.permutation.schemes import make_scheme
 from DiscStatsLib.permutation.tfce import TfceSettings, neighbors_of, tfce, tfce_maxima
@@ -209,3 +212,61 @@ def test_mrtrix_fwe_p_within_monte_carlo_error():
     error = np.sqrt(theirs * (1 - theirs) * (1 / m + 1 / 5000))
     assert np.all(np.abs(ours - theirs) <= 4 * error + 2 / m)
     assert (theirs < 0.01).sum() == (ours < 0.01).sum() > 100
+
+
+@pytest.mark.parametrize("numba", COMPILED)
+def test_cluster_maxima_are_those_of_the_clusters_of_each_level(numba, monkeypatch):
+    rng = np.random.default_rng(8)
+    labels = np.zeros((6, 12, 14), int)
+    labels[1:4, 2:11, 1:8], labels[2:, 1:, 8:], labels[0, 0, 0] = 11, 12, 13
+    neighbors, own = neighbors_of(labels), labels[labels > 0]
+    if not numba:
+        monkeypatch.setattr(clusters, "kernel_if_numba", lambda function: None)
+    height = rng.uniform(0.4, 0.8, len(own))
+    for spread in (1.0, 0.2):
+        stat = rng.normal(0, spread, len(own))
+        stat[rng.uniform(size=len(own)) < 0.1] = np.nan
+        found = find_clusters(stat, height, neighbors)
+        best = cluster_maxima(stat, height, neighbors, own - 11, 3)
+        for number, label_ in enumerate((11, 12, 13)):
+            inside = np.where(own == label_, found, 0)
+            sizes = np.bincount(inside)[1:]
+            mass = [(np.abs(stat) - height)[inside == c].sum() for c in range(1, len(sizes) + 1)]
+            np.testing.assert_allclose(best[:, number], [max(sizes, default=0), max(mass, default=0)], rtol=1e-12)
+
+
+def test_where_f_is_given_as_z_no_effect_is_background():
+    """The z of F is far below 0 where F is near 0: that is not the other side of an effect."""
+    z = np.array([3.5, 3.2, -4.0, -4.0, -4.0, np.nan, 0.2])
+    np.testing.assert_array_equal(one_side(z, "two-sided", "F"), [3.5, 3.2, 0, 0, 0, np.nan, 0.2])
+    np.testing.assert_array_equal(one_side(z, "less", "t"), [0, 0, -4, -4, -4, np.nan, 0])
+    np.testing.assert_array_equal(one_side(z, "two-sided", "t"), z)
+    rng = np.random.default_rng(3)
+    y, rows, columns = rng.normal(size=(20, 30)), np.arange(20), np.arange(30)
+    part = partition(np.column_stack([np.ones(20), rng.normal(size=20)]), [0, 1])
+    layout = MapLayout(1, neighbors_of(np.ones((1, 5, 6), int)), [columns])
+    strata, scheme = [make_stratum(part, y, "F", columns=columns, rows=rows)], make_scheme(20, 50, 1)
+    null = map_null(strata, scheme, layout, settings=TfceSettings(), height=np.full(30, 1.0), as_z=True)
+    maps = statistic_maps(strata, scheme, 30, as_z=True)
+    sizes = [[cluster_sizes(m, find_clusters(m, 1.0, layout.neighbors), 1.0)[0].max(initial=0)
+              for m in (z, np.maximum(z, 0))] for z in maps]
+    np.testing.assert_array_equal(null.extent[0], np.array(sizes)[:, 1])
+    assert np.any(np.diff(sizes, axis=1) < 0)  # there are larger ones of no effect
+    np.testing.assert_allclose(null.tfce[0], [tfce(np.maximum(z, 0), layout.neighbors).max() for z in maps])
+
+
+@pytest.mark.parametrize("df", [1, 2, 5, 28, 400, 3000])
+def test_normal_deviates_by_table_are_those_of_scipy(df):
+    rng = np.random.default_rng(df)
+    t = np.concatenate([rng.uniform(-17, 17, 20_000), [0.0, -0.0, 16.0, np.nan, 100.0]])
+    p = stats.t.sf(np.abs(t), df)
+    near = ~(p < 1e-290)
+    np.testing.assert_allclose(stat_to_z(t, df)[near], np.copysign(stats.norm.isf(p), t)[near], atol=2e-10)
+    for r in (1, 2, 6):
+        f = np.exp(rng.uniform(-13, 11, 10_000))
+        upper, lower = stats.f.sf(f, r, df), stats.f.cdf(f, r, df)
+        expected = np.where(upper < lower, stats.norm.isf(upper), stats.norm.ppf(lower))
+        near = np.minimum(upper, lower) > 1e-290
+        np.testing.assert_allclose(stat_to_z(f, df, "F", r)[near], expected[near], atol=2e-10)
+    mixed = stat_to_z(np.array([2.0, np.nan, 2.0]), np.array([df, np.nan, 7.0]))
+    np.testing.assert_allclose(mixed, [*stat_to_z([2.0], df), np.nan, *stat_to_z([2.0], 7)])
