@@ -150,11 +150,11 @@ def speed(results, python, rounds):
         probe = subprocess.run([sys.executable, __file__, "--memory", str(count)], capture_output=True, text=True)
         used = json.loads(probe.stdout)
         results.aims(
-            Aim(f"2-parameter least squares, 256 x 256 x 20, {count} times", mine[0] / 1e6, at_least=goals[count] / 1e6,
+            Aim(f"2-parameter fit, {count} times: speed", mine[0] / 1e6, at_least=goals[count] / 1e6,
                 form=".2f", unit="million voxels/s"),
-            Aim(f"the same, against scipy `curve_fit` in one run, {count} times", mine[0] / best["scipy curve_fit"][0],
+            Aim(f"2-parameter fit, {count} times: against scipy `curve_fit`", mine[0] / best["scipy curve_fit"][0],
                 at_least=300, form=".0f", unit="times"),
-            Aim(f"the same, peak memory beyond the input, {count} times", used["extra"] / used["input"], at_most=6,
+            Aim(f"2-parameter fit, {count} times: memory beyond the input", used["extra"] / used["input"], at_most=6,
                 form=".2f", unit="times the input"))
 
 

@@ -116,9 +116,9 @@ class Aim:
     at_least, at_most : float or None
         The aim; one of the two.
     form : str
-        Format of the numbers.
+        Format of the value.
     unit : str
-        Written behind both numbers.
+        Written behind the value.
     """
 
     figure: str
@@ -132,9 +132,8 @@ class Aim:
         """Return figure, aim, reached value, and whether it was met."""
         least = self.at_least is not None
         limit = self.at_least if least else self.at_most
-        unit = f" {self.unit}" if self.unit else ""
-        return [self.figure, f"{'at least' if least else 'at most'} {limit:{self.form}}{unit}",
-                f"{self.value:{self.form}}{unit}", bool(self.value >= limit if least else self.value <= limit)]
+        return [self.figure, f"{'>=' if least else '<='} {limit:g}", f"{self.value:{self.form}} {self.unit}".strip(),
+                bool(self.value >= limit if least else self.value <= limit)]
 
 
 class Results:
