@@ -107,25 +107,9 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         source : str, path, vtkMRMLTableNode or pandas.DataFrame
             TSV (``n/a`` and empty cells are missing), or a table node.
         """
-        import pandas
+        from DiscStatsLib.design import read_participants
 
-        if isinstance(source, pandas.DataFrame):
-            return source
-        if hasattr(source, "GetTable"):
-            frame = pandas.DataFrame(base.table_from_node(source).rows)
-            frame = frame.replace(["", "n/a", "N/A", "nan"], None)
-            for name in frame.columns:
-                numbers = pandas.to_numeric(frame[name], errors="coerce")
-                if name != "participant_id" and (numbers.notna() | frame[name].isna()).all():
-                    frame[name] = numbers
-            return frame
-        path = Path(source)
-        if not path.exists():
-            raise DesignError(_("The participants table '{path}' does not exist.").format(path=path),
-                              anchor="participants-table")
-        separator = "," if path.suffix.lower() == ".csv" else "\t"
-        return pandas.read_csv(path, sep=separator, na_values=["n/a"], encoding="utf-8-sig",
-                               dtype={"participant_id": str})
+        return read_participants(base.table_from_node(source) if hasattr(source, "GetTable") else source)
 
     def checkDesign(self, participants, formula, level=""):
         """Return the design of a formula, with its columns and remarks, before anything is computed."""

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 
 from .atomic import write_json, write_text
-from .errors import DiscRelaxometryError
+from .errors import DesignError
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -79,45 +85,139 @@ class Table:
 
 
 def _cell(value) -> str:
-    if value is None or (isinstance(value, float) and value != value):
+    if value is None or value != value:
         return "n/a"
     if isinstance(value, float):
         return f"{value:.6g}"
     return str(value)
 
 
+def is_missing(cell) -> bool:
+    """Tell whether a cell has no value: None, NaN, empty, or ``n/a`` (BIDS). Words such as None or NA are values."""
+    if isinstance(cell, str):
+        return cell.strip().lower() in ("", "n/a")
+    return cell is None or cell != cell
+
+
+def to_number(cell) -> float | None:
+    """Return a cell's number, or None where it is no finite decimal number (``inf``, ``nan``, ``1,5``, ``1_000``)."""
+    if isinstance(cell, str):
+        return float(cell) if _NUMBER.fullmatch(cell.strip()) else None
+    return float(cell) if isinstance(cell, Real) and math.isfinite(cell) else None
+
+
+def cell_value(cell):
+    """Return a cell's number, NaN where it is missing, or its text."""
+    number = float("nan") if is_missing(cell) else to_number(cell)
+    return cell if number is None else number
+
+
+def typed(cells: Sequence) -> list:
+    """Return a column with None for missing cells, and numbers where every other cell is one."""
+    found = [None if is_missing(c) else c for c in cells]
+    numbers = [to_number(c) for c in found]
+    return numbers if all(n is not None for n, c in zip(numbers, found) if c is not None) else found
+
+
 def read_tsv(path: str | os.PathLike, required: Sequence[str] = (), numeric: Iterable[str] = ()) -> Table:
-    """Read a TSV; cells of `numeric` columns become float, with ``n/a`` and empty cells as NaN.
+    """Read a table as spreadsheets write it; cells are stripped text, those of `numeric` columns float (or NaN).
+
+    UTF-8 with or without byte-order mark or UTF-16 with one; any line ends; tabs, semicolons or commas, as the header
+    has them; quotes; empty rows and empty cells beyond the header are ignored.
 
     Raises
     ------
-    DiscRelaxometryError
-        If the file is missing, a required column is absent, or a numeric cell is no number.
+    DesignError
+        If the file is missing or no such table, a required column is absent, or a numeric cell is no number.
     """
     path = Path(path)
-    if not path.exists():
-        raise DiscRelaxometryError(f"The table '{path}' does not exist.")
-    # utf-8-sig: spreadsheets put a byte-order mark before the first column's name.
-    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), delimiter="\t"))
-    names = list(rows[0]) if rows else path.read_text(encoding="utf-8-sig").splitlines()[:1]
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise DesignError(f"The table '{path}' does not exist.", anchor="participants-table") from None
+    except OSError as error:
+        raise DesignError(f"The table '{path}' cannot be read ({error.strerror}).",
+                          anchor="participants-table") from None
+    names, rows = _cells(decode(raw, path.name), path.name)
     missing = [n for n in required if n not in names]
     if missing:
-        listed = ", ".join(names)
-        raise DiscRelaxometryError(f"'{path.name}' lacks the column(s) {', '.join(missing)}; it has {listed}.",
-                                   anchor="participants-table")
-    wanted = set(numeric)
-    for line, row in enumerate(rows, start=2):
-        for name in wanted & set(row):
+        raise DesignError(f"'{path.name}' lacks the column(s) {', '.join(missing)}; it has {', '.join(names)}.",
+                          anchor="participants-table")
+    table = Table(path.stem, [Column(n) for n in names], [dict(zip(names, cells)) for _, cells in rows])
+    for name in set(numeric) & set(names):
+        for (line, _), row in zip(rows, table.rows):
             row[name] = _number(row[name], path.name, line, name)
-    return Table(path.stem, [Column(n) for n in names], rows)
+    return table
 
 
-def _number(text: str | None, file: str, line: int, column: str) -> float:
-    if text is None or text.strip().lower() in ("", "n/a", "nan", "na"):
-        return float("nan")
+def decode(raw: bytes, name: str) -> str:
+    """Return the text of a table, with line feeds as line ends, or raise DesignError with its file's `name`."""
     try:
-        return float(text)
-    except ValueError:
-        hint = " (use a decimal point, not a comma)" if "," in text else ""
-        raise DiscRelaxometryError(f"'{file}', line {line}, column '{column}': '{text}' is not a number{hint}.",
-                                   anchor="participants-table") from None
+        text = raw.decode("utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[:error.start].count(b"\n") + 1
+        raise DesignError(f"'{name}' is not UTF-8 text (line {line}): save the table as UTF-8.",
+                          anchor="participants-table") from None
+    if "\0" in text:
+        raise DesignError(f"'{name}' holds NUL characters, as UTF-16 without byte-order mark and binary files do: "
+                          "save the table as UTF-8.", anchor="participants-table")
+    # Composed letters: a column or group typed on another system is the same text.
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def separator_of(header: str) -> str:
+    """Return what separates the cells of a header: a tab, else a semicolon, else a comma."""
+    return next((s for s in "\t;," if s in header), "\t")
+
+
+def _cells(text: str, file: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the names of the columns, and the line and cells of each row that is not empty."""
+    text = re.sub(r"^\s*sep=.\n", "", text)  # a spreadsheet's own mark
+    header = next((line for line in text.split("\n") if line.strip()), "")
+    if not header:
+        raise DesignError(f"'{file}' is empty: a table begins with the names of its columns.",
+                          anchor="participants-table")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator_of(header), strict=True)
+    rows, line = [], 1
+    try:
+        for cells in reader:
+            cells = [_plain(c) for c in cells]
+            if any(cells):
+                rows.append((line, cells))
+            line = reader.line_num + 1
+    except csv.Error:
+        raise DesignError(f"'{file}', line {line}: a quote (\") is not closed, or text follows it: remove the quotes.",
+                          anchor="participants-table") from None
+    names = rows[0][1]
+    while not names[-1]:
+        names.pop()
+    twice = [n for n in names if names.count(n) > 1 and n]
+    if twice:
+        raise DesignError(f"'{file}' has two columns '{twice[0]}': rename or drop one.", anchor="participants-table")
+    rows = [(n, _row(cells, names, file, n)) for n, cells in rows[1:]]
+    return [n for n in names if n], rows
+
+
+def _plain(cell: str) -> str:
+    """Return a cell without white space around it, zero-width marks included."""
+    return cell.strip().strip("\ufeff\u200b").strip()
+
+
+def _row(cells: list[str], names: list[str], file: str, line: int) -> list[str]:
+    more = [c for c in cells[len(names):] if c] + [c for c, n in zip(cells, names) if c and not n]
+    if more:
+        raise DesignError(f"'{file}', line {line}: '{more[0]}' stands in a column without a name: name the column, or "
+                          "remove the cell.", anchor="participants-table")
+    if len(cells) < len(names):
+        raise DesignError(f"'{file}', line {line} has {len(cells)} cells where the header has {len(names)}: fill the "
+                          "row, with 'n/a' where a value is missing.", anchor="participants-table")
+    return [c for c, n in zip(cells, names) if n]
+
+
+def _number(cell: str, file: str, line: int, column: str) -> float:
+    number = cell_value(cell)
+    if isinstance(number, str):
+        hint = " (use a decimal point, not a comma)" if "," in cell else ""
+        raise DesignError(f"'{file}', line {line}, column '{column}': '{cell}' is not a number{hint}; a missing value "
+                          "is 'n/a'.", anchor="participants-table")
+    return number

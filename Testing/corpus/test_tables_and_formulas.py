@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-
 import pytest
 
-from corpus.common import fault
 from corpus.made_studies import PEOPLE, analyze, found_errors, table, write_table
 from DiscStudyLib.folder.study import Study, level_columns
 
 
-@fault("b24")
 @pytest.mark.parametrize("word", ["None", "NULL"])
 def test_words_are_values_unless_documented_as_missing(people, word):
     """Words that a library takes for missing values make a group vanish, and the contrast changes its meaning."""
@@ -26,7 +22,6 @@ def test_words_are_values_unless_documented_as_missing(people, word):
         assert any(word in sentence for sentence in [*done.found, *done.failed])
 
 
-@fault("b25")
 def test_people_left_out_are_not_counted(people):
     """What is reported is what was given, not what was fitted."""
     write_table(people, table(bmi=["n/a", 25, 30, 22, 27, "n/a", 29, 31, "n/a", 24, 26, 28]))
@@ -38,17 +33,15 @@ def test_people_left_out_are_not_counted(people):
     assert all(person in said for person in ("sub-01", "sub-06", "sub-09"))
 
 
-@fault("b26")
 @pytest.mark.parametrize("formula", ['C(sex, Treatment(reference="M")) + age', "C(sex, Sum)", 'Q("body mass") + age',
                                      "âge"])
 def test_validation_accepts_documented_formulas(people, formula):
     """A second, simpler parser of formulas takes words in quotes, keywords and functions for columns."""
-    write_table(people, table(**{"body mass": range(20, 20 + PEOPLE), "âge": range(PEOPLE)}))
+    write_table(people, table(**{"body mass": [20 + n * n % 7 for n in range(PEOPLE)], "âge": range(PEOPLE)}))
     assert found_errors(people, formula) == []
 
 
-@fault("b27")
-@pytest.mark.parametrize(("formula", "tested"), [("age * C(sex)", "age"), ("log(age + 1) + bmi", "log(age + 1)"),
+@pytest.mark.parametrize(("formula", "tested"), [("age * C(sex)", "age"), ("log(age + 1) + bmi", "logAge1"),
                                                  ("(age + bmi)", "age"), ("age - 1", "age")])
 def test_default_contrast_is_the_first_term(people, formula, tested):
     """The first term is found by splitting text, which fails after everyone was processed."""
@@ -59,7 +52,6 @@ def test_default_contrast_is_the_first_term(people, formula, tested):
         assert done.facts["contrasts"] == [tested]
 
 
-@fault("b28")
 @pytest.mark.parametrize("formula", ["poly(age, 2)", "2*age", "age + (1|site)", "site", "age + age2", "share", "T2 ~ ",
                                      "T2 ~ age ~ sex"])
 def test_validation_parses_the_formula_and_builds_the_design(people, formula):
@@ -69,7 +61,6 @@ def test_validation_parses_the_formula_and_builds_the_design(people, formula):
     assert found_errors(people, formula)
 
 
-@fault("b28")
 def test_validation_looks_at_the_contrast(people):
     """A contrast that the design does not have is found after everyone was processed."""
     write_table(people, table())
@@ -77,7 +68,6 @@ def test_validation_looks_at_the_contrast(people):
     assert found_errors(people, "age", contrast="xyz")
 
 
-@fault("b29")
 def test_one_constant_level_leaves_the_others(people):
     """One level that cannot be estimated stops the analysis of all, with advice that is wrong for the others."""
     levels = ("L1L2", "L2L3", "L3L4", "L4L5", "L5S1")
@@ -90,7 +80,6 @@ def test_one_constant_level_leaves_the_others(people):
         assert any("L1-L2" in sentence and "--levels" in sentence for sentence in [*done.found, *done.failed])
 
 
-@fault("b30", csv.Error)
 def test_carriage_returns_end_lines(people):
     """One of two readers of a table does not know the line ends of a spreadsheet."""
     write_table(people, table().replace("\n", "\r"))
@@ -101,7 +90,6 @@ def test_carriage_returns_end_lines(people):
         assert any("participants.tsv" in sentence for sentence in done.found)
 
 
-@fault("b32")
 def test_tabs_at_the_ends_of_rows(people):
     """One of two readers of a table takes the ids for names of rows and shifts every column."""
     header, *rows = table().splitlines()
@@ -113,7 +101,6 @@ def test_tabs_at_the_ends_of_rows(people):
     assert level_columns(Study(people).participants.names) == {}
 
 
-@fault("b34")
 @pytest.mark.parametrize("label", ["M ", "m"])
 def test_labels_that_look_alike_make_no_group(people, label):
     """A space or another case in one cell makes a group of one person, and another test."""

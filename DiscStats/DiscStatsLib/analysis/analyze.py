@@ -12,12 +12,12 @@ from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.progress import ProgressCallback, subrange
 from DiscRelaxometryLib.tables import Table
 
-from ..design import Contrast, Design, Formula, build_contrasts, check_participants, parse_formula
-from ..permutation import Scheme, cluster_table, make_scheme
+from ..design import Contrast, Design, Formula, build_level_designs, check_participants, parse_formula
+from ..permutation import Scheme, cluster_table, level_name, make_scheme
 from .data import AnalysisData, gather
 from .inference import Options, infer
 from .map_kinds import map_meta
-from .model import ContrastFit, fit_contrast, level_designs, make_cells
+from .model import ContrastFit, fit_contrast, make_cells
 from .spread import NOTABLE, Spread
 
 CORRECTIONS = ("fwe", "tfce", "fdr", "cluster")
@@ -146,11 +146,12 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
         raise DesignError(f"The voxel-wise covariate '{unused[0]}' is not in the formula: add '+ {unused[0]}'.")
     data = gather(maps, atlas_labels, participants, levels=levels, regions=regions, voxel_covariates=voxel_covariates,
                   response=parsed.response)
-    designs = level_designs(parsed, participants, data, ranks=ranks, missing=missing_covariates)
-    design = designs[data.level_values[0]]
-    listed = build_contrasts(contrasts, design, tuple(data.covariates))
-    _same_columns(designs)
-    remarks = list(dict.fromkeys([*data.warnings, *(w for d in designs.values() for w in d.warnings)]))
+    found = build_level_designs(parsed, participants, [level_name(v) for v in data.level_values], contrasts,
+                                covariates=tuple(data.covariates), ranks=ranks, missing=missing_covariates)
+    data = data.at_levels([v for v in data.level_values if level_name(v) not in found.left_out])
+    designs = {value: found.designs[level_name(value)] for value in data.level_values}
+    design, listed = designs[data.level_values[0]], found.contrasts
+    remarks = list(dict.fromkeys([*data.warnings, *found.remarks]))
     blocks = _blocks(blocks, participants)
     whole = exchange == "whole" or (exchange is None and blocks is not None
                                     and any(_constant_in_blocks(c, designs, data, blocks) for c in listed))
@@ -200,16 +201,6 @@ def _whole(**settings) -> None:
             what = "At least one permutation is needed" if name == "n_permutations" else \
                 f"{name} must be a whole number of at least {least}"
             raise DesignError(f"{what}; '{value}' was given.")
-
-
-def _same_columns(designs: dict[int, Design]) -> None:
-    """Contrasts are written once for all levels, so their designs must have the same columns."""
-    first = next(iter(designs.values()))
-    for design in designs.values():
-        if design.columns != first.columns:
-            raise DesignError(f"The design has other columns at {design.level} ({', '.join(design.columns)}) than at "
-                              f"{first.level} ({', '.join(first.columns)}): a group has nobody at one of the levels. "
-                              "Analyze these levels apart, or use the number instead of C().", anchor="design")
 
 
 def _blocks(blocks, participants):
@@ -311,11 +302,14 @@ def _provenance(formula: Formula, result: AnalysisResult, described, options: Op
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    data = result.data
+    data, designs = result.data, result.designs
+    rows = np.unique(np.concatenate([d.rows for d in designs.values()]))
+    people = list(dict.fromkeys(data.ids[r] for r in rows))
     return {
         "method": "Mass-univariate general linear model; permutation inference (Freedman-Lane) where p is corrected",
         "formula": str(formula), "columns": result.design.columns, "voxel_covariates": list(data.covariates),
-        "ranks": ranks, "observations": data.n, "people": len(set(data.ids)), "voxels": data.n_voxels,
+        "ranks": ranks, "observations": len(rows), "people": len(people), "participants": people,
+        "observations_by_level": {level_name(v): d.n for v, d in designs.items()}, "voxels": data.n_voxels,
         "quantities": list(data.values), "levels": data.level_values,
         "tested_voxels": sum(len(c.voxels) for c in cells),
         "missing": missing, "correction": list(options.correction), "alternative": options.alternative,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -57,6 +57,16 @@ class AnalysisData:
     def level_values(self) -> list[int]:
         """Label values present, ascending."""
         return [int(v) for v in np.unique(self.levels)]
+
+    def at_levels(self, values) -> AnalysisData:
+        """Return the data of some levels alone."""
+        kept = np.isin(self.levels, list(values))
+        inside = self.inside.copy()
+        inside[inside] = kept
+        return replace(self, inside=inside, levels=self.levels[kept],
+                       regions=None if self.regions is None else self.regions[kept],
+                       values={k: v[:, kept] for k, v in self.values.items()},
+                       covariates={k: v[:, kept] for k, v in self.covariates.items()})
 
     @property
     def ijk(self) -> np.ndarray:

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from DiscRelaxometryLib.errors import DesignError
 
-from ..design import Contrast, Design, Formula, build_design, is_level_wise, require_columns
+from ..design import Contrast, Design
 from ..permutation import (
     Partition,
     Presence,
@@ -63,32 +63,6 @@ class Cell:
     def part(self, block) -> Cell:
         """Return some of the voxels."""
         return replace(self, voxels=self.voxels[block], present=None if self.present is None else self.present[block])
-
-
-def level_designs(formula: Formula, participants, data: AnalysisData, *, ranks: bool,
-                  missing: str) -> dict[int, Design]:
-    """Return the design of each level; one and the same where no term is level-wise."""
-    names = tuple(n for n in formula.names if n not in data.covariates)
-    formula, extra = without_terms(formula, tuple(data.covariates)), len(data.covariates)
-    if not any(is_level_wise(n, participants.columns) for n in names):
-        require_columns(formula, participants.columns)
-        design = build_design(formula, participants, ranks=ranks, missing=missing, extra_columns=extra)
-        return dict.fromkeys(data.level_values, design)
-    return {value: build_design(formula, participants, level=level_name(value), ranks=ranks, missing=missing,
-                                extra_columns=extra) for value in data.level_values}
-
-
-def without_terms(formula: Formula, covariates: tuple[str, ...]) -> Formula:
-    """Take voxel-wise covariates, which must be plain summands, out of the formula."""
-    if not covariates:
-        return formula
-    terms = [t.strip() for t in formula.terms.split("+")]
-    kept = [t for t in terms if t not in covariates] or ["1"]
-    result = Formula(formula.response, " + ".join(kept), tuple(n for n in formula.names if n not in covariates))
-    mixed = [c for c in covariates if c in formula.names and c not in terms]
-    if mixed:
-        raise DesignError(f"The voxel-wise covariate '{mixed[0]}' can only be added ('+ {mixed[0]}'), not combined.")
-    return result
 
 
 def make_cells(data: AnalysisData, designs: dict[int, Design], *, missing: str, min_count: int | None,

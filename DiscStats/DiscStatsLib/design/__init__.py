@@ -1,10 +1,13 @@
 """Designs of a statistical model: formula, columns, contrasts."""
 
 from .contrasts import Contrast, build_contrasts
-from .design import ID, Design, build_design, check_participants, is_level_wise, level_columns, numeric_columns
+from .design import Design, NotEstimable, build_design, check_participants, is_level_wise, level_columns
 from .formula import Formula, parse_formula, require_columns
+from .levels import LevelDesigns, build_level_designs
+from .participants import ID, numeric_columns, read_participants, rows_of, to_frame
 
 __all__ = [
-    "build_contrasts", "build_design", "check_participants", "Contrast", "Design", "Formula", "ID", "is_level_wise",
-    "level_columns", "numeric_columns", "parse_formula", "require_columns",
+    "build_contrasts", "build_design", "build_level_designs", "check_participants", "Contrast", "Design", "Formula",
+    "ID", "is_level_wise", "level_columns", "LevelDesigns", "NotEstimable", "numeric_columns", "parse_formula",
+    "read_participants", "require_columns", "rows_of", "to_frame",
 ]

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.stats import rankdata
 
 from DiscRelaxometryLib.errors import DesignError
+from DiscRelaxometryLib.tables import is_missing, to_number
 
 from .formula import FUNCTIONS, Formula, parse_formula, require_columns
+from .participants import ID
 
-ID = "participant_id"
+_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([T ].*)?|\d{1,2}([./-])\d{1,2}\2(\d{4}|\d{2})")
+_COMMA = re.compile(r"[+-]?\d+,\d+")
+_NEARLY_NUMBER = re.compile(r"[<>~\u2248\u2264\u2265+-]?\s*[.,]?\d")
+
+
+class NotEstimable(DesignError):
+    """A design is well formed, but its observations cannot tell its columns apart: at another level they may."""
 
 
 @dataclass(frozen=True)
@@ -92,23 +101,31 @@ def build_design(formula: str | Formula, participants, *, level: str = "", ranks
     """
     formula = parse_formula(formula) if isinstance(formula, str) else formula
     table = level_table(participants, formula.names, level)
+    for name in formula.names:
+        if name not in table.columns and level and is_level_wise(name, participants.columns):
+            raise NotEstimable(f"The formula names '{name}', but the table has no such column for {level} "
+                               f"('{level_columns(name, level)[0]}').",
+                               anchor="participants-table")
     require_columns(formula, table.columns)
     table = _without_missing(table, formula, missing, level)
+    where = f" at level {level}" if level else ""
+    if table.empty:
+        raise NotEstimable(f"Nobody has a value of all of {', '.join(formula.names)}{where}: fill the cells.",
+                           anchor="participants-table")
+    _check_cells(formula, table)
     alike = [n for n in formula.names if table[n].nunique() == 1] if checks else []
     if alike:
-        where = f" at level {level}" if level else ""
-        raise DesignError(f"'{alike[0]}' has the same value ({table[alike[0]].iloc[0]}) for everyone{where}: take it "
-                          "out of the formula.", anchor="design")
-    _no_text_among_numbers(formula, table)
+        raise NotEstimable(f"'{alike[0]}' has the same value ({table[alike[0]].iloc[0]}) for everyone{where}: take it "
+                           "out of the formula.", anchor="design")
     matrix, info = _evaluate(formula, table)
     design = Design(formula, matrix, list(info.column_names),
                     {t: list(range(s.start, s.stop)) for t, s in info.term_name_slices.items()},
                     table.index.to_numpy(), level, info)
     if not checks:
         return design
-    where = f" at level {level}" if level else ""
     check_matrix(design.matrix, design.columns, where, extra_columns)
-    design = replace(design, warnings=_remarks(design, table, where, extra_columns))
+    remarks = [*_left_out(participants, design, where), *_remarks(design, table, where, extra_columns)]
+    design = replace(design, warnings=remarks)
     return _ranked(design) if ranks else design
 
 
@@ -163,55 +180,70 @@ def check_participants(participants) -> None:
                           "or tell the rows apart in a column 'session' or 'level'.", anchor="participants-table")
 
 
-def numeric_columns(table, *names: str) -> list[np.ndarray]:
-    """Return columns of a table as floats, or raise DesignError where one is not there or holds text."""
-    import pandas
-
-    found = []
-    for name in names:
-        if name not in table.columns:
-            raise DesignError(f"The table has no column '{name}'; it has {', '.join(map(str, table.columns))}.",
-                              anchor="participants-table")
-        values = pandas.to_numeric(table[name], errors="coerce")
-        text = values.isna() & table[name].notna()
-        if text.any():
-            raise DesignError(f"Column '{name}' holds '{table[name][text].iloc[0]}' where a number is needed.",
-                              anchor="participants-table")
-        found.append(values.to_numpy(float))
-    return found
-
-
 def _without_missing(table, formula: Formula, missing: str, level: str):
-    empty = table[list(formula.names)].isna() if formula.names else None
-    if empty is None or not empty.to_numpy().any():
+    """Leave out rows that lack a value of the formula, and refuse columns that hold text among numbers."""
+    names = list(formula.names)
+    if not names:
         return table
-    row, column = np.argwhere(empty.to_numpy())[0]
-    if missing == "drop":
-        return table[~empty.any(axis=1)]
-    person = table[ID].iloc[row] if ID in table.columns else f"row {row + 1}"
-    where = f" (level {level})" if level else ""
-    raise DesignError(
-        f"The participants table has no value of '{formula.names[column]}' for '{person}'{where}; "
-        f"{int(empty.to_numpy().any(axis=1).sum())} row(s) lack a value: fill the cells, or choose to leave these "
-        "people out.", anchor="participants-table")
+    empty = table[names].isna() | table[names].map(lambda cell: isinstance(cell, str) and is_missing(cell))
+    rows = empty.any(axis=1)
+    if rows.any() and missing != "drop":
+        row, column = np.argwhere(empty.to_numpy())[0]
+        where = f" (level {level})" if level else ""
+        raise DesignError(
+            f"The participants table has no value of '{names[column]}' for '{_who(table, row)}'{where}; "
+            f"{int(rows.sum())} row(s) lack a value: fill the cells, or choose to leave these participants out.",
+            anchor="participants-table")
+    table = table[~rows].copy()
+    for name in names:  # 2.0 in a column that had an empty cell is the group 2
+        if table[name].dtype.kind == "f" and (table[name] % 1 == 0).all() and (table[name].abs() < 2**53).all():
+            table[name] = table[name].astype(int)
+    return table
 
 
-def _no_text_among_numbers(formula: Formula, table) -> None:
-    """A column of numbers with one word in it is read as text, and would become a group for each number."""
-    import pandas
+def _who(table, row: int) -> str:
+    return str(table[ID].iloc[row]) if ID in table.columns else f"row {row + 1}"
 
+
+def _left_out(participants, design: Design, where: str) -> list[str]:
+    """Name the participants that lack a value of the model."""
+    rows = np.setdiff1d(np.arange(len(participants)), design.rows)
+    who = list(dict.fromkeys(_who(participants, row) for row in rows))
+    more = f" and {len(who) - 20} more" if len(who) > 20 else ""
+    return [f"{', '.join(who[:20])}{more} lack a value of {', '.join(design.formula.names)}{where} and were left "
+            "out."] if who else []
+
+
+def _check_cells(formula: Formula, table) -> None:
+    """Refuse columns whose cells would silently become groups: dates, numbers with a word or a unit, twins."""
+    plain = {part for term in formula.term_names for part in term.split(":")}
     for name in formula.names:
         values = table[name]
-        if values.dtype.kind == "M":
-            raise DesignError(f"Column '{name}' holds dates: use a number, such as age in years.", anchor="formula")
-        if values.dtype.kind in "ifub" or isinstance(values.dtype, pandas.CategoricalDtype):
+        if values.dtype.kind in "ifub":
             continue
-        numbers = pandas.to_numeric(values, errors="coerce")
-        if numbers.notna().any() and numbers.isna().any():
-            row = int(np.argmax(numbers.isna()))
-            person = table[ID].iloc[row] if ID in table.columns else f"row {row + 1}"
-            raise DesignError(f"Column '{name}' holds the text '{values.iloc[row]}' ('{person}') among numbers: "
-                              "correct the cell, or leave it empty.", anchor="participants-table")
+        texts = list(dict.fromkeys(values.astype(str)))
+        if values.dtype.kind == "M" or all(map(_DATE.fullmatch, texts)):
+            raise DesignError(f"Column '{name}' holds dates: use a number, such as age in years.", anchor="formula")
+        odd = [t for t in texts if to_number(t) is None]
+        if odd and len(odd) < len(texts):
+            who = _who(table, list(values.astype(str)).index(odd[0]))
+            raise DesignError(f"Column '{name}' holds the text '{odd[0]}' ('{who}') among numbers: correct the cell, "
+                              "or write 'n/a' where the value is missing.", anchor="participants-table")
+        if name in plain and all(map(_NEARLY_NUMBER.match, texts)):
+            comma = " with a decimal point" if _COMMA.fullmatch(texts[0]) else ""
+            raise DesignError(f"Column '{name}' holds text such as '{texts[0]}': write numbers{comma}, or C({name}) "
+                              "for groups.", anchor="participants-table")
+        _no_twins(name, texts)
+
+
+def _no_twins(name: str, texts) -> None:
+    """Raise DesignError where two groups differ in case or white space alone."""
+    seen: dict[str, str] = {}
+    for text in texts:
+        other = seen.setdefault("".join(text.casefold().split()), text)
+        if other != text:
+            raise DesignError(f"Column '{name}' holds {other!r} and {text!r}: they would be two groups; write them "
+                              "alike, or give the groups different names.", anchor="participants-table")
 
 
 def _evaluate(formula: Formula, table) -> tuple[np.ndarray, object]:
@@ -227,9 +259,9 @@ def _evaluate(formula: Formula, table) -> tuple[np.ndarray, object]:
         reason = str(error).splitlines()[0].removeprefix("Error evaluating factor: ")
         text = [n for n in formula.names if frame[n].dtype.kind not in "ifub"]
         hint = f" {', '.join(text)} holds text: use C() for groups." if text else ""
-        raise DesignError(f"The formula '{formula}' can not be evaluated ({reason}).{hint}", anchor="formula") from None
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
-        raise DesignError(f"The formula '{formula}' can not be evaluated ({error}): is a column text where a number is "
+        raise DesignError(f"The formula '{formula}' cannot be evaluated ({reason}).{hint}", anchor="formula") from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise DesignError(f"The formula '{formula}' cannot be evaluated ({error}): is a column text where a number is "
                           "needed? Use C() for groups.", anchor="formula") from None
     matrix = np.asarray(result, float)
     if matrix.shape[0] != len(table):
@@ -249,18 +281,18 @@ def check_matrix(matrix: np.ndarray, columns: list[str], where: str = "", extra_
         raise DesignError("The formula has no term: add one, or '1' for the mean.")
     for j in range(p):
         if columns[j] != "Intercept" and np.ptp(matrix[:, j]) == 0:
-            raise DesignError(f"'{columns[j]}' has the same value ({matrix[0, j]:g}) for everyone{where}: take it "
-                              "out of the formula.", anchor="design")
+            raise NotEstimable(f"'{columns[j]}' has the same value ({matrix[0, j]:g}) for everyone{where}: take it "
+                               "out of the formula.", anchor="design")
     if n <= p + extra_columns:
-        raise DesignError(f"{n} observations{where} can not estimate a model of {p + extra_columns} parameters: "
-                          "drop terms or add people.", anchor="design")
+        raise NotEstimable(f"{n} observations{where} cannot estimate a model of {p + extra_columns} parameters: "
+                           "drop terms or add people.", anchor="design")
     scaled = matrix / np.linalg.norm(matrix, axis=0)
     _, singular, vectors = np.linalg.svd(scaled, full_matrices=False)
     if singular[-1] < singular[0] * n * 1e-13:
         weight = np.abs(vectors[-1])
         names = [columns[j] for j in range(p) if weight[j] > 1e-6 * weight.max()]
-        raise DesignError(f"The columns {', '.join(names)} are collinear{where} (one is a combination of the others): "
-                          "take one of them out.", anchor="design")
+        raise NotEstimable(f"The columns {', '.join(names)} are collinear{where} (one is a combination of the others): "
+                           "take one of them out.", anchor="design")
 
 
 def variance_inflation(design: Design) -> dict[str, float]:

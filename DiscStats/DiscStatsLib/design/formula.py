@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +43,7 @@ class Formula:
     terms : str
         Right side, in patsy's grammar.
     names : tuple of str
-        Columns the right side needs, in order of appearance.
+        Variables (columns) that the right side needs, in order of appearance.
     """
 
     response: str
@@ -51,6 +52,32 @@ class Formula:
 
     def __str__(self) -> str:
         return f"{self.response or 'map'} ~ {self.terms}"
+
+    @property
+    def first_term(self) -> str:
+        """Name of the first term that is not the intercept, as the design names it: what is tested by default."""
+        return next((t for t in self.term_names if t != "Intercept"), "Intercept")
+
+    @property
+    def term_names(self) -> list[str]:
+        """Names of the terms, in patsy's order."""
+        return [term.name() for term in _described(self.terms, str(self)).rhs_termlist]
+
+    def variables_of(self, term: str) -> tuple[str, ...]:
+        """Return the variables that a term is made of."""
+        return parse_formula(term).names if term != "Intercept" else ()
+
+    def without(self, variables) -> Formula:
+        """Return the formula without variables, which must be terms of their own (the intercept stays as it is)."""
+        kept = []
+        for term in self.term_names:
+            mixed = [v for v in variables if v != term and v in self.variables_of(term)]
+            if mixed:
+                raise DesignError(f"The voxel-wise covariate '{mixed[0]}' can only be added ('+ {mixed[0]}'), not "
+                                  "combined.")
+            kept += [] if term in variables or term == "Intercept" else [term]
+        start = "1" if "Intercept" in self.term_names or not kept else "0"
+        return parse_formula(f"{self.response or 'map'} ~ {' + '.join([start, *kept])}") if variables else self
 
 
 def parse_formula(text: str) -> Formula:
@@ -71,6 +98,7 @@ def parse_formula(text: str) -> Formula:
         raise DesignError("The formula is empty: write one such as 'map ~ pfirrmann + age + C(sex)'.")
     if len(text) > MAX_LENGTH:
         raise DesignError(f"The formula has {len(text)} characters; at most {MAX_LENGTH} are allowed.")
+    text = re.sub(r"\s", " ", text)
     left, tilde, right = text.rpartition("~")
     response, right = left.strip(), right.strip()
     if not right or "~" in left or (tilde and response and not response.isidentifier()):
@@ -78,6 +106,8 @@ def parse_formula(text: str) -> Formula:
     tree = _parse(right, text)
     names: list[str] = []
     _check_formula_node(tree, names, text)
+    if not _described(right, text).rhs_termlist:
+        raise DesignError(f"The formula '{text}' has no term: add one, or '1' for the mean.", anchor="formula")
     return Formula(response, right, tuple(dict.fromkeys(names)))
 
 
@@ -94,14 +124,25 @@ def require_columns(formula: Formula, columns, what: str = "participants table")
                           f"(it has {', '.join(columns)}).{hint}", anchor="formula")
 
 
+def _described(right: str, text: str):
+    """Return patsy's description of a right side: its terms, nothing evaluated."""
+    import patsy
+
+    try:
+        return patsy.ModelDesc.from_formula(right)
+    except patsy.PatsyError as error:
+        raise DesignError(f"'{text}' cannot be read as a formula ({str(error).splitlines()[0]}).",
+                          anchor="formula") from None
+
+
 def _parse(right: str, text: str) -> ast.expr:
     """Return the syntax tree; patsy's ``:`` is read as ``@``, which Python can parse and patsy does not use."""
     if "@" in right:
-        raise DesignError(f"'{text}' can not be used: '@' is not allowed in a formula.")
+        raise DesignError(f"'{text}' cannot be used: '@' is not allowed in a formula.")
     try:
         return ast.parse(_outside_quotes(right), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise DesignError(f"'{text}' can not be read as a formula: check its operators and brackets.",
+        raise DesignError(f"'{text}' cannot be read as a formula: check its operators and brackets.",
                           anchor="formula") from None
 
 

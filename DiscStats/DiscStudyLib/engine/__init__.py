@@ -7,7 +7,6 @@ from .results import (
     SENSITIVITY,
     anatomical_image,
     context_atlas,
-    first_term,
     load_series,
     maps_in_atlas,
     person_maps,
@@ -20,7 +19,7 @@ from .steps import Context, Outcome, Stage, Step
 from .workers import Cluster, Workers
 
 __all__ = [
-    "anatomical_image", "Cluster", "Context", "context_atlas", "exclusive", "file_hash", "first_term", "incomplete",
+    "anatomical_image", "Cluster", "Context", "context_atlas", "exclusive", "file_hash", "incomplete",
     "JOINED", "load_series", "maps_in_atlas", "Outcome", "person_maps",
     "person_records", "plan_stages", "read_before", "read_rows",
     "run_group", "run_stages", "RunSpec", "SENSITIVITY", "shipped_atlas", "Stage", "Step", "StudyRun",

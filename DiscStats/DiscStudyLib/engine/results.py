@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from DiscRelaxometryLib.echo import KINDS
-from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.resources import resource_path
-from DiscRelaxometryLib.tables import Table, read_tsv
+from DiscRelaxometryLib.tables import Table, cell_value, read_tsv
 
 from ..folder import MAPS
 from .steps import Context
@@ -31,17 +30,8 @@ def read_rows(path: Path) -> Table:
     for row in table.rows:
         for name, text in row.items():
             if name not in _TEXT:
-                row[name] = _float(text)
+                row[name] = cell_value(text)
     return table
-
-
-def _float(text: str):
-    if text in ("n/a", "", None):
-        return float("nan")
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def load_series(files: Sequence[Path], kind: str, layout: str, times_ms=None):
@@ -85,10 +75,9 @@ def person_maps(context: Context) -> dict[str, tuple[Image, Image]]:
 def maps_in_atlas(context: Context) -> dict[str, dict[str, Path]]:
     """Return map -> {person: file in atlas space}, for the maps of the settings that anyone has."""
     wanted = context.settings.maps or MAPS
-    formula = context.settings.formula
-    left = formula.split("~")[0].strip() if "~" in formula else ""
-    if left in MAPS:
-        wanted = (left,)
+    model = context.settings.model
+    if model and model.response in MAPS:
+        wanted = (model.response,)
     found = {key: {p: path for p in context.everyone
                    if (path := context.output_of("atlas", f"space-DiscAtlas_{key}.nii.gz", p))} for key in wanted}
     return {key: files for key, files in found.items() if files}
@@ -112,12 +101,3 @@ def _atlas(folder: Path | None, time_ns: int):
 def shipped_atlas() -> Path:
     """Return the description of the atlas that comes with the project."""
     return resource_path("Atlas", "DiscAtlasLib") / "atlas.json"
-
-
-def first_term(formula: str) -> str:
-    """Return the first term of a formula's right side that is not the intercept."""
-    terms = [t.strip() for t in formula.split("~", 1)[-1].split("+")]
-    terms = [t for t in terms if t not in ("", "1", "0", "-1")]
-    if not terms:
-        raise DesignError(f"The formula '{formula}' has no term to test.")
-    return terms[0]

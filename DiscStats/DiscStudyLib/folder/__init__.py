@@ -6,10 +6,10 @@ from .settings import MAPS, Settings, make_settings
 from .simulated import COLUMN, label_results
 from .study import DERIVATIVES, Person, Study, level_columns, long_frame, sidecar
 from .training import trained_on
-from .validate import Finding, formula_variables, validate
+from .validate import Finding, validate
 
 __all__ = [
-    "COLUMN", "DERIVATIVES", "describe_results", "Finding", "formula_variables", "label_results", "level_columns",
+    "COLUMN", "DERIVATIVES", "describe_results", "Finding", "label_results", "level_columns",
     "long_frame", "make_settings", "MAPS", "people_by_rule", "Person", "Settings", "sidecar", "Study", "trained_on",
     "validate",
 ]

@@ -6,7 +6,7 @@ import operator
 import re
 
 from DiscRelaxometryLib.errors import DesignError
-from DiscRelaxometryLib.tables import Table
+from DiscRelaxometryLib.tables import Table, is_missing, to_number
 
 _SIGNS = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
           ">=": operator.ge}
@@ -40,18 +40,15 @@ def people_by_rule(table: Table, text: str) -> set[str]:
                           anchor="sensitivity")
     kept = set()
     for row in table.rows:
-        cell = (row[column] or "").strip()
-        if cell.lower() not in ("", "n/a", "na", "nan") and _holds(cell, sign, value, column):
-            kept.add(row["participant_id"].strip())
+        if not is_missing(row[column]) and _holds(row[column], sign, value, column):
+            kept.add(row["participant_id"])
     return kept
 
 
 def _holds(cell: str, sign: str, value: str, column: str) -> bool:
-    try:
-        left, right = float(cell), float(value)
-    except ValueError:
+    left, right = to_number(cell), to_number(value)
+    if left is None or right is None:
         if sign not in ("==", "!="):
-            raise DesignError(f"'{column} {sign} {value}' compares words; only == and != can.",
-                              anchor="sensitivity") from None
+            raise DesignError(f"'{column} {sign} {value}' compares words; only == and != can.", anchor="sensitivity")
         left, right = cell, value
     return _SIGNS[sign](left, right)

@@ -124,6 +124,23 @@ class Settings:
         if not self.analysis.replace("-", "").replace("_", "").isalnum():
             raise StudyError(f"Analysis name '{self.analysis}': use letters, digits, - and _ only.")
 
+    @property
+    def model(self):
+        """The formula, parsed (:class:`DiscStatsLib.design.Formula`); None where there is none."""
+        from DiscStatsLib.design import parse_formula
+
+        return parse_formula(self.formula) if self.formula else None
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Variables of the formula."""
+        return self.model.names if self.formula else ()
+
+    @property
+    def tested(self) -> str:
+        """The contrast, by default the formula's first term."""
+        return self.contrast or (self.model.first_term if self.formula else "")
+
     def pick(self, *names: str) -> dict:
         """Return some settings as a dict: the parameters of a step."""
         return {n: getattr(self, n) for n in names}

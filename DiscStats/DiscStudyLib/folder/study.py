@@ -11,7 +11,7 @@ from pathlib import Path
 
 from DiscRelaxometryLib.errors import DesignError, StudyError
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
-from DiscRelaxometryLib.tables import Table, read_tsv
+from DiscRelaxometryLib.tables import Table, read_tsv, typed
 
 #: Results go here, below the study folder, as a BIDS derivative.
 DERIVATIVES = "derivatives/disc-relaxometry"
@@ -233,10 +233,6 @@ def level_columns(names: Sequence[str], levels: Sequence[str] = LUMBAR_LEVELS) -
     return found
 
 
-#: Cells that hold no value, in lower case.
-MISSING = ("", "n/a", "na", "nan", "none")
-
-
 def long_frame(rows: Sequence[dict], participants: Table, variables: Sequence[str]):
     """Join rows of discs or regions with the participants table.
 
@@ -260,7 +256,7 @@ def long_frame(rows: Sequence[dict], participants: Table, variables: Sequence[st
     """
     import pandas
 
-    people = {str(r["participant_id"]).strip(): r for r in participants.rows}
+    people = {r["participant_id"]: r for r in participants.rows}
     per_level = level_columns(participants.names)
     frame = pandas.DataFrame([r for r in rows if r["participant_id"] in people])
     for name in variables:
@@ -272,8 +268,5 @@ def long_frame(rows: Sequence[dict], participants: Table, variables: Sequence[st
                               f"have {listed}.", anchor="formula")
         cells = [people[p].get(name if name in participants.names else per_level[name].get(level, ""))
                  for p, level in zip(frame["participant_id"], frame["level"])]
-        series = pandas.Series([None if str(c).strip().lower() in MISSING else c for c in cells], index=frame.index,
-                               dtype=object)
-        numbers = pandas.to_numeric(series, errors="coerce")
-        frame[name] = numbers if (numbers.notna() | series.isna()).all() else series
+        frame[name] = pandas.Series(typed(cells), index=frame.index)
     return frame

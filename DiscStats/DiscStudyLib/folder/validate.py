@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from DiscRelaxometryLib.tables import Column, Table
+from DiscRelaxometryLib.errors import DesignError
+from DiscRelaxometryLib.tables import Table, decode, is_missing, to_number
 
 from .files import check_image, check_series
-from .settings import Settings
+from .rules import people_by_rule
+from .settings import MAPS, Settings
 from .study import PERSON_ID, Person, Study, level_columns
 
 #: Disk space a person's results need per byte of input, measured (Docs/validation/study.md), with reserve.
 OUTPUT_PER_INPUT = 6.0
-_MISSING = ("", "n/a", "na", "nan")
+TABLE = "participants.tsv"
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,6 @@ class Finding:
     def __str__(self) -> str:
         where = " ".join(v for v in (self.person, self.file and f"'{self.file}'") if v) or "study"
         return f"{self.severity}: {where}: {self.problem} {self.remedy}"
-
-
-def findings_table(findings: list[Finding]) -> Table:
-    """Return findings as a table."""
-    table = Table("findings", [Column(n) for n in ("severity", "person", "file", "problem", "remedy")])
-    table.rows = [{n: getattr(f, n) for n in table.names} for f in findings]
-    return table
 
 
 def validate(study: Study, settings: Settings | None = None, read_images: bool = True,
@@ -157,109 +150,135 @@ def _check_person(study: Study, person: Person, settings: Settings, read_images:
 
 
 def _check_participants(study: Study, settings: Settings) -> Iterator[Finding]:
-    path, name = study.root / "participants.tsv", "participants.tsv"
-    variables = formula_variables(settings.formula)
-    if not path.exists():
-        yield Finding("error" if variables else "warning", name, "", "The participants table does not exist.",
-                      "Write a tab-separated table with the column 'participant_id' and one row a person.")
+    """Check table, formula, contrast and rule, and build what will be fitted."""
+    if not (study.root / TABLE).exists():
+        yield Finding("error" if settings.formula else "warning", TABLE, "", "The participants table does not exist.",
+                      "Write a tab-separated table with the column 'participant_id' and one row per participant.")
         return
-    raw = path.read_bytes()
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        yield Finding("error", name, "", "The table is UTF-16.", "Save it as UTF-8.")
-        return
-    if raw.startswith(b"\xef\xbb\xbf"):
-        yield Finding("note", name, "", "The table begins with a byte-order mark.", "It is read all the same.")
     try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        yield Finding("error", name, "", "The table is not UTF-8 text.", "Save it as UTF-8.")
+        table = study.participants
+    except DesignError as error:
+        yield Finding("error", TABLE, "", error.message, "Correct the table.")
         return
-    header = text.splitlines()[0] if text.strip() else ""
-    if "\t" not in header:
-        separator = "semicolons" if ";" in header else "commas" if "," in header else "no tabs"
-        yield Finding("error", name, "", f"The table is not tab-separated (its header has {separator}).",
-                      "Save it as tab-separated text.")
+    header = decode((study.root / TABLE).read_bytes(), TABLE).lstrip().split("\n")[0]
+    if "\t" not in header and len(table.names) > 1:
+        yield Finding("warning", TABLE, "", "The table is not tab-separated; it is read all the same.",
+                      "Save it as tab-separated text: other BIDS programs refuse it.")
+    yield from _check_ids(study, table)
+    try:
+        model = settings.model
+    except DesignError as error:
+        yield Finding("error", "", "", error.message, "Correct the formula.")
         return
-    rows = list(csv.DictReader(io.StringIO(text), delimiter="\t"))
-    if "participant_id" not in header.split("\t"):
-        yield Finding("error", name, "", "The column 'participant_id' is missing.", "Name the id column so.")
+    found = [*_check_response(study, settings), *_check_values(study, table, settings.variables)]
+    yield from found
+    if model and not any(f.severity == "error" for f in found):
+        yield from _check_design(study, settings, table)
+
+
+def _check_response(study: Study, settings: Settings) -> Iterator[Finding]:
+    """Check the map that the formula names."""
+    response = settings.model.response if settings.model else ""
+    if response in ("", "map"):
         return
-    yield from _check_rule(settings.sensitivity, header.split("\t"))
-    yield from _check_ids(study, rows)
-    yield from _check_values(study, rows, header.split("\t"), variables)
+    has = {kind for p in study.people for kind in (*p.kinds, *(("nT2w",) if p.anatomical else ()))}
+    if response not in MAPS:
+        yield Finding("error", "", "", f"The formula explains '{response}', which is no map.",
+                      f"Write one of {', '.join(MAPS)} before '~', or nothing for all maps.")
+    elif settings.maps and response not in settings.maps:
+        yield Finding("error", "", "", f"The formula explains {response}, the maps to analyze are "
+                      f"{', '.join(settings.maps)}.", "Name the map once.")
+    elif study.people and response not in has:
+        yield Finding("error", "", "", f"The formula explains {response}, of which nobody has a series.",
+                      "Add the series, or correct the formula.")
 
 
-def _check_rule(rule: str, names: list[str]) -> Iterator[Finding]:
-    found = re.match(r"\s*(\w+)", rule)
-    if found and found.group(1) not in names:
-        yield Finding("error", "participants.tsv", "", f"The sensitivity rule's '{found.group(1)}' is no column.",
-                      f"Columns are {', '.join(names)}; correct the rule or add the column.")
+def _check_design(study: Study, settings: Settings, table: Table) -> Iterator[Finding]:
+    """Build every level's design and the contrast, of everyone and of those the sensitivity rule holds for."""
+    from DiscStatsLib.design import NotEstimable, build_level_designs, rows_of, to_frame
 
-
-def _check_ids(study: Study, rows: list[dict]) -> Iterator[Finding]:
-    ids = [(r["participant_id"] or "").strip() for r in rows]
     folders = {p.id for p in study.people}
+    some = [p for p in table["participant_id"] if p in folders]
+    where = ""
+    try:
+        groups = {"": some}
+        if settings.sensitivity:
+            kept = people_by_rule(table, settings.sensitivity)
+            groups[f"With the rule '{settings.sensitivity}': "] = [p for p in some if p in kept]
+        for where, people in groups.items():
+            found = build_level_designs(settings.model, rows_of(to_frame(table), people), settings.levels,
+                                        settings.tested, missing="drop")
+            for level, why in found.left_out.items():
+                yield Finding("warning", TABLE, "", f"{where}{level} will be left out of the analysis: {why}",
+                              "The other levels are analyzed.")
+    except DesignError as error:
+        # A trial with some of the participants may be too small for the model; their maps are made all the same.
+        few = isinstance(error, NotEstimable) and study.only
+        yield Finding("warning" if few else "error", TABLE, "", where + error.message,
+                      "Correct the formula, the contrast or the table, or choose levels with --levels.")
+
+
+def _check_ids(study: Study, table: Table) -> Iterator[Finding]:
+    ids = table["participant_id"]
+    folders = {p.id for p in study.people}
+    alike = {_id_key(f): f for f in folders}
     for id in sorted({i for i in ids if ids.count(i) > 1}):
-        yield Finding("error", "participants.tsv", "", f"'{id}' has {ids.count(id)} rows.", "Keep one row a person.")
-    for id in ids:
-        if id not in folders and f"sub-{id}" in folders:
-            yield Finding("error", "participants.tsv", f"sub-{id}", f"The id is written '{id}'.",
-                          f"Write 'sub-{id}', as the folder is named.")
+        yield Finding("error", TABLE, "", f"'{id}' has {ids.count(id)} rows.", "Keep one row per participant.")
+    for id in dict.fromkeys(ids):
+        folder = alike.get(_id_key(id), "")
+        if is_missing(id):
+            yield Finding("error", TABLE, "", "A row has no participant_id.", "Fill the cell, or remove the row.")
+        elif id not in folders and folder and folder not in ids:
+            yield Finding("error", TABLE, folder, f"The id is written '{id}'.",
+                          f"Write '{folder}', as the folder is named.")
         elif id not in folders and not study.only:
-            yield Finding("warning", "participants.tsv", id, "The person has a row but no folder.",
+            yield Finding("warning", TABLE, id, "The person has a row but no folder.",
                           "Add the images, or remove the row; the person is left out.")
-    for id in sorted(folders - set(ids) - {f"sub-{i}" for i in ids}):
-        yield Finding("warning", "participants.tsv", id, "The person has a folder but no row.",
+    keys = {_id_key(i) for i in ids}
+    for id in sorted(f for f in folders if _id_key(f) not in keys):
+        yield Finding("warning", TABLE, id, "The person has a folder but no row.",
                       "Add a row; without it the person has maps but is left out of the statistics.")
 
 
-def _check_values(study: Study, rows: list[dict], names: list[str], variables: list[str]) -> Iterator[Finding]:
-    levels = level_columns(names)
+def _id_key(id: str) -> str:
+    """Return what ids share that a spreadsheet or a typist wrote otherwise: sub-01, 01, 1, 1.0, SUB-01."""
+    bare = id.strip().lower().removeprefix("sub-")
+    number = to_number(bare)
+    return bare if number is None else f"{number:g}"
+
+
+def _check_values(study: Study, table: Table, variables: Sequence[str]) -> Iterator[Finding]:
+    levels = level_columns(table.names)
     folders = {p.id for p in study.people}
     for variable in variables:
-        columns = [variable] if variable in names else list(levels.get(variable, {}).values())
+        columns = [variable] if variable in table.names else list(levels.get(variable, {}).values())
         if not columns:
-            yield Finding("error", "participants.tsv", "", f"The formula's variable '{variable}' is no column.",
-                          f"Columns are {', '.join(names)}; correct the formula or add the column.")
+            yield Finding("error", TABLE, "", f"The formula's variable '{variable}' is no column.",
+                          f"Columns are {', '.join(table.names)}; correct the formula or add the column.")
         for column in columns:
-            yield from _check_column(rows, column, folders)
-    for column in names:
-        if column not in variables and any(_decimal_comma(r.get(column)) for r in rows):
-            yield Finding("warning", "participants.tsv", "", f"Column '{column}' has decimal commas.",
-                          "Use decimal points; the column can not be used as a number.")
+            yield from _check_column(table, column, folders)
+    for column in table.names:
+        if column not in variables and any(map(_decimal_comma, table[column])):
+            yield Finding("warning", TABLE, "", f"Column '{column}' has decimal commas.",
+                          "Use decimal points; the column cannot be used as a number.")
 
 
-def _check_column(rows: list[dict], column: str, folders: set[str]) -> Iterator[Finding]:
-    numbers = [r for r in rows if _is_number(r.get(column))]
-    for line, row in enumerate(rows, start=2):
-        text, person = (row.get(column) or "").strip(), (row["participant_id"] or "").strip()
+def _check_column(table: Table, column: str, folders: set[str]) -> Iterator[Finding]:
+    numbers = sum(to_number(c) is not None for c in table[column])
+    for person, text in zip(table["participant_id"], table[column]):
         if person not in folders:
             continue
-        if _decimal_comma(text):
-            yield Finding("error", "participants.tsv", "", f"Line {line} ({person}), column '{column}': '{text}' has "
-                          "a decimal comma.", f"Write '{text.replace(',', '.')}'.")
-        elif text.lower() in _MISSING:
-            yield Finding("warning", "participants.tsv", "", f"Line {line} ({person}), column '{column}' is empty.",
+        where = f"{person}, column '{column}'"
+        if is_missing(text):
+            yield Finding("warning", TABLE, "", f"{where} is empty.",
                           "The person is left out of the analyses that need it.")
-        elif len(numbers) > len(rows) / 2 and not _is_number(text):
-            yield Finding("error", "participants.tsv", "", f"Line {line} ({person}), column '{column}': '{text}' is "
-                          "not a number, but most other cells are.", "Correct it, or write 'n/a'.")
+        elif _decimal_comma(text):
+            yield Finding("error", TABLE, "", f"{where}: '{text}' has a decimal comma.",
+                          f"Write '{text.replace(',', '.')}'.")
+        elif numbers > len(table) / 2 and to_number(text) is None:
+            yield Finding("error", TABLE, "", f"{where}: '{text}' is not a number, but most other cells are.",
+                          "Correct it, or write 'n/a'.")
 
 
-def _decimal_comma(text: str | None) -> bool:
-    return bool(re.fullmatch(r"\s*[+-]?\d+,\d+\s*", text or ""))
-
-
-def _is_number(text: str | None) -> bool:
-    try:
-        float(text or "")
-    except ValueError:
-        return False
-    return (text or "").strip().lower() not in _MISSING
-
-
-def formula_variables(formula: str) -> list[str]:
-    """Return the variable names on the right side of a formula: functions such as ``C`` are left out."""
-    right = formula.split("~", 1)[-1]
-    names = re.findall(r"[A-Za-z_]\w*(?!\w*\s*[(.])", right)
-    return list(dict.fromkeys(names))
+def _decimal_comma(text: str) -> bool:
+    return bool(re.fullmatch(r"[+-]?\d+,\d+", text))

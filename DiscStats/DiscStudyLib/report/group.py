@@ -9,9 +9,9 @@ import numpy as np
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.quantities import QUANTITIES
-from DiscRelaxometryLib.tables import Column, Table
+from DiscRelaxometryLib.tables import Column, Table, cell_value, is_missing
 
-from ..engine import Context, context_atlas, first_term, maps_in_atlas, read_rows
+from ..engine import Context, context_atlas, maps_in_atlas, read_rows
 from ..folder import level_columns, trained_on
 from .figures import ROMAN, plot_agreement, plot_groups
 from .figures_maps import Look, atlas_figure
@@ -112,7 +112,7 @@ def _models(context: Context, key: str) -> list:
     text = ("Linear mixed model of the discs' region means: the formula, the level, and a random person, so that the "
             "discs of one person are not taken for independent. p is of each test alone, not corrected for the others.")
     notes = [Paragraph(n, small=True) for n in dict.fromkeys(f"{r['region'].replace('_', ' ')}: {r['notes']}"
-                                                             for r in rows if r["notes"] not in ("", "n/a"))]
+                                                             for r in rows if not is_missing(r["notes"]))]
     return [TableBlock(table, f"{key}: mixed models", 40, "group/mixed_models.tsv"), Paragraph(text, small=True),
             *notes]
 
@@ -139,18 +139,19 @@ def variable_values(context: Context, variable: str) -> dict[tuple[str, str], ob
     for row in table.rows:
         for level in LUMBAR_LEVELS:
             text = row.get(variable if variable in table.names else per_level.get(level, ""), "")
-            if text not in ("", "n/a", None):
-                try:
-                    found[row["participant_id"], level] = float(text)
-                except ValueError:
-                    found[row["participant_id"], level] = text
+            if not is_missing(text):
+                found[row["participant_id"], level] = cell_value(text)
     return found
 
 
 def _region_figure(context: Context, rows: list[dict], key: str, folder: Path) -> Figure | None:
     if not context.settings.formula:
         return None
-    variable = first_term(context.settings.formula).removeprefix("C(").rstrip(")")
+    model = context.settings.model
+    variables = model.variables_of(model.first_term)
+    if len(variables) != 1:
+        return None
+    variable = variables[0]
     values = variable_values(context, variable)
     distinct = sorted(set(values.values()), key=str)
     if not 2 <= len(distinct) <= 8:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine import Context, first_term, versions
+from ..engine import Context, versions
 from .page import Paragraph, Section, TableBlock
 
 CITATIONS = {
@@ -77,7 +77,7 @@ def _paragraphs(context: Context, analysis: str) -> list[str]:
     if analysis and f"analysis-{analysis}" in context.records:
         facts = context.records[f"analysis-{analysis}"].facts
         maps = ", ".join(f"{' and '.join(v['maps'])} (n = {v['n']})" for v in facts.values())
-        term = settings.contrast or first_term(settings.formula)
+        term = settings.tested
         texts.append(f"At each atlas voxel a general linear model ({settings.formula}) was fitted to {maps}; the term "
                      f"tested was {term}, two-sided. {_errors_text(settings, facts)} Family-wise error was "
                      f"controlled by the maximum statistic (seed {settings.seed}); p = (b + 1) / (n + 1). "

@@ -10,10 +10,10 @@ import numpy as np
 
 from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
-from DiscRelaxometryLib.tables import Column, Table
+from DiscRelaxometryLib.tables import Column, Table, cell_value, is_missing
 
 from ..engine import Context, read_rows
-from ..folder import formula_variables, level_columns, trained_on
+from ..folder import level_columns, trained_on
 from .figures import plot_cohort, plot_quality, save_figure
 from .figures_maps import montage
 from .page import Cards, Figure, Notes, Paragraph, Section, TableBlock, cell_text
@@ -66,22 +66,15 @@ def _cohort_figure(context: Context, folder: Path) -> Figure | None:
     table = context.study.participants
     rows = [r for r in table.rows if "segment" in context.everyone.get(r["participant_id"], {})]
     per_level = level_columns(table.names)
-    wanted = dict.fromkeys([*formula_variables(context.settings.formula), "age", "sex"])
+    wanted = dict.fromkeys([*context.settings.variables, "age", "sex"])
     wanted = [v for v in wanted if v in table.names]
-    values = {v: [_number(r[v]) for r in rows] for v in wanted[:4]}
-    grades = {level: [_number(r[c]) for r in rows] for level, c in per_level.get("pfirrmann", {}).items()}
+    values = {v: [cell_value(r[v]) for r in rows] for v in wanted[:4]}
+    grades = {level: [cell_value(r[c]) for r in rows] for level, c in per_level.get("pfirrmann", {}).items()}
     if not values and not grades or not rows:
         return None
     figure = save(context, plot_cohort(values, grades), folder, "cohort")
     return Figure(figure, f"The {len(rows)} people with results. Grades are counted per level.",
                   "Distributions of the participants' variables")
-
-
-def _number(text: str):
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return float("nan") if (text or "").lower() in ("", "n/a") else text
 
 
 def warnings(context: Context) -> Section:
@@ -244,7 +237,7 @@ def registration(context: Context, folder: Path) -> Section | None:
 
 def _flags(row: dict) -> list[str]:
     text = str(row.get("flags") or "")
-    return [f.strip() for f in text.split(";") if f.strip() and text not in ("n/a", "nan")]
+    return [f.strip() for f in text.split(";") if not is_missing(f)]
 
 
 #: Measures of the registration: column of the table -> title, unit, and whether a small value is a bad one.

@@ -10,7 +10,7 @@ from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine import SENSITIVITY, Context, context_atlas, first_term, read_rows
+from ..engine import SENSITIVITY, Context, context_atlas, read_rows
 from .figures_maps import Look, atlas_figure
 from .page import Figure, Notes, Section, TableBlock
 from .people import condensed, save
@@ -22,7 +22,7 @@ def parametric_maps(context: Context, folder: Path, analysis: str) -> list[Secti
     if not analysis or step not in context.records:
         return []
     record = context.records[step]
-    term = context.settings.contrast or first_term(context.settings.formula)
+    term = context.settings.tested
     maps = Section("Parametric maps", "parametric",
                    lead=f"Voxel-wise regression on {term}; model: {context.settings.formula}. Outlined voxels are "
                         f"significant at family-wise p < {context.settings.alpha:g} by permutation.")

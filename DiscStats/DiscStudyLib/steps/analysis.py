@@ -9,8 +9,8 @@ import numpy as np
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image, write_image
 
-from ..engine import Context, Step, context_atlas, first_term, maps_in_atlas
-from ..folder import formula_variables, people_by_rule
+from ..engine import Context, Step, context_atlas, maps_in_atlas
+from ..folder import people_by_rule
 
 
 def _run_template(context: Context) -> list[Path]:
@@ -36,30 +36,9 @@ def template_step() -> Step:
     return Step("template", "1", _run_template, parameters=("levels",), optional=("segment",))
 
 
-def participants_frame(context: Context, people: list[str]):
-    """Return the participants table (pandas) of `people`, in that order.
-
-    Raises
-    ------
-    StudyError
-        If a person has no row.
-    """
-    import pandas
-
-    frame = pandas.read_csv(context.study.root / "participants.tsv", sep="\t", na_values=["n/a"], encoding="utf-8-sig",
-                            dtype={"participant_id": str})
-    frame["participant_id"] = frame["participant_id"].str.strip()
-    frame = frame.set_index("participant_id", drop=False)
-    frame.index.name = None
-    absent = [p for p in people if p not in frame.index]
-    if absent:
-        raise StudyError(f"No row in participants.tsv for {', '.join(absent)}.", anchor="participants-table")
-    return frame.loc[people].reset_index(drop=True)
-
-
 def analyzed_people(context: Context, files: dict[str, Path]) -> list[str]:
     """Return the people with a map and a row in the table."""
-    ids = {r["participant_id"].strip() for r in context.study.participants.rows}
+    ids = set(context.study.participants["participant_id"])
     return [p for p in files if p in ids]
 
 
@@ -96,13 +75,14 @@ def _run_analysis(name: str, rule: str = ""):
 def _analyze_family(context: Context, folder: str, family, files, people: list[str]) -> list[Path]:
     from DiscRelaxometryLib.measure import PARTITION
     from DiscStatsLib.analysis import analyze
+    from DiscStatsLib.design import rows_of, to_frame
 
     settings, atlas = context.settings, context_atlas(context)
-    right = settings.formula.split("~", 1)[-1].strip()
     maps = {key: [read_image(files[key][p]) for p in people] for key in family}
-    result = analyze(maps, atlas.labels, participants_frame(context, people), f"map ~ {right}",
-                     settings.contrast or first_term(right), n_permutations=settings.permutations, seed=settings.seed,
-                     missing=settings.missing, missing_covariates="drop", regions=atlas.regions,
+    table = rows_of(to_frame(context.study.participants), people)
+    result = analyze(maps, atlas.labels, table, f"map ~ {settings.model.terms}", settings.tested,
+                     n_permutations=settings.permutations, seed=settings.seed, missing=settings.missing,
+                     missing_covariates="drop", regions=atlas.regions,
                      region_names={code: region for region, code in PARTITION.items()},
                      levels=[v for v in settings.levels if v in atlas.levels],
                      **settings.pick("errors", "standard_errors"))
@@ -114,8 +94,9 @@ def _analyze_family(context: Context, folder: str, family, files, people: list[s
     result.clusters.write(table)
     context.written.append(table.with_suffix(".json"))
     contrasts = [c.name for c in result.contrasts]
+    fitted = result.provenance["participants"]  # without those who lack a value of the model
     context.facts["-".join(family)] = {
-        "maps": list(family), "people": people, "n": len(people), "stats": sorted(result.maps), "contrasts": contrasts,
+        "maps": list(family), "people": fitted, "n": len(fitted), "stats": sorted(result.maps), "contrasts": contrasts,
         "clusters": table.name, "provenance": result.provenance}
     context.notes += result.warnings
     return [*written, table, table.with_suffix(".json")]
@@ -130,5 +111,5 @@ def analysis_step(name: str, rule: str = "") -> Step:
                 ("formula", "contrast", "maps", "levels", "permutations", "seed", "missing", "errors",
                  "standard_errors", "template"),
                 optional=("atlas", "template"), applies=lambda c: bool(maps_in_atlas(c)),
-                extra=lambda c: {"variables": formula_variables(c.settings.formula),
+                extra=lambda c: {"variables": list(c.settings.variables),
                                  **({"rule": rule} if rule else {})})

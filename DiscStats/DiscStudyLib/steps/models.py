@@ -9,8 +9,8 @@ import numpy as np
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine import Context, Step, first_term, maps_in_atlas, read_rows
-from ..folder import formula_variables, long_frame
+from ..engine import Context, Step, maps_in_atlas, read_rows
+from ..folder import long_frame
 
 #: Regions that are modelled, of those in the table.
 REGIONS = ("whole", "nucleus", "anterior_annulus", "posterior_annulus")
@@ -47,14 +47,14 @@ def _run_models(context: Context) -> list[Path]:
 def _model(context: Context, key: str, region: str, rows: list[dict]) -> list[dict]:
     from DiscStatsLib.tables import fit_mixed
 
-    right = context.settings.formula.split("~", 1)[-1].strip()
-    frame = long_frame(rows, context.study.participants, formula_variables(right))
+    model = context.settings.model
+    frame = long_frame(rows, context.study.participants, model.names)
     # Levels differ whatever the person; the term of interest must not stand for that.
-    several = frame["level"].nunique() > 1 and "level" not in formula_variables(right)
-    fit = fit_mixed(frame, f"mean ~ {right}{' + C(level)' if several else ''}", missing="drop")
+    several = frame["level"].nunique() > 1 and "level" not in model.names
+    fit = fit_mixed(frame, f"mean ~ {model.terms}{' + C(level)' if several else ''}", missing="drop")
     shown = [r for r in fit.fixed.rows if "level" not in r["term"] and r["term"].lower() != "intercept"]
     # The term of interest first, as the formula has it.
-    shown.sort(key=lambda r: first_term(right) not in r["term"])
+    shown.sort(key=lambda r: model.first_term not in r["term"])
     return [{"map": key, "region": region, "discs": fit.n, "people": fit.people, "icc": fit.icc,
              "unit": rows[0].get("unit", ""), "notes": " ".join(fit.notes) or None,
              **{n: r[n] for n in ("term", "estimate", "low", "high", "p")}} for r in shown]

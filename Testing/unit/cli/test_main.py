@@ -48,7 +48,7 @@ def test_run_of_nothing_is_one_sentence(tmp_path):
 
 
 def test_dry_run_lists_steps_and_writes_nothing(tmp_path):
-    study = make_study(tmp_path / "study", people=2)
+    study = make_study(tmp_path / "study", people=8)
     done = call("run", study, "--dry-run", "--formula", "pfirrmann")
     assert done.returncode == 0, done.stderr
     assert "sub-02: segment, normalize" in done.stdout and "analysis-main" in done.stdout

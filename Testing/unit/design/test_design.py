@@ -86,8 +86,8 @@ def test_anything_else_is_refused_before_it_is_evaluated(text):
     [
         ("", "empty"),
         ("map ~", "not a formula"),
-        ("map ~ age +", "can not be read"),
-        ("map ~ (age", "can not be read"),
+        ("map ~ age +", "cannot be read"),
+        ("map ~ (age", "cannot be read"),
         ("map ~ mean(age)", "calls 'mean'"),
     ],
 )
