@@ -15,10 +15,9 @@ from .epg import EpgModel
 from .mono import LogLinearModel, MonoModel
 from .noise import background_sigma, residual_sigma
 from .options import FitOptions
-from .rician import RicianModel
 from .status import STATUS_TEXT, FitStatus, status_counts
 
-_CHUNK = 4096  # Voxels; the temporaries of one chunk stay in a core's L2 cache.
+_CHUNK = 16384  # Voxels: smaller chunks make threads wait for the GIL, larger ones leave the cache.
 #: Largest values of common scanner and file formats, looked for because echoes are often held as float32.
 _CEILINGS = (4095.0, 32767.0, 65535.0)
 
@@ -259,12 +258,15 @@ def _models(times, options) -> dict:
             if np.unique(times[:count]).size >= options.parameters}
 
 
-def _model(times, options) -> MonoModel | LogLinearModel | RicianModel | EpgModel:
+def _model(times, options):
+    """Return the model object, which has `times` and ``solve(y, sigma) -> Solution``."""
     if options.model == "epg":
         return EpgModel.prepare(times, options.bounds, options.t1, options.refocusing, options.b1_range,
                                 options.echo_spacing)
     model = MonoModel.prepare(times, options.bounds, options.model == "mono3", options.negative_offset)
     if options.estimator == "rician":
+        from .rician import RicianModel  # with scipy.special, half of the wing's import
+
         return RicianModel(model)
     return model if options.estimator == "nlls" else LogLinearModel(model, options.estimator == "loglinear")
 

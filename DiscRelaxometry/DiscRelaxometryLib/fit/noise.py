@@ -7,7 +7,6 @@ Magn Reson Med 1995;34:910). With signal well above the noise the residuals of a
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import gammaincinv
 
 from ..errors import EchoSeriesError
 
@@ -74,6 +73,8 @@ def residual_sigma(ssr: np.ndarray, degrees_of_freedom: int) -> float:
     EchoSeriesError
         If there is nothing to estimate from.
     """
+    from scipy.special import gammaincinv
+
     ssr = np.asarray(ssr, np.float64)
     ssr = ssr[np.isfinite(ssr)]
     if degrees_of_freedom < 1 or ssr.size == 0:
