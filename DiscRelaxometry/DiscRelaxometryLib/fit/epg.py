@@ -101,10 +101,10 @@ class EpgModel:
         return 2 * np.arccos(np.sqrt(theta[1])) / np.deg2rad(self.refocusing)
 
     def decay(self, theta: np.ndarray) -> np.ndarray:
-        """Return the given echoes, shape (n, v), for log T2 and w in `theta`, shape (2, v)."""
+        """Return the magnitude of the given echoes, shape (n, v), for log T2 and w in `theta`, shape (2, v)."""
         count = int(self.echoes.max()) + 1
         train = epg_echoes(np.exp(theta[0]), self.b1(theta), count, self.spacing, self.t1, self.refocusing)
-        return train[self.echoes]
+        return np.abs(train[self.echoes])
 
     def solve(self, y: np.ndarray, sigma: np.ndarray | None = None) -> Solution:
         """Return T2, B1 and M0 of signals `y` (n, v) by least squares, each voxel scaled to a maximum near 1."""
