@@ -195,8 +195,8 @@ class StatsPanel(DiscPanel):
                                                  ("cluster", p.cluster)) if wanted]
         files = self._maps[quantity]
         return self.logic.analysisJob(
-            {quantity: [files[person] for person in people]}, atlas.labels, table, p.formula, p.contrast or None,
-            atlas.regions, region_names={code: name for name, code in PARTITION.items()},
+            {quantity: {person: files[person] for person in people}}, atlas.labels, table, p.formula,
+            p.contrast or None, atlas.regions, region_names={code: name for name, code in PARTITION.items()},
             correction=tuple(corrections), n_permutations=p.permutations, seed=p.seed,
             missing="available" if p.availableCase else "complete",
             missing_covariates="drop" if p.dropRows else "error", workers=p.workers, levels=self._preview.levels,
