@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 
 import numpy as np
 import pytest
@@ -139,6 +140,21 @@ def busy(progressCallback):
 
     progressCallback(0.5, "Working on sub-01")
     time.sleep(60)
+
+
+def dies(progressCallback):
+    import os
+
+    print("could not allocate 9 GB", flush=True)
+    os._exit(3)
+
+
+def test_work_that_dies_shows_its_last_lines(panel, caplog):
+    with caplog.at_level(logging.ERROR):
+        panel.work.run(Job(f"{__name__}:dies", {}, "Work"), lambda result: pytest.fail("no result expected"))
+        wait_until(lambda: not panel.work.busy)
+    assert "could not allocate 9 GB" in caplog.text and "exit code 3" in caplog.text
+    assert panel.ui.statusLabel.text().startswith("Failed: ")
 
 
 def test_progress_and_cancel_are_in_sight_while_work_runs(panel):
