@@ -16,6 +16,7 @@ from DiscRelaxometryLib.image import Geometry, Image, read_image, require_same_g
 from DiscRelaxometryLib.labels import DISCS, disc_name
 from DiscRelaxometryLib.resources import resource_path
 
+from .coordinates import Target
 from .shape import DiscShape, disc_shape
 
 _FILES = {"labels": "atlas_dseg.nii.gz", "regions": "atlas_regions.nii.gz", "thirds": "atlas_thirds.nii.gz"}
@@ -44,6 +45,11 @@ class Atlas:
     thirds: Image
     provenance: dict = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, labels: Image) -> Atlas:
+        """Return any label image as an atlas without regions."""
+        return cls(labels, *[labels.like(np.zeros_like(labels.array))] * 2)
+
     @property
     def geometry(self) -> Geometry:
         """Grid of the atlas."""
@@ -61,17 +67,27 @@ class Atlas:
         return tuple(disc_name(v) for v in self.values)
 
     @cached_property
-    def _shapes(self) -> dict[int, DiscShape]:
+    def _targets(self) -> dict[int, Target]:
         return {}
 
-    def shape(self, value: int) -> DiscShape:
-        """Return the template disc's shape (computed once)."""
+    def target(self, value: int) -> Target:
+        """Return a template disc as what people's discs are matched to (made once).
+
+        Raises
+        ------
+        RegistrationError
+            If the atlas has no such disc.
+        """
         if value not in self.values:
             raise RegistrationError(f"The atlas has no disc {disc_name(value)}; it has {', '.join(self.levels)}.",
                                     anchor="missing-level")
-        if value not in self._shapes:
-            self._shapes[value] = disc_shape(self.labels, value, "atlas")
-        return self._shapes[value]
+        if value not in self._targets:
+            self._targets[value] = Target(disc_shape(self.labels, value, "atlas"))
+        return self._targets[value]
+
+    def shape(self, value: int) -> DiscShape:
+        """Return the shape of a template disc."""
+        return self.target(value).shape
 
 
 def make_atlas(labels: Image, provenance: dict) -> Atlas:
@@ -81,7 +97,7 @@ def make_atlas(labels: Image, provenance: dict) -> Atlas:
     """
     from DiscRelaxometryLib.measure import region_image
 
-    atlas = Atlas(labels, region_image(labels), labels.like(np.zeros_like(labels.array)), provenance)
+    atlas = Atlas(labels, region_image(labels), labels, provenance)
     thirds = np.zeros(labels.array.shape, np.uint8)
     for value in atlas.values:
         shape = atlas.shape(value)

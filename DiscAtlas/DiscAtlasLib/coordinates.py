@@ -21,10 +21,11 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from DiscRelaxometryLib.errors import RegistrationError
-from DiscRelaxometryLib.interpolation import linear
+from DiscRelaxometryLib.interpolation import linear, linear_scalar
 
-from .levelset import DEEPEST, LevelSet, fit_refinement
+from .levelset import DEEPEST, LevelSet, Refinement, fit_refinement
 from .shape import DiscShape, polynomial
+from .transforms import DisplacementField, grid_points
 
 #: In slab coordinates CC is stretched, so that both endplates can move on their own: by this, up to ``DEEPEST``.
 STRETCH = 2.4
@@ -41,8 +42,6 @@ TRUST = 1.0
 UNCOVERED = 1.0
 #: Distances (mm, slab) beyond this are not followed.
 FARTHEST = 8.0
-#: The flow keeps the Jacobian determinant in slab coordinates above this, in the disc and 2 mm around it.
-LEAST_JACOBIAN = 0.1
 #: Largest Lipschitz constant of the coarse fit; below 1 a displacement is one-to-one and can be inverted by iteration.
 INJECTIVE = 0.9
 
@@ -93,60 +92,13 @@ class Slab:
 
 
 @dataclass(frozen=True)
-class Field:
-    """A displacement on a regular grid of scaled slab coordinates: `values` (3, nx, ny, nz) in mm."""
-
-    low: np.ndarray
-    step: float
-    values: np.ndarray
-
-    def at(self, points: np.ndarray) -> np.ndarray:
-        """Return the displacement at (..., 3) points; beyond the grid, that of its border."""
-        return _sample(self.values, self.index(points))
-
-    def inverted(self, iterations: int = 12) -> Field:
-        """Return the inverse displacement on the same grid, by Newton's method with the field's own Jacobian."""
-        jacobian = np.stack([np.stack(np.gradient(v, self.step), 0) for v in self.values])
-        jacobian = np.moveaxis(jacobian, (0, 1), (-2, -1)) + np.eye(3)
-        inverse = np.moveaxis(np.linalg.inv(jacobian).reshape(*jacobian.shape[:-2], 9), -1, 0)
-        target = np.stack(np.meshgrid(*[low + self.step * np.arange(n) for low, n in
-                                        zip(self.low, self.values.shape[1:])], indexing="ij"), -1).reshape(-1, 3)
-        x = target - self.at(target)
-        left = np.arange(len(x))
-        for _ in range(iterations):
-            error = x[left] + self.at(x[left]) - target[left]
-            left, error = left[(off := np.abs(error).max(1) > 1e-3)], error[off]
-            if not len(left):
-                break
-            local = _sample(inverse, self.index(x[left])).reshape(-1, 3, 3)
-            # A step longer than a grid step would leave the linear neighborhood.
-            x[left] -= np.clip(np.einsum("nab,nb->na", local, error), -2 * self.step, 2 * self.step)
-        return Field(self.low, self.step, np.moveaxis((x - target).reshape(*self.values.shape[1:], 3), -1, 0))
-
-    def determinant(self) -> np.ndarray:
-        """Return the Jacobian determinant of the map at the grid's nodes."""
-        (a, b, c), (d, e, f), (g, h, i) = (np.gradient(v, self.step) for v in self.values)
-        a, e, i = a + 1, e + 1, i + 1
-        return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
-
-    def index(self, points: np.ndarray) -> np.ndarray:
-        """Return the continuous grid indices (3, ...) of (..., 3) points."""
-        return np.moveaxis((points - self.low) / self.step, -1, 0)
-
-
-def _sample(values: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Return linear interpolations of (c, nx, ny, nz) values at (3, ...) indices, as (..., c)."""
-    return linear(np.moveaxis(values, 0, -1), index)
-
-
-@dataclass(frozen=True)
 class Correspondence:
     """Dense correspondence from the points of one disc (fixed) to those of another (moving), both LPS mm."""
 
     fixed: Slab
     moving: Slab
     scale: np.ndarray
-    field: Field
+    field: DisplacementField
 
     def forward(self, lps: np.ndarray) -> np.ndarray:
         """Map (..., 3) fixed points to moving points."""
@@ -154,8 +106,8 @@ class Correspondence:
         return self.moving.place((points + self.field.at(points)) / self.scale)
 
     @cached_property
-    def _back(self) -> Field:
-        return self.field.inverted()
+    def _back(self) -> DisplacementField:
+        return self.field.inverse()
 
     def inverse(self, lps: np.ndarray) -> np.ndarray:
         """Map (..., 3) moving points to fixed points."""
@@ -167,38 +119,63 @@ class Correspondence:
         return self.fixed.place(points / self.scale)
 
 
-def match(fixed: DiscShape, moving: DiscShape) -> Correspondence:
-    """Return the correspondence between two discs by their coordinates.
+class Target:
+    """A disc that many are matched to.
 
     Parameters
     ----------
-    fixed, moving : DiscShape
-        The disc of the atlas, and the person's.
-
-    Raises
-    ------
-    RegistrationError
-        If a disc has no surface, or the surfaces can not be brought together without folding.
+    shape : DiscShape
     """
-    slab_f, slab_m = _slabs(fixed, moving)
-    scale = np.array([slab_f.half[0], slab_f.half[1], _half_height(moving)])
-    level_f, level_m = LevelSet.cached(fixed, slab_f, scale), LevelSet(moving, slab_m, scale)
-    anchors = _anchors(fixed, moving, slab_f, slab_m, scale)
-    # A cut disc does not show how wide it is: LR positions then follow the frames alone.
-    whole = not any(fixed.cut) and not any(moving.cut)
+
+    def __init__(self, shape: DiscShape):
+        self.shape = shape
+        self._kept: tuple = (None, None)
+
+    def _level_set(self, slab: Slab, scale: np.ndarray) -> LevelSet:
+        """Return the shape's level set; the last one is kept, as discs of one height have it in common."""
+        key = (slab.half.tobytes(), scale.tobytes())
+        kept, level = self._kept
+        if kept != key:
+            level = LevelSet(self.shape, slab, scale)
+            self._kept = (key, level)
+        return level
+
+    def match(self, moving: DiscShape) -> Correspondence:
+        """Return the correspondence of a person's disc to this one by their coordinates.
+
+        Raises
+        ------
+        RegistrationError
+            If a disc has no surface, or the surfaces can not be brought together without folding.
+        """
+        fixed = self.shape
+        slab_f, slab_m = _slabs(fixed, moving)
+        scale = np.array([slab_f.half[0], slab_f.half[1], _half_height(moving)])
+        level_f, level_m = self._level_set(slab_f, scale), LevelSet(moving, slab_m, scale)
+        anchors = _anchors(fixed, moving, slab_f, slab_m, scale)
+        # A cut disc does not show how wide it is: LR positions then follow the frames alone.
+        whole = not any(fixed.cut) and not any(moving.cut)
+        field = DisplacementField(_coarse(level_f, level_m, anchors, whole).displacement(level_f.grid),
+                                  level_f.geometry)
+        field = _flow(level_f, level_m, field, COARSE_SIGMAS, whole)
+        if whole:
+            field = _centered(fixed, slab_f, slab_m, scale, field)
+        field = _flow(level_f, level_m, field, FINE_SIGMAS, whole)
+        return Correspondence(slab_f, slab_m, scale, field)
+
+
+def match(fixed: DiscShape, moving: DiscShape) -> Correspondence:
+    """Return :meth:`Target.match` of two discs, for those that are matched to nothing else."""
+    return Target(fixed).match(moving)
+
+
+def _coarse(fixed: LevelSet, moving: LevelSet, anchors, lateral: bool) -> Refinement:
     for attempt in range(4):
-        refinement = fit_refinement(level_f, level_m, LATTICE, BENDING * 4**attempt, anchors=anchors, lateral=whole)
+        refinement = fit_refinement(fixed, moving, LATTICE, BENDING * 4**attempt, anchors=anchors, lateral=lateral)
         if refinement.lipschitz() < INJECTIVE:
-            break
-    else:
-        raise RegistrationError(f"{moving.name}: the disc's shape is too far from the atlas to match without folding. "
-                                "Check the segmentation, or leave the level out.", anchor="folding")
-    values = np.moveaxis(refinement.displacement(level_f.grid), -1, 0)
-    field = _flow(level_f, level_m, Field(level_f.low, level_f.step, values), COARSE_SIGMAS, whole)
-    if whole:
-        field = _centered(fixed, slab_f, slab_m, scale, field)
-    field = _flow(level_f, level_m, field, FINE_SIGMAS, whole)
-    return Correspondence(slab_f, slab_m, scale, field)
+            return refinement
+    raise RegistrationError(f"{moving.shape.who}: the disc's shape is too far from the atlas to match without folding. "
+                            "Check the segmentation, or leave the level out.", anchor="folding")
 
 
 def _half_height(shape: DiscShape) -> float:
@@ -206,25 +183,25 @@ def _half_height(shape: DiscShape) -> float:
     return float(np.clip(np.rint(STRETCH * shape.half[2]), DEEPEST / 2, DEEPEST))
 
 
-def _centered(fixed: DiscShape, slab_f: Slab, slab_m: Slab, scale: np.ndarray, field: Field) -> Field:
+def _centered(fixed: DiscShape, slab_f: Slab, slab_m: Slab, scale: np.ndarray,
+              field: DisplacementField) -> DisplacementField:
     """Shift and scale the field along LR until the mapped disc has the moving disc's LR mean and SD.
 
     Slices some millimeters apart show a lateral border to half a slice, but moments to a fraction of that.
     """
-    points = slab_f.normalize(fixed.geometry.index_to_world(np.argwhere(fixed.distance < 0)[:, ::-1]))
-    determinant = field.determinant()
+    points = slab_f.normalize(fixed.inside)
     there = (points * scale + field.at(points * scale)) / scale
     # Volume of a voxel in the moving disc: both slabs' heights and the field's determinant.
     volume = (slab_m.surfaces(*there.T[:2])[1] / slab_f.surfaces(*points.T[:2])[1]
-              * _sample(determinant[None], field.index(points * scale))[:, 0])
+              * linear_scalar(field.jacobian(), field.index(points * scale)))
     mean = np.average(there[:, 0], weights=volume)
     spread = np.sqrt(np.average((there[:, 0] - mean) ** 2, weights=volume))
     # Slab coordinates of a whole disc have mean 0 and SD one half by their definition.
     factor, shift = 0.5 / spread, -mean * 0.5 / spread * scale[0]
-    x = field.low[0] + field.step * np.arange(field.values.shape[1])
-    values = field.values.copy()
-    values[0] = (x[:, None, None] + values[0]) * factor + shift - x[:, None, None]
-    return Field(field.low, field.step, values)
+    x = grid_points(field.geometry)[..., 0]
+    vectors = field.vectors.copy()
+    vectors[..., 0] = (x + vectors[..., 0]) * factor + shift - x
+    return DisplacementField(vectors, field.geometry)
 
 
 def _slabs(fixed: DiscShape, moving: DiscShape) -> tuple[Slab, Slab]:
@@ -250,45 +227,28 @@ def _anchors(fixed: DiscShape, moving: DiscShape, slab_f: Slab, slab_m: Slab, sc
     return (np.array(points), np.array(targets)) if points else None
 
 
-def _flow(fixed: LevelSet, moving: LevelSet, field: Field, sigmas, lateral: bool) -> Field:
+def _flow(fixed: LevelSet, moving: LevelSet, field: DisplacementField, sigmas, lateral: bool) -> DisplacementField:
     """Close what is left between the surfaces by composing small smooth displacements, coarse to fine.
 
     Each is a normalized convolution of the surface points' remaining distances, steep by one half at most, so that the
     composition stays one-to-one.
     """
-    inside = fixed.value < 2
+    inside, spacing = fixed.value < 2, field.geometry.spacing[0]
     for sigma in sigmas:
         points = fixed.surface + field.at(fixed.surface)
         place, push, weight = _pushes(fixed, moving, points, max(2.0, sigma / 2), lateral)
-        sums = np.zeros((4, *field.values.shape[1:]))
-        index = np.rint((place - field.low) / field.step).astype(int)
-        index = tuple(np.clip(index, 0, np.array(sums.shape[1:]) - 1).T)
+        sums = np.zeros((4, *field.geometry.shape))
+        index = np.rint(field.index(place)).astype(int)
+        index = tuple(np.clip(index, 0, np.array(sums.shape[1:])[:, None] - 1))
         for axis in range(3):
             np.add.at(sums[axis], index, weight * push[:, axis])
         np.add.at(sums[3], index, weight)
-        sums = np.stack([ndimage.gaussian_filter(s, sigma / field.step, mode="constant", truncate=3) for s in sums])
+        sums = np.stack([ndimage.gaussian_filter(s, sigma / spacing, mode="constant", truncate=3) for s in sums])
         step = sums[:3] / (sums[3] + 0.05 * np.percentile(sums[3][index], 50))
-        steepness = max(np.abs(np.stack(np.gradient(v, field.step))).sum(0).max() for v in step)
+        steepness = max(np.abs(np.stack(np.gradient(v, spacing))).sum(0).max() for v in step)
         step *= min(1.0, 0.5 / max(steepness, 1e-9))
-        moved = np.moveaxis(fixed.grid, -1, 0) + field.values
-        update = _sample(step, (moved - field.low[:, None, None, None]) / field.step)
-        update = np.moveaxis(update, -1, 0)
-        field = _one_to_one(field, update, inside)
-    return field
-
-
-def _one_to_one(field: Field, update: np.ndarray, inside: np.ndarray) -> Field:
-    """Return the field after the update, which is left out (smoothly) where the Jacobian would become too small.
-
-    Sampling a composition on a grid can fold where the composition does not.
-    """
-    share = np.ones(inside.shape)
-    for _ in range(6):
-        longer = Field(field.low, field.step, field.values + share * update)
-        bad = (longer.determinant() < LEAST_JACOBIAN) & inside
-        if not bad.any():
-            return longer
-        share *= 1 - np.minimum(1, 8 * ndimage.gaussian_filter(bad.astype(float), 1.5))
+        update = linear(np.moveaxis(step, 0, -1), field.index(fixed.grid + field.vectors))
+        field = field.updated(update, inside)
     return field
 
 

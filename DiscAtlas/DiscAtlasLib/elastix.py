@@ -1,58 +1,55 @@
 """Backend Elastix: rigid, affine and B-spline registration of signed distance maps with itk-elastix.
 
-itk-elastix 0.25.4 crashes on a B-spline with two or more threads, so each process uses one thread and the levels run in
-several processes.
+itk-elastix 0.25.4 crashes on a B-spline with two or more threads, so each process uses one thread and levels side by
+side run in processes.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from DiscRelaxometryLib.errors import RegistrationError
-from DiscRelaxometryLib.parallel import ordered
-from DiscRelaxometryLib.progress import ProgressCallback
+from DiscRelaxometryLib.progress import ProgressCallback, silent
 from DiscRelaxometryLib.resources import resource_path
 
+from .coordinates import Target
 from .shape import DiscShape
-from .start import Problem, composed, pose
+from .start import DiscImages, composed, posed
+from .transforms import Match
 
 PARAMETER_FILES = ("1_rigid.txt", "2_affine.txt", "3_bspline.txt")
 
 
-def match_elastix(pairs: list[tuple[DiscShape, DiscShape]], progress: ProgressCallback,
-                  workers: int | None = None, folder: str | os.PathLike | None = None) -> list:
-    """Match each pair of discs by Elastix.
+def match_elastix(fixed: Target, moving: DiscShape, progress: ProgressCallback = silent,
+                  folder: str | os.PathLike | None = None) -> Match:
+    """Match two discs by Elastix.
 
     Parameters
     ----------
-    pairs : list of (DiscShape, DiscShape)
-        The atlas's and the person's disc of each level.
+    fixed : Target
+        The atlas's disc.
+    moving : DiscShape
+        The person's.
     progress : callable
-        Called after each level.
-    workers : int, optional
-        Processes, each with one thread; by default one a core, at most one a level. 1 works in this process.
+        Not called: Elastix can not be interrupted.
     folder : path, optional
         Parameter files in place of the shipped ones.
 
-    Returns
-    -------
-    list
-        A (map,) tuple or a RegistrationError for each pair.
+    Raises
+    ------
+    RegistrationError
+        If Elastix is not installed, or stopped.
     """
-    problems = [pose(fixed, moving) for fixed, moving in pairs]
-    files = parameter_files(folder)
-    outcomes = ordered(partial(_guarded, files=files), [_plain(p) for p in problems], workers, processes=True,
-                       progress=progress, words=lambda problem: f"{problem.name}: Elastix")
-    return [_finish(p, o) for p, o in zip(problems, outcomes)]
-
-
-match_elastix.name = "elastix"
+    images = posed(fixed.shape, moving)
+    try:
+        return Match(composed(images, to_sitk(run_elastix(images, parameter_files(folder)))))
+    except RegistrationError as error:
+        raise RegistrationError(f"{moving.who}: {error.message}", error.anchor) from error
 
 
 def parameter_files(folder: str | os.PathLike | None = None) -> list[str]:
@@ -64,27 +61,8 @@ def parameter_files(folder: str | os.PathLike | None = None) -> list[str]:
     return [str(root / f) for f in PARAMETER_FILES]
 
 
-def _plain(problem: Problem) -> Problem:
-    """Return the problem without its point maps, which are closures and can not travel to another process."""
-    return Problem(problem.fixed, problem.moving, problem.mask, None, None, problem.name)
-
-
-def _finish(problem: Problem, outcome):
-    if isinstance(outcome, Exception):
-        return outcome
-    return (composed(problem, to_sitk(outcome)),)
-
-
-def _guarded(problem: Problem, files: list[str]):
-    """Return the parameter maps that Elastix found, or the error in plain words."""
-    try:
-        return run_elastix(problem, files)
-    except RegistrationError as error:
-        return error
-
-
-def run_elastix(problem: Problem, files: list[str]) -> list[dict]:
-    """Run Elastix on one problem and return its transform parameter maps, first applied first.
+def run_elastix(images: DiscImages, files: list[str]) -> list[dict]:
+    """Run Elastix on two discs and return its transform parameter maps, first applied first.
 
     Raises
     ------
@@ -99,11 +77,11 @@ def run_elastix(problem: Problem, files: list[str]) -> list[dict]:
     parameters = itk.ParameterObject.New()
     for file in files:
         parameters.AddParameterFile(file)
-    images = [_itk_image(itk, i) for i in (problem.fixed, problem.moving, problem.mask)]
+    views = [_itk_image(itk, i) for i in (images.fixed, images.moving, images.mask)]
     # Elastix and transformix leave files where they are told, or in the working directory.
     with tempfile.TemporaryDirectory() as folder:
-        method = itk.ElastixRegistrationMethod.New(images[0], images[1])
-        method.SetFixedMask(images[2])
+        method = itk.ElastixRegistrationMethod.New(views[0], views[1])
+        method.SetFixedMask(views[2])
         method.SetParameterObject(parameters)
         method.SetOutputDirectory(folder)
         method.SetLogToConsole(False)
@@ -115,7 +93,7 @@ def run_elastix(problem: Problem, files: list[str]) -> list[dict]:
         except RuntimeError as error:
             log = Path(folder) / "elastix.log"
             text = (log.read_text(errors="replace") if log.exists() else "") + str(error)
-            raise RegistrationError(f"{problem.name}: {plain_words(text)}", anchor="elastix-failed") from error
+            raise RegistrationError(plain_words(text), anchor="elastix-failed") from error
         found = method.GetTransformParameterObject()
         return [{k: tuple(v) for k, v in dict(found.GetParameterMap(n)).items()}
                 for n in range(found.GetNumberOfParameterMaps())]

@@ -8,9 +8,11 @@ import numpy as np
 from scipy import linalg, ndimage, sparse
 
 from DiscRelaxometryLib.errors import RegistrationError
+from DiscRelaxometryLib.image import Geometry
 from DiscRelaxometryLib.interpolation import linear_scalar
 
 from .shape import DiscShape
+from .transforms import grid_points
 
 #: The grid reaches this far beyond the disc, in half widths.
 REACH = 1.35
@@ -61,10 +63,11 @@ class LevelSet:
     """A disc's signed distance on a grid of scaled slab coordinates, with surface points and what is seen."""
 
     def __init__(self, shape: DiscShape, slab, scale: np.ndarray):
-        self.low = -REACH * np.maximum(scale, [0, 0, DEEPEST])
-        self.step = STEP
-        axes = [np.arange(lo, -lo + STEP, STEP) for lo in self.low]
-        self.grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+        low = -REACH * np.maximum(scale, [0, 0, DEEPEST])
+        # Arrays in the order LR, AP, CC: the fastest index runs along CC.
+        size = np.ceil((STEP - 2 * low) / STEP).astype(int)[::-1]
+        self.geometry = Geometry(size, (STEP,) * 3, low, (0, 0, 1, 0, 1, 0, 1, 0, 0))
+        self.low, self.grid = low, grid_points(self.geometry)
         self.shape, self.slab, self.scale = shape, slab, scale
         value = shape.surface_at(slab.place(self.grid / scale))
         norm = np.linalg.norm(np.stack(np.gradient(value, STEP), axis=-1), axis=-1)
@@ -73,14 +76,6 @@ class LevelSet:
         self.surface = self._surface()
         self.variance = self.variance_at(self.surface)
         self.thin = -(-len(self.surface) // COVER_POINTS)
-
-    @classmethod
-    def cached(cls, shape: DiscShape, slab, scale: np.ndarray) -> LevelSet:
-        """Return the level set of a shape that many are matched to, kept with the shape."""
-        key = (slab.half.tobytes(), scale.tobytes())
-        if getattr(shape, "_level_set", (None,))[0] != key:
-            shape._level_set = (key, cls(shape, slab, scale))
-        return shape._level_set[1]
 
     def variance_at(self, points):
         """Return the variance (mm2) of the surface's position near (n, 3) points."""
@@ -95,7 +90,7 @@ class LevelSet:
         points = points[np.abs(self.at(points)[0]) < 0.3]
         points = points[self.seen(points)]
         if len(points) < 50:
-            raise RegistrationError(f"{self.shape.name}: the disc is too thin or too small to have a surface to match. "
+            raise RegistrationError(f"{self.shape.who}: the disc is too thin or too small to have a surface to match. "
                                     "Check the segmentation.", anchor="tiny-disc")
         return points
 

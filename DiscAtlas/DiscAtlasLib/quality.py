@@ -49,7 +49,7 @@ def assess(transform: LevelTransform, fixed: DiscShape, moving: DiscShape, landm
     landmarks : pair of ndarray (n, 3), optional
         Corresponding LPS points in the atlas and the person.
     """
-    inside_atlas = fixed.geometry.index_to_world(np.argwhere(fixed.distance < 0)[:, ::-1])
+    inside_atlas = fixed.inside
     there = transform.to_person(inside_atlas)
     seen = moving.seen_at(there)
     back = transform.to_atlas(there[seen])
@@ -75,7 +75,7 @@ def assess(transform: LevelTransform, fixed: DiscShape, moving: DiscShape, landm
     if landmarks is not None:
         mapped = transform.to_person(landmarks[0])
         row["landmark_error"] = float(np.nanmean(np.linalg.norm(mapped - landmarks[1], axis=-1)))
-    row["flags"] = "; ".join(flags_of(row) + moving.notes)
+    row["flags"] = "; ".join([*flags_of(row), *moving.notes])
     return row
 
 
@@ -96,8 +96,7 @@ def failed_row(value: int, reason: str) -> dict:
 
 def _jacobian_inside(transform: LevelTransform, points: np.ndarray) -> np.ndarray:
     field = transform.to_person
-    index = field.geometry.world_to_index(points)[:, ::-1].T
-    return ndimage.map_coordinates(field.jacobian(), index, order=0, mode="nearest")
+    return ndimage.map_coordinates(field.jacobian(), field.index(points), order=0, mode="nearest")
 
 
 def _surface_distance(transform, fixed, moving) -> np.ndarray:

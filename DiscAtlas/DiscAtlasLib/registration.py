@@ -20,15 +20,34 @@ from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 from DiscRelaxometryLib.tables import Table, read_tsv
 
 from .atlas import Atlas
-from .coordinates import match
+from .coordinates import Target
 from .quality import QUALITY_COLUMNS, assess, failed_row
 from .shape import DiscShape, Seen, disc_shape
-from .transforms import DisplacementField, LevelTransform, PointMap, read_transform, surrounding_grid, write_transform
+from .transforms import DisplacementField, LevelTransform, Match, read_transform, surrounding_grid, write_transform
 
 BACKENDS = ("coordinates", "elastix", "brainsfit")
-#: A backend takes the atlas's and the person's discs and returns, for each, the map of atlas points to the person's
-#: and, if it knows it, the inverse; or the error that stopped it.
-Backend = Callable[[list[tuple[DiscShape, DiscShape]], ProgressCallback], list]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What finds the correspondence of two discs.
+
+    Attributes
+    ----------
+    name : str
+    match : callable
+        Called with a ``coordinates.Target`` (the atlas's disc), a DiscShape (the person's) and a progress callback;
+        returns a ``transforms.Match`` or raises RegistrationError.
+    processes : bool
+        Whether levels side by side need processes; otherwise they run in threads.
+    alone : bool
+        Whether it has to run in the calling thread, one level after the other; it then may call the progress callback.
+    """
+
+    name: str
+    match: Callable[[Target, DiscShape, ProgressCallback], Match]
+    processes: bool = False
+    alone: bool = False
 
 
 @dataclass
@@ -45,7 +64,7 @@ class PersonRegistration:
     shapes : dict of int to DiscShape
         The person's discs (empty after reading from disk).
     quality : Table
-        One row a requested level; see ``DiscAtlasLib.quality``.
+        One row per requested level; see ``DiscAtlasLib.quality``.
     limits : dict of int to Seen
         Between which planes the person's image shows each disc; kept on disk.
     """
@@ -72,7 +91,7 @@ def register_person(labels: Image, atlas: Atlas, levels: Sequence[str] | None = 
     atlas : Atlas
     levels : sequence of str, optional
         Levels such as ``L4-L5``; all of the atlas by default.
-    backend : {'coordinates', 'elastix', 'brainsfit'} or callable
+    backend : {'coordinates', 'elastix', 'brainsfit'} or Backend
         What finds the correspondence.
     progressCallback : callable, optional
         Called with (fraction, text); cancels by raising ``Cancelled``.
@@ -81,7 +100,7 @@ def register_person(labels: Image, atlas: Atlas, levels: Sequence[str] | None = 
     landmarks : dict, optional
         Level name to a pair of (n, 3) LPS points, atlas and person, whose distance is reported.
     workers : int, optional
-        Levels at a time (threads; processes with Elastix); by default one a core. The results do not depend on it.
+        Levels at a time (threads; processes with Elastix); by default one per core. The results do not depend on it.
 
     Returns
     -------
@@ -94,39 +113,71 @@ def register_person(labels: Image, atlas: Atlas, levels: Sequence[str] | None = 
         If no level could be registered.
     """
     progress = progressCallback or silent
+    run = find_backend(backend)
     values = [disc_value(n) for n in levels] if levels is not None else list(atlas.values)
-    run = find_backend(backend, workers)
-    result = PersonRegistration(person, backend if isinstance(backend, str) else getattr(run, "name", "custom"),
-                                atlas)
-    outcomes = list(ordered(lambda value: _shapes(atlas, labels, value, person), values, workers,
-                            progress=subrange(progress, 0, 0.1), words=lambda v: f"{person} {disc_name(v)}: shape"))
-    problems = {v: o.message for v, o in zip(values, outcomes) if isinstance(o, RegistrationError)}
-    pairs = {v: o for v, o in zip(values, outcomes) if v not in problems}
-    result.shapes = {v: moving for v, (_, moving) in pairs.items()}
-    found = dict(zip(pairs, run(list(pairs.values()), subrange(progress, 0.1, 0.7)))) if pairs else {}
-    for value, outcome in list(found.items()):
-        if isinstance(outcome, Exception):
-            problems[value] = f"{person + ', ' if person else ''}{outcome}"
-            del found[value]
-
-    def finish(value):
-        transform = level_transform(*pairs[value], *found[value])
-        return transform, assess(transform, *pairs[value], (landmarks or {}).get(disc_name(value)))
-
-    finished = dict(zip(found, ordered(finish, list(found), workers, progress=subrange(progress, 0.7, 1.0),
-                                       words=lambda v: f"{person} {disc_name(v)}: quality")))
-    for value in values:
-        if value in finished:
-            result.limits[value] = result.shapes[value].limits
-            result.levels[value], row = finished[value]
+    work = partial(_register_level, atlas=atlas, labels=labels, backend=run, person=person, landmarks=landmarks or {},
+                   progress=progress if run.alone else None)
+    steps = [(value, step / len(values), (step + 1) / len(values)) for step, value in enumerate(values)]
+    outcomes = ordered(work, steps, 1 if run.alone else workers, run.processes, progress,
+                       lambda step: f"{person} {disc_name(step[0])}: registered".strip())
+    result = PersonRegistration(person, run.name, atlas)
+    problems = []
+    for value, outcome in zip(values, outcomes):
+        if isinstance(outcome, RegistrationError):
+            problems.append(outcome.message)
+            row = failed_row(value, outcome.message)
         else:
-            row = failed_row(value, problems[value])
-        result.quality.rows.append({"participant_id": person, "backend": result.backend, **row})
+            result.shapes[value], result.levels[value], row = outcome
+            result.limits[value] = result.shapes[value].limits
+        result.quality.rows.append({"participant_id": person, "backend": run.name, **row})
     if not result.levels:
-        raise RegistrationError(" ".join(problems.values()) or f"{person}: no level was asked for.",
+        raise RegistrationError(" ".join(problems) or f"{person or 'Registration'}: no level was asked for.",
                                 anchor="no-level-registered")
     progress(1.0, f"{person} registered".strip())
     return result
+
+
+def _register_level(step: tuple, atlas: Atlas, labels: Image, backend: Backend, person: str, landmarks: dict,
+                    progress: ProgressCallback | None):
+    """Return a person's disc, its transform and its row of the quality table, or the error that says why not."""
+    value, begin, end = step
+    try:
+        fixed, moving = atlas.target(value), disc_shape(labels, value, person)
+        found = backend.match(fixed, moving, subrange(progress, begin, end))
+        transform = level_transform(fixed.shape, moving, found)
+        return moving, transform, assess(transform, fixed.shape, moving, landmarks.get(disc_name(value)))
+    except RegistrationError as error:
+        return error
+
+
+def register_discs(fixed: Image, moving: Image, levels: Sequence[str] | None = None,
+                   backend: str | Backend = "coordinates", progressCallback: ProgressCallback | None = None,
+                   workers: int | None = None) -> PersonRegistration:
+    """Register the discs of one label image to those of another, by shape alone.
+
+    Parameters
+    ----------
+    fixed, moving : Image
+        Label images with the values of ``DiscRelaxometryLib.labels``, on any grids.
+    levels, backend, progressCallback, workers
+        As for :func:`register_person`; by default all levels of `fixed`.
+
+    Returns
+    -------
+    PersonRegistration
+        With `fixed` as its atlas: ``warp_to_atlas`` brings an image of `moving`'s space onto `fixed`'s grid, and
+        ``warp_from_atlas`` the other way; `quality` tells how well each level matched.
+
+    Raises
+    ------
+    RegistrationError
+        If an image holds no disc label, or no level could be registered.
+    """
+    for name, image in (("fixed", fixed), ("moving", moving)):
+        if not Atlas.of(image).values:
+            raise RegistrationError(f"The {name} image has no disc label (11 is L5-S1, 12 is L4-L5 and so on upward): "
+                                    "give a label image in the project's values.", anchor="missing-level")
+    return register_person(moving, Atlas.of(fixed), levels, backend, progressCallback, workers=workers)
 
 
 def register_people(people: Iterable[tuple[str, Image]], atlas: Atlas, levels: Sequence[str] | None = None,
@@ -148,64 +199,48 @@ def register_people(people: Iterable[tuple[str, Image]], atlas: Atlas, levels: S
             done[person] = register_person(labels, atlas, levels, backend, part, person)
             quality.rows += done[person].quality.rows
         except RegistrationError as error:
-            name = backend if isinstance(backend, str) else getattr(backend, "name", "custom")
+            name = find_backend(backend).name
             for level in levels or atlas.levels:
                 quality.rows.append({"participant_id": person, "backend": name,
                                      **failed_row(disc_value(level), str(error))})
     return done, quality
 
 
-def _shapes(atlas: Atlas, labels: Image, value: int, person: str):
-    """Return the atlas's and the person's disc, or what is wrong with them."""
-    try:
-        return atlas.shape(value), disc_shape(labels, value, person)
-    except RegistrationError as error:
-        return error
-
-
-def find_backend(backend: str | Backend, workers: int | None = None) -> Backend:
-    """Return a backend by name, which runs so many levels at a time (None: one a core).
+def find_backend(backend: str | Backend) -> Backend:
+    """Return a backend by name.
 
     Raises
     ------
     RegistrationError
         If there is no such backend.
     """
-    if callable(backend):
+    if isinstance(backend, Backend):
         return backend
     if backend == "coordinates":
-        return partial(match_coordinates, workers=workers)
+        return Backend("coordinates", _match_coordinates)
     if backend == "elastix":
         from .elastix import match_elastix
-        return partial(match_elastix, workers=workers)
+        return Backend("elastix", match_elastix, processes=True)
     if backend == "brainsfit":
         raise RegistrationError("BRAINSFit is a program of 3D Slicer: call DiscAtlasLogic there, or choose the backend "
                                 "'coordinates' or 'elastix'.", anchor="brainsfit-outside-slicer")
     raise RegistrationError(f"There is no registration backend '{backend}': choose {', '.join(BACKENDS)}.")
 
 
-def match_coordinates(pairs: list[tuple[DiscShape, DiscShape]], progress: ProgressCallback,
-                      workers: int | None = 1) -> list:
-    """Match each pair of discs by disc coordinates, `workers` at a time; a pair that fails has its error."""
-    def one(pair):
-        try:
-            found = match(*pair)
-            return found.forward, found.inverse
-        except RegistrationError as error:
-            return error
-
-    return list(ordered(one, pairs, workers, progress=progress, words=lambda pair: f"{pair[1].name}: disc coordinates"))
+def _match_coordinates(fixed: Target, moving: DiscShape, progress: ProgressCallback) -> Match:
+    found = fixed.match(moving)
+    return Match(found.forward, found.inverse)
 
 
-def level_transform(fixed: DiscShape, moving: DiscShape, forward: PointMap,
-                    inverse: PointMap | None = None) -> LevelTransform:
+def level_transform(fixed: DiscShape, moving: DiscShape, found: Match) -> LevelTransform:
     """Sample a correspondence in both directions around the two discs; what is stored does not fold in the disc."""
-    inside = fixed.geometry.index_to_world(np.argwhere(fixed.distance < 0)[:, ::-1])
-    there = forward(inside)
-    sampled = DisplacementField.sampled(forward, surrounding_grid(inside))
+    inside = fixed.inside
+    there = found.forward(inside)
+    sampled = DisplacementField.sampled(found.forward, surrounding_grid(inside))
     to_person, grid = sampled.unfolded(inside), surrounding_grid(there)
-    if inverse is not None and to_person is sampled:
-        return LevelTransform(fixed.value, to_person, DisplacementField.sampled(inverse, grid))
+    if found.inverse is not None and to_person is sampled:
+        return LevelTransform(fixed.value, to_person, DisplacementField.sampled(found.inverse, grid))
+    inverse = found.inverse
     if inverse is None:
         affine = np.linalg.lstsq(np.column_stack([there, np.ones(len(there))]), inside, rcond=None)[0]
 

@@ -6,7 +6,7 @@ so frame coordinates are ``(x, y, z) = axes @ (p - center)``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -62,7 +62,7 @@ class Seen:
                    np.inf if high is None else high)
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class DiscShape:
     """One disc of one label image.
 
@@ -94,8 +94,10 @@ class DiscShape:
         and y / half[1]; of degree 4, of a cut disc of degree 2.
     midline : ndarray, shape (3,), or None
         Center of the spinal canal at the disc's height (LPS mm), where it is labelled and whole.
-    notes : list of str
+    notes : tuple of str
         What is unusual: pieces dropped, sides cut, edges touched.
+    person : str
+        Named in messages.
     """
 
     value: int
@@ -111,12 +113,23 @@ class DiscShape:
     mid: np.ndarray
     logheight: np.ndarray
     midline: np.ndarray | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+    person: str = ""
 
     @property
     def name(self) -> str:
         """Level, such as ``L4-L5``."""
         return disc_name(self.value)
+
+    @property
+    def who(self) -> str:
+        """Person (where known) and level, for messages."""
+        return _who(self.person, self.value)
+
+    @property
+    def inside(self) -> np.ndarray:
+        """LPS positions (n, 3) of the disc's voxels."""
+        return self.geometry.index_to_world(np.argwhere(self.distance < 0)[:, ::-1])
 
     def to_frame(self, lps: np.ndarray) -> np.ndarray:
         """Map (..., 3) LPS mm to frame mm."""
@@ -179,8 +192,7 @@ def disc_shape(labels: Image, value: int, person: str = "") -> DiscShape:
     RegistrationError
         If the disc is absent, has too few voxels, or is in pieces of comparable size.
     """
-    who = f"{person + ', ' if person else ''}{disc_name(value)}"
-    mask, box, notes = disc_mask.crop(labels.array == value, who)
+    mask, box, notes = disc_mask.crop(labels.array == value, _who(person, value))
     mask, box = disc_mask.trimmed(mask, box, labels.geometry, notes)
     edges = disc_mask.lateral_edges(mask, labels.geometry)
     padded, geometry, at_cut = disc_mask.pad(mask, box, labels.geometry, edges)
@@ -199,16 +211,20 @@ def disc_shape(labels: Image, value: int, person: str = "") -> DiscShape:
     if edges and not all(cut):
         padded = padded & ~disc_mask.far(at_cut, edges, cut, padded.shape)
     whole = not any(cut)
-    half = np.array([2 * xyz[:, 0].std(), 2 * xyz[:, 1].std(), 1.0] if whole else
-                    [WIDTH_TO_DEPTH * chord[0], chord[0], 1.0])
+    half = (2 * xyz[:, 0].std(), 2 * xyz[:, 1].std()) if whole else (WIDTH_TO_DEPTH * chord[0], chord[0])
     for side, is_cut in zip(("right", "left"), cut):
         if is_cut:
             notes.append(f"cut at the patient's {side}")
     distance = signed_distance(padded, geometry)
-    shape = DiscShape(value, center, axes, half, chord, distance, without_staircase(distance, geometry), geometry, cut,
-                      seen, np.zeros(TERMS), np.zeros(TERMS), midline, notes)
-    _fit_surfaces(shape)
-    return shape
+    columns = _columns(distance, geometry, center, axes, half, seen)
+    mid, logheight = _fit_surfaces(*columns, 6 if any(cut) else TERMS)
+    return DiscShape(value, center, axes, np.array([*half, np.exp(logheight[0])]), chord, distance,
+                     without_staircase(distance, geometry), geometry, cut, seen, mid, logheight, midline, tuple(notes),
+                     person)
+
+
+def _who(person: str, value: int) -> str:
+    return f"{person}, {disc_name(value)}" if person else disc_name(value)
 
 
 def signed_distance(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -314,31 +330,36 @@ def _depth(xyz: np.ndarray) -> tuple[float, float]:
     return max(float(high - low) / 0.98, 4.0), float(high + low) / 2
 
 
-def _fit_surfaces(shape: DiscShape, step: float = 1.5) -> None:
-    """Fit the mid-surface and log half height by polynomials in the normalized outline, from columns along CC."""
-    a, b, _ = shape.half
-    top = float(np.abs((shape.geometry.index_to_world(
-        np.argwhere(shape.distance < 0)[:, ::-1]) - shape.center) @ shape.axes[2]).max()) + 3
+def _columns(distance, geometry, center, axes, half, seen, step: float = 1.5):
+    """Return normalized LR and AP coordinates, middle (mm) and length (mm) of the disc's columns along CC."""
+    a, b = half
+    points = geometry.index_to_world(np.argwhere(distance < 0)[:, ::-1])
+    top = float(np.abs((points - center) @ axes[2]).max()) + 3
     fine = min(0.5, top / 12)
-    low, high = max(-0.95 * a, shape.seen[0]), min(0.95 * a, shape.seen[1])
+    low, high = max(-0.95 * a, seen[0]), min(0.95 * a, seen[1])
     x = np.linspace(low, high, max(int((high - low) / step), 5))
     y = np.arange(-0.95 * b, 0.95 * b + step, step)
     z = np.arange(-top, top + fine, fine)
-    grid = np.stack(np.meshgrid(x, y, z, indexing="ij"), axis=-1)
-    d = shape.distance_at(shape.to_world(grid))
+    grid = np.stack(np.meshgrid(x, y, z, indexing="ij"), axis=-1) @ axes + center
+    d = linear_scalar(distance, np.moveaxis(geometry.world_to_index(grid)[..., ::-1], -1, 0))
     # Soft occupancy: columns' lengths and centroids vary smoothly with the surface.
     inside = np.clip(0.5 - d / (2 * fine), 0, 1)
     length = inside.sum(-1) * fine
     keep = (length > 0.25 * np.median(length[length > 0])) & ((x[:, None] / a) ** 2 + (y / b) ** 2 < 0.85)
     if keep.sum() < 12:
         keep = length > 0
-    center = (inside * z).sum(-1) / np.maximum(inside.sum(-1), 1e-9)
+    middle = (inside * z).sum(-1) / np.maximum(inside.sum(-1), 1e-9)
     u, v = np.broadcast_arrays(x[:, None] / a, y[None] / b)
-    count = 6 if any(shape.cut) else TERMS
-    terms = polynomial(u, v)[keep][:, :count]
+    return u[keep], v[keep], middle[keep], length[keep]
+
+
+def _fit_surfaces(u, v, middle, length, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Fit mid-surface and log half height of columns by the first `count` terms of the polynomials."""
+    terms = polynomial(u, v)[:, :count]
     # A light ridge on all but the constant keeps the extrapolation of a cut or thin disc tame.
-    ridge = np.diag([0, *[1] * (count - 1)]) * RIDGE * keep.sum()
+    ridge = np.diag([0, *[1] * (count - 1)]) * RIDGE * len(terms)
     gram = terms.T @ terms + ridge
-    shape.mid[:count] = np.linalg.solve(gram, terms.T @ center[keep])
-    shape.logheight[:count] = np.linalg.solve(gram, terms.T @ np.log(length[keep] / 2))
-    shape.half[2] = float(np.exp(shape.logheight[0]))
+    mid, logheight = np.zeros(TERMS), np.zeros(TERMS)
+    mid[:count] = np.linalg.solve(gram, terms.T @ middle)
+    logheight[:count] = np.linalg.solve(gram, terms.T @ np.log(length / 2))
+    return mid, logheight

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from DiscRelaxometryLib.parallel import one_blas_thread, ordered
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 
 from .atlas import Atlas, make_atlas
-from .coordinates import match
+from .coordinates import Target
 from .parametric import LITERATURE, disc_level
 from .shape import DiscShape, disc_shape, signed_distance, without_staircase
 from .transforms import DisplacementField, grid_points
@@ -47,8 +47,7 @@ class _Level:
         shape = disc_shape(labels, self.value, "template")
         # The surface between the voxels is known here: taken from voxels anew it would move by a part of one each time.
         index = self.geometry.world_to_index(grid_points(shape.geometry))[..., ::-1]
-        shape.surface = linear_scalar(self.distance, np.moveaxis(index, -1, 0))
-        return shape
+        return replace(shape, surface=linear_scalar(self.distance, np.moveaxis(index, -1, 0)))
 
 
 def build_template(people: Sequence[tuple[str, Image]], levels: Sequence[str] = LUMBAR_LEVELS, iterations: int = 8,
@@ -141,7 +140,7 @@ def build_level(value: int, shapes: list[DiscShape], iterations: int, symmetric:
         if symmetric:
             mean = (mean + mean[:, :, ::-1] * [-1, 1, 1]) / 2
             distance = (distance + distance[..., ::-1]) / 2
-        back = DisplacementField(mean.astype(np.float32), level.geometry).inverse(level.geometry, lambda p: p)
+        back = DisplacementField(mean.astype(np.float32), level.geometry).inverse(guess=lambda p: p)
         index = level.geometry.world_to_index(points + back.vectors)[..., ::-1]
         distance = linear_scalar(distance, np.moveaxis(index, -1, 0))
         if symmetric:
@@ -168,7 +167,7 @@ def _means(fixed: DiscShape, shapes, points, progress, words) -> tuple[np.ndarra
     person's map is an affine one and the rest: the affine one goes on where the image shows nothing, so that sides that
     only some people show are not those of larger or smaller people.
     """
-    own = fixed.surface_at(points)
+    own, target = fixed.surface_at(points), Target(fixed)
     near = own < NEAR
     here, inside, rim = points[near], own[near] < 0, np.abs(own[near]) < RIM
     design = np.column_stack([np.ones(len(here)), here[:, 1:]])
@@ -176,7 +175,7 @@ def _means(fixed: DiscShape, shapes, points, progress, words) -> tuple[np.ndarra
     for step, moving in enumerate(shapes):
         progress(step / len(shapes), f"{words}, person {step + 1}")
         try:
-            there = match(fixed, moving).forward(here)
+            there = target.match(moving).forward(here)
         except RegistrationError:
             continue
         seen = _seen_share(moving, there)

@@ -20,80 +20,125 @@ PointMap = Callable[[np.ndarray], np.ndarray]
 #: Grid step and margin (mm) of stored fields. 1 mm keeps the interpolation error of a smooth field below 0.05 mm.
 STEP = 1.0
 MARGIN = 6.0
-#: Stored maps keep their Jacobian determinant above this in the disc.
-LEAST_JACOBIAN = 0.05
+#: Maps keep their Jacobian determinant above this in the disc; sampled on another grid, above half of it.
+LEAST_JACOBIAN = 0.1
+
+
+@dataclass(frozen=True)
+class Match:
+    """Correspondence of two discs: the map of fixed points to moving points (LPS mm) and, where known, its inverse."""
+
+    forward: PointMap
+    inverse: PointMap | None = None
 
 
 @dataclass(frozen=True)
 class DisplacementField:
-    """A point map sampled on a grid: ``vectors`` (k, j, i, 3) in LPS mm, added to a point of the grid."""
+    """A point map sampled on a grid: ``vectors`` (k, j, i, 3) in mm, added to a point of the grid."""
 
     vectors: np.ndarray
     geometry: Geometry
 
     @classmethod
     def sampled(cls, point_map: PointMap, geometry: Geometry) -> DisplacementField:
-        """Sample a point map, LPS mm to LPS mm, on a grid."""
+        """Sample a point map, mm to mm, on a grid."""
         points = grid_points(geometry)
         return cls((point_map(points) - points).astype(np.float32), geometry)
 
-    def __call__(self, lps: np.ndarray) -> np.ndarray:
-        """Map (..., 3) LPS points; those outside the grid become NaN."""
-        lps = np.asarray(lps, float)
-        index = self.geometry.world_to_index(lps.reshape(-1, 3))[:, ::-1].T
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """Map (..., 3) points; those outside the grid become NaN."""
+        points = np.asarray(points, float)
+        index = self.index(points)
+        size = np.array(self.geometry.shape).reshape(3, *[1] * (points.ndim - 1))
         moved = linear(self.vectors, index)
-        moved[((index < 0) | (index > np.array(self.geometry.shape)[:, None] - 1)).any(0)] = np.nan
-        return lps + moved.reshape(lps.shape)
+        moved[((index < 0) | (index > size - 1)).any(0)] = np.nan
+        return points + moved
+
+    def at(self, points: np.ndarray) -> np.ndarray:
+        """Return the displacement at (..., 3) points; beyond the grid, that of its border."""
+        return linear(self.vectors, self.index(points))
+
+    def index(self, points: np.ndarray) -> np.ndarray:
+        """Return the continuous array indices (3, ...) of (..., 3) points."""
+        return np.moveaxis(self.geometry.world_to_index(points)[..., ::-1], -1, 0)
 
     def jacobian(self) -> np.ndarray:
         """Return the determinant of the map's Jacobian at the grid's voxels; negative values are folds."""
-        return np.linalg.det(self._jacobian_matrix())
-
-    def unfolded(self, points: np.ndarray, least: float = LEAST_JACOBIAN, iterations: int = 40) -> DisplacementField:
-        """Return the field, smoothed around those (n, 3) points whose Jacobian determinant is below `least`.
-
-        Sampling a one-to-one map on a grid can fold it. The field itself is returned where nothing is to be done.
-        """
-        index = tuple(np.rint(self.geometry.world_to_index(points)[:, ::-1]).astype(int).T)
-        vectors, found = self.vectors, self
-        for _ in range(iterations):
-            bad = np.zeros(self.geometry.shape, bool)
-            bad[index] = found.jacobian()[index] < least
-            if not bad.any():
-                break
-            share = np.minimum(1, 10 * ndimage.gaussian_filter(bad.astype(np.float32), 1.5))[..., None]
-            smooth = ndimage.gaussian_filter(vectors, (1, 1, 1, 0), mode="nearest")
-            vectors = vectors + share * (smooth - vectors)
-            found = DisplacementField(vectors, self.geometry)
-        return found
+        (a, b, c), (d, e, f), (g, h, i) = np.moveaxis(self._jacobian_matrix(), (-2, -1), (0, 1))
+        return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
     def _jacobian_matrix(self) -> np.ndarray:
         steps = self.geometry.spacing[::-1]
         by_index = np.stack([np.stack(np.gradient(self.vectors[..., a].astype(float), *steps)[::-1], -1)
                              for a in range(3)], -2)
-        direction = np.array(self.geometry.direction).reshape(3, 3)
-        return by_index @ direction.T + np.eye(3)
+        return by_index @ np.linalg.inv(np.array(self.geometry.direction).reshape(3, 3)) + np.eye(3)
 
-    def inverse(self, geometry: Geometry, guess: PointMap) -> DisplacementField:
-        """Return the inverse map sampled on `geometry`; `guess` is an approximate inverse, such as the affine one.
+    def updated(self, update: np.ndarray, where: np.ndarray, least: float = LEAST_JACOBIAN,
+                rounds: int = 6) -> DisplacementField:
+        """Return the field plus an update, which is left out, smoothly, where the map would become too steep.
 
-        Newton's method with the field's own Jacobian; beyond the grid the displacement is that of its border.
+        A composition of one-to-one maps can fold where it is sampled on a grid.
+
+        Parameters
+        ----------
+        update : ndarray, shape (k, j, i, 3)
+        where : ndarray of bool, shape (k, j, i)
+            Where the Jacobian determinant has to stay above `least`.
+        rounds : int
+            After so many tries nothing of the update is taken.
         """
+        share = np.ones(where.shape)
+        for _ in range(rounds):
+            longer = DisplacementField(self.vectors + share[..., None] * update, self.geometry)
+            steep = (longer.jacobian() < least) & where
+            if not steep.any():
+                return longer
+            share *= 1 - np.minimum(1, 8 * ndimage.gaussian_filter(steep.astype(float), 1.5))
+        return self
+
+    def unfolded(self, points: np.ndarray, least: float = LEAST_JACOBIAN / 2) -> DisplacementField:
+        """Return the field, smoothed where its Jacobian determinant is below `least` near (n, 3) points.
+
+        The field itself is returned where nothing is to be done.
+        """
+        where = np.zeros(self.geometry.shape, bool)
+        where[tuple(np.rint(self.index(points)).astype(int))] = True
+        smooth = self
+        for width in (1, 2, 4, 8):
+            if not ((smooth.jacobian() < least) & where).any():
+                break
+            smooth = DisplacementField(ndimage.gaussian_filter(self.vectors, (width, width, width, 0), mode="nearest"),
+                                       self.geometry)
+        if smooth is self:
+            return self
+        found = smooth.updated(self.vectors - smooth.vectors, where, least, rounds=40)
+        return DisplacementField(found.vectors.astype(self.vectors.dtype), self.geometry)
+
+    def inverse(self, geometry: Geometry | None = None, guess: PointMap | None = None) -> DisplacementField:
+        """Return the inverse map by Newton's method with the field's own Jacobian.
+
+        Parameters
+        ----------
+        geometry : Geometry, optional
+            Grid of the inverse; by default this field's.
+        guess : callable, optional
+            An approximate inverse, such as the affine one; by default a step of the field backward.
+        """
+        geometry = geometry or self.geometry
         target = grid_points(geometry).reshape(-1, 3)
         inverse_jacobian = np.linalg.inv(self._jacobian_matrix()).reshape(*self.geometry.shape, 9)
-        x = np.array(guess(target), float)
-        open_points = np.arange(len(x))
-        for _ in range(15):
-            index = self.geometry.world_to_index(x[open_points])
-            index = np.clip(index, 0, np.array(self.geometry.size) - 1)[:, ::-1].T
-            error = x[open_points] + linear(self.vectors, index) - target[open_points]
-            local = linear(inverse_jacobian, index).reshape(-1, 3, 3)
-            step = np.clip(np.einsum("nab,nb->na", local, error), -3 * STEP, 3 * STEP)
-            x[open_points] -= step
-            open_points = open_points[np.abs(error).max(1) > 2e-3]
-            if not len(open_points):
+        # A step longer than some grid steps would leave the linear neighborhood.
+        longest = 2 * min(self.geometry.spacing)
+        x = target - self.at(target) if guess is None else np.array(guess(target), float)
+        left = np.arange(len(x))
+        for _ in range(12):
+            error = x[left] + self.at(x[left]) - target[left]
+            left, error = left[(off := np.abs(error).max(1) > 1e-3)], error[off]
+            if not len(left):
                 break
-        return DisplacementField((x - target).astype(np.float32).reshape(*geometry.shape, 3), geometry)
+            local = linear(inverse_jacobian, self.index(x[left])).reshape(-1, 3, 3)
+            x[left] -= np.clip(np.einsum("nab,nb->na", local, error), -longest, longest)
+        return DisplacementField((x - target).astype(self.vectors.dtype).reshape(*geometry.shape, 3), geometry)
 
     def to_sitk(self) -> sitk.DisplacementFieldTransform:
         """Return the map as an ITK transform; outside its grid that is the identity."""

@@ -12,7 +12,6 @@ from .registration import PersonRegistration
 
 #: An interpolated value needs at least this share of its weight from voxels that are not NaN.
 VALID_SHARE = 0.5
-INTERPOLATIONS = ("linear", "nearest")
 
 
 def warp_to_atlas(image: Image, registration: PersonRegistration, interpolation: str = "linear") -> Image:

@@ -24,10 +24,8 @@ import SimpleITK as sitk
 from common import Aim, Results, clock, shared_data, versions
 from peers import VERSIONS, elastix, greedy
 
-from DiscAtlasLib.atlas import load_atlas, save_atlas
-from DiscAtlasLib.registration import register_person
+from DiscAtlasLib import build_template, load_atlas, register_person, save_atlas
 from DiscAtlasLib.shape import disc_shape
-from DiscAtlasLib.template import build_template
 from DiscAtlasLib.transforms import grid_points, surrounding_grid
 from DiscRelaxometryLib.image import Geometry, Image, read_image
 from DiscRelaxometryLib.labels import disc_name
@@ -54,7 +52,7 @@ def one(task):
     """Register one person; return rows, CPU seconds of shapes, match and dense fields, and peak memory in MB."""
     name, labels, atlas, backend, levels = task
     begin = time.process_time()
-    result = register_person(labels, atlas, levels, _elastix if backend == "elastix" else backend, person=name)
+    result = register_person(labels, atlas, levels, backend, person=name, workers=1)
     seconds = time.process_time() - begin
     return name, result.quality.rows, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -67,12 +65,6 @@ def peer(task):
     except (ImportError, RuntimeError) as error:
         words = str(error).strip().splitlines()[-1][:80]
         return kind, f"{name} {disc_name(value)}: {words}", float("nan"), float("nan")
-
-
-def _elastix(pairs, progress):
-    from DiscAtlasLib.elastix import match_elastix
-
-    return match_elastix(pairs, progress, workers=1)
 
 
 def peer_dice(kind: str, labels: Image, atlas, value: int) -> tuple[float, float]:

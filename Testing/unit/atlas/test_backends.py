@@ -1,5 +1,10 @@
 """Elastix and BRAINSFit behind the one interface: start, parameters, plain words, transforms."""
 
+import re
+import shutil
+import subprocess
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +13,15 @@ import SimpleITK as sitk
 from unit.atlas.test_registration import L45, disc_image
 
 from DiscAtlasLib.atlas import make_atlas
-from DiscAtlasLib.brainsfit import BrainsfitBackend, parameters_for
-from DiscAtlasLib.elastix import match_elastix, parameter_files, plain_words, to_sitk
-from DiscAtlasLib.registration import register_person
-from DiscAtlasLib.start import pose
-from DiscAtlasLib.transforms import DisplacementField
+from DiscAtlasLib.brainsfit import match_brainsfit, parameters_for
+from DiscAtlasLib.elastix import parameter_files, plain_words, run_elastix, to_sitk
+from DiscAtlasLib.parametric import literature_labels
+from DiscAtlasLib.registration import Backend, register_person
+from DiscAtlasLib.shape import disc_shape
+from DiscAtlasLib.start import composed, posed
+from DiscAtlasLib.transforms import DisplacementField, Match, grid_points
 from DiscRelaxometryLib.errors import RegistrationError
-from DiscRelaxometryLib.image import Geometry
+from DiscRelaxometryLib.image import Geometry, write_image
 
 
 @pytest.fixture(scope="module")
@@ -34,32 +41,71 @@ def moved():
 
 
 def test_frames_start_without_overlap(atlas, moved):
-    from DiscAtlasLib.shape import disc_shape
-    problem = pose(atlas.shape(L45), disc_shape(moved, L45))
-    a, b = problem.fixed.array < 0, problem.moving.array < 0
+    images = posed(atlas.shape(L45), disc_shape(moved, L45))
+    a, b = images.fixed.array < 0, images.moving.array < 0
     assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.95
 
 
 def test_brainsfit_gets_its_parameters_and_its_transform_is_used(atlas, moved):
     seen = []
 
-    def runner(images, parameters):
+    def runner(images, parameters, progress):
         seen.append((images, parameters))
         return sitk.TranslationTransform(3, (0.0, 0.5, 0.0))
 
-    result = register_person(moved, atlas, backend=BrainsfitBackend(runner))
+    result = register_person(moved, atlas, backend=brainsfit(runner))
     images, parameters = seen[0]
     assert set(images) == {"fixedVolume", "movingVolume", "fixedBinaryVolume", "movingBinaryVolume"}
     assert images["fixedVolume"].array.min() < 0 < images["fixedVolume"].array.max()
     assert parameters["useBSpline"] and parameters["initializeTransformMode"] == "Off"
     grid = images["fixedVolume"].geometry
-    spacing = np.array(grid.size) / parameters["splineGridSize"]
-    assert np.all(spacing >= 5) and np.all(spacing <= 8)
     assert parameters == parameters_for(grid)
     # A translation by 0.5 mm in the atlas is one of 0.5 mm x 1.15 at the person, in the turned direction.
-    start = pose(atlas.shape(L45), result.shapes[L45]).start
+    to_moving = posed(atlas.shape(L45), result.shapes[L45]).to_moving
     center = atlas.shape(L45).center[None]
-    np.testing.assert_allclose(result.levels[L45].to_person(center), start(center + [0, 0.5, 0]), atol=0.02)
+    np.testing.assert_allclose(result.levels[L45].to_person(center), to_moving(center + [0, 0.5, 0]), atol=0.02)
+
+
+def brainsfit(runner) -> Backend:
+    return Backend("brainsfit", partial(match_brainsfit, runner=runner), alone=True)
+
+
+@pytest.mark.parametrize("size", [(64, 57, 40), (60, 60, 60), (61, 49, 31), (20, 20, 20)])
+def test_a_control_point_moves_at_most_four_tenths_of_the_smallest_control_spacing(size):
+    """Beyond that a cubic B-spline can fold (Choi and Lee 2000)."""
+    parameters = parameters_for(Geometry(size))
+    spacing = np.array(size) / parameters["splineGridSize"]
+    assert np.all(spacing >= 5) and np.all(spacing <= 8)
+    assert parameters["maxBSplineDisplacement"] == pytest.approx(0.4 * spacing.min())
+
+
+def test_one_level_that_fails_has_the_backends_reason_and_the_others_go_on():
+    atlas = make_atlas(literature_labels(1.5), {})
+
+    def match(fixed, moving, progress):
+        if moving.name == "L3-L4":
+            raise RegistrationError(f"{moving.who}: no luck.", anchor="folding")
+        return Match(lambda p: p, lambda p: p)
+
+    result = register_person(literature_labels(1.5), atlas, ["L3-L4", "L4-L5"], Backend("mine", match), person="sub-01")
+    assert list(result.levels) == [L45] and result.backend == "mine"
+    assert result.quality.rows[0]["flags"] == "not registered: sub-01, L3-L4: no luck."
+    with pytest.raises(RegistrationError, match="^sub-01, L3-L4: no luck") as error:
+        register_person(literature_labels(1.5), atlas, ["L3-L4"], Backend("mine", match), person="sub-01")
+    assert str(error.value).count("[Help") == 1
+
+
+def test_a_backend_that_runs_alone_runs_in_the_calling_thread_and_may_report(atlas, moved):
+    threads, seen = [], []
+
+    def match(fixed, moving, progress):
+        threads.append(threading.current_thread())
+        progress(0.5, "half of it")
+        return Match(lambda p: p)
+
+    register_person(moved, atlas, backend=Backend("mine", match, alone=True), workers=4,
+                    progressCallback=lambda f, t: seen.append((f, t)))
+    assert threads == [threading.current_thread()] and (0.5, "half of it") in seen
 
 
 def test_brainsfit_outside_slicer_says_so(atlas, moved):
@@ -100,15 +146,53 @@ def test_parameter_files_give_reasons():
 def test_elastix_registers(atlas, moved, tmp_path, monkeypatch):
     pytest.importorskip("itk")
     monkeypatch.chdir(tmp_path)
-    result = register_person(moved, atlas, backend=lambda p, c: match_elastix(p, c, workers=1))
+    result = register_person(moved, atlas, backend="elastix", workers=1)
     row = result.quality.rows[0]
     assert row["dice"] > 0.95 and row["folding"] == 0 and row["inverse_error"] < 0.2
     assert list(tmp_path.iterdir()) == []
     # Labels are all it sees, so that the grade of the disc can not matter; and its random samples are the same again.
-    graded = register_person(moved.like(moved.array.copy(), grade=5), atlas,
-                             backend=lambda p, c: match_elastix(p, c, workers=1))
+    graded = register_person(moved.like(moved.array.copy(), grade=5), atlas, backend="elastix", workers=1)
     change = graded.levels[L45].to_person.vectors - result.levels[L45].to_person.vectors
     assert np.abs(change).max() < 0.05
+
+
+@pytest.mark.skipif(shutil.which("elastix") is None, reason="the program elastix (Debian: elastix) is not installed")
+def test_the_program_elastix_takes_the_parameter_files(atlas, moved, tmp_path):
+    """What itk-elastix has built in, older builds may lack; a few iterations tell."""
+    images, files = posed(atlas.shape(L45), disc_shape(moved, L45)), []
+    for path in map(Path, parameter_files()):
+        files.append(tmp_path / path.name)
+        files[-1].write_text(re.sub(r"(?<=MaximumNumberOfIterations )[\d ]+", "5", path.read_text()))
+    assert np.linalg.norm(map_of_program(images, files, tmp_path) - images.to_moving(POINTS), axis=1).max() > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("elastix") is None, reason="the program elastix (Debian: elastix) is not installed")
+def test_the_program_elastix_finds_the_same_map_as_itk_elastix(atlas, moved, tmp_path):
+    pytest.importorskip("itk")
+    images, files = posed(atlas.shape(L45), disc_shape(moved, L45)), parameter_files()
+    package = composed(images, to_sitk(run_elastix(images, files)))(POINTS)
+    assert np.linalg.norm(map_of_program(images, files, tmp_path) - package, axis=1).max() < 1e-3
+
+
+POINTS = np.random.default_rng(0).uniform((-20, -14, -6), (20, 14, 6), (500, 3))
+
+
+def map_of_program(images, files, folder):
+    """Return where the program elastix maps the points."""
+    arguments = ["elastix", "-out", str(folder), "-threads", "1"]
+    for option, image in (("-f", images.fixed), ("-m", images.moving), ("-fMask", images.mask)):
+        write_image(image, folder / f"{option[1:]}.nii")
+        arguments += [option, str(folder / f"{option[1:]}.nii")]
+    done = subprocess.run([*arguments, *[a for f in files for a in ("-p", str(f))]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    maps = [read_parameters(folder / f"TransformParameters.{n}.txt") for n in range(len(files))]
+    return composed(images, to_sitk(maps))(POINTS)
+
+
+def read_parameters(path: Path) -> dict:
+    lines = re.findall(r"^\((\S+) (.*)\)", path.read_text(), re.M)
+    return {key: tuple(v.strip('"') for v in values.split()) for key, values in lines}
 
 
 def test_inverse_of_a_field_is_its_inverse():
@@ -120,7 +204,6 @@ def test_inverse_of_a_field_is_its_inverse():
     field = DisplacementField.sampled(bent, geometry)
     inner = Geometry((10, 10, 10), (1.0, 1.0, 1.0), (-5, -5, -5))
     back = field.inverse(inner, lambda p: p)
-    from DiscAtlasLib.transforms import grid_points
     points = grid_points(inner)
     assert np.abs(bent(back(points)) - points).max() < 0.02
     assert np.abs(field.jacobian()[5:-5, 5:-5, 5:-5]).min() > 0.5
