@@ -1,4 +1,4 @@
-"""Backend BRAINSFit: rigid, affine and B-spline registration of signed distance maps by Slicer's program.
+"""Backend BRAINSFit: registration of signed distance maps by Slicer's program.
 
 The program is reached through a runner that is given to the backend, so that this file needs no Slicer;
 ``mrml.brainsfit_backend`` makes the one for Slicer.
@@ -15,61 +15,67 @@ from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.progress import ProgressCallback
 
+from .coordinates import Target
 from .shape import DiscShape
-from .start import composed, pose
+from .start import composed, posed
+from .transforms import Match
 
 #: Control grid spacing, mm: 5-8 mm is below a disc's height.
 CONTROL_SPACING = 6.0
-#: Given the images by BRAINSFit's parameter names and its other parameters, returns the transform it found.
-Runner = Callable[[dict[str, Image], dict], sitk.Transform]
+#: Given the images by BRAINSFit's parameter names, its other parameters and a progress callback, returns the transform
+#: that it found.
+Runner = Callable[[dict[str, Image], dict, ProgressCallback], sitk.Transform]
 
 
-class BrainsfitBackend:
-    """Backend that matches discs with BRAINSFit.
+def match_brainsfit(fixed: Target, moving: DiscShape, progress: ProgressCallback, runner: Runner) -> Match:
+    """Match two discs by BRAINSFit.
 
     Parameters
     ----------
+    fixed : Target
+        The atlas's disc.
+    moving : DiscShape
+        The person's.
+    progress : callable
+        Called while the program runs; what it raises cancels the program.
     runner : callable
         Runs the program on images and parameters.
+
+    Raises
+    ------
+    RegistrationError
+        If the program failed.
     """
-
-    name = "brainsfit"
-
-    def __init__(self, runner: Runner):
-        self.runner = runner
-
-    def __call__(self, pairs: list[tuple[DiscShape, DiscShape]], progress: ProgressCallback) -> list:
-        """Match each pair of discs; see ``registration.Backend``."""
-        results = []
-        for step, (fixed, moving) in enumerate(pairs):
-            progress(step / len(pairs), f"{moving.name}: BRAINSFit")
-            problem = pose(fixed, moving)
-            images = {"fixedVolume": problem.fixed, "movingVolume": problem.moving,
-                      "fixedBinaryVolume": problem.mask, "movingBinaryVolume": problem.mask.like(
-                          np.ones_like(problem.mask.array))}
-            try:
-                results.append((composed(problem, self.runner(images, parameters_for(problem.geometry))),))
-            except RegistrationError as error:
-                results.append(RegistrationError(f"{moving.name}: {error.message}"))
-        return results
+    images = posed(fixed.shape, moving)
+    volumes = {"fixedVolume": images.fixed, "movingVolume": images.moving, "fixedBinaryVolume": images.mask,
+               "movingBinaryVolume": images.mask.like(np.ones_like(images.mask.array))}
+    try:
+        found = runner(volumes, parameters_for(images.geometry), progress)
+    except RegistrationError as error:
+        raise RegistrationError(f"{moving.who}: {error.message}", error.anchor) from error
+    return Match(composed(images, found))
 
 
 def parameters_for(geometry: Geometry) -> dict:
     """Return BRAINSFit's parameters, without images, for a registration on this grid."""
     extent = np.array(geometry.size) * np.array(geometry.spacing)
+    cells = np.maximum(np.ceil(extent / CONTROL_SPACING), 4).astype(int)
     return {
         # The frames have placed the discs; another initialization would undo it.
         "initializeTransformMode": "Off",
-        "useRigid": True, "useAffine": True, "useBSpline": True,
-        "splineGridSize": [int(n) for n in np.maximum(np.ceil(extent / CONTROL_SPACING), 4)],
+        # No linear stage: along left-right it slides where a disc is cut, and the frames and one scale did its work.
+        "useBSpline": True,
+        "splineGridSize": cells.tolist(),
         # Both images are distances in mm: equal values correspond, no histogram is needed.
         "costMetric": "MSE",
         # The band around the surface; farther out, and where the disc is cut, nothing is to be matched.
-        "maskProcessingMode": "ROI", "ROIAutoDilateSize": 0.0,
-        "samplingPercentage": 0.3, "samplingStrategy": "Random",
-        "numberOfIterations": [500, 500, 500],
+        "maskProcessingMode": "ROI",
+        "samplingPercentage": 0.3, "metricSamplingStrategy": "Random",
+        "numberOfIterations": [500],
+        # The program's own 2e13 ends the B-spline after one iteration.
+        "costFunctionConvergenceFactor": 1e9,
         # No control point farther than this (mm): below 0.4 x the spacing a cubic B-spline does not fold.
-        "maxBSplineDisplacement": 0.4 * CONTROL_SPACING,
+        "maxBSplineDisplacement": float(0.4 * (extent / cells).min()),
         "interpolationMode": "Linear",
         "numberOfThreads": 1,
     }

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -13,9 +16,10 @@ from DiscRelaxometryLib.headless import start_headless
 from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.labels import disc_name
 from DiscRelaxometryLib.mrml import ATTRIBUTE, add_node, create_folder, put_in_folder, table_node, volume_from_image
+from DiscRelaxometryLib.progress import ProgressCallback
 
-from .brainsfit import BrainsfitBackend
-from .registration import PersonRegistration
+from .brainsfit import match_brainsfit
+from .registration import Backend, PersonRegistration
 from .transforms import DisplacementField, write_transform
 
 
@@ -26,15 +30,11 @@ def transform_node(field: DisplacementField, name: str):
     volumes as the ITK transform does.
     """
     node = add_node("vtkMRMLTransformNode", name)
-    storage = start_headless().mrmlScene.AddNewNodeByClass("vtkMRMLTransformStorageNode")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = write_transform(field, Path(folder) / "field.h5")
-            storage.SetFileName(str(path))
-            if not storage.ReadData(node):
-                raise RegistrationError(f"The transform '{name}' can not be read back into the scene.")
-    finally:
-        start_headless().mrmlScene.RemoveNode(storage)
+    with _storage() as storage, tempfile.TemporaryDirectory() as folder:
+        path = write_transform(field, Path(folder) / "field.h5")
+        storage.SetFileName(str(path))
+        if not storage.ReadData(node):
+            raise RegistrationError(f"The transform '{name}' can not be read back into the scene.")
     return node
 
 
@@ -75,7 +75,7 @@ def keep_look(source, target):
     return target
 
 
-def brainsfit_backend(run: Callable | None = None) -> BrainsfitBackend:
+def brainsfit_backend(run: Callable | None = None) -> Backend:
     """Return the BRAINSFit backend that runs Slicer's own program.
 
     Parameters
@@ -95,13 +95,13 @@ def brainsfit_backend(run: Callable | None = None) -> BrainsfitBackend:
         raise RegistrationError("BRAINSFit is a program of 3D Slicer and is not here: use Slicer, or choose the "
                                 "backend 'coordinates' or 'elastix'.", anchor="brainsfit-outside-slicer")
 
-    def runner(images: dict[str, Image], parameters: dict) -> sitk.Transform:
-        return _run(slicer, module, run, images, parameters)
+    def runner(images: dict[str, Image], parameters: dict, progress: ProgressCallback) -> sitk.Transform:
+        return _run(slicer, partial(run, module, None), images, parameters, progress)
 
-    return BrainsfitBackend(runner)
+    return Backend("brainsfit", partial(match_brainsfit, runner=runner), alone=True)
 
 
-def _run(slicer, module, run, images: dict[str, Image], parameters: dict) -> sitk.Transform:
+def _run(slicer, run, images: dict[str, Image], parameters: dict, progress: ProgressCallback) -> sitk.Transform:
     """Run BRAINSFit on temporary nodes and return its transform."""
     nodes, cli = [], None
     try:
@@ -110,15 +110,62 @@ def _run(slicer, module, run, images: dict[str, Image], parameters: dict) -> sit
             kind = "vtkMRMLLabelMapVolumeNode" if key.endswith("BinaryVolume") else "vtkMRMLScalarVolumeNode"
             nodes.append(volume_from_image(image, f"DiscAtlas {key}", class_name=kind, legend=False))
             arguments[key] = nodes[-1].GetID()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "found.h5"
-            arguments["outputTransform"] = str(path)
-            cli = run(module, None, arguments, wait_for_completion=True, update_display=False)
-            if cli.GetStatus() & cli.ErrorsMask:
-                raise RegistrationError(f"BRAINSFit stopped: {cli.GetErrorText().strip() or 'no reason given'}",
-                                        anchor="brainsfit-failed")
-            return sitk.ReadTransform(str(path))
+        # Slicer passes nodes on to a program, and leaves out what is no node's id.
+        nodes.append(add_node("vtkMRMLTransformNode", "DiscAtlas outputTransform"))
+        arguments["outputTransform"] = nodes[-1].GetID()
+        cli = run(arguments, wait_for_completion=False, update_display=False)
+        _wait(slicer, cli, progress)
+        if cli.GetStatus() != cli.Completed:
+            raise RegistrationError(f"BRAINSFit stopped: {_reason(cli)}", anchor="brainsfit-failed")
+        return _transform_of(nodes[-1])
     finally:
         for node in [*[n.GetDisplayNode() for n in nodes], *nodes, cli]:
             if node is not None and slicer.mrmlScene.IsNodePresent(node):
                 slicer.mrmlScene.RemoveNode(node)
+
+
+def _wait(slicer, cli, progress: ProgressCallback) -> None:
+    """Wait for a program with the window answering; end the program where `progress` raises."""
+    try:
+        while cli.IsBusy():
+            progress(0.0, "BRAINSFit")
+            slicer.app.processEvents()
+            time.sleep(0.02)
+    except BaseException:
+        cli.Cancel()
+        while cli.IsBusy():
+            slicer.app.processEvents()
+            time.sleep(0.02)
+        raise
+
+
+def _reason(cli) -> str:
+    """Return what a program said last: its errors, or the end of its output."""
+    text = cli.GetErrorText().strip() or cli.GetOutputText().strip()
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines[-3:]) or "no reason given"
+
+
+def _transform_of(node) -> sitk.Transform:
+    """Return the transform of a node, by way of the file that its storage node writes."""
+    with _storage() as storage, tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "found.h5")
+        storage.SetFileName(path)
+        try:
+            if storage.WriteData(node):
+                return sitk.ReadTransform(path)
+        except RuntimeError as error:
+            raise RegistrationError(f"BRAINSFit's transform can not be read: {error}",
+                                    anchor="brainsfit-failed") from error
+    raise RegistrationError("BRAINSFit stopped: it wrote no transform.", anchor="brainsfit-failed")
+
+
+@contextmanager
+def _storage():
+    """Give a transform storage node that is in the scene for as long as it is used."""
+    scene = start_headless().mrmlScene
+    storage = scene.AddNewNodeByClass("vtkMRMLTransformStorageNode")
+    try:
+        yield storage
+    finally:
+        scene.RemoveNode(storage)

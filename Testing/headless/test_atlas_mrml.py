@@ -1,8 +1,11 @@
 """DiscAtlas on nodes: transforms and quality in a folder of their own, BRAINSFit through Slicer's runner."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from support.brainsfit import BrainsfitProgram
 
 from DiscRelaxometryLib.headless import start_headless
 
@@ -16,7 +19,7 @@ from DiscAtlasLib.parametric import LITERATURE, disc_level  # noqa: E402
 from DiscAtlasLib.registration import register_person  # noqa: E402
 from DiscAtlasLib.transforms import DisplacementField, grid_points  # noqa: E402
 from DiscRelaxometryLib import mrml  # noqa: E402
-from DiscRelaxometryLib.errors import RegistrationError  # noqa: E402
+from DiscRelaxometryLib.errors import Cancelled, RegistrationError  # noqa: E402
 from DiscRelaxometryLib.image import Geometry, Image  # noqa: E402
 
 
@@ -54,37 +57,75 @@ def test_registration_comes_as_a_folder_of_nodes(slicer):
         DiscAtlasLogic().showRegistration(cohort, "sub-02")
 
 
-def test_brainsfit_runs_on_temporary_nodes(slicer, monkeypatch):
-    """The program itself is not here: a stand-in for ``slicer.cli.run`` checks what it would be given."""
-    calls = []
-
-    class Done(slicer.vtkMRMLTextNode):
-        ErrorsMask = 0x20
-        status = 0
-
-        def GetStatus(self):
-            return self.status
-
-        def GetErrorText(self):
-            return "out of memory"
-
-    def run(module, node, parameters, wait_for_completion, update_display):
-        fixed = slicer.mrmlScene.GetNodeByID(parameters["fixedVolume"])
-        calls.append((module, parameters, slicer.util.arrayFromVolume(fixed).min()))
-        sitk.WriteTransform(sitk.TranslationTransform(3, (0.0, 0.0, 0.0)), parameters["outputTransform"])
-        return Done()
-
+@pytest.fixture
+def brainsfit(slicer, monkeypatch):
     monkeypatch.setattr(slicer.modules, "brainsfit", "BRAINSFit", raising=False)
-    before = slicer.mrmlScene.GetNumberOfNodes()
-    atlas = make_atlas(disc(), {})
-    result = register_person(disc((4, 5, -6)), atlas, backend=atlas_mrml.brainsfit_backend(run))
-    module, parameters, least = calls[0]
-    assert module == "BRAINSFit" and parameters["useBSpline"] and least < 0
-    assert result.backend == "brainsfit" and result.quality.rows[0]["dice"] > 0.95
-    assert slicer.mrmlScene.GetNumberOfNodes() == before
-    Done.status = 0x20
-    with pytest.raises(RegistrationError, match="BRAINSFit stopped: out of memory"):
-        register_person(disc(), atlas, backend=atlas_mrml.brainsfit_backend(run))
+    return slicer
+
+
+def registered(program, labels=None, **more):
+    return register_person(labels or disc((4, 5, -6)), make_atlas(disc(), {}),
+                           backend=atlas_mrml.brainsfit_backend(program.run), **more)
+
+
+def test_brainsfit_gets_nodes_and_its_transform_is_used(brainsfit):
+    """A B-spline after a shift, as the program writes it, comes back as it was."""
+    domain = sitk.Image(70, 60, 50, sitk.sitkFloat32)
+    domain.SetOrigin((-35.0, -30.0, -25.0))
+    spline = sitk.BSplineTransformInitializer(domain, [4, 4, 4])
+    spline.SetParameters(np.random.default_rng(1).normal(0, 0.5, len(spline.GetParameters())))
+    composite = sitk.CompositeTransform([sitk.TranslationTransform(3, (0.3, -0.2, 0.4)), spline])
+    program, before = BrainsfitProgram(composite), brainsfit.mrmlScene.GetNumberOfNodes()
+    atlas, seen = make_atlas(disc(), {}), []
+    result = register_person(disc((4, 5, -6)), atlas, backend=atlas_mrml.brainsfit_backend(program.run),
+                             progressCallback=lambda f, t: seen.append((f, t)))
+    parameters, arrays = program.calls[0]
+    assert parameters["useBSpline"] and arrays["fixedVolume"].min() < 0 < arrays["fixedVolume"].max()
+    assert set(arrays) == {"fixedVolume", "movingVolume", "fixedBinaryVolume", "movingBinaryVolume"}
+    assert result.backend == "brainsfit" and result.quality.rows[0]["dice"] > 0.9
+    assert brainsfit.mrmlScene.GetNumberOfNodes() == before
+    # Without the transform, discs of one shape differ by their shift alone.
+    points = atlas.shape(13).inside[::50]
+    expected = np.array([composite.TransformPoint(p) for p in points]) + [4, 5, -6]
+    np.testing.assert_allclose(result.levels[13].to_person(points), expected, atol=0.15)
+    assert sum(t == "BRAINSFit" for _, t in seen) >= 2, "the window could not answer"
+
+
+@pytest.mark.parametrize("errors, words", [("out of memory", "out of memory"), ("", "no reason given")])
+def test_brainsfit_errors_are_said(brainsfit, errors, words):
+    before = brainsfit.mrmlScene.GetNumberOfNodes()
+    with pytest.raises(RegistrationError, match=f"sub-01, L3-L4: BRAINSFit stopped: {words}"):
+        registered(BrainsfitProgram(sitk.Transform(), "errors", errors=errors), person="sub-01")
+    assert brainsfit.mrmlScene.GetNumberOfNodes() == before
+
+
+def test_the_end_of_brainsfits_output_stands_in_for_an_error_text(brainsfit):
+    """A path as output is left out by Slicer, and only the output's text says so."""
+    program = BrainsfitProgram(sitk.Transform())
+
+    def run(module, node, parameters, **more):
+        return program.run(module, node, {**parameters, "outputTransform": "/a/path.h5"}, **more)
+
+    with pytest.raises(RegistrationError, match="at least one output has to be specified"):
+        registered(SimpleNamespace(run=run))
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "silent"])
+def test_only_a_completed_brainsfit_is_a_success(brainsfit, ends):
+    with pytest.raises(RegistrationError, match="BRAINSFit"):
+        registered(BrainsfitProgram(sitk.Transform(), ends))
+
+
+def test_cancel_ends_brainsfit_and_leaves_nothing(brainsfit):
+    program, before = BrainsfitProgram(sitk.Transform(), polls=10**9), brainsfit.mrmlScene.GetNumberOfNodes()
+
+    def cancel(fraction, text):
+        if text == "BRAINSFit":
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        registered(program, progressCallback=cancel)
+    assert program.cancelled == 1 and brainsfit.mrmlScene.GetNumberOfNodes() == before
 
 
 def test_warped_volumes_keep_units_window_and_colors_both_ways(slicer):
