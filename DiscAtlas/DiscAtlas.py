@@ -149,7 +149,7 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
 
     def loadRegistrations(self, folder):
         """Return what :meth:`register` wrote into a folder."""
-        from DiscAtlasLib.cohort import load_cohort
+        from DiscAtlasLib import load_cohort
 
         return load_cohort(folder)
 
@@ -178,7 +178,7 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
     def showAtlas(self, atlas=None, name="Disc atlas"):
         """Put an atlas's discs into the scene as a segmentation (the shipped atlas by default)."""
         if atlas is None:
-            from DiscAtlasLib.atlas import load_atlas
+            from DiscAtlasLib import load_atlas
 
             atlas = load_atlas()
         with mrml.all_or_nothing():
@@ -200,7 +200,7 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
         vtkMRMLScalarVolumeNode
             On the atlas's grid; NaN outside the discs and where the person's image does not reach.
         """
-        from DiscAtlasLib.warping import warp_to_atlas
+        from DiscAtlasLib import warp_to_atlas
 
         image = warp_to_atlas(mrml.image_from_volume(volumeNode), self._registration(result, person), interpolation)
         return self._likeSource(volumeNode, image, f"{volumeNode.GetName()} in atlas")
@@ -234,7 +234,7 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
 
     def warpFromAtlas(self, volumeNode, result, person, referenceNode):
         """Bring an image of the atlas (a statistical map, regions) onto a person's grid, with its units and window."""
-        from DiscAtlasLib.warping import warp_from_atlas
+        from DiscAtlasLib import warp_from_atlas
 
         image = warp_from_atlas(mrml.image_from_volume(volumeNode), self._registration(result, person),
                                 mrml.volume_geometry(referenceNode))
@@ -248,8 +248,8 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
         vtkMRMLSegmentationNode
             The atlas's discs on the person's grid; with `checkerboard`, blocks of both in turn.
         """
-        from DiscAtlasLib.cohort import checkerboard as in_turn
-        from DiscAtlasLib.warping import warp_from_atlas
+        from DiscAtlasLib import checkerboard as in_turn
+        from DiscAtlasLib import warp_from_atlas
 
         own = mrml.labels_from_segmentation(segmentationNode)
         registration = self._registration(result, person)

@@ -183,7 +183,7 @@ class StatsPanel(DiscPanel):
             self.work.run(job, lambda result: self._results.show(result, p))
 
     def _job(self, quantity):
-        from DiscAtlasLib.atlas import load_atlas
+        from DiscAtlasLib import load_atlas
         from DiscRelaxometryLib.measure import PARTITION
         from DiscStudyLib.after import atlas_of
 

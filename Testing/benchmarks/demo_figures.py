@@ -108,7 +108,7 @@ def analyses(results: Results, group: Path) -> None:
 
 def atlas_labels() -> np.ndarray:
     """Return the shipped atlas's labels."""
-    from DiscAtlasLib.atlas import load_atlas
+    from DiscAtlasLib import load_atlas
 
     return load_atlas().labels.array
 

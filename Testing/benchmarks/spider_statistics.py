@@ -21,8 +21,7 @@ COHORT = ROOT / "DiscStats" / "Resources" / "SampleData" / "spider-cohort"
 
 def atlas_maps(people: list[str], atlas, folder: Path):
     """Return each person's normalized T2w signal in atlas space."""
-    from DiscAtlasLib.registration import register_person
-    from DiscAtlasLib.warping import warp_to_atlas
+    from DiscAtlasLib import register_person, warp_to_atlas
     from DiscRelaxometryLib.image import Image, read_image, write_image
     from DiscRelaxometryLib.measure.normalize import normalized_t2w
     maps = []
@@ -73,7 +72,7 @@ def main() -> None:
     options = parser.parse_args()
     from DiscRelaxometryLib.headless import start_headless
     slicer = start_headless()
-    from DiscAtlasLib.atlas import load_atlas
+    from DiscAtlasLib import load_atlas
     from DiscRelaxometryLib import mrml as base
     from DiscRelaxometryLib.measure.regions import PARTITION
     from DiscStats import DiscStatsLogic

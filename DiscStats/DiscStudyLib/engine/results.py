@@ -93,7 +93,7 @@ def context_atlas(context: Context):
 @functools.lru_cache(maxsize=1)
 def _atlas(folder: Path | None, time_ns: int):
     """Return an atlas; it and the shapes of its discs are found once for everyone a process works on."""
-    from DiscAtlasLib.atlas import load_atlas
+    from DiscAtlasLib import load_atlas
 
     return load_atlas(folder)
 

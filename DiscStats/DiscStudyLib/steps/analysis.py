@@ -15,8 +15,7 @@ from ..folder import people_by_rule
 
 def _run_template(context: Context) -> list[Path]:
     """Build a template from the people's disc labels."""
-    from DiscAtlasLib.atlas import save_atlas
-    from DiscAtlasLib.template import build_template
+    from DiscAtlasLib import build_template, save_atlas
 
     people = [(p, read_image(path)) for p in context.everyone
               if (path := context.output_of("segment", "desc-discs_dseg.nii.gz", p))]

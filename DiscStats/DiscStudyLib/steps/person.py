@@ -132,8 +132,7 @@ def _with_person(table: Table, column: Column, context: Context, name: str) -> P
 
 def _run_atlas(context: Context) -> list[Path]:
     """Register the person's discs with the atlas and bring all maps there, with one interpolation each."""
-    from DiscAtlasLib.registration import register_person
-    from DiscAtlasLib.warping import warp_to_atlas
+    from DiscAtlasLib import register_person, warp_to_atlas
 
     atlas = context_atlas(context)
     labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))

@@ -6,7 +6,13 @@ import SimpleITK as sitk
 
 from DiscAtlasLib.atlas import load_atlas, make_atlas, save_atlas
 from DiscAtlasLib.parametric import LITERATURE, DiscSize, disc_level, literature_labels
-from DiscAtlasLib.registration import load_registration, register_people, register_person, save_registration
+from DiscAtlasLib.registration import (
+    load_registration,
+    register_discs,
+    register_people,
+    register_person,
+    save_registration,
+)
 from DiscAtlasLib.shape import signed_distance, without_staircase
 from DiscAtlasLib.transforms import DisplacementField, grid_points, read_transform, write_transform
 from DiscAtlasLib.warping import warp_from_atlas, warp_to_atlas
@@ -179,3 +185,24 @@ def test_missing_level_is_named_and_others_go_on():
     row = quality.select(participant_id="sub-01", level="L4-L5").rows[0]
     assert "sub-01, L4-L5" in row["flags"] and "no such disc" in row["flags"]
     assert len(quality.select(participant_id="sub-02")) == 2
+
+
+def test_two_label_images_register_in_one_call_as_a_person_does(atlas, smooth):
+    labels, truth = smooth
+    found = register_discs(atlas.labels, labels)
+    assert np.array_equal(found.levels[L45].to_person.vectors,
+                          register_person(labels, atlas).levels[L45].to_person.vectors)
+    assert found.quality.rows[0]["dice"] > 0.95
+    ones = labels.like(np.ones(labels.array.shape, np.float32))
+    assert np.array_equal(np.isfinite(warp_to_atlas(ones, found).array), atlas.labels.array == L45)
+
+
+def test_two_label_images_without_a_common_disc_are_an_error(atlas, smooth):
+    nothing = atlas.labels.like(np.zeros_like(atlas.labels.array))
+    with pytest.raises(RegistrationError, match="The fixed image has no disc label"):
+        register_discs(nothing, smooth[0])
+    with pytest.raises(RegistrationError, match="The moving image has no disc label"):
+        register_discs(atlas.labels, nothing)
+    other = smooth[0].like(np.where(smooth[0].array > 0, 11, 0).astype(np.uint8))
+    with pytest.raises(RegistrationError, match="L4-L5: the segmentation has no such disc"):
+        register_discs(atlas.labels, other)
