@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
@@ -9,21 +10,65 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import OutputError
+
 
 @contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike, ending: str = "") -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to `path` on success and removed on error.
 
-    The temporary name keeps the suffixes of `path` (``.nii.gz``), which writers use to choose a format.
+    Parameters
+    ----------
+    path : path
+    ending : str
+        End of the temporary name, by which writers choose a format; by default the name of `path`.
+
+    Raises
+    ------
+    OutputError
+        If the operating system refuses the folder or the file: full, read-only, in the way.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.partial.{path.name}")
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.partial{ending or '.' + path.name}")
     try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OutputError:
+        raise
+    except OSError as error:
+        named = Path(os.fsdecode(error.filename)) if error.filename else temporary
+        if named.parent != path.parent and named not in path.parents:
+            raise  # of another file, which the caller read
+        raise _refused(path, path.parent, error) from error
+
+
+def check_folder(folder: str | os.PathLike) -> None:
+    """Raise OutputError unless files can be written into `folder`; call it before long work.
+
+    What exists is tried, and what does not exist is left so.
+    """
+    folder = Path(os.path.abspath(folder))
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    try:
+        probe = there / f".{uuid.uuid4().hex[:8]}.probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _refused(folder, folder, error) from error
+
+
+def _refused(path: Path, folder: Path, error: OSError) -> OutputError:
+    """Return what keeps `path` from being written as a sentence."""
+    remedy = "free some space" if error.errno == errno.ENOSPC else "choose another place, or change its permissions"
+    reason = (error.strerror or str(error)).lower()
+    blocked = next((p for p in (folder, *folder.parents) if p.exists() and not p.is_dir()), None)
+    if blocked:
+        reason = f"'{blocked.name}' is a file, not a folder"
+    return OutputError(f"'{path}' cannot be written ({reason}): {remedy}.", errno=error.errno)
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:

@@ -58,5 +58,22 @@ class StudyError(DiscRelaxometryError):
     """A study folder can not be processed."""
 
 
+class OutputError(DiscRelaxometryError, OSError):
+    """A result cannot be written; also an OSError, with the operating system's number where it gave one."""
+
+    def __new__(cls, message: str, anchor: str | None = None, errno: int | None = None):
+        """Keep OSError from choosing a subclass by the number."""
+        return OSError.__new__(cls, message)
+
+    def __init__(self, message: str, anchor: str | None = None, errno: int | None = None):
+        super().__init__(message, anchor)
+        self.anchor = self.anchor or "output"
+        self.errno = errno
+
+    def __reduce__(self):
+        """Keep the number between processes."""
+        return type(self), (self.message, self.anchor, self.errno)
+
+
 class Cancelled(Exception):
     """Raised by a progress callback to stop long work between two units."""

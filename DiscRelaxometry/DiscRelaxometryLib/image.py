@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import SimpleITK as sitk
 
-from .atomic import atomic_path
-from .errors import GeometryError
-from .nifti import restore_missing
+from . import nifti
+from .atomic import atomic_path, check_folder
+from .errors import GeometryError, OutputError
 
 
 @dataclass(frozen=True)
@@ -134,39 +137,149 @@ class Image:
         return cls(sitk.GetArrayFromImage(image), Geometry.of(image), meta)
 
 
+def read_volumes(path: str | os.PathLike) -> tuple[sitk.Image, np.ndarray, Geometry, list[str]]:
+    """Read a NIfTI, NRRD or MetaImage file as ITK does, checked and without losses.
+
+    Returns
+    -------
+    image : sitk.Image
+        As ITK reads it; what it says of the grid may be wrong.
+    array : ndarray
+        Values in the file's order, NaN and infinity kept.
+    geometry : Geometry
+        Grid of the first three axes.
+    notes : list of str
+        Contradictions in the header.
+
+    Raises
+    ------
+    GeometryError
+        If the file is missing, unreadable or truncated, or its header gives no usable grid.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise GeometryError(f"'{path}' does not exist.")
+    content = nifti.nifti_content(path)
+    forms, notes = nifti.placement(content, path) if content else ({}, [])
+    try:
+        image = _read_nifti(path, content) if content else sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise GeometryError(f"'{path.name}' can not be read: the file is truncated, damaged, or no image.",
+                            anchor="unreadable-image") from error
+    dimension, array = image.GetDimension(), sitk.GetArrayFromImage(image)
+    if content and image.GetNumberOfComponentsPerPixel() == 1:
+        nifti.restore_missing(array, content, path)
+    if dimension < 3:
+        raise GeometryError(f"'{path.name}' has {dimension} dimensions; a volume is needed.", anchor="not-a-3d-volume")
+    matrix = np.array(image.GetDirection()).reshape(dimension, dimension)[:3, :3]
+    form = np.column_stack([matrix * image.GetSpacing()[:3], image.GetOrigin()[:3]])
+    form, more = _placed(form, forms, image.GetSize()[:3])
+    spacing = np.linalg.norm(form[:, :3], axis=0) if more else image.GetSpacing()[:3]
+    direction = form[:, :3] / spacing if more else matrix
+    try:
+        geometry = Geometry(image.GetSize()[:3], tuple(spacing), tuple(form[:, 3]), tuple(direction.ravel()))
+    except GeometryError as error:
+        raise GeometryError(f"'{path.name}': {error.message}", anchor=error.anchor) from None
+    return image, array, geometry, [*notes, *(n for n in more if n)]
+
+
+def _read_nifti(path: Path, content: bytes) -> sitk.Image:
+    try:
+        return sitk.ReadImage(str(path))
+    except RuntimeError:
+        # ITK goes by the ending, and by words in the name.
+        with TemporaryDirectory() as folder:
+            plain = Path(folder) / "image.nii"
+            plain.write_bytes(content)
+            return sitk.ReadImage(str(plain))
+
+
+def _placed(form: np.ndarray, forms: dict[str, np.ndarray], size) -> tuple[np.ndarray, list[str]]:
+    """Return ITK's placement, or the header's where ITK has neither of its forms, and notes if it was replaced."""
+    gaps = {name: nifti.distance(form, other, size) for name, other in forms.items()}
+    used = next((name for name, gap in gaps.items() if not nifti.different(gap)), None)
+    if forms and used is None:
+        return next(iter(forms.values())), [""]
+    if len(forms) > 1:
+        gap = nifti.distance(*forms.values(), size)
+        if nifti.different(gap):
+            places = ", ".join(f"{name} {np.round(other[:, 3], 1).tolist()}" for name, other in forms.items())
+            return forms[used], [f"The header's sform and qform put the image up to {gap:.1f} mm apart (first voxel "
+                                 f"at {places} mm LPS); the {used} was used, as in Slicer."]
+    return form, []
+
+
 def read_image(path: str | os.PathLike) -> Image:
-    """Read a 3-D NIfTI, NRRD or MetaImage volume.
+    """Read a 3-D NIfTI, NRRD or MetaImage volume; ``meta["notes"]`` lists contradictions in its header.
 
     Raises
     ------
     GeometryError
         If the file is missing, unreadable, or not 3-D.
     """
-    path = Path(path)
-    if not path.exists():
-        raise GeometryError(f"'{path}' does not exist.")
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise GeometryError(f"'{path.name}' can not be read: the file is damaged or not an image.",
-                            anchor="unreadable-image") from error
+    image, array, geometry, notes = read_volumes(path)
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
-        image = image[..., 0]
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise GeometryError(f"'{path.name}' is not a 3-D scalar volume (size {image.GetSize()}): "
+        array = array[0]
+    if array.ndim != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise GeometryError(f"'{Path(path).name}' is not a 3-D scalar volume (size {image.GetSize()}): "
                             "load it as an echo series instead.", anchor="not-a-3d-volume")
-    result = Image.from_sitk(image, path=str(path))
-    restore_missing(result.array, path)
-    return result
+    return Image(array, geometry, {"path": str(path), **({"notes": notes} if notes else {})})
+
+
+#: Endings of image files that are written: one file each.
+WRITTEN = (".nii.gz", ".nii", ".nrrd", ".mha")
+
+
+def check_output(path: str | os.PathLike) -> None:
+    """Raise OutputError unless an image can be written to `path`; call it before long work.
+
+    Raises
+    ------
+    OutputError
+        If the ending is not one of :data:`WRITTEN`, or the folder cannot be made or written.
+    """
+    _ending(Path(path))
+    check_folder(Path(path).parent)
 
 
 def write_image(image: Image, path: str | os.PathLike) -> Path:
-    """Write an image atomically (compressed); booleans become uint8, float64 becomes float32."""
+    """Write an image atomically (compressed) and read it back; booleans become uint8, float64 becomes float32.
+
+    Raises
+    ------
+    OutputError
+        If the ending is unknown, or the file cannot be written in full.
+    """
+    path = Path(path)
     if image.array.dtype == np.float64:
         image = replace(image, array=image.array.astype(np.float32))
-    with atomic_path(path) as temporary:
-        sitk.WriteImage(image.to_sitk(), str(temporary), useCompression=True)
-    return Path(path)
+    written = image.to_sitk()
+    with atomic_path(path, _ending(path)) as temporary:
+        save_checked(written, temporary, path)
+    return path
+
+
+def save_checked(image: sitk.Image, temporary: Path, path: Path) -> None:
+    """Write an image to a temporary name and compare what is on disk; ITK does not report a full one."""
+    try:
+        sitk.WriteImage(image, str(temporary), useCompression=True)
+        content = nifti.nifti_content(temporary)
+        if content is not None:
+            nifti.restore_missing(sitk.GetArrayViewFromImage(image).copy(), content, path)
+        elif sitk.Hash(sitk.ReadImage(str(temporary))) != sitk.Hash(image):
+            raise RuntimeError("the file differs")
+    except (RuntimeError, GeometryError) as error:
+        if shutil.disk_usage(temporary.parent).free < sitk.GetArrayViewFromImage(image).nbytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise OutputError(f"'{path.name}' could not be written in full: check the disk and the folder.") from error
+
+
+def _ending(path: Path) -> str:
+    ending = next((e for e in WRITTEN if path.name.lower().endswith(e)), None)
+    if ending is None:
+        raise OutputError(f"'{path.name}' has no ending of an image file that is written: use one of "
+                          f"{', '.join(WRITTEN)}.")
+    return ending
 
 
 def require_same_geometry(first: Image, second: Image, what: str) -> None:

@@ -1,4 +1,8 @@
-"""What ITK's NIfTI reader gets wrong: it fills a truncated file with rubbish, and turns NaN and infinity into 0."""
+"""What ITK's NIfTI reader gets wrong or keeps to itself.
+
+It fills a truncated file with rubbish, turns NaN and infinity into 0, goes by a file's ending, and settles headers that
+contradict themselves without a word. The header's fields are those of nifti1.h (https://nifti.nimh.nih.gov).
+"""
 
 from __future__ import annotations
 
@@ -11,37 +15,161 @@ import numpy as np
 from .errors import GeometryError
 
 _FLOATS = {16: "f4", 64: "f8"}
+_MILLIMETERS = {1: 1e3, 3: 1e-3}
+#: From RAS, in which NIfTI states positions, to LPS.
+_TO_LPS = np.diag([-1.0, -1.0, 1.0])
+#: Positions (mm) and voxel sizes (share) that differ by less are the same but for rounding.
+_SAME_MM, _SAME_SHARE = 0.1, 0.01
 
 
-def restore_missing(array: np.ndarray, path: Path) -> None:
+def nifti_content(path: Path) -> bytes | None:
+    """Return a NIfTI-1 file's bytes, unzipped whatever its ending; None if it is something else.
+
+    Raises
+    ------
+    GeometryError
+        If compressed data end early, or the file is NIfTI-2, which ITK does not read.
+    """
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return None
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+    except (EOFError, OSError, zlib.error) as error:
+        raise _truncated(path) from error
+    if content[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c"):
+        raise GeometryError(f"'{path.name}' is a NIfTI-2 file, which is not read here: convert it to NIfTI-1.",
+                            anchor="unreadable-image")
+    return content if content[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") else None
+
+
+def restore_missing(array: np.ndarray, content: bytes, path: Path) -> None:
     """Check that a NIfTI file is complete, and put its NaN and infinite values back into `array`, in place.
 
     Parameters
     ----------
     array : ndarray
-        Scalar values in the file's order: (k, j, i) or (t, k, j, i). Files of other formats are left alone.
+        Scalar values in the file's order: (k, j, i) or (t, k, j, i).
+    content : bytes
+        The file, unzipped.
     path : Path
+        For the message.
 
     Raises
     ------
     GeometryError
         If the file holds fewer values than its header says.
     """
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        return
-    try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
-            content = file.read()
-        # NIfTI-1, the only version ITK reads: the header's size (348) tells the byte order.
-        order = "<" if content[:4] == b"\x5c\x01\0\0" else ">"
-        code, bits = (int(v) for v in np.frombuffer(content, order + "i2", 2, 70))
-        start = int(np.frombuffer(content, order + "f4", 1, 108)[0])
-        if len(content) < start + array.size * bits // 8:
-            raise EOFError
-    except (EOFError, OSError, ValueError, zlib.error) as error:
-        raise GeometryError(f"'{path.name}' is truncated or damaged: copy or export it again.",
-                            anchor="unreadable-image") from error
+    order = _byte_order(content)
+    code, bits = (int(v) for v in np.frombuffer(content, order + "i2", 2, 70))
+    start = float(np.frombuffer(content, order + "f4", 1, 108)[0])
+    if not 0 <= start <= len(content) or len(content) < int(start) + array.size * bits // 8:
+        raise _truncated(path)
     if code in _FLOATS and array.dtype.kind == "f":
-        raw = np.frombuffer(content, order + _FLOATS[code], array.size, start).reshape(array.shape)
+        raw = np.frombuffer(content, order + _FLOATS[code], array.size, int(start)).reshape(array.shape)
         missing = ~np.isfinite(raw)
         array[missing] = raw[missing]
+
+
+def placement(content: bytes, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return where a header puts the voxels, by its usable ``sform`` and ``qform``, and what contradicts itself.
+
+    Parameters
+    ----------
+    content : bytes
+        The file, unzipped.
+    path : Path
+        For the message.
+
+    Returns
+    -------
+    forms : dict of ndarray, shape (3, 4)
+        From index (i, j, k, 1) to LPS mm; sform first.
+    notes : list of str
+
+    Raises
+    ------
+    GeometryError
+        If the voxel size is unusable, or a transform is singular, sheared or not finite and no other is there.
+    """
+    if len(content) < 348:
+        raise _truncated(path)
+    order = _byte_order(content)
+    pixdim, quaternion, rows = (np.frombuffer(content, order + "f4", n, at).astype(float)
+                                for n, at in ((4, 76), (6, 256), (12, 280)))
+    qcode, scode = (int(v) for v in np.frombuffer(content, order + "i2", 2, 252))
+    factor = _MILLIMETERS.get(content[123] & 7, 1.0)
+    sizes = np.abs(pixdim[1:]) * factor
+    forms, problems, notes = {}, [], []
+    if scode > 0:
+        forms["sform"] = _TO_LPS @ rows.reshape(3, 4) * factor
+    sizes_usable = bool(np.all(np.isfinite(sizes) & (sizes > 0)))
+    if qcode > 0 and sizes_usable:
+        forms["qform"] = _TO_LPS @ _from_quaternion(quaternion, sizes, pixdim[0], factor)
+    for name, form in list(forms.items()):
+        wrong = _unusable(form)
+        if wrong:
+            problems.append(f"{name} {wrong}")
+            del forms[name]
+    if problems and not forms:
+        raise GeometryError(f"'{path.name}' has no usable position: its {' and its '.join(problems)}. Export the image "
+                            "again, or resample it to a rectangular grid.", anchor="unusable-geometry")
+    if not sizes_usable and "sform" not in forms:
+        raise GeometryError(f"'{path.name}' has no usable voxel size (pixdim {_listed(pixdim[1:])}): export the image "
+                            "again.", anchor="unusable-geometry")
+    notes += [f"The header's {p}; its {next(iter(forms))} was used." for p in problems]
+    if "sform" in forms:
+        lengths = np.linalg.norm(forms["sform"][:, :3], axis=0)
+        if not sizes_usable or np.any(np.abs(lengths - sizes) > _SAME_SHARE * lengths):
+            notes.append(f"The header contradicts itself: voxel spacing {_listed(lengths)} mm by its sform, "
+                         f"{_listed(pixdim[1:] * factor)} mm by its pixdim; the sform's was used.")
+            forms.pop("qform", None)
+    if not forms:
+        notes.append("The header does not say how the image lies in the patient (qform and sform codes are 0).")
+    return forms, notes
+
+
+def distance(first: np.ndarray, second: np.ndarray, size) -> float:
+    """Return the largest distance (mm) between the corners of a grid of `size` under two transforms (3, 4)."""
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in size], [1])).reshape(4, -1)
+    return float(np.abs((first - second) @ corners).max())
+
+
+def different(gap: float) -> bool:
+    """Tell whether a distance between positions (mm) is more than rounding."""
+    return gap > _SAME_MM
+
+
+def _byte_order(content: bytes) -> str:
+    return "<" if content[:4] == b"\x5c\x01\0\0" else ">"
+
+
+def _from_quaternion(values: np.ndarray, sizes: np.ndarray, qfac: float, factor: float) -> np.ndarray:
+    b, c, d = values[:3]
+    a = np.sqrt(max(0.0, 1.0 - (b * b + c * c + d * d)))
+    rotation = np.array([[a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+                         [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+                         [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - c * c - b * b]])
+    scale = sizes * np.array([1.0, 1.0, -1.0 if qfac < 0 else 1.0])
+    return np.column_stack([rotation * scale, values[3:] * factor])
+
+
+def _unusable(form: np.ndarray) -> str:
+    """Say why a transform is no placement of a rectangular grid, or return an empty string."""
+    if not np.all(np.isfinite(form)):
+        return "is not finite"
+    lengths = np.linalg.norm(form[:, :3], axis=0)
+    if lengths.min() < 1e-6 or abs(np.linalg.det(form[:, :3] / lengths)) < 1e-3:
+        return "is singular"
+    axes = form[:, :3] / lengths
+    skew = np.degrees(np.arcsin(np.abs(axes.T @ axes - np.eye(3)).max()))
+    return f"is sheared by {skew:.1f} degrees" if skew > 0.5 else ""
+
+
+def _listed(values: np.ndarray) -> str:
+    return " x ".join(f"{v:.4g}" for v in values)
+
+
+def _truncated(path: Path) -> GeometryError:
+    return GeometryError(f"'{path.name}' is truncated or damaged: copy or export it again.", anchor="unreadable-image")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from corpus.common import fault
 from corpus.made_dicom import SLICES, TIMES, decay, fill, write_classic, write_enhanced
 from DiscRelaxometryLib.echo.read import read_echo_series
 from DiscRelaxometryLib.errors import DiscRelaxometryError, EchoSeriesError
@@ -24,7 +23,6 @@ def assert_decay(series) -> None:
     assert signals(series) == pytest.approx(np.repeat([[round(decay(t))] for t in TIMES], SLICES, axis=1))
 
 
-@fault("b01", EchoSeriesError)
 @pytest.mark.parametrize(("attribute", "value"), [("ImagePositionPatient", [2.0, -6.0, 9.0]),
                                                   ("PixelSpacing", [3.0, 3.0]), ("EffectiveEchoTime", 33.0)])
 def test_private_sequence_does_not_override_functional_groups(tmp_path, attribute, value):
@@ -43,7 +41,6 @@ def test_private_sequence_does_not_override_functional_groups(tmp_path, attribut
     assert_decay(nested)
 
 
-@fault("b02")
 @pytest.mark.parametrize("description", ["gre_field_mapping", "sag T2_star map"])
 def test_gradient_echoes_are_not_called_t2(tmp_path, description):
     """A gate that one file format has is missing in another: gradient echoes measure T2*."""
@@ -65,7 +62,6 @@ def ge_component(number: int):
     return edit
 
 
-@fault("b03", EchoSeriesError)
 @pytest.mark.parametrize("component", [1, 2, 3])
 def test_image_component_in_a_private_element(tmp_path, component):
     """A vendor's own mark of phase, real and imaginary images is not known."""
@@ -78,7 +74,6 @@ def test_image_component_in_a_private_element(tmp_path, component):
         read_echo_series(write_classic(tmp_path / "alone", ge_component(component)))
 
 
-@fault("b04")
 def test_file_names_do_not_give_the_order_of_acquisition(tmp_path):
     """An order is guessed where the numbers of the header tie, and slices of different echoes make one volume."""
     def tie(dataset, echo, place):
@@ -92,7 +87,6 @@ def test_file_names_do_not_give_the_order_of_acquisition(tmp_path):
         read_echo_series(folder, kind="T2", times_ms=TIMES)
 
 
-@fault("b06")
 def test_mosaic_is_no_slice(tmp_path):
     """An image that holds all slices as tiles is taken for one large slice."""
     def mosaic(dataset, echo, place):
@@ -108,7 +102,6 @@ def test_mosaic_is_no_slice(tmp_path):
         assert size == (4, 4, 4)
 
 
-@fault("b07")
 @pytest.mark.parametrize(("time", "image_type", "value"), [
     (37.5, ["DERIVED", "PRIMARY", "M", "SUM"], 4500), (0, ["ORIGINAL", "PRIMARY", "T2", "T2", "UNSPECIFIED"], 60)],
     ids=["sum of echoes", "map"])
@@ -127,7 +120,6 @@ def test_derived_images_are_no_echoes(tmp_path, time, image_type, value):
     assert fit_relaxation(series).value[0, 4, 4] == pytest.approx(60, rel=0.01)
 
 
-@fault("b08", EchoSeriesError)
 def test_echo_times_may_differ_in_the_last_digit(tmp_path):
     """Times are compared exactly, and images are said to be missing that are there."""
     def shift(by):

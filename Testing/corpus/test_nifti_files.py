@@ -7,7 +7,6 @@ import gzip
 import numpy as np
 import pytest
 
-from corpus.common import fault
 from corpus.made_nifti import SPACING, TIMES, patch_header, write_echo_files, write_series
 from DiscRelaxometryLib.echo.read import read_echo_series
 from DiscRelaxometryLib.errors import DiscRelaxometryError
@@ -15,7 +14,6 @@ from DiscRelaxometryLib.errors import DiscRelaxometryError
 _PIXDIM, _FORM_CODES, _SFORM = 80, 252, 280
 
 
-@fault("b11", DiscRelaxometryError)
 def test_content_tells_whether_a_file_is_compressed(tmp_path):
     """Good input is refused as damaged, because its name promises a compression that it has not."""
     plain = write_series(tmp_path / "sub-01_MESE.nii")
@@ -26,7 +24,6 @@ def test_content_tells_whether_a_file_is_compressed(tmp_path):
         read_echo_series(named)
 
 
-@fault("b13")
 @pytest.mark.parametrize("width", [np.nan, 0.0, 1.0])
 def test_spacing_that_contradicts_the_sform(tmp_path, width):
     """A contradiction within a header is resolved without a word, in favor of the wrong number."""
@@ -44,7 +41,6 @@ def test_spacing_that_contradicts_the_sform(tmp_path, width):
         assert said or series.geometry.spacing == pytest.approx(SPACING)
 
 
-@fault("b14", DiscRelaxometryError)
 @pytest.mark.parametrize("name", ["acq-T2map_MESE", "desc-preproc_MESE", "acq-unmask_MESE", "SAG_T2MAP"])
 def test_words_within_a_name_leave_no_series_out(tmp_path, name):
     """A word in the middle of a name makes a derivative of a series, and the message says that nothing is there."""

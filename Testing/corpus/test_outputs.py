@@ -28,7 +28,6 @@ def full_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-@fault("b18")
 @pytest.mark.parametrize("verb", ["maps", "agreement"])
 def test_file_in_the_way_of_a_folder_is_said(tmp_path, verb):
     """An error of the operating system reaches the user as a traceback."""
@@ -41,7 +40,6 @@ def test_file_in_the_way_of_a_folder_is_said(tmp_path, verb):
     assert_sentence(command(verb, *words), "blocked")
 
 
-@fault("b18", RuntimeError, OSError)
 @pytest.mark.parametrize("name", ["labels.xyz", "labels", "LABELS.NII.GZ", "labels.img.nii.gz"])
 def test_names_that_no_writer_knows_are_said(tmp_path, name):
     """An error of the image library reaches the user as a traceback."""
@@ -54,7 +52,6 @@ def test_names_that_no_writer_knows_are_said(tmp_path, name):
         assert (read_image(written).array == image.array).all()
 
 
-@fault("b19")
 def test_full_disk_is_said(tmp_path, full_disk):
     """A failed write that a library does not report counts as success."""
     series = write_series(tmp_path / "sub-01_MESE.nii.gz")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,46 +10,55 @@ import numpy as np
 from ..errors import EchoSeriesError
 from ..image import Geometry
 from ..progress import ProgressCallback, silent, subrange
-from .dicom_frames import Frame, list_files, read_frames
-from .dicom_volumes import choose_series, grid, load, volumes_by_acquisition, volumes_by_time
+from . import contents
+from .dicom_frames import Frame, read_frames
+from .dicom_select import choose_frames
+from .dicom_volumes import differences, grid, load, volumes_by_acquisition, volumes_by_time
 from .series import KINDS, EchoSeries
-from .times import guess_kind, sources, to_milliseconds
+from .sidecars import read_json, sidecar_values
+from .times import guess_kind, joined_times, number, require_plausible, sources, to_milliseconds
 
 
-def read_dicom_series(path: str | os.PathLike | Iterable, kind: str | None = None,
-                      times_ms: Sequence[float] | None = None, series: int | str | None = None,
-                      time_tag: str | None = None, progressCallback: ProgressCallback = silent) -> EchoSeries:
-    """Read one echo series from DICOM files; parameters and errors as for ``echo.read_echo_series``."""
-    frames, notes = _select(path, series, subrange(progressCallback, 0, 0.5))
-    kind = kind or guess_kind([str(frames[0].header.get(k) or "") for k in (
-        "SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName")])
-    if kind is None:
-        kind = "T2" if _varies(frames, "EffectiveEchoTime") or _varies(frames, "EchoTime") else None
+def read_dicom_series(files: list[Path], kind: str | None = None, times_ms: Sequence[float] | None = None,
+                      series: int | str | None = None, time_tag: str | None = None,
+                      progressCallback: ProgressCallback = silent) -> EchoSeries:
+    """Read one echo series from DICOM files; parameters and errors as for ``read_echo_series``."""
+    frames, notes = _select(files, series, subrange(progressCallback, 0, 0.5))
+    stated = stated_kind(frames, kind)
+    if kind and stated and kind != stated:
+        notes.append(f"The header says {stated}; the series was read as {kind}, as asked.")
+    kind = kind or stated
     if kind not in KINDS:
         raise EchoSeriesError("The images do not say whether they are a T1rho or a T2 series: give kind=\"T1rho\" or "
                               "kind=\"T2\".", anchor="kind")
+    if kind == "T2":
+        frames, more = contents.without_zero_echo_time(frames, lambda f: f.header, frames[0].texts)
+        notes += more
+        if times_ms is None:
+            contents.require_spin_echoes(frames[0].header, frames[0].name, frames[0].texts)
+        elif contents.is_gradient_echo(frames[0].header):
+            notes.append(contents.GRADIENT_NOTE)
     geometry, slices = grid(frames)
+    sidecar = _sidecar_times(files, kind) if times_ms is None and time_tag is None else None
     if times_ms is not None:
         table = volumes_by_acquisition(frames, slices)
         times, note = list(times_ms), "Times were given; volumes are in order of acquisition."
+    elif sidecar:
+        table = volumes_by_acquisition(frames, slices)
+        times, note = sidecar
     else:
-        sidecar = _sidecar_times(path, kind)
-        if sidecar:
-            table = volumes_by_acquisition(frames, slices)
-            times, note = sidecar
-        else:
-            table, times, note = _header_times(frames, slices, kind, time_tag)
+        table, times, note = _header_times(frames, slices, kind, time_tag, stated == kind)
     echoes, more = load(frames, table, geometry.shape, subrange(progressCallback, 0.5, 1))
     return EchoSeries(echoes, np.array(times, float), kind, geometry,
                       {"format": "DICOM", "images": int(table.size), **frames[0].described,
                        "notes": [*notes, note, *more]})
 
 
-def read_dicom_volumes(path: str | os.PathLike | Iterable, series: int | str | None = None,
+def read_dicom_volumes(files: list[Path], series: int | str | None = None,
                        progressCallback: ProgressCallback = silent
                        ) -> tuple[np.ndarray, Geometry, dict, list[dict]]:
     """Return all volumes in order of acquisition: signal (n, k, j, i), geometry, metadata, header of each volume."""
-    frames, notes = _select(path, series, subrange(progressCallback, 0, 0.5))
+    frames, notes = _select(files, series, subrange(progressCallback, 0, 0.5))
     geometry, slices = grid(frames)
     table = volumes_by_acquisition(frames, slices)
     echoes, more = load(frames, table, geometry.shape, subrange(progressCallback, 0.5, 1))
@@ -60,24 +66,37 @@ def read_dicom_volumes(path: str | os.PathLike | Iterable, series: int | str | N
     return echoes, geometry, meta, [frames[row[0]].header for row in table]
 
 
-def _select(path, series, progressCallback) -> tuple[list[Frame], list[str]]:
-    frames, notes = read_frames(list_files(path), progressCallback)
-    frames, more = choose_series(frames, series)
+def _select(files, series, progressCallback) -> tuple[list[Frame], list[str]]:
+    frames, notes = read_frames([f for f in files if f.suffix.lower() != ".json"], progressCallback)
+    frames, more = choose_frames(frames, series)
     return frames, notes + more
 
 
-def _varies(frames: list[Frame], keyword: str) -> bool:
-    return len({str(f.header.get(keyword)) for f in frames}) > 1
+def stated_kind(frames: list[Frame], wanted: str | None = None) -> str | None:
+    """Return the kind that the images' own descriptions and times state, or None.
+
+    Raises
+    ------
+    EchoSeriesError
+        If they state both, unless the caller knows which is wanted.
+    """
+    try:
+        kind = guess_kind([frames[0].texts])
+    except EchoSeriesError:
+        if wanted:
+            return wanted
+        raise
+    varies = any(len({number(f.header.get(k)) for f in frames}) > 1 for k in ("EffectiveEchoTime", "EchoTime"))
+    return kind or ("T2" if varies and wanted is None else None)
 
 
-def _header_times(frames: list[Frame], slices: np.ndarray, kind: str,
-                  time_tag: str | None) -> tuple[np.ndarray, list[float], str]:
+def _header_times(frames: list[Frame], slices: np.ndarray, kind: str, time_tag: str | None,
+                  stated: bool) -> tuple[np.ndarray, list[float], str]:
     """Find the first source that gives each volume its own time; return frame table, times (ms) and a note."""
     problem = None
-    for name, reader in sources(kind, time_tag).items():
+    for name, reader in sources(kind, time_tag, stated).items():
         values = [reader(f.header) for f in frames]
-        distinct = {v for v in values if v is not None}
-        if len(distinct) < 2:
+        if len(set(joined_times(v for v in values if v is not None).values())) < 2:
             continue
         if None in values:
             odd = frames[values.index(None)].name
@@ -86,12 +105,12 @@ def _header_times(frames: list[Frame], slices: np.ndarray, kind: str,
             continue
         try:
             table, times = volumes_by_time(frames, slices, values)
+            times, note = to_milliseconds(times, name)
+            require_plausible(times, kind, name)
+            return table, times, note
         except EchoSeriesError as error:
             # Another source may still be complete; the first problem found is the one worth telling.
             problem = problem or error
-            continue
-        times, note = to_milliseconds(times, name)
-        return table, times, note
     raise problem or _no_times(frames, slices, kind, time_tag)
 
 
@@ -103,60 +122,24 @@ def _no_times(frames: list[Frame], slices: np.ndarray, kind: str, time_tag: str 
                                anchor="too-few-echoes")
     if time_tag:
         return EchoSeriesError(f"The attribute {time_tag} does not give each volume its own time.", anchor="times")
-    hint = _candidates(frames, slices)
     return EchoSeriesError(f"The headers hold no {what} for the {count} volumes: give times_ms in order of "
-                           f"acquisition, or a sidecar{hint}.", anchor="times")
+                           "acquisition, or a sidecar, or name the attribute as time_tag"
+                           f"{differences(frames, slices)}.", anchor="times")
 
 
-def _candidates(frames: list[Frame], slices: np.ndarray) -> str:
-    """List numeric attributes that differ between the volumes and not within them, for the user to choose from."""
-    if len(set(np.bincount(slices))) > 1:
-        return ""
-    table = volumes_by_acquisition(frames, slices)
-    columns = defaultdict(list)
-    for row in table:
-        for key in set.intersection(*({k for k, v in frames[i].header.items() if isinstance(v, (int, float))}
-                                      for i in row)):
-            values = {float(frames[i].header[key]) for i in row}
-            columns[key].append(values.pop() if len(values) == 1 else None)
-    found = [f"{key} = " + ", ".join(f"{v:g}" for v in values) for key, values in sorted(columns.items())
-             if len(values) == len(table) == len(set(values)) and None not in values
-             and key not in ("InstanceNumber", "TemporalPositionIdentifier", "AcquisitionNumber", "EchoNumbers")]
-    return ", or name the attribute as time_tag; these differ between volumes: " + "; ".join(found[:6]) if found else ""
-
-
-def _sidecar_times(path, kind: str) -> tuple[list[float], str] | None:
-    """Return times from the only JSON file of a DICOM folder that lists them for the kind."""
-    if not isinstance(path, (str, os.PathLike)) or not Path(path).is_dir():
+def _sidecar_times(files: list[Path], kind: str) -> tuple[list[float], str] | None:
+    """Return times from the only JSON file among the images that lists them for the kind."""
+    found = []
+    for file in sorted(f for f in files if f.suffix.lower() == ".json"):
+        values = sidecar_values(read_json(file), kind)
+        if values and len(values[0]) > 1:
+            found.append((file.name, values))
+    if len({tuple(values[0]) for _, values in found}) > 1:
+        raise EchoSeriesError(f"'{found[0][0]}' and '{found[1][0]}' give different times: remove one, or give "
+                              "times_ms.", anchor="sidecar")
+    if not found:
         return None
-    for file in sorted(Path(path).glob("*.json")):
-        try:
-            content = json.loads(file.read_text(encoding="utf-8-sig"))
-        except ValueError:
-            raise EchoSeriesError(f"The sidecar '{file.name}' is no valid JSON: correct or remove it.",
-                                  anchor="sidecar") from None
-        found = sidecar_values(content, kind) if isinstance(content, dict) else None
-        if found and len(found[0]) > 1:
-            return to_milliseconds(found[0], f"'{file.name}', {found[2]}", found[1])
-    return None
-
-
-#: Sidecar keys of the times, most specific first; BIDS gives them in s.
-SIDECAR_KEYS = {"T1rho": ("SpinLockTime", "SpinLockTimes", "TSL", "EchoTime"),
-                "T2": ("EchoTime", "EchoTimes", "T2PreparationTime", "PreparationTime", "EffectiveEchoTime")}
-
-
-def sidecar_values(content: dict, kind: str) -> tuple[list[float], str | None, str] | None:
-    """Return times, unit stated by the key's ending (``_ms``) and key name of a sidecar, or None."""
-    for key in SIDECAR_KEYS[kind]:
-        for suffix, unit in (("", None), ("_ms", "ms"), ("_s", "s")):
-            if content.get(key + suffix) is None:
-                continue
-            value = content[key + suffix]
-            try:
-                numbers = [float(v) for v in (value if isinstance(value, list) else [value])]
-            except (TypeError, ValueError):
-                raise EchoSeriesError(f"The sidecar's {key + suffix} is not a number or a list of numbers: {value!r}.",
-                                      anchor="sidecar") from None
-            return numbers, unit, key + suffix
-    return None
+    name, (values, unit, key) = found[0]
+    times, note = to_milliseconds(values, f"'{name}', {key}", unit)
+    require_plausible(times, kind, f"'{name}'")
+    return times, note

@@ -3,58 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 
 from ..errors import EchoSeriesError
 from ..image import Geometry
 from ..progress import ProgressCallback, silent
-from .dicom_frames import Frame, read_pixels
+from .dicom_files import read_pixels
+from .dicom_frames import Frame
+from .times import joined_times, number
 
 #: Positions closer than this (mm) are one slice.
 SAME_POSITION = 0.05
 #: Slice spacings may differ by this share, or this many mm, from their median.
 SPACING_SHARE, SPACING_MM = 0.02, 0.05
-
-
-def choose_series(frames: list[Frame], series: int | str | None) -> tuple[list[Frame], list[str]]:
-    """Return the frames of one series, and notes.
-
-    Several series are one echo series only where each is one complete volume, as vendors export one series a
-    spin-lock time; otherwise the user has to name one.
-
-    Parameters
-    ----------
-    series : int or str, optional
-        Series number or series instance UID.
-    """
-    groups = defaultdict(list)
-    for frame in frames:
-        groups[frame.series].append(frame)
-    if series is not None:
-        chosen = [f for f in frames if series in (f.series, f.number) or str(series) == str(f.number)]
-        if not chosen:
-            raise EchoSeriesError(f"There is no series {series}; found {_listed(groups)}.", anchor="mixed-series")
-        if len({f.series for f in chosen}) > 1:
-            raise EchoSeriesError(f"Series number {series} stands for several series; name one by its UID: "
-                                  f"{', '.join(sorted({f.series for f in chosen}))}.", anchor="mixed-series")
-        return chosen, []
-    if len(groups) == 1:
-        return frames, []
-    if all(_is_one_volume(group) for group in groups.values()) and len({len(g) for g in groups.values()}) == 1:
-        return frames, [f"{len(groups)} series of one volume each were joined."]
-    raise EchoSeriesError(f"The files mix {len(groups)} series ({_listed(groups)}): name one with series=NUMBER, or "
-                          "point to the folder of one series.", anchor="mixed-series")
-
-
-def _listed(groups: dict[str, list[Frame]]) -> str:
-    return "; ".join(f"number {g[0].number}, {len(g)} images" for g in sorted(groups.values(),
-                                                                              key=lambda g: g[0].number))
-
-
-def _is_one_volume(frames: list[Frame]) -> bool:
-    positions = [tuple(np.round([float(v) for v in f.header.get("ImagePositionPatient") or []], 2)) for f in frames]
-    return len(set(positions)) == len(positions)
 
 
 def grid(frames: list[Frame]) -> tuple[Geometry, np.ndarray]:
@@ -154,17 +117,18 @@ def _one_of(frames: list[Frame], slices: np.ndarray, number: int) -> str:
 
 
 def volumes_by_time(frames: list[Frame], slices: np.ndarray, times: list[float]) -> tuple[np.ndarray, list[float]]:
-    """Return frame indices (time, slice) and the sorted distinct times.
+    """Return frame indices (time, slice) and the sorted distinct times; times that are the same but for rounding join.
 
     Raises
     ------
     EchoSeriesError
         If a (time, slice) is missing or stands twice.
     """
-    distinct = sorted(set(times))
+    joined = joined_times(times)
+    distinct = sorted(set(joined.values()))
     table = np.full((len(distinct), int(slices.max()) + 1), -1)
     for index, (time, position) in enumerate(zip(times, slices)):
-        row = distinct.index(time)
+        row = distinct.index(joined[time])
         if table[row, position] >= 0:
             raise EchoSeriesError(f"{frames[table[row, position]].name} and {frames[index].name} are the same slice at "
                                   f"the same time ({time:g} ms): remove the duplicate or name one series.",
@@ -174,9 +138,15 @@ def volumes_by_time(frames: list[Frame], slices: np.ndarray, times: list[float])
     if len(gap):
         time, position = distinct[gap[0][0]], int(gap[0][1])
         known = frames[table[table[:, position] >= 0, position][0]]
+        counted = ", ".join(f"{t:g} ({n})" for t, n in zip(distinct, (table >= 0).sum(axis=1)))
         raise EchoSeriesError(f"{len(gap)} image(s) are missing, the first at {time:g} ms in the slice of "
-                              f"{known.name}: copy or export all images of the series.", anchor="missing-echo")
+                              f"{known.name}; times in ms and their images are {counted}: copy or export all images "
+                              "of the series.", anchor="missing-echo")
     return table, distinct
+
+
+#: Numbers that count volumes: each has the same values in every slice.
+_COUNTERS = ("TemporalPositionIdentifier", "TemporalPositionIndex", "AcquisitionNumber", "EchoNumbers", "TriggerTime")
 
 
 def volumes_by_acquisition(frames: list[Frame], slices: np.ndarray) -> np.ndarray:
@@ -185,23 +155,69 @@ def volumes_by_acquisition(frames: list[Frame], slices: np.ndarray) -> np.ndarra
     Raises
     ------
     EchoSeriesError
-        If the slices do not all have the same number of images.
+        If the slices do not all have the same number of images, or no number orders every slice alike.
     """
     counts = np.bincount(slices)
     if len(set(counts)) > 1:
         low = int(np.argmin(counts))
         raise EchoSeriesError(f"The slice of {_one_of(frames, slices, low)} has {counts[low]} image(s), others have "
                               f"{counts.max()}: images are missing or mixed.", anchor="missing-echo")
+    members = np.array([np.nonzero(slices == s)[0] for s in range(len(counts))])
+    for keys in _orders(frames):
+        columns = [_column(frames, members, key) for key in keys]
+        columns = [c for c in columns if c is not None and (len(keys) == 1 or _same_in_every_slice(c))]
+        if not columns:
+            continue
+        order = np.lexsort(columns[::-1], axis=1)
+        ordered = np.stack([np.take_along_axis(c, order, axis=1) for c in columns])
+        distinct = np.all(np.any(np.diff(ordered, axis=2) != 0, axis=0)) if len(members[0]) > 1 else True
+        if distinct and (len(keys) > 1 or _regular(ordered[0]) or _same_in_every_slice(columns[0])):
+            return np.take_along_axis(members, order, axis=1).T
+    raise EchoSeriesError("The order of acquisition is unknown: no number in the headers orders the images of every "
+                          f"slice alike{differences(frames, slices)}. Export the series again with its numbers, or "
+                          "one series per time.", anchor="order")
 
-    def key(index: int) -> tuple:
-        header = frames[index].header
-        numbers = (header.get(k) for k in ("TemporalPositionIdentifier", "TemporalPositionIndex", "AcquisitionNumber",
-                                           "EchoNumbers", "TriggerTime", "InstanceNumber"))
-        return (*(float(n) if isinstance(n, (int, float)) or str(n).replace(".", "").isdigit() else 0.0
-                  for n in numbers), frames[index].number, frames[index].index)
 
-    table = [sorted(np.nonzero(slices == s)[0], key=key) for s in range(len(counts))]
-    return np.array(table).T
+def _orders(frames: list[Frame]) -> Iterator[tuple]:
+    """Yield what may order images: the counters together; else the number of the image, or of the frame; else time."""
+    yield ("SeriesNumber", *_COUNTERS)
+    yield ("InstanceNumber",)
+    if len({f.file for f in frames}) == 1:
+        yield ("frame",)
+    yield ("EffectiveEchoTime",)
+    yield ("EchoTime",)
+
+
+def _column(frames: list[Frame], members: np.ndarray, key: str) -> np.ndarray | None:
+    """Return a number of each image as (slice, image), or None where one has none."""
+    fixed = {"SeriesNumber": lambda f: f.number, "frame": lambda f: f.index}
+    read = fixed.get(key, lambda f: number(f.header.get(key)))
+    values = [read(f) for f in frames]
+    return None if None in values else np.array(values, float)[members]
+
+
+def _same_in_every_slice(column: np.ndarray) -> bool:
+    return bool(np.all(np.sort(column, axis=1) == np.sort(column[0])))
+
+
+def _regular(ordered: np.ndarray) -> bool:
+    """Tell whether running numbers (slice, volume) count volume by volume, or alike in every slice."""
+    return bool(np.all(ordered[:, 1:].min(axis=0) > ordered[:, :-1].max(axis=0))
+                or np.all(np.ptp(np.diff(ordered, axis=1), axis=0) == 0))
+
+
+def differences(frames: list[Frame], slices: np.ndarray) -> str:
+    """List numbers that differ between the images of a slice, and alike in every slice, for a user to choose from."""
+    counts = np.bincount(slices)
+    if len(set(counts)) > 1 or counts[0] < 2:
+        return ""
+    members = np.array([np.nonzero(slices == s)[0] for s in range(len(counts))])
+    found = []
+    for key in sorted(set.intersection(*(set(f.header) for f in frames)) - {"InstanceNumber", "GEImageComponent"}):
+        column = _column(frames, members, key)
+        if column is not None and _same_in_every_slice(column) and len(set(column[0])) == len(column[0]):
+            found.append(f"{key} = " + ", ".join(f"{v:g}" for v in sorted(column[0])))
+    return f"; these differ between volumes: {'; '.join(found[:6])}" if found else ""
 
 
 def load(frames: list[Frame], table: np.ndarray, shape: tuple[int, int, int],
@@ -220,7 +236,7 @@ def load(frames: list[Frame], table: np.ndarray, shape: tuple[int, int, int],
     top, lowest, saturated = 0, 0, 0
     for step, (file, places) in enumerate(wanted.items()):
         progressCallback(step / len(wanted), f"Reading images, file {step + 1} of {len(wanted)}")
-        pixels, padding = read_pixels(file)
+        pixels, padding, limit = read_pixels(file)
         for volume, position, frame in places:
             if frame.index >= len(pixels):
                 raise EchoSeriesError(f"'{file.name}' is truncated or damaged: copy or export it again.",
@@ -228,14 +244,14 @@ def load(frames: list[Frame], table: np.ndarray, shape: tuple[int, int, int],
             stored = pixels[frame.index]
             signal = stored * np.float64(frame.scale[0]) + frame.scale[1]
             if padding:
-                # Padding 0 is left alone: it can not be told from a true zero.
+                # Padding 0 is left alone: it cannot be told from a true zero.
                 signal = np.where(stored == padding, np.nan, signal)
                 stored = stored[stored != padding]
             top = max(top, int(stored.max(initial=0)))
             lowest = min(lowest, int(stored.min(initial=0)))
-            saturated += int(np.count_nonzero(stored == np.iinfo(pixels.dtype).max))
+            saturated += int(np.count_nonzero(stored >= limit))
             echoes[volume, position] = signal
-    return echoes, integer_notes(lowest, top, saturated / max(echoes.size, 1), np.iinfo(pixels.dtype).max)
+    return echoes, integer_notes(lowest, top, saturated / max(echoes.size, 1), limit)
 
 
 def integer_notes(lowest: int, top: int, saturated: float, limit: int) -> list[str]:

@@ -2,59 +2,57 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from ..errors import EchoSeriesError, GeometryError
-from ..image import Geometry
-from ..nifti import restore_missing
-from .dicom import sidecar_values
+from ..image import Geometry, read_volumes
+from . import contents, names
 from .dicom_volumes import integer_notes
+from .nrrd import is_nrrd, nrrd_described, nrrd_header, nrrd_times
 from .series import KINDS, EchoSeries
-from .times import guess_kind, to_milliseconds
+from .sidecars import read_sidecar, sidecar_values, stated_times
+from .times import guess_kind, require_plausible, to_milliseconds
 
-SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
-#: File name parts that count echoes; files that differ in these alone are one series.
-_ECHO_ENTITY = re.compile(r"(?:^|_)(?:echo|tsl|te|inv|acq-tsl)-?(\d+)(?:ms)?(?=_|$)", re.I)
-_LEFT_OUT = re.compile(r"(?:^|_)(?:part-(?:phase|real|imag)|(?:desc|label)-[^_]+|[^_]*(?:dseg|mask|map|probseg))"
-                       r"(?=_|$)", re.I)
 _KINDS_OF_SUFFIX = {"MESE": "T2", "T2": "T2", "T2w": "T2", "TSL": "T1rho", "T1rho": "T1rho", "T1rhow": "T1rho"}
+#: Axes of a NRRD file whose values are not echoes.
+_COLORS = {"rgb", "rgba", "xyz", "vector", "covariant", "normal", "gradient", "matrix", "complex", "color"}
+_GRADIENT_SUFFIXES = ("MEGRE", "T2starw")
 
 
-def image_files(path: str | os.PathLike | Iterable) -> list[Path]:
-    """Return the NIfTI, NRRD and MetaImage files of a folder, a path, or a list; empty if there are none."""
-    if not isinstance(path, (str, os.PathLike)):
-        return [Path(p) for p in path if str(p).lower().endswith(SUFFIXES)]
-    path = Path(path)
-    files = sorted(p for p in path.iterdir() if not p.name.startswith(".")) if path.is_dir() else [path]
-    return [p for p in files if p.name.lower().endswith(SUFFIXES)]
-
-
-def read_file_series(path: str | os.PathLike | Iterable, kind: str | None = None,
-                     times_ms: Sequence[float] | None = None) -> EchoSeries:
-    """Read one echo series from image files; parameters and errors as for ``echo.read_echo_series``."""
-    echoes, geometry, meta, files, stated = read_volumes(path)
-    kind = kind or _kind(files, stated)
+def read_file_series(files: list[Path], kind: str | None = None, times_ms: Sequence[float] | None = None,
+                     by_name: bool = True) -> EchoSeries:
+    """Read one echo series from image files; parameters and errors as for ``read_echo_series``."""
+    files, notes = choose_files(files, by_name)
+    stated = nrrd_times(files[0]) if len(files) == 1 and is_nrrd(files[0]) else {}
+    said = _stated_kind(files, stated, kind)
+    if kind and said and kind != said:
+        notes.append(f"'{files[0].name}' says {said}; the series was read as {kind}, as asked.")
+    kind = kind or said
+    if kind not in KINDS:
+        raise EchoSeriesError(f"'{files[0].name}' does not say whether it is a T1rho or a T2 series: give "
+                              "kind=\"T1rho\" or kind=\"T2\".", anchor="kind")
+    if kind == "T2":
+        files, more = contents.without_zero_echo_time(files, read_sidecar, names.stem(files[0]))
+        notes += more + _gradient_echoes(files, times_ms is not None)
+    echoes, geometry, meta = load_volumes(files)
     if times_ms is not None:
-        times, note = list(times_ms), "Times were given, in the order of the volumes."
+        times, note = list(times_ms), "Times were given, in the order of the volumes" + (
+            f" ({', '.join(f.name for f in files)})." if len(files) > 1 else ".")
     else:
-        times, note = _times(files, stated, kind, len(echoes))
-    return EchoSeries(echoes, np.array(times, float), kind, geometry, {**meta, "notes": [*meta["notes"], note]})
+        times, note = _times(files, stated, kind, len(echoes), said)
+    return EchoSeries(echoes, np.array(times, float), kind, geometry, {**meta, "notes": [
+        *notes, *meta["notes"], note]})
 
 
-def read_volumes(path: str | os.PathLike | Iterable) -> tuple[np.ndarray, Geometry, dict, list[Path], dict]:
-    """Return volumes (n, k, j, i), geometry, metadata, their files, and times stated in the file itself."""
-    files = _one_series(image_files(path))
-    volumes, geometry, notes, stated = [], None, [], {}
+def load_volumes(files: list[Path]) -> tuple[np.ndarray, Geometry, dict]:
+    """Return the volumes (n, k, j, i) of a series' files, their common geometry, and format and notes."""
+    volumes, geometry, notes = [], None, []
     for file in files:
-        array, grid, header, more = _read(file)
+        array, grid, more = _read(file)
         difference = geometry.difference(grid) if geometry else ""
         if difference:
             raise EchoSeriesError(f"'{file.name}' is on another grid than '{files[0].name}' ({difference}): the echoes "
@@ -62,170 +60,116 @@ def read_volumes(path: str | os.PathLike | Iterable) -> tuple[np.ndarray, Geomet
         geometry = geometry or grid
         volumes.append(array)
         notes += [n for n in more if n not in notes]
-        stated = header or stated
-    echoes = np.concatenate(volumes)
-    meta = {"format": files[0].name.partition(".")[2].lower(), "notes": notes}
-    return echoes, geometry, meta, files, stated if len(files) == 1 else {}
+    return np.concatenate(volumes), geometry, {"format": files[0].name.partition(".")[2].lower(), "notes": notes}
 
 
-def _one_series(files: list[Path]) -> list[Path]:
-    """Return the files of the only series among `files`, in order of their echo number."""
-    files = [f for f in files if not _LEFT_OUT.search(_stem(f))]
-    if not files:
-        raise EchoSeriesError("There is no NIfTI, NRRD or MetaImage echo file here.", anchor="no-image")
-    groups = defaultdict(list)
-    for file in files:
-        groups[(file.parent, _ECHO_ENTITY.sub("", _stem(file)))].append(file)
-    if len(groups) > 1 and not any(_ECHO_ENTITY.search(_stem(f)) for f in files) and _differ_in_number(files):
-        groups = {None: files}
+def choose_files(files: list[Path], by_name: bool = True) -> tuple[list[Path], list[str]]:
+    """Return the files of the only series among `files`, in order of their echo number, and notes.
+
+    Parameters
+    ----------
+    files : list of Path
+    by_name : bool
+        Whether maps and masks are left out by their names, as in a folder; files that a user named are not.
+    """
+    kept, notes = contents.only_echoes(files, _described, names.left_out if by_name else names.component)
+    if not kept:
+        raise EchoSeriesError(" ".join(["There is no NIfTI, NRRD or MetaImage echo file here.", *notes,
+                                        *(["Name a file itself to read it."] if by_name and notes else [])]),
+                              anchor="no-image")
+    groups = names.group_series(kept)
     if len(groups) > 1:
-        listed = ", ".join(f"'{group[0].name}' ({len(group)})" for group in groups.values())
+        listed = ", ".join(f"'{group[0].name}' ({len(group)})" for group in groups)
         raise EchoSeriesError(f"The files mix {len(groups)} series: {listed}. Give the files of one series.",
                               anchor="mixed-series")
-    return sorted(next(iter(groups.values())), key=lambda f: [int(n) for n in _ECHO_ENTITY.findall(_stem(f))]
-                  or [int(n) for n in re.findall(r"\d+", _stem(f))])
+    return groups[0], notes
 
 
-def _differ_in_number(files: list[Path]) -> bool:
-    """Tell whether names differ in one number only, as echo1.nrrd, echo2.nrrd do."""
-    parts = [re.split(r"(\d+)", _stem(f)) for f in files]
-    return len({len(p) for p in parts}) == 1 and sum(len(set(c)) > 1 for c in zip(*parts)) == 1
+def _described(file: Path) -> dict:
+    """Return what an image's sidecar and NRRD header say of it."""
+    return {**(nrrd_described(file) if is_nrrd(file) else {}), **read_sidecar(file)}
 
 
-def _stem(file: Path) -> str:
-    return re.sub(r"(\.seq)?(\.nii\.gz|\.nii|\.nrrd|\.nhdr|\.mha|\.mhd)$", "", file.name, flags=re.I)
-
-
-def _read(file: Path) -> tuple[np.ndarray, Geometry, dict, list[str]]:
-    """Return volumes (n, k, j, i), their grid, times stated in the header, and notes."""
-    if not file.exists():
-        raise EchoSeriesError(f"'{file}' does not exist.")
+def _read(file: Path) -> tuple[np.ndarray, Geometry, list[str]]:
+    """Return volumes (n, k, j, i), their grid, and notes."""
     try:
-        image = sitk.ReadImage(str(file))
-    except RuntimeError as error:
-        raise EchoSeriesError(f"'{file.name}' can not be read: the file is truncated, damaged, or no image.",
-                              anchor="truncated") from error
-    header = nrrd_times(file) if file.name.lower().endswith((".nrrd", ".nhdr")) else {}
-    array = sitk.GetArrayFromImage(image)
-    if image.GetNumberOfComponentsPerPixel() == 1:
-        try:
-            restore_missing(array, file)
-        except GeometryError as error:
-            raise EchoSeriesError(str(error), anchor="truncated") from error
-    if image.GetNumberOfComponentsPerPixel() > 1:
+        image, array, geometry, notes = read_volumes(file)
+    except GeometryError as error:
+        anchor = "truncated" if error.anchor == "unreadable-image" else error.anchor
+        raise EchoSeriesError(error.message, anchor=anchor) from error
+    channels = image.GetNumberOfComponentsPerPixel()
+    colors = not is_nrrd(file) or (not nrrd_times(file) and _COLORS & set(
+        re.findall("[a-z]+", nrrd_header(file).get("kinds", "").lower())))
+    if channels > 1 and (image.GetDimension() == 4 or colors):
+        raise EchoSeriesError(f"'{file.name}' holds {channels} values per voxel (color or vectors): volumes over time "
+                              "are needed.", anchor="not-a-series")
+    if channels > 1:
         array = np.moveaxis(array, -1, 0)
     elif image.GetDimension() == 3:
         array = array[None]
-    if array.ndim != 4 or (image.GetDimension() == 4 and image.GetNumberOfComponentsPerPixel() > 1):
+    if array.ndim != 4:
         raise EchoSeriesError(f"'{file.name}' has {array.ndim} dimensions; volumes over time are needed.",
                               anchor="not-a-series")
     if np.iscomplexobj(array):
         raise EchoSeriesError(f"'{file.name}' holds complex numbers: export magnitude images.", anchor="complex")
-    notes = []
     if np.issubdtype(array.dtype, np.integer):
         limit = np.iinfo(array.dtype).max
-        notes = integer_notes(int(array.min()), int(array.max()), float(np.mean(array == limit)), limit)
-    return array.astype(np.float32), _spatial(image, file), header, notes
+        notes += integer_notes(int(array.min()), int(array.max()), float(np.mean(array == limit)), limit)
+    return array.astype(np.float32), geometry, notes
 
 
-def _spatial(image: sitk.Image, file: Path) -> Geometry:
-    """Return the geometry of the first three axes."""
-    dimension = image.GetDimension()
-    direction = np.array(image.GetDirection()).reshape(dimension, dimension)[:3, :3]
+def _stated_kind(files: list[Path], stated: dict, wanted: str | None) -> str | None:
+    """Return the kind that sidecars, the suffix, the name or the header state, or None."""
+    described = [_described(f) for f in files]
+    named = {k for c in described for k in KINDS if c.get("Kind") == k}
+    if len(named) == 1:
+        return named.pop()
+    if any(sidecar_values({k: v for k, v in c.items() if k.startswith(("SpinLock", "TSL"))}, "T1rho")
+           for c in described):
+        return "T1rho"
+    suffix = names.suffix(files[0])
+    if suffix in _KINDS_OF_SUFFIX:
+        return _KINDS_OF_SUFFIX[suffix]
     try:
-        return Geometry(image.GetSize()[:3], image.GetSpacing()[:3], image.GetOrigin()[:3], tuple(direction.ravel()))
-    except GeometryError as error:
-        raise EchoSeriesError(f"'{file.name}': {error}", anchor="unusable-geometry") from None
+        texts = [str(c.get(k) or "") for c in described[:1] for k in ("SeriesDescription", "ProtocolName")]
+        kind = guess_kind([names.stem(files[0]), stated.get("name", ""), *texts])
+    except EchoSeriesError:
+        if wanted:
+            return None
+        raise
+    if kind or wanted:
+        return kind
+    times = "echo" in stated.get("name", "").lower() or any(sidecar_values(c, "T2") for c in described)
+    return "T2" if times or suffix in _GRADIENT_SUFFIXES else None
 
 
-def nrrd_times(file: Path) -> dict:
-    """Return index values, their name and unit that Slicer wrote into a NRRD header (sequence or MultiVolume)."""
-    fields = nrrd_header(file)
-    # Older versions of Slicer put the sequence on axis 0, newer ones on axis 3.
-    axis = next((n for n in range(4) if f"axis {n} index values" in fields), None)
-    if axis is not None:
-        values = fields[f"axis {axis} index values"].replace(",", " ").split()
-        labels = [*re.findall(r'"([^"]*)"', fields.get("labels", "")), *[""] * 4]
-        units = [*re.findall(r'"([^"]*)"', fields.get("units", "")), *[""] * 4]
-        name, unit = labels[axis], units[axis]
-    elif "MultiVolume.FrameLabels" in fields:
-        values = fields["MultiVolume.FrameLabels"].split(",")
-        name = fields.get("MultiVolume.FrameIdentifyingDICOMTagName", "")
-        unit = fields.get("MultiVolume.FrameIdentifyingDICOMTagUnits", "")
+def _gradient_echoes(files: list[Path], given: bool) -> list[str]:
+    """Raise for a T2 series of gradient echoes; where the user gives its times, note what is measured."""
+    described = _described(files[0])
+    if names.suffix(files[0]) in _GRADIENT_SUFFIXES:
+        described = {**described, "ScanningSequence": "GR"}
+    if given:
+        return [contents.GRADIENT_NOTE] if contents.is_gradient_echo(described) else []
+    if not any(k.startswith(("T2Prep", "Prep")) for k in described):
+        texts = " ".join(str(described.get(k) or "") for k in ("SeriesDescription", "ProtocolName"))
+        contents.require_spin_echoes(described, f"'{files[0].name}'", f"{names.stem(files[0])} {texts}")
+    return []
+
+
+def _times(files: list[Path], stated: dict, kind: str, count: int, said: str | None) -> tuple[list[float], str]:
+    found = stated_times(files, kind, count)
+    if found and kind == "T1rho" and found[2].startswith("EchoTime") and said != "T1rho":
+        raise EchoSeriesError(f"The sidecar of '{files[0].name}' gives echo times, no spin-lock times: add "
+                              "SpinLockTime in s, or give times_ms.", anchor="times")
+    if not found and len(files) == 1 and stated.get("times"):
+        source, values, unit = f"the header of '{files[0].name}'", stated["times"], stated["unit"]
+    elif found:
+        source, (values, unit, _) = f"{found[2]} of the JSON sidecar", found
     else:
-        return {}
-    try:
-        return {"times": [float(v) for v in values], "name": name, "unit": unit if unit not in ("", "frame") else None}
-    except ValueError:
-        return {}
+        wanted = "SpinLockTime" if kind == "T1rho" else "EchoTime"
+        raise EchoSeriesError(f"Nothing gives the times of '{files[0].name}': add a JSON sidecar with {wanted} in s, "
+                              "or give times_ms.", anchor="times")
+    times, note = to_milliseconds(values, source, unit)
+    require_plausible(times, kind, source)
+    return times, note
 
-
-def nrrd_header(file: Path) -> dict[str, str]:
-    """Return a NRRD header's fields and key/value pairs."""
-    fields = {}
-    with open(file, "rb") as stream:
-        for raw in stream:
-            line = raw.decode("utf-8", "replace").rstrip("\r\n")
-            if not line:
-                break
-            match = re.match(r"([^:#]+):[= ]\s*(.*)", line)
-            if match:
-                fields[match.group(1)] = match.group(2)
-    return fields
-
-
-def _kind(files: list[Path], stated: dict) -> str:
-    suffix = _stem(files[0]).rpartition("_")[2]
-    if suffix in ("MEGRE", "T2starw"):
-        raise EchoSeriesError(f"'{files[0].name}' holds gradient echoes, which measure T2*, not T2: use spin echoes or "
-                              "T2-prepared images.", anchor="kind")
-    contents = [c for c in map(_sidecar, files) if c]
-    named = {k for c in contents for k in KINDS if c.get("Kind") == k}
-    spin_lock = any(sidecar_values({k: v for k, v in c.items() if k.startswith(("SpinLock", "TSL"))}, "T1rho")
-                    for c in contents)
-    kind = (next(iter(named)) if len(named) == 1 else None) or ("T1rho" if spin_lock else None)
-    kind = kind or _KINDS_OF_SUFFIX.get(suffix)
-    kind = kind or guess_kind([_stem(files[0]), stated.get("name", "")])
-    if kind is None and ("echo" in stated.get("name", "").lower() or any(
-            sidecar_values(c, "T2") for c in contents)):
-        kind = "T2"
-    if kind is None:
-        raise EchoSeriesError(f"'{files[0].name}' does not say whether it is a T1rho or a T2 series: give "
-                              "kind=\"T1rho\" or kind=\"T2\".", anchor="kind")
-    return kind
-
-
-def _times(files: list[Path], stated: dict, kind: str, count: int) -> tuple[list[float], str]:
-    contents = [(f, _sidecar(f)) for f in files]
-    found = [(f, sidecar_values(c, kind)) for f, c in contents if c]
-    found = [(f, v) for f, v in found if v]
-    if len(files) == 1 and not found and stated.get("times"):
-        return to_milliseconds(stated["times"], f"the header of '{files[0].name}'", stated["unit"])
-    if len(found) == len(files):
-        key, unit = found[0][1][2], found[0][1][1]
-        lists = [values for _, (values, _, _) in found]
-        # A sidecar shared by all echoes lists all times; one of its own gives one.
-        values = lists[0] if len(lists[0]) == count else [v for values in lists for v in values]
-        return to_milliseconds(values, f"{key} of the JSON sidecar", unit)
-    if found:
-        odd = next(f for f in files if f not in [g for g, _ in found])
-        raise EchoSeriesError(f"The sidecar of '{odd.name}' is missing or holds no time: add it, or give times_ms.",
-                              anchor="sidecar")
-    wanted = "SpinLockTime" if kind == "T1rho" else "EchoTime"
-    raise EchoSeriesError(f"Nothing gives the times of '{files[0].name}': add a JSON sidecar with {wanted} in s, or "
-                          "give times_ms.", anchor="times")
-
-
-def _sidecar(file: Path) -> dict | None:
-    """Return the JSON beside an image: of its own name, or of the name without the echo entity."""
-    for stem in dict.fromkeys((_stem(file), _ECHO_ENTITY.sub("", _stem(file)))):
-        candidate = file.with_name(stem + ".json")
-        if candidate.exists():
-            try:
-                content = json.loads(candidate.read_text(encoding="utf-8-sig"))
-            except ValueError:
-                raise EchoSeriesError(f"The sidecar '{candidate.name}' is no valid JSON: correct or remove it.",
-                                      anchor="sidecar") from None
-            if isinstance(content, dict):
-                return content
-    return None

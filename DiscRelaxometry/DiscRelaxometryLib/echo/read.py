@@ -16,9 +16,13 @@ import SimpleITK as sitk
 from ..atomic import atomic_path, write_json
 from ..errors import EchoSeriesError
 from ..progress import ProgressCallback, silent
-from .dicom import read_dicom_series, read_dicom_volumes, sidecar_values
-from .files import _sidecar, image_files, read_file_series, read_volumes
+from .contents import left_out_note
+from .dicom import read_dicom_series, read_dicom_volumes
+from .dicom_files import list_files
+from .files import choose_files, load_volumes, read_file_series
+from .names import is_image, stem
 from .series import KINDS, EchoSeries, check_times
+from .sidecars import read_sidecar, sidecar_values
 from .times import sources, to_milliseconds
 
 __all__ = ["KINDS", "MAPSS_T1RHO", "MAPSS_T2", "EchoSeries", "check_times", "read_echo_series", "read_mapss",
@@ -26,6 +30,8 @@ __all__ = ["KINDS", "MAPSS_T1RHO", "MAPSS_T2", "EchoSeries", "check_times", "rea
 
 #: Volumes of MAPSS's combined acquisition that each fit uses; volume 0 (no preparation) is shared.
 MAPSS_T1RHO, MAPSS_T2 = (0, 1, 2, 3), (0, 4, 5, 6)
+#: Endings of files that accompany images.
+_BESIDE = (".json", ".txt", ".tsv", ".csv", ".raw", ".zraw", ".md", ".bval", ".bvec")
 
 
 def read_echo_series(path: str | os.PathLike | Iterable, kind: str | None = None,
@@ -61,10 +67,13 @@ def read_echo_series(path: str | os.PathLike | Iterable, kind: str | None = None
         If series are mixed, an image is missing, repeated, truncated or on another grid, times or kind are not
         stated, an echo is empty, or integers overflowed. The message names the file and the remedy.
     """
-    if image_files(path) if not _is_file_without_suffix(path) else False:
-        result = read_file_series(path, kind, times_ms)
+    images, files, notes = _at_the_door(path)
+    if images:
+        result = read_file_series(images, kind, times_ms, by_name=_is_folder(path))
     else:
-        result = read_dicom_series(path, kind, times_ms, series, time_tag, progressCallback)
+        result = read_dicom_series(files, kind, times_ms, series, time_tag, progressCallback)
+    for note in notes:
+        result = result.with_note(note)
     skip = {int(s) for s in skip_echoes}
     if skip - set(range(len(result))):
         raise EchoSeriesError(f"skip_echoes {sorted(skip)} does not fit the {len(result)} echoes (0 to "
@@ -99,13 +108,15 @@ def read_mapss(path: str | os.PathLike | Iterable, tsl_ms: Sequence[float] | Non
     EchoSeriesError
         If there are not 7 volumes, or times are neither given nor found.
     """
-    if image_files(path) if not _is_file_without_suffix(path) else False:
-        echoes, geometry, meta, files, _ = read_volumes(path)
-        headers = []
-        sidecar = _sidecar(files[0]) or {}
+    images, files, notes = _at_the_door(path)
+    headers, sidecar = [], {}
+    if images:
+        images, more = choose_files(images, by_name=_is_folder(path))
+        echoes, geometry, meta = load_volumes(images)
+        sidecar, notes = read_sidecar(images[0]), notes + more
     else:
-        echoes, geometry, meta, headers = read_dicom_volumes(path, series, progressCallback)
-        sidecar = {}
+        echoes, geometry, meta, headers = read_dicom_volumes(files, series, progressCallback)
+    meta["notes"] = [*notes, *meta["notes"]]
     if len(echoes) != 7:
         raise EchoSeriesError(f"A combined MAPSS acquisition has 7 volumes (T1rho 0-3, T2 0 and 4-6); found "
                               f"{len(echoes)}. Read separate series with read_echo_series.", anchor="mapss")
@@ -149,8 +160,7 @@ def write_echo_series(series: EchoSeries, path: str | os.PathLike) -> Path:
     if path.name.lower().endswith((".nii", ".nii.gz")):
         image = sitk.JoinSeries([series.echo(n).to_sitk() for n in range(len(series))])
         key = "SpinLockTime" if series.kind == "T1rho" else "EchoTime"
-        stem = path.name.removesuffix(".gz").removesuffix(".nii")
-        write_json(path.with_name(stem + ".json"), {
+        write_json(path.with_name(stem(path) + ".json"), {
             key: [float(np.round(t / 1e3, 12)) for t in series.times_ms], "Kind": series.kind,
             **{k: v for k, v in series.meta.items() if k not in ("notes", "format")}, "Notes": series.notes})
         with atomic_path(path) as temporary:
@@ -182,8 +192,18 @@ def _sequence_bytes(series: EchoSeries) -> bytes:
     return ("\n".join(header) + "\n\n").encode() + gzip.compress(data, compresslevel=4, mtime=0)
 
 
-def _is_file_without_suffix(path) -> bool:
-    return isinstance(path, (str, os.PathLike)) and Path(path).is_file() and not image_files(path)
+def _is_folder(path) -> bool:
+    return isinstance(path, (str, os.PathLike)) and Path(path).is_dir()
+
+
+def _at_the_door(path) -> tuple[list[Path], list[Path], list[str]]:
+    """List a path once: its image files, all of its files, and a note on what stands beside image files."""
+    if not isinstance(path, (str, os.PathLike)):
+        path = list(path)
+    files = list_files(path)
+    images = [f for f in files if is_image(f) and (not _is_folder(path) or f.parent == Path(path))]
+    others = [f for f in files if f not in images and f.suffix.lower() not in _BESIDE] if images else []
+    return images, files, [left_out_note(others, "beside image files")] if others else []
 
 
 def _require_signal(series: EchoSeries) -> None:

@@ -6,31 +6,37 @@ time of its own; nothing is inferred from acquisition order. See ``Docs/method/e
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Callable
 
 from ..errors import EchoSeriesError
 
-_FREE_TEXT = ("ImageComments", "FrameComments", "FrameLabel", "SeriesDescription", "ProtocolName", "SequenceName",
-              "PulseSequenceName", "AcquisitionContrast", "DerivationDescription", "ScanOptions")
+#: DICOM elements in which a person or a vendor describes an image.
+FREE_TEXT = ("ImageComments", "FrameComments", "FrameLabel", "SeriesDescription", "ProtocolName", "SequenceName",
+             "PulseSequenceName", "AcquisitionContrast", "DerivationDescription", "ScanOptions")
+#: The longest spin-lock and echo times (ms) that a series plausibly ends with.
+_LONGEST = {"T1rho": 500.0, "T2": 2000.0}
 _NUMBER = r"[\s_=:\-\[(]*(\d+(?:[.,p]\d+)?)\s*(ms|us|s)?(?![a-z0-9])"
 _LABELS = {"T1rho": r"(?:tsl|spin[\s_-]?lock(?:[\s_-]?time)?|slt)",
            "T2": r"(?:t2[\s_-]?prep(?:[\s_-]?te)?|te[\s_-]?prep|te)"}
 _SPIN_LOCK_WORDS = re.compile(r"t1[\s_-]?(rho|r(?![a-z])|ρ|p(?![a-z]))|spin[\s_-]?lock|(?<![a-z])tsl(?![a-z])"
                               r"|cubequant", re.I)
-_T2_WORDS = re.compile(r"(?<![a-z])t2(?![a-z*])|mese|multi[\s_-]?echo|t2[\s_-]?map", re.I)
+_T2_WORDS = re.compile(r"(?<![a-z])t2(?![a-z*]|[\s_-]?(?:\*|star))|mese|multi[\s_-]?echo|t2[\s_-]?map", re.I)
 
 
 def number(value) -> float | None:
-    """Return a header value as float, or None where it is absent or no number."""
+    """Return a header value as float, or None where it is absent or no finite number."""
     if value is None or value == "":
         return None
     if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue":
         value = value[0] if len(value) == 1 else None
     try:
-        return float(value)
+        value = float(value)
     except (TypeError, ValueError):
         return None
+    return value if math.isfinite(value) else None
 
 
 def guess_kind(texts: list[str]) -> str | None:
@@ -59,7 +65,7 @@ def text_time(text: str, kind: str) -> float | None:
     return value * {"us": 1e-3, "s": 1e3}.get((match.group(2) or "ms").lower(), 1.0)
 
 
-def sources(kind: str, time_tag: str | None = None) -> dict[str, Callable[[dict], float | None]]:
+def sources(kind: str, time_tag: str | None = None, stated: bool = True) -> dict[str, Callable[[dict], float | None]]:
     """Return the places to look for a frame's time, most explicit first.
 
     Parameters
@@ -68,6 +74,9 @@ def sources(kind: str, time_tag: str | None = None) -> dict[str, Callable[[dict]
         ``T1rho`` or ``T2``.
     time_tag : str, optional
         DICOM keyword (``InversionTime``) or tag (``0019,10B6``) that the user named; then nothing else counts.
+    stated : bool
+        Whether the images call themselves `kind`. Vendors write spin-lock times into elements that mean something
+        else; in other images those elements hold what their names say.
 
     Returns
     -------
@@ -77,11 +86,13 @@ def sources(kind: str, time_tag: str | None = None) -> dict[str, Callable[[dict]
     if time_tag:
         key = normalized_tag(time_tag)
         return {f"DICOM attribute {time_tag}": lambda header: number(header.get(key))}
-    texts = {f"text '{_LABELS_SHOWN[kind]}' in {name}": _text_reader(name, kind) for name in _FREE_TEXT}
+    texts = {f"text '{_LABELS_SHOWN[kind]}' in {name}": _text_reader(name, kind) for name in FREE_TEXT}
     attributes = {name: _attribute_reader(name) for name in ("EffectiveEchoTime", "EchoTime")}
     if kind == "T2":
         # A T2 preparation's time stands in the text while EchoTime is constant; EchoTime counts if it varies.
         return attributes | texts
+    if not stated:
+        return texts
     return texts | attributes | {name: _attribute_reader(name) for name in ("InversionTime", "TriggerTime")}
 
 
@@ -127,3 +138,26 @@ def to_milliseconds(values, source: str, unit: str | None = None) -> tuple[list[
         return values, f"Times read from {source}, in ms."
     listed = ", ".join(f"{v:g}" for v in values)
     raise EchoSeriesError(f"The unit of the times {listed} in {source} is ambiguous: give times_ms.", anchor="times")
+
+
+def require_plausible(times: list[float], kind: str, source: str) -> None:
+    """Raise EchoSeriesError if the longest time (ms) cannot be one of this kind."""
+    if max(times, default=0.0) > _LONGEST[kind]:
+        raise EchoSeriesError(f"The times {', '.join(f'{t:g}' for t in times)} ms in {source} are too long for {kind} "
+                              f"(up to {_LONGEST[kind]:g} ms): give times_ms.", anchor="times")
+
+
+def same_time(first: float, second: float) -> bool:
+    """Tell whether two times (ms) are one: scanners round calculated times, at most by 0.01 ms or 0.1 %."""
+    return abs(first - second) <= max(0.01, 1e-3 * min(abs(first), abs(second))) * (1 + 1e-9)
+
+
+def joined_times(times) -> dict[float, float]:
+    """Map each time (ms) to the one that stands for all of the same echo: the most frequent, or the shortest."""
+    counts, groups = Counter(times), []
+    for time in sorted(counts):
+        if groups and same_time(groups[-1][0], time):
+            groups[-1].append(time)
+        else:
+            groups.append([time])
+    return {time: max(group, key=lambda t: (counts[t], -t)) for group in groups for time in group}

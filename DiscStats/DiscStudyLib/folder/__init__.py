@@ -4,12 +4,12 @@ from .bids import describe_results
 from .rules import people_by_rule
 from .settings import MAPS, Settings, make_settings
 from .simulated import COLUMN, label_results
-from .study import DERIVATIVES, Person, Study, level_columns, long_frame, sidecar
+from .study import DERIVATIVES, Person, Study, level_columns, long_frame
 from .training import trained_on
 from .validate import Finding, validate
 
 __all__ = [
     "COLUMN", "DERIVATIVES", "describe_results", "Finding", "label_results", "level_columns",
-    "long_frame", "make_settings", "MAPS", "people_by_rule", "Person", "Settings", "sidecar", "Study", "trained_on",
+    "long_frame", "make_settings", "MAPS", "people_by_rule", "Person", "Settings", "Study", "trained_on",
     "validate",
 ]

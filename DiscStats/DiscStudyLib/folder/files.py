@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from DiscRelaxometryLib.echo import sidecar_values
+from DiscRelaxometryLib.echo import read_json, sidecar_of, stated_times
 from DiscRelaxometryLib.errors import EchoSeriesError
 
-from .study import Series, sidecar
+from .study import Series
 
 #: Fields that identify a person; they are never copied, and a study should not carry them.
 IDENTITY = ("PatientName", "PatientID", "PatientBirthDate", "PatientAddress", "OtherPatientIDs", "AccessionNumber",
@@ -92,8 +91,10 @@ def _check_view(header: sitk.ImageFileReader) -> Iterator[tuple[str, str, str]]:
 
 def _check_sidecar(path: Path) -> Iterator[tuple[str, str, str]]:
     """Check the optional sidecar of a volume: identity, body part."""
-    data = read_sidecar(path)
-    if data is None:
+    file = sidecar_of(path)
+    try:
+        data = read_json(file) if file.exists() else {}
+    except EchoSeriesError:
         yield ("error", "The JSON sidecar can not be read.", "Correct or remove it.")
         return
     identity = [n for n in IDENTITY if data.get(n)]
@@ -104,18 +105,6 @@ def _check_sidecar(path: Path) -> Iterator[tuple[str, str, str]]:
     if part and not any(p and p in part for p in _BODY_PARTS):
         yield ("error", f"The sidecar says body part '{data['BodyPartExamined']}': not a lumbar spine.",
                "Use a lumbar series, or correct 'BodyPartExamined'.")
-
-
-def read_sidecar(path: Path) -> dict | None:
-    """Return an image's JSON sidecar; {} where there is none, None where it can not be read."""
-    file = sidecar(path)
-    if not file.exists():
-        return {}
-    try:
-        data = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
-        return None
-    return data if isinstance(data, dict) else None
 
 
 def check_series(series: Series, read: bool = True) -> Iterator[tuple[Path, str, str, str]]:
@@ -131,11 +120,11 @@ def check_series(series: Series, read: bool = True) -> Iterator[tuple[Path, str,
         if file is series.files[0]:
             yield from ((file, *finding) for finding in _check_view(header))
     first = series.files[0]
-    if not any(sidecar(f).exists() for f in series.files):
+    if not any(sidecar_of(f).exists() for f in series.files):
         what = "spin-lock" if series.kind != "T2" else "echo"
         field = TIME_FIELD["T2" if series.kind == "T2" else "T1rho"]
         yield (first, "error", f"The JSON sidecar is missing, so the {what} times are unknown.",
-               f"Write '{sidecar(first).name}' with '{field}': [...] in seconds; times are never guessed.")
+               f"Write '{sidecar_of(first).name}' with '{field}': [...] in seconds; times are never guessed.")
         return
     for file in series.files:
         yield from ((file, *finding) for finding in _check_sidecar(file))
@@ -157,29 +146,20 @@ def _check_times(series: Series, volumes: int) -> Iterator[tuple[Path, str, str,
 
 def _check_kind(series: Series, kind: str, volumes: int) -> Iterator[tuple[Path, str, str, str]]:
     field = TIME_FIELD[kind]
-    times: list[float] = []
-    seconds = True
-    sidecars = list(dict.fromkeys(sidecar(f) for f in series.files))
-    for path in sidecars:
-        file = next(f for f in series.files if sidecar(f) == path)
-        data = read_sidecar(file) or {}
-        if series.kind == "mapss" and kind == "T1rho":
-            data = {k: v for k, v in data.items() if not k.startswith("EchoTime")}
-        try:
-            found = sidecar_values(data, kind)
-        except EchoSeriesError as error:
-            yield (file, "error", str(error), "Correct the sidecar.")
-            return
-        if found is None:
-            yield (file, "error", f"The sidecar lacks the times of the {kind} map ('{field}').",
-                   f"Add '{field}' in seconds, one value a volume.")
-            return
-        times += found[0]
-        seconds = seconds and found[1] != "ms"
     first = series.files[0]
+    try:
+        found = stated_times(series.files, kind, volumes)
+    except EchoSeriesError as error:
+        yield (first, "error", error.message, "Correct the sidecar.")
+        return
+    if found is None or (series.kind == "mapss" and kind == "T1rho" and found[2].startswith("EchoTime")):
+        yield (first, "error", f"The sidecar lacks the times of the {kind} map ('{field}').",
+               f"Add '{field}' in seconds, one value per volume.")
+        return
+    times, seconds = found[0], found[1] != "ms"
     if len(times) != volumes:
         yield (first, "error", f"There are {volumes} volumes but {len(times)} times of the {kind} map.",
-               "Give one time a volume.")
+               "Give one time per volume.")
     elif seconds and max(times) > 1.0:
         yield (first, "error", f"The times reach {max(times):g}: they are in ms, where BIDS wants seconds.",
                f"Divide '{field}' by 1000, or name it '{field}_ms'.")

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from DiscRelaxometryLib.atomic import write_json, write_text
+from DiscRelaxometryLib.echo import stem
 
-from .study import IMAGE_SUFFIXES, image_stem
+from .study import IMAGE_SUFFIXES
 
 LABEL = {"Simulated": True, "Notice": "SIMULATED data: no measurement of a person."}
 #: Column that tables of simulated studies carry.
@@ -34,7 +35,7 @@ def label_results(outputs: Sequence[Path]) -> list[Path]:
         if path.suffix == ".tsv":
             _label_table(path)
         elif path.name.endswith(IMAGE_SUFFIXES):
-            sidecar = path.with_name(image_stem(path) + ".json")
+            sidecar = path.with_name(stem(path) + ".json")
             if sidecar not in found:
                 write_json(sidecar, LABEL)
                 found.append(sidecar)

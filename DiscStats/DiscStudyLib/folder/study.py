@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from DiscRelaxometryLib.errors import DesignError, StudyError
+from DiscRelaxometryLib.echo import component, group_series, series_name, stem
+from DiscRelaxometryLib.errors import DesignError, EchoSeriesError, StudyError
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.tables import Table, read_tsv, typed
 
@@ -17,8 +18,6 @@ from DiscRelaxometryLib.tables import Table, read_tsv, typed
 DERIVATIVES = "derivatives/disc-relaxometry"
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 PERSON_ID = re.compile(r"^sub-[A-Za-z0-9]+$")
-# One file an echo (BIDS): these entities count echoes and are not part of the series' name.
-_ECHO_ENTITY = re.compile(r"_(echo|tsl|te)-[A-Za-z0-9]+")
 _SUFFIXES = {"anatomical": ("T2w",), "T1rho": ("T1rho", "T1rhow"), "T2": ("MESE", "T2series"), "labels": ("dseg",)}
 
 
@@ -69,21 +68,6 @@ class Person:
     def kinds(self) -> tuple[str, ...]:
         """Kinds of relaxation maps the person's series give."""
         return tuple(k for k in ("T1rho", "T2") if self.of_kind(k))
-
-
-def image_stem(path: Path) -> str:
-    """Return a file's name without its image suffix."""
-    for suffix in IMAGE_SUFFIXES:
-        if path.name.endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.stem
-
-
-def sidecar(path: Path) -> Path:
-    """Return where the JSON sidecar of an image is: of its own name, or shared by all echoes."""
-    own = path.with_name(image_stem(path) + ".json")
-    shared = path.with_name(_ECHO_ENTITY.sub("", image_stem(path)) + ".json")
-    return own if own.exists() or not shared.exists() else shared
 
 
 @dataclass
@@ -186,27 +170,22 @@ class Study:
 
 
 def _role(path: Path) -> str:
-    stem = image_stem(path)
-    if "_acq-mapss" in stem:
+    if "_acq-mapss" in stem(path):
         return "mapss"
-    suffix = stem.rsplit("_", 1)[-1]
+    suffix = stem(path).rsplit("_", 1)[-1]
     return next((role for role, names in _SUFFIXES.items() if suffix in names), "")
 
 
 def _series(images: Sequence[Path]) -> tuple[Series, ...]:
-    """Group image files into echo series: files that differ only in their echo entity belong together."""
-    groups: dict[tuple[str, str], list[Path]] = {}
-    for path in images:
-        role = _role(path)
-        if role in ("T1rho", "T2", "mapss"):
-            groups.setdefault((role, _ECHO_ENTITY.sub("", image_stem(path))), []).append(path)
-    return tuple(Series(name, tuple(sorted(files, key=_natural)), role)
-                 for (role, name), files in sorted(groups.items()))
-
-
-def _natural(path: Path) -> list:
-    """Sort key under which echo-2 comes before echo-10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+    """Group image files into echo series; phase, real and imaginary images are left out."""
+    roles = {"T1rho", "T2", "mapss"}
+    files = [f for f in images if _role(f) in roles and not component(f)]
+    try:
+        groups = group_series(files)
+    except EchoSeriesError:
+        groups = [[f] for f in files]  # an echo stands twice: validate names several series
+    return tuple(sorted((Series(series_name(g[0]), tuple(g), _role(g[0])) for g in groups),
+                        key=lambda s: (s.kind, s.name)))
 
 
 def level_columns(names: Sequence[str], levels: Sequence[str] = LUMBAR_LEVELS) -> dict[str, dict[str, str]]:

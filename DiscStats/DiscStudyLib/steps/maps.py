@@ -8,10 +8,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from DiscRelaxometryLib.atomic import atomic_path
+from DiscRelaxometryLib.echo import sidecar_of
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
 
 from ..engine import Context, Step, load_series
-from ..folder import sidecar
 
 
 def _run_fit(kind: str):
@@ -95,7 +95,7 @@ def moved_to_anatomy(image: Image, transform: sitk.Transform) -> Image:
 def _series_inputs(kind: str):
     def inputs(context: Context) -> list[Path]:
         files = context.person.of_kind(kind).files
-        return [*files, *(sidecar(f) for f in files if sidecar(f).exists())]
+        return [*files, *(sidecar_of(f) for f in files if sidecar_of(f).exists())]
     return inputs
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from DiscRelaxometryLib.echo import KINDS
+from DiscRelaxometryLib.echo import KINDS, sidecar_of
 from DiscRelaxometryLib.errors import DiscRelaxometryError, GeometryError, SegmentationError
 from DiscRelaxometryLib.image import Image, read_image, resample, write_image
 from DiscRelaxometryLib.labels import DISCS, LUMBAR_LEVELS, disc_name
@@ -27,7 +27,6 @@ from ..engine import (
     shipped_atlas,
     uses_existing,
 )
-from ..folder import sidecar
 from .maps import map_steps, moved_to_anatomy
 
 
@@ -96,7 +95,7 @@ def _segment_inputs(context: Context) -> list[Path]:
         files = list(person.anatomical[:1])
     else:
         files = list(person.of_kind(person.kinds[0]).files)
-        files += [sidecar(f) for f in files if sidecar(f).exists()]
+        files += [sidecar_of(f) for f in files if sidecar_of(f).exists()]
     return files + (list(person.labels[:1]) if uses_existing(context) else [])
 
 
