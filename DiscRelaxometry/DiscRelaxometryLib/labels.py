@@ -6,7 +6,16 @@ SNOMED CT codes are those listed in DICOM PS3.16; generic codes stand where a le
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from .errors import SegmentationError
+
+if TYPE_CHECKING:
+    from .image import Image
+
+#: Labels stored as floating point are rounded when they are this near to a whole number.
+ROUNDING = 0.01
 
 
 @dataclass(frozen=True)
@@ -88,3 +97,29 @@ def disc_value(name: str) -> int:
 def disc_name(value: int) -> str:
     """Return the level name of a disc's label value."""
     return BY_VALUE[int(value)].name
+
+
+def whole_labels(image: Image) -> Image:
+    """Return a label image with whole numbers: floating-point values within 0.01 of one are rounded.
+
+    Raises
+    ------
+    SegmentationError
+        If a value is no whole number.
+    """
+    import numpy as np
+
+    array = image.array
+    if array.dtype.kind in "iu":
+        return image
+    if array.dtype.kind == "b":
+        return replace(image, array=array.astype(np.uint8))
+    rounded = np.rint(array)
+    # NaN and infinity fail the comparison, too; the margin is the rounding of a float32.
+    with np.errstate(invalid="ignore"):
+        wrong = ~(np.abs(array - rounded) <= ROUNDING + 1e-4)
+    if wrong.any() or np.abs(rounded).max(initial=0) > np.iinfo(np.int32).max:
+        found = ", ".join(f"{v:g}" for v in np.unique(array[wrong])[:5])
+        raise SegmentationError(f"This image holds fractions or NaN ({found}), so it is no label image: choose the "
+                                "segmentation, not the signal.", anchor="label-conventions")
+    return replace(image, array=rounded.astype(np.int32))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from corpus.common import fault
 from corpus.made_studies import segmented
 from DiscRelaxometryLib.discs.labelmaps import import_labels
-from DiscRelaxometryLib.errors import SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image
 
 _SHAPE = (120, 60, 8)
@@ -29,7 +27,6 @@ def rounded(value: float) -> np.ndarray:
     return array
 
 
-@fault("b38")
 def test_labels_with_rounding_errors_lose_no_disc(tmp_path):
     """Labels are compared exactly and cut to integers: a disc becomes another one, or vanishes."""
     size = np.count_nonzero(disc_labels() == 11)
@@ -39,7 +36,6 @@ def test_labels_with_rounding_errors_lose_no_disc(tmp_path):
     assert not voxels and any("10.6" in sentence for sentence in said)
 
 
-@fault("b38", SegmentationError)
 def test_import_of_labels_with_rounding_errors():
     """A reader of labels refuses what another one takes."""
     grid = Geometry(_SHAPE[::-1], (4.0, 1.5, 1.5))
@@ -47,7 +43,6 @@ def test_import_of_labels_with_rounding_errors():
     assert np.array_equal(labels.array, disc_labels().astype(np.uint8))
 
 
-@fault("b40")
 def test_values_of_another_tool_are_not_taken_for_discs(tmp_path):
     """Values that are not the project's are not looked at: vertebrae are measured as discs."""
     array = np.zeros(_SHAPE, np.uint16)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import ndimage
 
 from ..errors import SegmentationError
 from ..image import Image
-from ..labels import BY_NAME, BY_VALUE, CANAL, DISC, SACRUM, VERTEBRA, Structure
+from ..labels import BY_NAME, BY_VALUE, CANAL, DISC, LUMBAR_LEVELS, SACRUM, VERTEBRA, Structure, whole_labels
 from ..resources import resource_path
 from .levels import label_instances
 
@@ -95,7 +95,7 @@ def import_labels(image: Image, convention: str = "auto", leave_out_unknown: boo
     Parameters
     ----------
     image : Image
-        Integer labels.
+        Labels; whole numbers of any type.
     convention : str
         Key of a convention (see :func:`conventions`), or ``auto``.
     leave_out_unknown : bool
@@ -111,6 +111,7 @@ def import_labels(image: Image, convention: str = "auto", leave_out_unknown: boo
     SegmentationError
         If the values are no labels, fit no convention, fit more than one, or hold values unknown to the one named.
     """
+    image = whole_labels(image)
     values = _label_values(image)
     known = conventions()
     if convention == "auto":
@@ -133,14 +134,50 @@ def import_labels(image: Image, convention: str = "auto", leave_out_unknown: boo
     return labels, report
 
 
-def _label_values(image: Image) -> list[int]:
-    """Return the nonzero label values, or raise if the image holds no labels."""
-    array = image.array
-    values = np.unique(array[np.isfinite(array)] if array.dtype.kind == "f" else array)
-    if array.dtype.kind == "f" and (not np.all(np.isfinite(array)) or np.any(values != np.round(values))):
-        raise SegmentationError("This image holds fractions or NaN, so it is no label image: choose the segmentation, "
-                                "not the signal.", anchor="label-conventions")
-    values = [int(v) for v in values if v != 0]
+def project_labels(image: Image) -> tuple[Image, list[str]]:
+    """Return a segmentation that should have the project's label values with them, and what the user should know.
+
+    Values of another tool are translated where they say whose they are.
+
+    Parameters
+    ----------
+    image : Image
+        Labels; whole numbers of any type.
+
+    Returns
+    -------
+    labels : Image of uint8
+    notes : list of str
+
+    Raises
+    ------
+    SegmentationError
+        If the values are no labels, or neither the project's nor those of one known tool.
+    """
+    image = whole_labels(image)
+    values, own = _label_values(image), conventions()["project"]
+    kinds = {own.table[v][1].name for v in values if v in own.table}
+    # Other tools number other things 16 to 27; the lumbar discs' values, in their order, are the project's alone.
+    if set(values) <= set(own.table) and kinds & set(LUMBAR_LEVELS) and _in_order(image, values, own):
+        return replace(image, array=image.array.astype(np.uint8)), []
+    labels, report = import_labels(image)
+    if report.convention.key == own.key:
+        return labels, report.flags
+    found = {name for _, name, _ in report.imported.values()}
+    if report.convention.levels == "tool" and not found & set(LUMBAR_LEVELS):
+        raise SegmentationError(
+            f"The label values {_listed(values)} are not this project's (11 for L5-S1, 12 for L4-L5, ...), and as "
+            f"those of {report.convention.name} they name no lumbar disc: import the segmentation with the "
+            "convention of the tool that made it.", anchor="label-conventions")
+    notes = [f"The segmentation was translated from the label values of {report.convention.name}: {report.why}."]
+    if report.left_out:
+        notes.append(f"Left out: {', '.join(sorted({name for name, _, _ in report.left_out.values()}))}.")
+    return labels, [*notes, *report.flags]
+
+
+def _label_values(labels: Image) -> list[int]:
+    """Return the nonzero label values, or raise if there are none or too many."""
+    values = [int(v) for v in np.unique(labels.array) if v != 0]
     if not values:
         raise SegmentationError("The segmentation is empty.", anchor="label-conventions")
     if len(values) > 300 or min(values) < 0:

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from ..errors import SegmentationError
 from ..image import Geometry, Image
-from ..labels import CANAL, DISCS, VERTEBRAE
+from ..labels import CANAL, DISCS, VERTEBRAE, whole_labels
 
 #: Rows: to patient left, to anterior, to cranial, in LPS.
 PATIENT_AXES = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]])
@@ -147,6 +147,7 @@ def spine_axes(labels: Image, value: int) -> np.ndarray:
 
 def disc_frames(labels: Image) -> dict[int, DiscFrame]:
     """Return the frame of each disc in a label image, keyed by label value."""
+    labels = whole_labels(labels)
     present = present_values(labels)
     return {d.value: disc_frame(labels.array == d.value, labels.geometry, spine_axes(labels, d.value))
             for d in DISCS if d.value in present}

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from ..errors import RegistrationError, SegmentationError
 from ..image import Geometry, Image, one_thread, require_same_geometry, resample
-from ..labels import BY_VALUE, DISC
+from ..labels import BY_VALUE, DISC, whole_labels
 from ..progress import ProgressCallback, silent
 from .resample_labels import apply_transform, resample_labels
 
@@ -121,7 +121,7 @@ def carry_labels(labels: Image, anatomical: Image, echo_image: Image, register: 
     RegistrationError
         If the two images lie in clearly different places, or one holds no signal.
     """
-    progress = progressCallback or silent
+    progress, labels = progressCallback or silent, whole_labels(labels)
     require_same_geometry(labels, anatomical, "The labels and the anatomical image")
     points = disc_points(labels)
     _require_overlap(points, echo_image.geometry, max_shift)

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from ..errors import SegmentationError
 from ..image import Geometry, Image, require_same_geometry
-from ..labels import DISCS, Structure
+from ..labels import DISCS, Structure, whole_labels
 from ..progress import ProgressCallback, silent, subrange
 from ..quantities import QUANTITIES
 from ..tables import Column, Table
@@ -48,7 +48,7 @@ def measure_discs(labels: Image, maps: Mapping[str, Image] | None = None,
     Parameters
     ----------
     labels : Image
-        Integer label image with the project's values (``labels.py``).
+        Label image with the project's values (``labels.py``).
     maps : dict of Image, optional
         Maps on the same grid, keyed by quantity (``T1rho``, ``T2``); NaN is a failed voxel.
     progressCallback : callable, optional
@@ -66,7 +66,7 @@ def measure_discs(labels: Image, maps: Mapping[str, Image] | None = None,
     GeometryError
         If a map lies on another grid.
     """
-    maps = _checked(labels, maps)
+    labels, maps = _checked(labels, maps)
     columns = list(_SIZES)
     for key, image in maps.items():
         columns += [Column(f"{key}_{c.name}", c.unit, c.description) for c in _statistic_columns(key, image)]
@@ -88,7 +88,7 @@ def measure_regions(labels: Image, maps: Mapping[str, Image], frames: Mapping[in
     Parameters
     ----------
     labels : Image
-        Integer label image with the project's values.
+        Label image with the project's values.
     maps : dict of Image
         Maps on the same grid, keyed by quantity; NaN is a failed voxel.
     frames : dict of DiscFrame, optional
@@ -105,7 +105,7 @@ def measure_regions(labels: Image, maps: Mapping[str, Image], frames: Mapping[in
     SegmentationError, GeometryError
         As for :func:`measure_discs`.
     """
-    maps = _checked(labels, maps)
+    labels, maps = _checked(labels, maps)
     columns = [Column("level", "", "Disc level"), Column("label", "", "Value in the label image"),
                Column("region", "", "Region in disc-intrinsic axes (Docs/method/measures.md)"),
                Column("map", "", "Quantity"), Column("unit", "", "UCUM unit of the statistics"),
@@ -163,14 +163,12 @@ def _unit(key: str, image: Image) -> str:
     return QUANTITIES[key].unit if key in QUANTITIES else str(image.meta.get("unit", ""))
 
 
-def _checked(labels: Image, maps: Mapping[str, Image] | None) -> dict[str, Image]:
-    if not np.issubdtype(labels.array.dtype, np.integer):
-        raise SegmentationError("A label image with integer values is needed; this one holds "
-                                f"{labels.array.dtype} values.")
-    maps = dict(maps or {})
+def _checked(labels: Image, maps: Mapping[str, Image] | None) -> tuple[Image, dict[str, Image]]:
+    """Return whole-numbered labels and the maps as a dictionary; raise where the grids differ."""
+    labels, maps = whole_labels(labels), dict(maps or {})
     for key, image in maps.items():
         require_same_geometry(labels, image, f"The segmentation and the {key} map")
-    return maps
+    return labels, maps
 
 
 def _present(labels: Image) -> list[tuple[Structure, float]]:

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from ..errors import SegmentationError
 from ..image import Image, require_same_geometry
-from ..labels import BY_VALUE, CANAL, DISC
+from ..labels import BY_VALUE, CANAL, DISC, whole_labels
 
 BORDER = 1.0  # mm taken off the canal's surface
 LEAST_VOXELS = 50
@@ -73,6 +73,7 @@ def csf_reference(image: Image, labels: Image) -> tuple[CsfReference, np.ndarray
     SegmentationError
         If there is no canal, too little of it, or CSF that is not bright (no T2 weighting).
     """
+    labels = whole_labels(labels)
     require_same_geometry(image, labels, "The T2-weighted image and its labels")
     canal = canal_beside_discs(labels)
     inner = _without_border(canal, labels)

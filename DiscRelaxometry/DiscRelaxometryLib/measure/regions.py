@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from ..errors import SegmentationError
 from ..image import Geometry, Image
-from ..labels import BY_VALUE, DISCS, disc_value
+from ..labels import BY_VALUE, DISCS, disc_value, whole_labels
 from .axes import (
     WHOLE_WIDTH_RATIO,
     DiscFrame,
@@ -234,6 +234,7 @@ def disc_regions(labels: Image, value: int, frame: DiscFrame | None = None,
     SegmentationError
         If the disc is absent or too small.
     """
+    labels = whole_labels(labels)
     mask = labels.array == value
     if not mask.any():
         name = BY_VALUE[value].name if value in BY_VALUE else value
@@ -249,6 +250,7 @@ def disc_regions(labels: Image, value: int, frame: DiscFrame | None = None,
 
 def region_image(labels: Image, frames: Mapping[int, DiscFrame] | None = None) -> Image:
     """Return an image (uint8) with the :data:`PARTITION` value of each disc voxel; 0 is no disc."""
+    labels = whole_labels(labels)
     frames = disc_frames(labels) if frames is None else frames
     result = np.zeros(labels.array.shape, np.uint8)
     for disc in DISCS:

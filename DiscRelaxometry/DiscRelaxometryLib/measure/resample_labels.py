@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from ..image import Geometry, Image
+from ..labels import whole_labels
 
 SUPERSAMPLE = 4  # most samples per target voxel and axis
 
@@ -29,7 +30,7 @@ def resample_labels(labels: Image, geometry: Geometry, transform: sitk.Transform
     Parameters
     ----------
     labels : Image
-        Integer labels.
+        Labels, not negative; whole numbers of any type.
     geometry : Geometry
         Target grid.
     transform : SimpleITK.Transform, optional
@@ -37,15 +38,17 @@ def resample_labels(labels: Image, geometry: Geometry, transform: sitk.Transform
 
     Returns
     -------
-    labels : Image of uint8
+    labels : Image of uint8, or of a larger type where the values need it
         At each voxel the label that fills most of it, if all labels together fill at least half.
     coverage : Image of float32
         Share of the voxel that its label fills.
     """
+    labels = whole_labels(labels)
     transform = transform or sitk.Transform(3, sitk.sitkIdentity)
+    kind = np.promote_types(np.uint8, np.min_scalar_type(labels.array.max(initial=0)))
     total = np.zeros(geometry.shape, np.float32)
     best = np.zeros(geometry.shape, np.float32)
-    winner = np.zeros(geometry.shape, np.uint8)
+    winner = np.zeros(geometry.shape, kind)
     for value in (int(v) for v in np.unique(labels.array) if v):
         share, box = _coverage(labels, value, geometry, transform)
         if share is None:
@@ -55,7 +58,7 @@ def resample_labels(labels: Image, geometry: Geometry, transform: sitk.Transform
         winner[box][better] = value
         best[box] = np.maximum(best[box], share)
     kept = total >= 0.5
-    return (Image(np.where(kept, winner, 0).astype(np.uint8), geometry, dict(labels.meta)),
+    return (Image(np.where(kept, winner, 0).astype(kind), geometry, dict(labels.meta)),
             Image(np.where(kept, best, 0).astype(np.float32), geometry))
 
 

@@ -52,7 +52,7 @@ def _run_segment(context: Context) -> list[Path]:
         flags.append(f"Levels not found: {', '.join(missing)}.")
     context.notes += flags
     context.facts.update(levels=[disc_name(v) for v in values], source="existing" if uses_existing(context) else "cnn")
-    written = [write_image(labels.like(labels.array.astype(np.uint8)), context.path("desc-discs_dseg.nii.gz"))]
+    written = [write_image(labels, context.path("desc-discs_dseg.nii.gz"))]
     if confidence is not None:
         # Confidence has two meaningful digits: 8 bits keep the file small.
         percent = np.clip(np.rint(100 * np.nan_to_num(confidence.array)), 0, 100).astype(np.uint8)
@@ -61,7 +61,10 @@ def _run_segment(context: Context) -> list[Path]:
 
 
 def _existing_labels(context: Context, image: Image) -> Image:
-    labels = read_image(context.person.labels[0])
+    from DiscRelaxometryLib.discs import project_labels
+
+    labels, notes = project_labels(read_image(context.person.labels[0]))
+    context.notes += notes
     if not labels.geometry.difference(image.geometry):
         return labels
     moved = resample(labels, image.geometry, sitk.sitkNearestNeighbor)
@@ -167,7 +170,7 @@ def _provenance(path: Path, time_ns: int) -> str:
 
 def segment_step() -> Step:
     """Return the segmentation step."""
-    return Step("segment", "1", _run_segment, _segment_inputs, ("segmentation", "engine", "levels"), extra=_weights)
+    return Step("segment", "2", _run_segment, _segment_inputs, ("segmentation", "engine", "levels"), extra=_weights)
 
 
 def person_steps() -> Sequence[Step]:
