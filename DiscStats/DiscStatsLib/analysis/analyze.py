@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -150,9 +150,16 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
                                 covariates=tuple(data.covariates), ranks=ranks, missing=missing_covariates)
     data = data.at_levels([v for v in data.level_values if level_name(v) not in found.left_out])
     designs = {value: found.designs[level_name(value)] for value in data.level_values}
+    blocks, left_out = _blocks(blocks, participants), _left_out(designs, data)
+    kept = np.unique(np.concatenate([d.rows for d in designs.values()]))
+    if len(kept) < data.n:  # nobody counts, or changes places, who is in the model of no level
+        participants, data = participants.iloc[kept].reset_index(drop=True), data.of_rows(kept)
+        blocks = None if blocks is None else blocks[kept]
+        designs = {level: replace(d, rows=np.searchsorted(kept, d.rows)) for level, d in designs.items()}
     design, listed = designs[data.level_values[0]], found.contrasts
     remarks = list(dict.fromkeys([*data.warnings, *found.remarks]))
-    blocks = _blocks(blocks, participants)
+    remarks += [f"Left out{'' if where == 'all levels' else f' at {where}'} for a missing value of the model's "
+                f"variables: {', '.join(ids)}." for where, ids in left_out.items()]
     whole = exchange == "whole" or (exchange is None and blocks is not None
                                     and any(_constant_in_blocks(c, designs, data, blocks) for c in listed))
     cells, lost = make_cells(data, designs, missing=missing, min_count=min_count,
@@ -174,7 +181,7 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
                          | {"exchange": mode, "residual_spread": vars(spread) if spread else None,
                             "errors": "symmetric" if fitted.flip else "exchangeable"})
     result.provenance = _provenance(parsed, result, described, options, seed, missing, ranks, cells)
-    result.provenance |= {"standard_errors": standard_errors, "errors": errors}
+    result.provenance |= {"standard_errors": standard_errors, "errors": errors, "left_out": left_out}
     if progressCallback:
         progressCallback(1.0, "Analysis done")
     return result
@@ -218,6 +225,14 @@ def _blocks(blocks, participants):
     if len(blocks) != len(participants):
         raise DesignError(f"{len(blocks)} exchangeability blocks for {len(participants)} rows of the table.")
     return np.unique(blocks.astype(str), return_inverse=True)[1]
+
+
+def _left_out(designs: dict[int, Design], data: AnalysisData) -> dict[str, list[str]]:
+    """Return who has a map and is in no model: of ``all levels``, or of single ones by name."""
+    at = {level_name(level): [data.ids[n] for n in np.setdiff1d(np.arange(data.n), d.rows)]
+          for level, d in designs.items()}
+    same = len({tuple(ids) for ids in at.values()}) == 1
+    return {where: ids for where, ids in ({"all levels": next(iter(at.values()))} if same else at).items() if ids}
 
 
 def _scheme(fitted: ContrastFit, designs, data: AnalysisData, participants, cells, n_permutations, seed, blocks,
@@ -303,12 +318,11 @@ def _provenance(formula: Formula, result: AnalysisResult, described, options: Op
         except PackageNotFoundError:
             continue
     data, designs = result.data, result.designs
-    rows = np.unique(np.concatenate([d.rows for d in designs.values()]))
-    people = list(dict.fromkeys(data.ids[r] for r in rows))
+    people = list(dict.fromkeys(data.ids))
     return {
         "method": "Mass-univariate general linear model; permutation inference (Freedman-Lane) where p is corrected",
         "formula": str(formula), "columns": result.design.columns, "voxel_covariates": list(data.covariates),
-        "ranks": ranks, "observations": len(rows), "people": len(people), "participants": people,
+        "ranks": ranks, "observations": data.n, "people": len(people), "participants": people,
         "observations_by_level": {level_name(v): d.n for v, d in designs.items()}, "voxels": data.n_voxels,
         "quantities": list(data.values), "levels": data.level_values,
         "tested_voxels": sum(len(c.voxels) for c in cells),

@@ -58,6 +58,11 @@ class AnalysisData:
         """Label values present, ascending."""
         return [int(v) for v in np.unique(self.levels)]
 
+    def of_rows(self, rows: np.ndarray) -> AnalysisData:
+        """Return some of the observations."""
+        return replace(self, ids=[self.ids[r] for r in rows], values={k: v[rows] for k, v in self.values.items()},
+                       covariates={k: v[rows] for k, v in self.covariates.items()})
+
     def at_levels(self, values) -> AnalysisData:
         """Return the data of some levels alone."""
         kept = np.isin(self.levels, list(values))

@@ -76,11 +76,12 @@ def _paragraphs(context: Context, analysis: str) -> list[str]:
                      "had no influence. Maps were interpolated once (linear); missing voxels stayed missing.")
     if analysis and f"analysis-{analysis}" in context.records:
         facts = context.records[f"analysis-{analysis}"].facts
-        maps = ", ".join(f"{' and '.join(v['maps'])} (n = {v['n']})" for v in facts.values())
+        maps = ", ".join(f"{' and '.join(v['maps'])} ({people_text(v)})" for v in facts.values())
         term = settings.tested
         texts.append(f"At each atlas voxel a general linear model ({settings.formula}) was fitted to {maps}; the term "
-                     f"tested was {term}, two-sided. {_errors_text(settings, facts)} Family-wise error was "
-                     f"controlled by the maximum statistic (seed {settings.seed}); p = (b + 1) / (n + 1). "
+                     f"tested was {term}, two-sided.{_left_out_text(facts)} "
+                     f"{_errors_text(settings, facts)} Family-wise error was controlled by the maximum "
+                     f"statistic (seed {settings.seed}); p = (b + 1) / (n + 1). "
                      "Clusters (uncorrected p < 0.001) have corrected p of extent and mass; threshold-free cluster "
                      "enhancement was computed too.")
         if settings.sensitivity:
@@ -91,15 +92,30 @@ def _paragraphs(context: Context, analysis: str) -> list[str]:
     return texts
 
 
+def people_text(facts: dict) -> str:
+    """Return how many people were fitted, by level where the numbers differ: ``n = 30``, ``n = 28 at L4-L5, ...``."""
+    counts = facts["levels"]
+    if len(set(counts.values())) == 1:
+        return f"n = {facts['n']}"
+    return "n = " + ", ".join(f"{n} at {level}" for level, n in counts.items())
+
+
+def _left_out_text(facts: dict) -> str:
+    found = {(where, tuple(ids)) for v in facts.values() for where, ids in v["provenance"]["left_out"].items()}
+    return "".join(f" Left out{'' if where == 'all levels' else f' at {where}'} for a missing value of the model's "
+                   f"variables: {', '.join(ids)}." for where, ids in sorted(found))
+
+
 def _errors_text(settings, facts: dict) -> str:
     """Say how the null distribution was made, for which maps, and why."""
     from DiscStatsLib.analysis import DEPENDS
 
-    made = {" and ".join(v["maps"]): c for v in facts.values() for c in v["provenance"]["contrasts"]}
-    flipped = [maps for maps, c in made.items() if c.get("errors") == "symmetric"]
+    made = [(" and ".join(v["maps"]) + (f" ({c['name']})" if len(v["provenance"]["contrasts"]) > 1 else ""), c)
+            for v in facts.values() for c in v["provenance"]["contrasts"]]
+    flipped = [maps for maps, c in made if c.get("errors") == "symmetric"]
     how = {"exchangeable": "permuted (Freedman-Lane)", "symmetric": "given random signs (errors symmetric about 0)"}
     text = "; ".join(f"residuals of the reduced model for {maps} were {how[c.get('errors', 'exchangeable')]}, "
-                     f"{c['permutation']}" for maps, c in made.items())
+                     f"{c['permutation']}" for maps, c in made)
     text = text[:1].upper() + text[1:] + "."
     if settings.errors == "auto":
         where = "so for " + ", ".join(flipped) if flipped else "nowhere here"

@@ -12,6 +12,7 @@ from DiscRelaxometryLib.tables import Column, Table
 
 from ..engine import SENSITIVITY, Context, context_atlas, read_rows
 from .figures_maps import Look, atlas_figure
+from .methods import people_text
 from .page import Figure, Notes, Section, TableBlock
 from .people import condensed, save
 
@@ -83,7 +84,7 @@ def _beside(context: Context, steps: list[str], key: str, contrast: str, both: l
                     if r.get("quantity") == key and r.get("contrast") == contrast]
         for row in part.rows:
             inside = [_p(r, n) for r in clusters if r["level"] == row["level"] for n in ("p_extent", "p_mass")]
-            found[row["level"], who] = {**row, "analysis": who, "people": facts["n"],
+            found[row["level"], who] = {**row, "analysis": who, "people": facts["levels"][row["level"]],
                                         "smallest cluster p": min(inside, default=None)}
     table.rows = [row for level in LUMBAR_LEVELS for (at, _), row in found.items() if at == level]
     table.columns = [c for c in table.columns if any(r.get(c.name) is not None for r in table.rows)]
@@ -139,8 +140,8 @@ def _map_blocks(context: Context, folder: Path, key: str, contrast: str, facts: 
         return []
     outline = dict.fromkeys(columns, significant) if significant is not None else None
     figure = atlas_figure(columns, labels, context.settings.levels, outline)
-    caption = (f"{key} and {contrast}, n = {facts['n']}. Red is a positive, blue a negative correlation; gray voxels "
-               "were not tested (too few people have a value there). Outlined: significant voxels.")
+    caption = (f"{key} and {contrast}, {people_text(facts)}. Red is a positive, blue a negative correlation; gray "
+               "voxels were not tested (too few people have a value there). Outlined: significant voxels.")
     table = summary(contrast, labels, r if r is not None else share, corrected, p, context.settings.alpha, tfce)
     return [Figure(save(context, figure, folder, f"parametric_{key}_{contrast}"), caption,
                    f"Parametric maps of {key} and {contrast}"),

@@ -93,10 +93,11 @@ def _analyze_family(context: Context, folder: str, family, files, people: list[s
     result.clusters.write(table)
     context.written.append(table.with_suffix(".json"))
     contrasts = [c.name for c in result.contrasts]
-    fitted = result.provenance["participants"]  # without those who lack a value of the model
+    # Of the fitted model, which leaves people without a covariate out.
+    fitted, counts = result.provenance["participants"], result.provenance["observations_by_level"]
     context.facts["-".join(family)] = {
-        "maps": list(family), "people": fitted, "n": len(fitted), "stats": sorted(result.maps), "contrasts": contrasts,
-        "clusters": table.name, "provenance": result.provenance}
+        "maps": list(family), "people": fitted, "n": len(fitted), "levels": counts, "stats": sorted(result.maps),
+        "contrasts": contrasts, "clusters": table.name, "provenance": result.provenance}
     context.notes += result.warnings
     return [*written, table, table.with_suffix(".json")]
 
