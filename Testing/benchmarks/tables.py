@@ -2,7 +2,7 @@
 
 A page says ``<!-- table: NAME/KEY [COLUMNS] -->``, ``<!-- aims: NAME NAME -->`` or ``<!-- runs -->``, and then
 ``<!-- end -->``; what lies between is written here. COLUMNS are numbers of columns, from 1, where a page shows only
-some. Runs lists code, date, load, processor and peers of each table on the page.
+some. Runs lists code, date, load and peers of each table on the page.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def runs(page: str, found: dict) -> str:
         file, key = words.split("/")
         run = found[file]["tables"][key]["run"]
         peers = ", ".join(f"{name} {version}" for name, version in run.get("peers", {}).items())
-        made.setdefault((file, run["commit"], run["date"], run["load"], run["processor"], peers), []).append(key)
+        made.setdefault((file, run["commit"], run["date"], run["load"], peers), []).append(key)
     rows = [[f"{file}: {', '.join(keys)}", *rest] for (file, *rest), keys in made.items()]
-    return markdown(["tables", "code", "date", "load", "processor", "peers"], rows)
+    return markdown(["tables", "code", "date", "load", "peers"], rows)
 
 
 def rendered(page: str, found: dict) -> str:
