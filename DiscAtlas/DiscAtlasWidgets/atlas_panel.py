@@ -11,6 +11,7 @@ from DiscRelaxometryWidgets.qt_helpers import (
     fill_conventions,
     fill_from_node,
     fill_table,
+    fit_columns,
     value,
 )
 from slicer.i18n import tr as _
@@ -24,7 +25,7 @@ class AtlasPanel(DiscPanel):
     def connectWidgets(self):
         """Connect buttons and tables, and follow the segmentations of the scene."""
         ui = self.ui
-        self._cohort, self._ids = None, []
+        self._cohort, self._ids, self._overlays = None, [], []
         for button, slot in ((ui.loadPeopleButton, self.onLoadPeople), (ui.allButton, lambda: self._check(True)),
                              (ui.noneButton, lambda: self._check(False)), (ui.registerButton, self.onRegister),
                              (ui.loadResultsButton, self.onLoadResults), (ui.showAtlasButton, self.onShowAtlas),
@@ -42,7 +43,7 @@ class AtlasPanel(DiscPanel):
 
     def onSceneStartClose(self, caller, event):
         """Forget the registrations: their people are gone."""
-        self._cohort = None
+        self._cohort, self._overlays = None, []
         fill_from_node(self.ui.qualityTable, None)
         self.ui.personCombo.clear()
         super().onSceneStartClose(caller, event)
@@ -94,7 +95,8 @@ class AtlasPanel(DiscPanel):
         """List the segmentations of the scene; those chosen are checked."""
         import qt
 
-        nodes = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if not n.GetHideFromEditors()]
+        nodes = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+                 if not n.GetHideFromEditors() and n not in self._overlays]
         checked = {n.GetID() for n in self._parameterNode.people if n is not None}
         self._ids = [n.GetID() for n in nodes]
         table = self.ui.peopleTable
@@ -105,7 +107,7 @@ class AtlasPanel(DiscPanel):
             item = table.item(row, 0)
             item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable)
             item.setCheckState(qt.Qt.Checked if identifier in checked else qt.Qt.Unchecked)
-        table.resizeColumnsToContents()
+        fit_columns(table)
         table.blockSignals(blocked)
 
     def onPeopleChecked(self, item):
@@ -195,6 +197,9 @@ class AtlasPanel(DiscPanel):
             self._cohort, person, node, checkerboard), undo=True)
         if shown is None:
             return
+        # What only lies over a person is nobody to register.
+        self._overlays.append(shown)
+        self._showPeople()
         if checkerboard:
             mrml.show_alone(shown, fill=0.5)
             return

@@ -47,10 +47,17 @@ def fill_table(widget, headers, rows, editable=(), colors=None):
             item.setToolTip(str(text))
             widget.setItem(r, c, item)
     widget.verticalHeader().setVisible(False)
-    widget.horizontalHeader().setStretchLastSection(True)
-    widget.resizeColumnsToContents()
+    fit_columns(widget)
     widget.resizeRowsToContents()
     widget.blockSignals(blocked)
+
+
+def fit_columns(widget):
+    """Make the columns of a QTableWidget as wide as their texts, and the last one as wide as there is room."""
+    header = widget.horizontalHeader()
+    header.setStretchLastSection(False)
+    widget.resizeColumnsToContents()
+    header.setStretchLastSection(True)
 
 
 def fill_from_node(widget, node):
@@ -64,9 +71,9 @@ def fill_from_node(widget, node):
 
 
 def _plain(content):
-    """Return a cell's content as text: whole, or four digits; nothing for a missing number."""
+    """Return a cell's content as text: whole, or three digits; nothing for a missing number."""
     if isinstance(content, float):
-        return "" if content != content else f"{content:.0f}" if content.is_integer() else f"{content:.4g}"
+        return "" if content != content else f"{content:.0f}" if content.is_integer() else f"{content:.3g}"
     return "" if content is None else str(content)
 
 

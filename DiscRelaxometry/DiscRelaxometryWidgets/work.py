@@ -14,7 +14,7 @@ from .qt_helpers import allow, duration, value
 TROUBLESHOOTING = "https://github.com/DiscRelaxometry/SlicerDiscRelaxometry/blob/main/Docs/troubleshooting.md"
 POLL_MS = 100
 #: Characters that fit into two lines of the footer; the rest of a message is behind "More".
-SHORT = 130
+SHORT = 96
 
 
 class InPlace:

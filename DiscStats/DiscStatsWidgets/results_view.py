@@ -82,11 +82,13 @@ class ResultsView:
         names = [n for n in columns if table is not None and table.GetColumnByName(n) is not None]
         rows = range(0 if table is None else table.GetNumberOfRows())
         fill_table(ui.clusterTable, [columns[n][0] for n in names],
-                   [[self._text(table.GetValueByName(r, n), columns[n][1]) for n in names] for r in rows])
+                   [[self._text(table.GetValueByName(r, n), columns[n][1], n) for n in names] for r in rows])
 
     @staticmethod
-    def _text(variant, digits):
-        return variant.ToString() if variant.IsString() else number(variant.ToDouble(), digits)
+    def _text(variant, digits, name):
+        if not variant.IsString():
+            return number(variant.ToDouble(), digits)
+        return variant.ToString().replace("_", " ") if name == "region" else variant.ToString()
 
     def checkCanApply(self):
         """Enable what can be done with the present result."""
