@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated
 
 import slicer
-from DiscRelaxometryWidgets import sample_data
+from DiscRelaxometryWidgets import editor_effect, sample_data
 from DiscRelaxometryWidgets.choices import Alignment, Engine, Kind, Model
 from DiscRelaxometryWidgets.relaxometry_panel import RelaxometryPanel
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLSequenceNode
@@ -55,6 +55,7 @@ class DiscRelaxometry(ScriptedLoadableModule):
                                        "extension's documentation.")
         if hasattr(slicer.app, "connect"):
             slicer.app.connect("startupCompleted()", sample_data.register)
+            slicer.app.connect("startupCompleted()", editor_effect.register)
 
 
 @parameterNodeWrapper

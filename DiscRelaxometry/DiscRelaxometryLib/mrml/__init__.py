@@ -8,6 +8,10 @@ from __future__ import annotations
 import importlib
 
 _HOMES = {
+    "edits": (
+        "disc_segments", "disc_under", "edited_discs", "ensure_disc_segment", "free_level", "mark_written",
+        "mask_image", "outside",
+    ),
     "segmentations": (
         "labels_from_segmentation", "own_geometry", "segment_centers", "segment_tag", "segment_value",
         "segmentation_from_labels", "set_segment_tag", "shift_segment_levels", "terminology_entry", "was_edited",

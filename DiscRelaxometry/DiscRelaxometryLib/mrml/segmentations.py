@@ -82,7 +82,7 @@ def segmentation_from_labels(labels: Image, name: str, reference=None, confidenc
         converter = start_headless().vtkSegmentationConverter
         node.GetSegmentation().SetConversionParameter(
             converter.GetReferenceImageGeometryParameterName(),
-            converter.SerializeImageGeometry(_oriented_image(labels.array.astype(np.uint8), labels.geometry)))
+            converter.SerializeImageGeometry(oriented_image(labels.array.astype(np.uint8), labels.geometry)))
     _add_segments(node, labels, values, confidence or {})
     node.SetAttribute(ATTRIBUTE + "Checksum", _checksum(node))
     return node
@@ -91,7 +91,7 @@ def segmentation_from_labels(labels: Image, name: str, reference=None, confidenc
 def _add_segments(node, labels: Image, values: list[int], confidence: dict[int, float]) -> None:
     """Add one segment a value, all sharing one labelmap whose voxel values are the project's."""
     slicer = start_headless()
-    shared = _oriented_image(labels.array.astype(np.uint8), labels.geometry)
+    shared = oriented_image(labels.array.astype(np.uint8), labels.geometry)
     representation = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
     node.GetSegmentation().SetSourceRepresentationName(representation)
     # Caudal to cranial values read cranial to caudal in the list, as reports have it.
@@ -109,7 +109,8 @@ def _add_segments(node, labels: Image, values: list[int], confidence: dict[int, 
         node.GetSegmentation().AddSegment(segment, structure.key)
 
 
-def _oriented_image(array: np.ndarray, geometry: Geometry):
+def oriented_image(array: np.ndarray, geometry: Geometry):
+    """Return an array on a grid as vtkOrientedImageData."""
     slicer = start_headless()
     from vtkmodules.util.numpy_support import get_vtk_array_type, numpy_to_vtk
 
@@ -265,14 +266,12 @@ def labels_from_segmentation(node, reference=None) -> Image:
     SegmentationError
         If no grid is known or no segment names a known structure.
     """
-    slicer = start_headless()
     if reference is None:
         reference = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) or own_geometry(node)
     if reference is None:
         raise SegmentationError(f"The segmentation '{node.GetName()}' has no reference volume: choose the volume on "
                                 "whose grid it is to be read.", anchor="no-reference-volume")
     geometry = reference if isinstance(reference, Geometry) else volume_geometry(reference)
-    grid = _oriented_image(np.zeros(geometry.shape, np.uint8), geometry)
     result, overlap, ignored = np.zeros(geometry.shape, np.uint8), 0, []
     segmentation = node.GetSegmentation()
     for index in range(segmentation.GetNumberOfSegments()):
@@ -281,7 +280,7 @@ def labels_from_segmentation(node, reference=None) -> Image:
         if value is None:
             ignored.append(segmentation.GetSegment(segment_id).GetName())
             continue
-        mask = _segment_mask(slicer, node, segment_id, grid, geometry)
+        mask = segment_mask(node, segment_id, geometry)
         overlap += int(np.count_nonzero(mask & (result != 0)))
         result[mask & (result == 0)] = value
     if not result.any():
@@ -291,10 +290,12 @@ def labels_from_segmentation(node, reference=None) -> Image:
     return Image(result, geometry, {"ignored": ignored, "overlap": overlap, "name": node.GetName()})
 
 
-def _segment_mask(slicer, node, segment_id: str, grid, geometry: Geometry) -> np.ndarray:
+def segment_mask(node, segment_id: str, geometry: Geometry) -> np.ndarray:
     """Return one segment on a grid, its parent transform applied."""
     from vtkmodules.util.numpy_support import vtk_to_numpy
 
+    slicer = start_headless()
+    grid = oriented_image(np.zeros(geometry.shape, np.uint8), geometry)
     image, sampled = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
     node.GetBinaryLabelmapRepresentation(segment_id, image)
     if image.GetPointData().GetScalars() is None:
