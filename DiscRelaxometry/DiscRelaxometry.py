@@ -51,11 +51,10 @@ class DiscRelaxometry(ScriptedLoadableModule):
         parent.contributors = ["DiscRelaxometry contributors"]
         parent.helpText = _("Segments and names the lumbar discs of a sagittal MRI, computes T1rho and T2 maps from "
                             "echo series, and measures each disc and its regions.")
-        parent.acknowledgementText = _("For research; not a medical device. Data and methods are cited in the "
-                                       "extension's documentation.")
+        parent.acknowledgementText = _("For research; not a medical device. The documentation cites data and methods.")
         if hasattr(slicer.app, "connect"):
-            slicer.app.connect("startupCompleted()", sample_data.register)
-            slicer.app.connect("startupCompleted()", editor_effect.register)
+            for register in (sample_data.register, editor_effect.register):
+                slicer.app.connect("startupCompleted()", register)
 
 
 @parameterNodeWrapper
