@@ -1,0 +1,174 @@
+"""What reviewers decided about each disc: ``review.tsv``, which every later step obeys.
+
+One row per decision: a participant, a level (or ``all``), and what was decided. A later decision about the same disc
+replaces an earlier one, so two files are merged by putting their rows together. ``looked_at`` is a hash of what the
+reviewer saw: a decision about something that has changed since is stale.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from DiscRelaxometryLib.errors import StudyError
+from DiscRelaxometryLib.labels import BY_NAME
+from DiscRelaxometryLib.tables import Column, Table, read_tsv
+
+#: Where a study's decisions lie in its results folder.
+REVIEW = "review.tsv"
+#: In place of a level: the whole participant.
+ALL = "all"
+ACCEPTED, CORRECTED, RENAMED, EXCLUDED = KINDS = ("accepted", "corrected", "renamed", "excluded")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision of a reviewer.
+
+    Attributes
+    ----------
+    participant_id : str
+        ``sub-XX``.
+    level : str
+        A disc such as ``L4-L5`` as it was named when it was looked at, or ``all``.
+    decision : str
+        ``accepted``, ``corrected`` (a mask was drawn), ``renamed`` or ``excluded``.
+    renamed_to : str
+        The level's right name, where it was renamed.
+    reason : str
+        Why; required where something was excluded.
+    reviewer : str
+        Initials, if given.
+    date : str
+        UTC, such as ``2026-01-31T12:00:00Z``.
+    looked_at : str
+        Hash of what was looked at; see :func:`stale`.
+
+    Raises
+    ------
+    StudyError
+        If the decision, the level or the new name is unknown, or a reason is missing.
+    """
+
+    participant_id: str
+    level: str
+    decision: str
+    renamed_to: str = ""
+    reason: str = ""
+    reviewer: str = ""
+    date: str = ""
+    looked_at: str = ""
+
+    def __post_init__(self):
+        if self.decision not in KINDS:
+            raise StudyError(f"'{self.decision}' is no decision: write {', '.join(KINDS[:-1])} or {KINDS[-1]}.",
+                             anchor="review-decisions")
+        if self.level != ALL and self.level not in BY_NAME:
+            raise StudyError(f"'{self.level}' is no level: write a name such as L4-L5, or '{ALL}'.",
+                             anchor="review-decisions")
+        if (self.decision == RENAMED) != bool(self.renamed_to) or self.renamed_to and self.renamed_to not in BY_NAME:
+            raise StudyError(f"{self.participant_id}, {self.level}: the column renamed_to must hold a level such as "
+                             f"L4-L5 where, and only where, a disc was renamed.", anchor="review-decisions")
+        if self.decision == EXCLUDED and not self.reason.strip():
+            raise StudyError(f"{self.participant_id}, {self.level}: say in the column reason why it was excluded.",
+                             anchor="review-decisions")
+
+    @property
+    def disc(self) -> tuple[str, str]:
+        """Participant and level."""
+        return self.participant_id, self.level
+
+
+_COLUMNS = [Column("participant_id", "", "Participant"), Column("level", "", f"Disc as named then, or '{ALL}'"),
+            Column("decision", "", ", ".join(KINDS)), Column("renamed_to", "", "The level's right name"),
+            Column("reason", "", "Why, in the reviewer's words"), Column("reviewer", "", "Initials"),
+            Column("date", "", "When, UTC"), Column("looked_at", "", "Hash of the labels and image looked at")]
+
+
+def read_decisions(path: str | os.PathLike) -> dict[tuple[str, str], Decision]:
+    """Return {(participant, level): decision}; the latest of several counts; empty where there is no file.
+
+    Raises
+    ------
+    StudyError
+        If a row, perhaps edited by hand, holds something else than a decision; it names file and line.
+    """
+    if not Path(path).exists():
+        return {}
+    names = [f.name for f in fields(Decision)]
+    found = []
+    for line, row in enumerate(read_tsv(path, required=names[:3]).rows, start=2):
+        cells = {n: (row.get(n) or "").strip() for n in names}
+        try:
+            found.append(Decision(**{n: "" if c == "n/a" else c for n, c in cells.items()}))
+        except StudyError as error:
+            raise StudyError(f"'{Path(path).name}', line {line}: {error.message}", anchor="review-decisions") from None
+    return merge(found)
+
+
+def merge(decisions: Iterable[Decision]) -> dict[tuple[str, str], Decision]:
+    """Return the latest decision about each disc, in the order of participants and levels."""
+    latest: dict[tuple[str, str], Decision] = {}
+    for decision in sorted(decisions, key=lambda d: d.date):
+        latest[decision.disc] = decision
+    return dict(sorted(latest.items()))
+
+
+def write_decisions(path: str | os.PathLike, decisions: Iterable[Decision]) -> Path:
+    """Write decisions, one row per disc, and the columns' descriptions beside them, atomically."""
+    rows = [asdict(d) for d in merge(decisions).values()]
+    return Table("review", _COLUMNS, [{k: v or None for k, v in row.items()} for row in rows]).write(path)
+
+
+def decide(path: str | os.PathLike, decision: Decision, seen: Decision | None = None) -> Decision:
+    """Add a decision to a file, dated now.
+
+    Parameters
+    ----------
+    path : path
+    decision : Decision
+    seen : Decision, optional
+        The earlier decision about the same disc that the reviewer saw, if there was one.
+
+    Raises
+    ------
+    StudyError
+        If another reviewer decided about this disc meanwhile: nothing is written then.
+    """
+    present = read_decisions(path)
+    earlier = present.get(decision.disc)
+    if earlier != seen:
+        who = f" by {earlier.reviewer}" if earlier and earlier.reviewer else ""
+        raise StudyError(f"{decision.participant_id}, {decision.level} was decided{who} meanwhile "
+                         f"({earlier.decision if earlier else 'taken back'}): look at it again.",
+                         anchor="review-decisions")
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    dated = Decision(**{**asdict(decision), "date": now})
+    write_decisions(path, [*present.values(), dated])
+    return dated
+
+
+def stale(decision: Decision, looked_at: str) -> bool:
+    """Say whether what a decision is about has changed since (`looked_at` is its present hash)."""
+    return bool(decision.looked_at) and decision.looked_at != looked_at
+
+
+def compare_reviews(first: Sequence[Decision], second: Sequence[Decision]) -> Table:
+    """Return what two reviewers decided about the same discs, one row per disc, the differing ones first.
+
+    A disc counts as agreed where both keep it under one name, or both exclude it: a corrected outline is kept.
+    """
+    one, two = merge(first), merge(second)
+    rows = [{"participant_id": disc[0], "level": disc[1], "first": one[disc].decision, "second": two[disc].decision,
+             "agree": _outcome(one[disc]) == _outcome(two[disc])} for disc in one if disc in two]
+    return Table("review-agreement", [Column("participant_id", "", "Participant"), Column("level", "", "Disc"),
+                                      Column("first", "", "First reviewer"), Column("second", "", "Second reviewer"),
+                                      Column("agree", "", "Same name, or both excluded")],
+                 sorted(rows, key=lambda r: (r["agree"], r["participant_id"], r["level"])))
+
+
+def _outcome(decision: Decision) -> str:
+    return EXCLUDED if decision.decision == EXCLUDED else decision.renamed_to or decision.level
