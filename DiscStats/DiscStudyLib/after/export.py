@@ -92,7 +92,7 @@ def _spaces(study: Study, records: dict) -> dict[str, tuple[dict[str, Image], Im
 
     signal = output("normalize", "_nT2w.nii.gz")
     found = {"T2w": ({"nT2w": read_image(signal)} if signal else {},
-                     read_image(output("segment", "desc-discs_dseg.nii.gz")))}
+                     read_image(output("review", "desc-final_dseg.nii.gz") or output("segment", "_dseg.nii.gz")))}
     for kind in ("T1rho", "T2"):
         labels = output(f"carry-{kind}", "_dseg.nii.gz")
         if labels:

@@ -7,6 +7,7 @@ from .results import (
     SENSITIVITY,
     anatomical_image,
     context_atlas,
+    disc_labels,
     load_series,
     maps_in_atlas,
     person_maps,
@@ -19,6 +20,7 @@ from .steps import Context, Outcome, Stage, Step
 from .workers import Cluster, Workers
 
 __all__ = [
+    "disc_labels",
     "anatomical_image", "Cluster", "Context", "context_atlas", "exclusive", "file_hash", "incomplete",
     "JOINED", "load_series", "maps_in_atlas", "Outcome", "person_maps",
     "person_records", "plan_stages", "read_before", "read_rows",

@@ -59,12 +59,18 @@ def anatomical_image(context: Context) -> Image:
     return load_series(series.files, kind, series.kind).echo(0)
 
 
+def disc_labels(context: Context, person: str = "") -> Path | None:
+    """Return the file of the disc labels in use: as decided in review, else as segmented."""
+    return (context.output_of("review", "desc-final_dseg.nii.gz", person)
+            or context.output_of("segment", "desc-discs_dseg.nii.gz", person))
+
+
 def person_maps(context: Context) -> dict[str, tuple[Image, Image]]:
     """Return the person's maps: key -> (map, labels on its grid)."""
     found = {}
     path = context.output_of("normalize", "desc-csfnorm_nT2w.nii.gz")
     if path:
-        found["nT2w"] = (read_image(path), read_image(context.output_of("segment", "desc-discs_dseg.nii.gz")))
+        found["nT2w"] = (read_image(path), read_image(disc_labels(context)))
     for kind in KINDS:
         path = context.output_of(f"carry-{kind}", f"space-{kind}_desc-discs_dseg.nii.gz")
         if path:

@@ -14,7 +14,7 @@ from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.progress import subrange
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..folder import Finding, Settings, Study
+from ..folder import ALL, EXCLUDED, REVIEW, Finding, Settings, Study, read_decisions
 from . import provenance
 from .lock import exclusive
 from .steps import Context, Outcome, Planned, Stage, execute, plan, record_path
@@ -110,6 +110,7 @@ def run_stages(run: StudyRun, spec: RunSpec, ids: Sequence[str], progress, worke
             after = stages[number + 1].imports if number + 1 < len(stages) and "group" in kinds else ()
             _person_stage(run, spec, ids, number, workers, part, after)
         else:
+            run.missing.update(excluded_people(spec.study(*ids), ids))
             run.add("", run_group(spec, ids, number, part, run.missing))
     order = {name: n for n, name in enumerate([*ids, ""])}
     run.outcomes.sort(key=lambda o: order[o.person])
@@ -170,9 +171,17 @@ def plan_group(spec: RunSpec, ids: Sequence[str], stage: int, missing: Mapping[s
                due: Collection[str] = ()) -> list[Planned]:
     """Return what a group stage has to do on the people in `ids`; `due` as in :func:`plan_person`."""
     study, stages = spec.study(*ids), spec.stages()
+    excluded = excluded_people(study, ids)
     context = Context(study, spec.settings, None, read_records(study, "", stages[:stage]),
-                      {p: read_records(study, p, stages[:stage]) for p in ids}, dict(missing), verify=spec.verify)
+                      {p: read_records(study, p, stages[:stage]) for p in ids if p not in excluded},
+                      {**missing, **excluded}, verify=spec.verify)
     return plan(stages[stage].steps, context, due)
+
+
+def excluded_people(study: Study, ids: Sequence[str]) -> dict[str, str]:
+    """Return the people whom a reviewer excluded, and why."""
+    return {p: f"Excluded in review: {d.reason}" for (p, level), d in read_decisions(study.output / REVIEW).items()
+            if level == ALL and d.decision == EXCLUDED and p in ids}
 
 
 def run_group(spec: RunSpec, ids: Sequence[str], stage: int, progressCallback=None,

@@ -281,6 +281,9 @@ def execute(planned: Sequence[Planned], progressCallback=None) -> list[Outcome]:
             continue
         if item.state == "pending":
             outcomes.append(_run(item))
+        elif item.state == "current":
+            item.context.records[item.step.name] = item.earlier
+            outcomes.append(item.outcome())
         elif item.state != "withdrawn":
             outcomes.append(item.outcome())
         if item.state in ("blocked", "withdrawn"):

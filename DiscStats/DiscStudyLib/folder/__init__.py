@@ -1,6 +1,7 @@
 """A study on disk: who takes part, their files, settings, and what is wrong with them."""
 
 from .bids import describe_results
+from .decisions import ALL, EXCLUDED, REVIEW, Decision, apply_decisions, compare_reviews, decide, read_decisions, stale
 from .rules import people_by_rule
 from .settings import MAPS, Settings, make_settings
 from .simulated import COLUMN, label_results
@@ -9,6 +10,7 @@ from .training import trained_on
 from .validate import Finding, validate
 
 __all__ = [
+    "ALL", "EXCLUDED", "REVIEW", "Decision", "apply_decisions", "compare_reviews", "decide", "read_decisions", "stale",
     "COLUMN", "DERIVATIVES", "describe_results", "Finding", "label_results", "level_columns",
     "long_frame", "make_settings", "MAPS", "people_by_rule", "Person", "Settings", "Study", "trained_on",
     "validate",

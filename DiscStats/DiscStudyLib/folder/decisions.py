@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import numpy as np
+
 from DiscRelaxometryLib.errors import StudyError
-from DiscRelaxometryLib.labels import BY_NAME
+from DiscRelaxometryLib.image import Image
+from DiscRelaxometryLib.labels import BY_NAME, BY_VALUE, disc_value
 from DiscRelaxometryLib.tables import Column, Table, read_tsv
 
 #: Where a study's decisions lie in its results folder.
@@ -83,7 +87,8 @@ class Decision:
 
 
 _COLUMNS = [Column("participant_id", "", "Participant"), Column("level", "", f"Disc as named then, or '{ALL}'"),
-            Column("decision", "", ", ".join(KINDS)), Column("renamed_to", "", "The level's right name"),
+            Column("decision", "", "accepted, corrected, renamed or excluded"),
+            Column("renamed_to", "", "The level's right name"),
             Column("reason", "", "Why, in the reviewer's words"), Column("reviewer", "", "Initials"),
             Column("date", "", "When, UTC"), Column("looked_at", "", "Hash of the labels and image looked at")]
 
@@ -172,3 +177,60 @@ def compare_reviews(first: Sequence[Decision], second: Sequence[Decision]) -> Ta
 
 def _outcome(decision: Decision) -> str:
     return EXCLUDED if decision.decision == EXCLUDED else decision.renamed_to or decision.level
+
+
+def apply_decisions(labels: Image, decisions: Sequence[Decision], corrected: Image | None = None,
+                    changed: Sequence[str] = ()) -> tuple[Image, list[str]]:
+    """Return the labels as decided, and notes for the reader.
+
+    Parameters
+    ----------
+    labels : Image
+        As segmented; values of ``DiscRelaxometryLib.labels``.
+    decisions : sequence of Decision
+        Of one participant. A corrected disc is taken from `corrected`, an excluded one is removed, a renamed one gets
+        its new value; all at once, so that neighbors may change names together. An excluded participant keeps the
+        labels: the group step leaves the participant out.
+    corrected : Image, optional
+        The mask that a reviewer drew, on the same grid.
+    changed : sequence of str
+        Levels whose labels have changed since they were looked at: their new names no longer hold and are not given,
+        corrections and exclusions do.
+
+    Raises
+    ------
+    StudyError
+        If two discs would have one name, or a corrected mask is missing, has another grid, or lacks the disc.
+    """
+    array, notes = labels.array.copy(), []
+    if corrected is not None and (problem := labels.geometry.difference(corrected.geometry)):
+        raise StudyError(f"The corrected mask (desc-reviewed) is not on the image's grid ({problem}): save it with the "
+                         "image as reference.", anchor="review-decisions")
+    drawn = [d for d in decisions if d.decision == CORRECTED]
+    if drawn and corrected is None:
+        raise StudyError(f"{', '.join(d.level for d in drawn)} was corrected, and there is no mask desc-reviewed_dseg: "
+                         "save the correction, or take the decision back.", anchor="review-decisions")
+    if corrected is not None and not drawn:
+        notes.append("A corrected mask (desc-reviewed) is there, and no decision says so: it was not used.")
+    for decision in drawn:
+        if decision.level == ALL:
+            array = corrected.array.astype(array.dtype)
+            continue
+        value = disc_value(decision.level)
+        if not (corrected.array == value).any():
+            raise StudyError(f"The corrected mask has no {decision.level}.", anchor="review-decisions")
+        array[array == value] = 0
+        array[corrected.array == value] = value
+    names = {d.level: d.renamed_to for d in decisions if d.decision == RENAMED and d.level not in changed}
+    gone = {disc_value(d.level) for d in decisions if d.decision == EXCLUDED and d.level != ALL}
+    present = [v for v in np.unique(array) if v in BY_VALUE and BY_VALUE[v].kind == "disc" and v not in gone]
+    after = {int(v): disc_value(names.get(BY_VALUE[v].name, BY_VALUE[v].name)) for v in present}
+    twice = [BY_VALUE[v].name for v, count in Counter(after.values()).items() if count > 1]
+    if twice:
+        raise StudyError(f"After renaming, two discs would be {', '.join(twice)}: rename the other one too.",
+                         anchor="review-decisions")
+    table = np.arange(256, dtype=array.dtype)
+    table[list(gone)] = 0
+    for old, new in after.items():
+        table[old] = new
+    return labels.like(table[array]), notes

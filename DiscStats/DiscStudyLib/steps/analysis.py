@@ -9,7 +9,7 @@ import numpy as np
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image, write_image
 
-from ..engine import Context, Step, context_atlas, maps_in_atlas
+from ..engine import Context, Step, context_atlas, disc_labels, maps_in_atlas
 from ..folder import people_by_rule
 
 
@@ -18,7 +18,7 @@ def _run_template(context: Context) -> list[Path]:
     from DiscAtlasLib import build_template, save_atlas
 
     people = [(p, read_image(path)) for p in context.everyone
-              if (path := context.output_of("segment", "desc-discs_dseg.nii.gz", p))]
+              if (path := disc_labels(context, p))]
     if len(people) < 3:
         raise StudyError(f"A template needs at least 3 people; {len(people)} have a segmentation. Use the shipped "
                          "atlas.")
@@ -32,7 +32,7 @@ def _run_template(context: Context) -> list[Path]:
 
 def template_step() -> Step:
     """Return the step that builds the study's own template."""
-    return Step("template", "1", _run_template, parameters=("levels",), optional=("segment",))
+    return Step("template", "1", _run_template, parameters=("levels",), optional=("segment", "review"))
 
 
 def analyzed_people(context: Context, files: dict[str, Path]) -> list[str]:

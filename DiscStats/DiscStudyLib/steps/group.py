@@ -14,7 +14,7 @@ from DiscRelaxometryLib.measure import resample_labels
 from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine import JOINED, Context, Step, maps_in_atlas
+from ..engine import JOINED, Context, Step, disc_labels, maps_in_atlas
 
 
 def _run_tables(context: Context) -> list[Path]:
@@ -73,7 +73,7 @@ def _run_means(context: Context) -> list[Path]:
 
 def _run_score(context: Context) -> list[Path]:
     """Compare a person's automatic discs with the reference mask: used for scoring only."""
-    labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
+    labels = read_image(disc_labels(context))
     found = [r for r in map(read_image, context.person.reference) if not labels.geometry.difference(r.geometry)]
     if not found:
         context.notes.append("No reference mask lies on the image's grid; it was not compared.")
@@ -130,7 +130,7 @@ def _mean(values: np.ndarray) -> float:
 def score_step() -> Step:
     """Return the person step that scores against a reference mask, where the study has one."""
     maps = tuple(f"{a}-{k}" for k in ("T1rho", "T2") for a in ("maps", "carry"))
-    return Step("score", "2", _run_score, lambda c: c.person.reference, needs=("segment",),
+    return Step("score", "2", _run_score, lambda c: c.person.reference, needs=("segment", "review"),
                 optional=("normalize", *maps), applies=lambda c: bool(c.person.reference))
 
 

@@ -11,7 +11,7 @@ from DiscRelaxometryLib.atomic import atomic_path
 from DiscRelaxometryLib.echo import sidecar_of
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
 
-from ..engine import Context, Step, load_series
+from ..engine import Context, Step, disc_labels, load_series
 
 
 def _run_fit(kind: str):
@@ -41,7 +41,7 @@ def _run_fit(kind: str):
 def _run_carry(kind: str):
     def run(context: Context) -> list[Path]:
         echo = read_image(context.output_of(f"maps-{kind}", "desc-first_echo.nii.gz"))
-        labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
+        labels = read_image(disc_labels(context))
         target = context.path(f"space-{kind}_desc-discs_dseg.nii.gz")
         if not context.person.anatomical:  # the series itself was segmented
             return [write_image(labels, target), _write_transform(sitk.Euler3DTransform(), context, kind)]
@@ -107,5 +107,5 @@ def map_steps(kind: str) -> tuple[Step, Step]:
     fit = Step(f"maps-{kind}", "3", _run_fit(kind), _series_inputs(kind), (model, "estimator", "align"),
                applies=applies)
     carry = Step(f"carry-{kind}", "1", _run_carry(kind), lambda c: c.person.anatomical,
-                 needs=("segment", f"maps-{kind}"), applies=applies)
+                 needs=("segment", "review", f"maps-{kind}"), applies=applies)
     return fit, carry

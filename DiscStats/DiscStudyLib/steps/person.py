@@ -22,12 +22,14 @@ from ..engine import (
     Step,
     anatomical_image,
     context_atlas,
+    disc_labels,
     file_hash,
     person_maps,
     shipped_atlas,
     uses_existing,
 )
 from .maps import map_steps, moved_to_anatomy
+from .review import review_step
 
 
 def _run_segment(context: Context) -> list[Path]:
@@ -106,7 +108,7 @@ def _run_normalize(context: Context) -> list[Path]:
     from DiscRelaxometryLib.measure import normalized_t2w
 
     image = read_image(context.person.anatomical[0])
-    labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
+    labels = read_image(disc_labels(context))
     normalized = normalized_t2w(image, labels)
     context.facts["csf"] = normalized.meta["csf"]
     context.notes += normalized.meta["flags"]
@@ -116,7 +118,7 @@ def _run_normalize(context: Context) -> list[Path]:
 def _run_measure(context: Context) -> list[Path]:
     from DiscRelaxometryLib.measure import measure_discs, measure_regions
 
-    labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
+    labels = read_image(disc_labels(context))
     person = Column("participant_id", "", "Person")
     discs = measure_discs(labels)
     tables = [measure_regions(names, {key: image}) for key, (image, names) in person_maps(context).items()]
@@ -137,7 +139,7 @@ def _run_atlas(context: Context) -> list[Path]:
     from DiscAtlasLib import register_person, warp_to_atlas
 
     atlas = context_atlas(context)
-    labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
+    labels = read_image(disc_labels(context))
     levels = [v for v in LUMBAR_LEVELS if v in context.settings.levels]
     registration = register_person(labels, atlas, levels=levels, backend=context.settings.registration,
                                    person=context.person.id, workers=context.settings.threads)
@@ -177,14 +179,14 @@ def person_steps() -> Sequence[Step]:
     """Return the steps of a person in order."""
     maps = [s for kind in KINDS for s in map_steps(kind)]
     has_map = ("normalize", *(s.name for s in maps))
-    normalize = Step("normalize", "1", _run_normalize, lambda c: c.person.anatomical, needs=("segment",),
+    normalize = Step("normalize", "1", _run_normalize, lambda c: c.person.anatomical, needs=("segment", "review"),
                      applies=lambda c: bool(c.person.anatomical))
-    measure = Step("measure", "1", _run_measure, needs=("segment",), optional=has_map)
-    return [segment_step(), *maps, normalize, measure]
+    measure = Step("measure", "1", _run_measure, needs=("segment", "review"), optional=has_map)
+    return [segment_step(), review_step(), *maps, normalize, measure]
 
 
 def atlas_step() -> Step:
     """Return the step that registers with the atlas and warps the maps."""
     maps = tuple(f"{a}-{k}" for k in KINDS for a in ("maps", "carry"))
-    return Step("atlas", "1", _run_atlas, parameters=("registration", "levels", "template"), needs=("segment",),
-                optional=("normalize", "template", *maps), extra=_atlas_identity)
+    return Step("atlas", "1", _run_atlas, parameters=("registration", "levels", "template"),
+                needs=("segment", "review"), optional=("normalize", "template", *maps), extra=_atlas_identity)

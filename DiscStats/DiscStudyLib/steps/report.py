@@ -14,12 +14,12 @@ from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.resources import resource_path
 
-from ..engine import SENSITIVITY, Context, Step, anatomical_image, file_hash, person_maps
+from ..engine import SENSITIVITY, Context, Step, anatomical_image, disc_labels, file_hash, person_maps
 from ..report import Look, Report, group_sections, map_row, people_sections, person_tile, save_figure, write_report
 
 
 def _run_tile(context: Context) -> list[Path]:
-    labels = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz"))
+    labels = read_image(disc_labels(context))
     tile = person_tile(anatomical_image(context), labels)
     path = context.path("desc-segmentation.png", "figures")
     with atomic_path(path) as temporary:
@@ -43,7 +43,7 @@ def _write_png(rgb: np.ndarray, path: Path) -> None:
 def tile_step() -> Step:
     """Return the person step that draws the segmentation and the maps."""
     maps = tuple(f"{a}-{k}" for k in KINDS for a in ("maps", "carry"))
-    return Step("tile", "1", _run_tile, needs=("segment",), optional=("normalize", *maps),
+    return Step("tile", "1", _run_tile, needs=("segment", "review"), optional=("normalize", *maps),
                 inputs=lambda c: c.person.anatomical[:1], extra=lambda c: {"simulated": c.study.simulated})
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 
 from DiscRelaxometryLib.errors import StudyError
+from DiscRelaxometryLib.image import Geometry, Image
 from DiscStudyLib.folder.decisions import (
     Decision,
+    apply_decisions,
     compare_reviews,
     decide,
     merge,
@@ -79,3 +82,60 @@ def test_two_reviewers_are_compared_disc_by_disc():
                                                         Decision("sub-09", "all", "accepted")])
     assert [(r["participant_id"], r["agree"]) for r in table.rows] == [
         ("sub-02", False), ("sub-01", True), ("sub-03", True)]
+
+
+def labels(*values) -> Image:
+    """An image with two voxels of each value, in a row."""
+    array = np.repeat(np.array(values, np.uint8), 2)[None, None]
+    return Image(array, Geometry((array.size, 1, 1), (1, 1, 1)))
+
+
+def decision(level, kind, **more) -> Decision:
+    return Decision("sub-01", level, kind, reason="why", **more)
+
+
+def values(image) -> list[int]:
+    return image.array.ravel()[::2].tolist()
+
+
+def test_neighbors_change_names_together_and_excluded_discs_go():
+    segmented = labels(2, 11, 12, 13)  # canal, L5-S1, L4-L5, L3-L4
+    up = [decision("L5-S1", "renamed", renamed_to="L4-L5"), decision("L4-L5", "renamed", renamed_to="L3-L4"),
+          decision("L3-L4", "excluded")]
+    assert values(apply_decisions(segmented, up)[0]) == [2, 12, 13, 0]
+    assert values(segmented) == [2, 11, 12, 13]
+
+
+def test_two_discs_cannot_get_one_name():
+    with pytest.raises(StudyError, match="two discs would be L4-L5"):
+        apply_decisions(labels(11, 12), [decision("L5-S1", "renamed", renamed_to="L4-L5")])
+
+
+def test_an_excluded_participant_keeps_the_labels():
+    assert values(apply_decisions(labels(2, 11, 12), [decision("all", "excluded")])[0]) == [2, 11, 12]
+
+
+def test_only_the_corrected_disc_is_taken_from_the_drawn_mask():
+    segmented, drawn = labels(11, 12, 0, 13), labels(11, 0, 12, 0)
+    assert values(apply_decisions(segmented, [decision("L4-L5", "corrected")], drawn)[0]) == [11, 0, 12, 13]
+    assert values(apply_decisions(segmented, [decision("all", "corrected")], drawn)[0]) == [11, 0, 12, 0]
+
+
+@pytest.mark.parametrize("decisions, drawn, words", [
+    ([decision("L4-L5", "corrected")], None, "there is no mask desc-reviewed_dseg"),
+    ([decision("L4-L5", "corrected")], labels(11, 11), "has no L4-L5"),
+    ([decision("L4-L5", "corrected")], labels(11), "not on the image's grid"),
+])
+def test_a_corrected_mask_that_does_not_fit_is_refused(decisions, drawn, words):
+    with pytest.raises(StudyError, match=words):
+        apply_decisions(labels(11, 12), decisions, drawn)
+
+
+def test_a_drawn_mask_without_a_decision_is_named_not_used():
+    decided, notes = apply_decisions(labels(11), [], labels(12))
+    assert values(decided) == [11] and "was not used" in notes[0]
+
+
+def test_a_new_name_does_not_outlive_the_labels_it_was_given_to():
+    decided = [decision("L5-S1", "renamed", renamed_to="L4-L5"), decision("L3-L4", "excluded")]
+    assert values(apply_decisions(labels(11, 13), decided, changed=["L5-S1", "L3-L4"])[0]) == [11, 0]
