@@ -9,6 +9,7 @@
     logic.saveResult(result, "results")
 """
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -125,8 +126,10 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         """Return the analysis as a job that needs no scene; see :meth:`analyze`."""
         from DiscStatsLib.mrml import image_of, images_of
 
+        own = {f.name: settings.pop(f.name) for f in fields(AnalysisSettings) if f.name in settings}
         arguments = {"maps": images_of(maps), "atlas_labels": image_of(atlasLabels),
                      "participants": self.participants(participants), "formula": formula, "contrasts": contrasts,
+                     "settings": AnalysisSettings(**own),
                      "regions": None if regions is None else image_of(regions), **settings}
         if "voxel_covariates" in settings:
             arguments["voxel_covariates"] = {k: images_of(v) for k, v in settings["voxel_covariates"].items()}
@@ -152,8 +155,9 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
             Atlas regions, for the cluster table.
         progressCallback : callable, optional
         settings
-            Of ``DiscStatsLib.analysis.analyze.analyze``: ``correction``, ``n_permutations``, ``seed``, ``missing``,
-            ``blocks``, ``levels``, ``ranks``, ``errors``, ``standard_errors``, ``workers``, ``device``, ...
+            Of ``DiscStatsLib.settings.AnalysisSettings`` (``correction``, ``n_permutations``, ``seed``, ``missing``,
+            ``errors``, ...), and of ``DiscStatsLib.analysis.analyze``: ``blocks``, ``levels``, ``region_names``,
+            ``voxel_covariates``.
 
         Returns
         -------

@@ -43,10 +43,13 @@ class AnalysisSettings:
     standard_errors : {"classical", "hc3"}
         Of equal residual spread, or heteroscedasticity-consistent (HC3): t, F, limits and parametric p then hold where
         the spread differs between participants.
+    variance_groups : str
+        Column of the participants table (scanner, patient or control) whose groups have variances of their own: Welch's
+        t and F, generalized (the G statistic). Empty means one variance.
     errors : {"auto", "exchangeable", "symmetric"}
         What permutation assumes of the errors: that participants can change places, or that each error, of whatever
         spread, is symmetric about 0 (signs are flipped). ``auto`` flips signs where the residual spread depends on the
-        tested variable.
+        tested variable, or where variance groups are given.
     alternative : {"two-sided", "greater", "less"}
         For t contrasts.
     cluster_p : float
@@ -72,6 +75,7 @@ class AnalysisSettings:
     exchange: str | None = None
     ranks: bool = False
     standard_errors: str = "classical"
+    variance_groups: str = ""
     errors: str = "auto"
     alternative: str = "two-sided"
     cluster_p: float = 0.001
@@ -93,6 +97,8 @@ class AnalysisSettings:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < least):
                 raise DesignError(f"{name} must be a whole number of at least {least}; '{value}' was given.")
+        if self.variance_groups and self.standard_errors == "hc3":
+            raise DesignError("Variance groups and standard_errors = 'hc3' both allow for unequal spread: choose one.")
         if not 0 < self.cluster_p < 0.5:
             raise DesignError(f"The cluster-forming p must lie between 0 and 0.5; it is {self.cluster_p}.")
         step = getattr(self.tfce, "step", None)

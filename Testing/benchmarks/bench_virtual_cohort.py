@@ -29,6 +29,7 @@ from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
 from DiscRelaxometryLib.measure import measure_regions
 from DiscRelaxometryLib.measure.regions import PARTITION
 from DiscStatsLib.analysis import analyze
+from DiscStatsLib.settings import AnalysisSettings
 from DiscStudyLib.virtual.maps import atlas_coordinates, simulate_maps
 from DiscStudyLib.virtual.signal import ECHO_MS, SITES, SPIN_LOCK_MS
 from DiscStudyLib.virtual.study import PlantedEffect, draw_people, embedded_people, scan_person
@@ -194,7 +195,7 @@ def voxelwise(results, people, kept, permutations):
         for source in (kind, f"true_{kind}"):
             stack = np.array([m[source] for _, m in used])
             result = analyze(stack, labels, frame, "map ~ pfirrmann_L4L5 + age + C(sex)", "pfirrmann_L4L5",
-                             correction=tuple(METHODS), n_permutations=permutations, missing="available", min_count=20)
+                             AnalysisSettings(tuple(METHODS), permutations, min_count=20))
             effect[source] = {key.rsplit("_", 1)[1]: image.array[inside] for key, image in result.maps.items()}
         measured, true = effect[kind], effect[f"true_{kind}"]
         maps[kind] = measured["effect"], true["effect"], measured["pfwe"]
@@ -229,8 +230,8 @@ def rates(results, cohorts, planted, permutations):
     labels = Image(np.where(inside, disc_value(level), 0).astype(np.uint8), atlas.geometry)
 
     def significant(maps, people, formula, term):
-        result = analyze(maps, labels, participants(people), formula, term, correction=tuple(METHODS),
-                         n_permutations=permutations)
+        result = analyze(maps, labels, participants(people), formula, term,
+                         AnalysisSettings(tuple(METHODS), permutations))
         found = {method: result.maps[f"map_{term}_p{method}"].array[inside] < 0.05 for method in METHODS}
         return found, result.maps[f"map_{term}_effect"].array[inside]
 

@@ -131,7 +131,7 @@ def depends(y, design) -> bool:
 
     size, count = np.zeros(len(y)), np.zeros(len(y))
     for rows, voxels in patterns_of(y):
-        squares = relative_squares(partition(design[rows], [[0, 1, 0, 0]]), y[np.ix_(rows, voxels)])
+        squares = relative_squares(partition(design[rows], np.eye(design.shape[1])[[1]]), y[np.ix_(rows, voxels)])
         size[rows] += np.nansum(squares, axis=1)
         count[rows] += np.isfinite(squares).sum(axis=1)
     return dependence(design[:, [1]], np.log(size / count))[1] <= DEPENDS

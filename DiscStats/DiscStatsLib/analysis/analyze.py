@@ -13,14 +13,13 @@ from DiscRelaxometryLib.progress import ProgressCallback, subrange
 from DiscRelaxometryLib.tables import Table
 
 from ..design import Contrast, Design, Formula, build_level_designs, check_participants, parse_formula
-from ..permutation import Scheme, cluster_table, level_name, make_scheme
+from ..permutation import Scheme, cluster_table, level_name, make_scheme, require_device
+from ..settings import AnalysisSettings
 from .data import AnalysisData, gather
-from .inference import Options, infer
+from .inference import Inference, infer
 from .map_kinds import map_meta
-from .model import ContrastFit, fit_contrast, make_cells
-from .spread import NOTABLE, Spread
-
-CORRECTIONS = ("fwe", "tfce", "fdr", "cluster")
+from .model import Cell, ContrastFit, fit_contrast, make_cells
+from .spread import NOTABLE
 
 
 @dataclass
@@ -57,71 +56,38 @@ class AnalysisResult:
     null: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=None, *,
-            correction=CORRECTIONS, n_permutations: int = 5000, seed: int = 0, missing: str = "complete",
-            min_count: int | None = None, missing_covariates: str = "error", blocks=None, exchange: str | None = None,
-            levels=None, regions: Image | None = None, region_names: dict[int, str] | None = None, ranks: bool = False,
-            voxel_covariates: dict | None = None, standard_errors: str = "classical", errors: str = "auto",
-            alternative: str = "two-sided", cluster_p: float = 0.001,
-            tfce_settings=None, workers: int = 1, device: str = "cpu",
+def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=None,
+            settings: AnalysisSettings | None = None, *, blocks=None, levels=None, regions: Image | None = None,
+            region_names: dict[int, str] | None = None, voxel_covariates: dict | None = None,
             progressCallback: ProgressCallback | None = None) -> AnalysisResult:
     """Analyze maps in atlas space, voxel by voxel, with correction over all maps and levels tested together.
 
     Parameters
     ----------
     maps : list of Image, ndarray, or dict
-        One map a row of the table, in its order; or an array (n, voxels of the mask) or (n, k, j, i); or images by
+        One map per row of the table, in its order; or an array (n, voxels of the mask) or (n, k, j, i); or images by
         ``participant_id``; or a dict of any of these by quantity (``{"T1rho": [...], "T2": [...]}``), tested together.
         If the formula's response is the name of a quantity, only that one is analyzed.
     atlas_labels : Image
         Disc levels of the atlas; voxels > 0 are analyzed. Voxels of different levels are never neighbors.
     participants : pandas.DataFrame
-        One row an observation, with ``participant_id``.
+        One row per observation, with ``participant_id``.
     formula : str
         Such as ``map ~ pfirrmann + age + C(sex)``. A name that is no column is read, for each disc level, from the
         column ``<name>_<level>`` (``pfirrmann_L5S1``): every level then has a design of its own, and people are
         rearranged in the same way at all levels, so that the maximum over levels corrects for them.
     contrasts : None, str, list or dict
         See :func:`DiscStatsLib.design.contrasts.build_contrasts`.
-    correction : collection of {"fwe", "tfce", "fdr", "cluster"}
-        An empty one gives the uncorrected maps.
-    n_permutations : int
-        All distinct rearrangements are listed instead where there are no more than this.
-    seed : int
-    missing : {"complete", "available"}
-        Analyze voxels that everyone has, or those that at least `min_count` have, with degrees of freedom per voxel.
-    min_count : int, optional
-        Default: half of the observations, and no fewer than the parameters + 2.
-    missing_covariates : {"error", "drop"}
-        Refuse empty cells, or leave the row out (at the level concerned).
+    settings : AnalysisSettings, optional
+        How to analyze; by default as panel, study and command line do.
     blocks : str or sequence, optional
         Exchangeability block of each row, or the column that has it (``participant_id`` for repeated measures).
-    exchange : {"within", "whole"}, optional
-        Default: whole blocks if the tested columns are constant in each block, else within.
     levels : list of str or int, optional
         Disc levels to analyze (default: all of the atlas).
     regions : Image, optional
         Atlas regions, for the cluster table, with `region_names`.
-    ranks : bool
-        Ranks of maps and of numeric columns: Spearman's partial correlation.
     voxel_covariates : dict, optional
         Maps that enter the model voxel by voxel, by the name used in the formula (``T1rho ~ T2 + age``).
-    standard_errors : {"classical", "hc3"}
-        Of equal residual spread, or heteroscedasticity-consistent (HC3): t, F, limits and parametric p then hold where
-        the spread differs between people.
-    errors : {"auto", "exchangeable", "symmetric"}
-        What permutation assumes of the errors: that people can change places, or that each person's error, of whatever
-        spread, is symmetric about 0 (signs are flipped). ``auto`` flips signs where the residual spread depends on the
-        tested variable (``analysis_spread.DEPENDS``), and lets people change places elsewhere.
-    alternative : {"two-sided", "greater", "less"}
-        For t contrasts.
-    cluster_p : float
-        Uncorrected p that forms clusters; above 0.001 is not accepted in the field (Woo 2014) and is warned of.
-    tfce_settings : DiscStatsLib.permutation.tfce.TfceSettings, optional
-    workers : int
-        Threads; no result depends on it.
-    device : str
-        ``cpu``, or a torch device for the permutation products.
     progressCallback : callable, optional
         ``progressCallback(fraction, text)``; raises ``Cancelled`` to stop.
 
@@ -132,12 +98,9 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     GeometryError
         Maps that are not on the atlas's grid.
     """
-    options = Options(_corrections(correction), alternative, cluster_p, tfce_settings, workers, device, standard_errors)
-    options.check()
-    _choices(missing=(missing, ("complete", "available")), missing_covariates=(missing_covariates, ("error", "drop")),
-             exchange=(exchange, (None, "within", "whole")), standard_errors=(standard_errors, ("classical", "hc3")),
-             errors=(errors, ("auto", "exchangeable", "symmetric")))
-    _whole(n_permutations=(n_permutations, 1), seed=(seed, 0), min_count=(1 if min_count is None else min_count, 1))
+    settings = settings or AnalysisSettings()
+    if settings.device != "cpu":
+        require_device(settings.device)
     check_participants(participants)
     participants = participants.reset_index(drop=True)
     parsed = parse_formula(formula)
@@ -147,84 +110,60 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     data = gather(maps, atlas_labels, participants, levels=levels, regions=regions, voxel_covariates=voxel_covariates,
                   response=parsed.response)
     found = build_level_designs(parsed, participants, [level_name(v) for v in data.level_values], contrasts,
-                                covariates=tuple(data.covariates), ranks=ranks, missing=missing_covariates)
+                                covariates=tuple(data.covariates), ranks=settings.ranks,
+                                missing=settings.missing_covariates)
     data = data.at_levels([v for v in data.level_values if level_name(v) not in found.left_out])
     designs = {value: found.designs[level_name(value)] for value in data.level_values}
-    blocks, left_out = _blocks(blocks, participants), _left_out(designs, data)
+    blocks, left_out = _numbered(blocks, participants, "exchangeability block"), _left_out(designs, data)
+    groups = _numbered(settings.variance_groups or None, participants, "variance group")
     kept = np.unique(np.concatenate([d.rows for d in designs.values()]))
     if len(kept) < data.n:  # nobody counts, or changes places, who is in the model of no level
-        participants, data = participants.iloc[kept].reset_index(drop=True), data.of_rows(kept)
-        blocks = None if blocks is None else blocks[kept]
+        data = data.of_rows(kept)
+        blocks, groups = (None if numbers is None else numbers[kept] for numbers in (blocks, groups))
         designs = {level: replace(d, rows=np.searchsorted(kept, d.rows)) for level, d in designs.items()}
-    design, listed = designs[data.level_values[0]], found.contrasts
+    exchange = Exchange(data, designs, settings, blocks, groups)
+    cells, lost = make_cells(data, designs, missing=settings.missing, min_count=settings.min_count,
+                             whole_blocks=blocks if exchange.any_whole(found.contrasts) else None)
     remarks = list(dict.fromkeys([*data.warnings, *found.remarks]))
     remarks += [f"Left out{'' if where == 'all levels' else f' at {where}'} for a missing value of the model's "
                 f"variables: {', '.join(ids)}." for where, ids in left_out.items()]
-    whole = exchange == "whole" or (exchange is None and blocks is not None
-                                    and any(_constant_in_blocks(c, designs, data, blocks) for c in listed))
-    cells, lost = make_cells(data, designs, missing=missing, min_count=min_count,
-                             whole_blocks=blocks if whole and errors != "symmetric" else None)
-    result = AnalysisResult({}, cluster_table([]), design, listed, {}, remarks + lost, designs, data)
-    _describe_data(result, cells)
+    result = AnalysisResult(_data_maps(data, cells), cluster_table([]), designs[data.level_values[0]], found.contrasts,
+                            {}, remarks + lost, designs, data)
     described = []
-    for index, contrast in enumerate(listed):
-        report = subrange(progressCallback, index / len(listed), (index + 1) / len(listed))
+    for index, contrast in enumerate(found.contrasts):
+        report = subrange(progressCallback, index / len(found.contrasts), (index + 1) / len(found.contrasts))
         report(0.0, f"Fitting the model at {data.n_voxels} voxels ({contrast.name})")
-        fitted = fit_contrast(contrast, cells, designs, data, ranks, standard_errors == "hc3", errors, blocks)
-        spread = fitted.spread
-        _note_unfitted(result, fitted)
-        _note_spread(result, contrast, spread, standard_errors, fitted.flip)
-        scheme, mode = None, None
-        if set(options.correction) - {"fdr"}:
-            scheme, mode = _scheme(fitted, designs, data, participants, cells, n_permutations, seed, blocks, exchange)
-        described.append(infer(result, fitted, scheme, options, region_names or {}, report)
-                         | {"exchange": mode, "residual_spread": vars(spread) if spread else None,
-                            "errors": "symmetric" if fitted.flip else "exchangeable"})
-    result.provenance = _provenance(parsed, result, described, options, seed, missing, ranks, cells)
-    result.provenance |= {"standard_errors": standard_errors, "errors": errors, "left_out": left_out}
+        fitted = fit_contrast(contrast, cells, designs, data, settings, blocks, exchange.groups)
+        scheme, mode = exchange.scheme(fitted, cells) if set(settings.correction) - {"fdr"} else (None, None)
+        inference = infer(fitted, data, scheme, settings, region_names or {}, report)
+        result.maps |= _contrast_maps(fitted, inference, data, settings)
+        result.clusters.rows += inference.clusters
+        result.null |= {f"{contrast.name}_{key}": values for key, values in inference.null.items()}
+        result.warnings += _remarks(fitted, inference, settings)
+        described.append(inference.done | {"exchange": mode, "errors": "symmetric" if fitted.flip else "exchangeable",
+                                           "residual_spread": vars(fitted.spread) if fitted.spread else None})
+    result.provenance = _provenance(parsed, result, described, settings, cells) | {"left_out": left_out}
     if progressCallback:
         progressCallback(1.0, "Analysis done")
     return result
 
 
-def _corrections(correction) -> tuple[str, ...]:
-    chosen = (correction,) if isinstance(correction, str) else tuple(correction or ())
-    unknown = [c for c in chosen if c not in CORRECTIONS]
-    if unknown:
-        raise DesignError(f"'{unknown[0]}' is no correction: choose from {', '.join(CORRECTIONS)}.")
-    return chosen
-
-
-def _choices(**settings) -> None:
-    for name, (value, allowed) in settings.items():
-        if value not in allowed:
-            known = ", ".join(a for a in allowed if a)
-            raise DesignError(f"{name} = '{value}' is not known: choose from {known}.")
-
-
-def _whole(**settings) -> None:
-    for name, (value, least) in settings.items():
-        if not isinstance(value, (int, np.integer)) or value < least:
-            what = "At least one permutation is needed" if name == "n_permutations" else \
-                f"{name} must be a whole number of at least {least}"
-            raise DesignError(f"{what}; '{value}' was given.")
-
-
-def _blocks(blocks, participants):
-    if blocks is None:
-        return None
-    if isinstance(blocks, str):
-        if blocks not in participants.columns:
-            raise DesignError(f"The exchangeability blocks '{blocks}' are no column of the participants table.")
-        blocks = participants[blocks]
+def _numbered(values, participants, what: str) -> np.ndarray | None:
+    """Return the number of each row's block or group, from values or the column that has them."""
     import pandas
 
-    blocks = np.asarray(blocks)
-    if pandas.isna(blocks).any():
-        raise DesignError(f"Row {int(np.argmax(pandas.isna(blocks))) + 1} of the table has no exchangeability block.")
-    if len(blocks) != len(participants):
-        raise DesignError(f"{len(blocks)} exchangeability blocks for {len(participants)} rows of the table.")
-    return np.unique(blocks.astype(str), return_inverse=True)[1]
+    if values is None:
+        return None
+    if isinstance(values, str):
+        if values not in participants.columns:
+            raise DesignError(f"The {what}s '{values}' are no column of the participants table.")
+        values = participants[values]
+    values = np.asarray(values)
+    if len(values) != len(participants):
+        raise DesignError(f"{len(values)} {what}s for {len(participants)} rows of the table.")
+    if pandas.isna(values).any():
+        raise DesignError(f"Row {int(np.argmax(pandas.isna(values))) + 1} of the table has no {what}.")
+    return np.unique(values.astype(str), return_inverse=True)[1]
 
 
 def _left_out(designs: dict[int, Design], data: AnalysisData) -> dict[str, list[str]]:
@@ -235,40 +174,66 @@ def _left_out(designs: dict[int, Design], data: AnalysisData) -> dict[str, list[
     return {where: ids for where, ids in ({"all levels": next(iter(at.values()))} if same else at).items() if ids}
 
 
-def _scheme(fitted: ContrastFit, designs, data: AnalysisData, participants, cells, n_permutations, seed, blocks,
-            exchange) -> tuple[Scheme, str | None]:
-    """Choose flips or permutations, and how blocks are exchanged; people are the same rows at all levels."""
-    mode = exchange
-    if blocks is not None and exchange is None:
-        mode = "whole" if fitted.flip or _constant_in_blocks(fitted.contrast, designs, data, blocks) else "within"
-    types = None
-    whole = all(c.present is None and np.array_equal(c.rows, cells[0].rows) for c in cells)
-    if whole and not data.covariates:
-        # Rows with the same design at every level can change places without changing anything.
-        stacked = np.full((data.n, len(designs), fitted.contrast.weights.shape[1]), np.inf)
-        for k, design in enumerate(designs.values()):
-            stacked[design.rows, k] = design.matrix
-        types = np.unique(stacked.reshape(data.n, -1), axis=0, return_inverse=True)[1].ravel()
-    scheme = make_scheme(data.n, n_permutations, seed, flip=fitted.flip, blocks=blocks, exchange=mode or "within",
-                         row_types=types)
-    return scheme, mode
+@dataclass(frozen=True)
+class Exchange:
+    """What may be rearranged: people are the same rows at all levels.
 
+    Attributes
+    ----------
+    data : AnalysisData
+    designs : dict of int to Design
+    settings : AnalysisSettings
+    blocks, groups : ndarray of int, shape (n,), or None
+        Exchangeability block and variance group of each row.
+    """
 
-def _constant_in_blocks(contrast: Contrast, designs, data: AnalysisData, blocks) -> bool:
-    for design in designs.values():
-        tested = np.flatnonzero(np.any(contrast.weights != 0, axis=0))
-        if np.any(tested >= design.matrix.shape[1]):
+    data: AnalysisData
+    designs: dict[int, Design]
+    settings: AnalysisSettings
+    blocks: np.ndarray | None
+    groups: np.ndarray | None
+
+    def any_whole(self, contrasts: list[Contrast]) -> bool:
+        """Tell whether blocks change places as a whole for some contrast; flipped signs do not need all of a block."""
+        settings = self.settings
+        flips = settings.errors == "symmetric" or (settings.errors == "auto" and self.groups is not None)
+        if self.blocks is None or flips or settings.exchange == "within":
             return False
-        for block in np.unique(blocks):
-            rows = design.matrix[np.ix_(blocks[design.rows] == block, tested)]
-            if len(rows) > 1 and np.ptp(rows, axis=0).max() > 0:
+        return settings.exchange == "whole" or any(map(self._constant_in_blocks, contrasts))
+
+    def scheme(self, fitted: ContrastFit, cells: list[Cell]) -> tuple[Scheme, str | None]:
+        """Return flips or permutations for a contrast, and how blocks are exchanged."""
+        mode, settings = self.settings.exchange, self.settings
+        if self.blocks is not None and mode is None:
+            mode = "whole" if fitted.flip or self._constant_in_blocks(fitted.contrast) else "within"
+        types = None
+        if not self.data.covariates and all(c.present is None and np.array_equal(c.rows, cells[0].rows) for c in cells):
+            # Rows with the same design at every level can change places without changing anything.
+            shape = (self.data.n, len(self.designs), fitted.contrast.weights.shape[1])
+            stacked = np.full(shape, np.inf)
+            for k, design in enumerate(self.designs.values()):
+                stacked[design.rows, k] = design.matrix
+            rows = stacked.reshape(len(stacked), -1)
+            rows = rows if self.groups is None else np.column_stack([rows, self.groups])
+            types = np.unique(rows, axis=0, return_inverse=True)[1].ravel()
+        return make_scheme(self.data.n, settings.n_permutations, settings.seed, flip=fitted.flip, blocks=self.blocks,
+                           exchange=mode or "within", row_types=types), mode
+
+    def _constant_in_blocks(self, contrast: Contrast) -> bool:
+        tested = np.flatnonzero(np.any(contrast.weights != 0, axis=0))
+        for design in self.designs.values():
+            if np.any(tested >= design.matrix.shape[1]):
                 return False
-    return True
+            for block in np.unique(self.blocks):
+                rows = design.matrix[np.ix_(self.blocks[design.rows] == block, tested)]
+                if len(rows) > 1 and np.ptp(rows, axis=0).max() > 0:
+                    return False
+        return True
 
 
-def _describe_data(result: AnalysisResult, cells) -> None:
-    """Add count, mean and SD of each quantity."""
-    data = result.data
+def _data_maps(data: AnalysisData, cells: list[Cell]) -> dict[str, Image]:
+    """Return count, mean and SD of each quantity."""
+    maps = {}
     for quantity, values in data.values.items():
         count = np.full(data.n_voxels, np.nan)
         for cell in cells:
@@ -281,33 +246,62 @@ def _describe_data(result: AnalysisResult, cells) -> None:
             spread = np.nansum((values - mean) ** 2, axis=0)
             sd = np.where(n > 1, np.sqrt(spread / np.maximum(n - 1, 1)), np.nan)
         for key, array in (("n", count), ("mean", mean), ("sd", sd)):
-            result.maps[f"{quantity}_{key}"] = data.to_image(array, **map_meta(key, quantity, values=array))
+            maps[f"{quantity}_{key}"] = data.to_image(array, **map_meta(key, quantity, values=array))
+    return maps
 
 
-def _note_unfitted(result: AnalysisResult, fitted: ContrastFit) -> None:
+_OF_STANDARD_ERROR = ("se", "ci_low", "ci_high", "stat", "r", "p", "qfdr", "qbky")
+_ORDER = ("effect", "se", "ci_low", "ci_high", "stat", "r", "size", "p", "pperm", "pfwe", "qfdr", "qbky", "tfce",
+          "ptfce", "cluster", "pextent", "pmass")
+
+
+def _contrast_maps(fitted: ContrastFit, inference: Inference, data: AnalysisData,
+                   settings: AnalysisSettings) -> dict[str, Image]:
+    """Return one image per statistic and quantity; F contrasts have no effect, limits or r."""
+    contrast, columns, maps = fitted.contrast, inference.columns, {}
+    names = {"stat": contrast.kind, "size": "d" if contrast.kind == "t" else "eta2", "ci_low": "cilow",
+             "ci_high": "cihigh"}
+    without = ("effect", "se", "ci_low", "ci_high", "r") if contrast.kind == "F" else ()
+    wanted = [k for k in _ORDER if k in columns and k not in without] + (["df"] if len(fitted.dfs) > 1 else [])
+    how = "upper tail" if contrast.kind == "F" else settings.alternative
+    spread = {"hc3": "heteroscedasticity-consistent standard error (HC3)"}.get(settings.standard_errors, "")
+    if settings.variance_groups:
+        spread = f"a variance for each group of {settings.variance_groups} (G statistic)"
+    for m, quantity in enumerate(data.values):
+        part = slice(m * data.n_voxels, (m + 1) * data.n_voxels)
+        for key in wanted:
+            name, values = names.get(key, key), columns[key][part]
+            meta = map_meta(name, quantity, contrast.name, values, how)
+            if spread and key in _OF_STANDARD_ERROR:
+                meta["description"] += f"; {spread}"
+            maps[f"{quantity}_{contrast.name}_{name}"] = data.to_image(values, **meta)
+    return maps
+
+
+def _remarks(fitted: ContrastFit, inference: Inference, settings: AnalysisSettings) -> list[str]:
+    """Return what to say of a contrast: voxels left empty, spread that depends on it, clusters formed too low."""
+    name, spread, remarks = fitted.contrast.name, fitted.spread, []
     for number, words in ((fitted.perfect, "are fitted without residual (a perfect fit, t would be infinite)"),
                           (fitted.constant, "do not vary beyond the covariates"),
                           (fitted.degenerate, "have a design that is collinear among the people present")):
         if number:
-            result.warnings.append(f"{number} voxels {words} and are left empty in the maps of "
-                                   f"'{fitted.contrast.name}'.")
+            remarks.append(f"{number} voxels {words} and are left empty in the maps of '{name}'.")
+    allowed_for = settings.standard_errors == "hc3" or bool(settings.variance_groups)
+    if spread is not None and spread.p <= NOTABLE and not (allowed_for and fitted.flip):
+        advice = [words for needed, words in ((not fitted.flip, "errors='symmetric' (sign flips) for corrected p"),
+                                              (not allowed_for, "standard_errors='hc3' for limits, parametric p and "
+                                               "FDR")) if needed]
+        done = "Signs were flipped, which corrected p need; use" if fitted.flip else "Use"
+        remarks.append(f"The residual spread of '{spread.quantity}' at {spread.level} depends on '{name}' (variance "
+                       f"differs {spread.ratio:.1f}-fold, p = {spread.p:.2g}), which makes p too small or too large. "
+                       f"{done} {' and '.join(advice)}.")
+    if inference.done.get("cluster_forming_p", 0) > 0.001:
+        remarks.append(f"The cluster-forming p of {settings.cluster_p:g} is above 0.001: clusters formed at it are not "
+                       "accepted as localized findings (Woo 2014).")
+    return remarks
 
 
-def _note_spread(result: AnalysisResult, contrast: Contrast, spread: Spread | None, standard_errors, flip) -> None:
-    """Warn where the residual spread depends on the tested variable and what is computed does not allow for it."""
-    if spread is None or spread.p > NOTABLE or (standard_errors == "hc3" and flip):
-        return
-    advice = [words for needed, words in ((not flip, "errors='symmetric' (sign flips) for corrected p"),
-                                          (standard_errors == "classical", "standard_errors='hc3' for limits, "
-                                           "parametric p and FDR")) if needed]
-    done = "Signs were flipped, which corrected p need; use" if flip else "Use"
-    result.warnings.append(f"The residual spread of '{spread.quantity}' at {spread.level} depends on "
-                           f"'{contrast.name}' (variance differs {spread.ratio:.1f}-fold, p = {spread.p:.2g}), which "
-                           f"makes p too small or too large. {done} {' and '.join(advice)}.")
-
-
-def _provenance(formula: Formula, result: AnalysisResult, described, options: Options, seed, missing, ranks,
-                cells) -> dict:
+def _provenance(formula: Formula, result: AnalysisResult, described, settings: AnalysisSettings, cells) -> dict:
     """Return what repeats the analysis: model, counts, scheme, versions."""
     from importlib.metadata import PackageNotFoundError, version
 
@@ -322,11 +316,13 @@ def _provenance(formula: Formula, result: AnalysisResult, described, options: Op
     return {
         "method": "Mass-univariate general linear model; permutation inference (Freedman-Lane) where p is corrected",
         "formula": str(formula), "columns": result.design.columns, "voxel_covariates": list(data.covariates),
-        "ranks": ranks, "observations": data.n, "people": len(people), "participants": people,
+        "ranks": settings.ranks, "observations": data.n, "people": len(people), "participants": people,
         "observations_by_level": {level_name(v): d.n for v, d in designs.items()}, "voxels": data.n_voxels,
         "quantities": list(data.values), "levels": data.level_values,
         "tested_voxels": sum(len(c.voxels) for c in cells),
-        "missing": missing, "correction": list(options.correction), "alternative": options.alternative,
-        "seed": seed, "p": "(b + 1) / (m + 1), b of m rearrangements reach the observed value",
+        "missing": settings.missing, "correction": list(settings.correction), "alternative": settings.alternative,
+        "standard_errors": settings.standard_errors, "errors": settings.errors,
+        "variance_groups": settings.variance_groups, "seed": settings.seed,
+        "p": "(b + 1) / (m + 1), b of m rearrangements reach the observed value",
         "contrasts": described, "versions": versions, "warnings": result.warnings,
     }

@@ -1,13 +1,12 @@
-"""Permutation p, FDR, TFCE and clusters of one fitted contrast, written into the result's maps and table."""
+"""Permutation p, FDR, TFCE and clusters of one fitted contrast."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import special
 
-from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.progress import ProgressCallback, subrange
 
 from ..permutation import (
@@ -28,91 +27,77 @@ from ..permutation import (
     stat_to_z,
     tfce,
 )
-from .map_kinds import map_meta
+from ..settings import AnalysisSettings
+from .data import AnalysisData
 from .model import ContrastFit
 
 
-@dataclass(frozen=True)
-class Options:
-    """Settings of the inference; see :func:`DiscStatsLib.analysis.analyze.analyze`."""
+@dataclass
+class Inference:
+    """What permutation says of one contrast.
 
-    correction: tuple[str, ...]
-    alternative: str = "two-sided"
-    cluster_p: float = 0.001
-    tfce_settings: TfceSettings | None = None
-    workers: int = 1
-    device: str = "cpu"
-    standard_errors: str = "classical"
+    Attributes
+    ----------
+    columns : dict of str to ndarray
+        Maps over (quantity, voxel) flattened, those of the fit among them.
+    clusters : list of dict
+        Rows of the cluster table.
+    null : dict of str to ndarray
+        Null maxima of ``max``, ``tfce``, ``extent`` and ``mass``, over all maps and levels.
+    done : dict
+        What was done, for the provenance.
+    """
 
-    def check(self) -> None:
-        """Raise DesignError for settings that do not exist."""
-        if self.alternative not in ("two-sided", "greater", "less"):
-            raise DesignError(f"alternative = '{self.alternative}' is not known: choose two-sided, greater or less.")
-        if not 0 < self.cluster_p < 0.5:
-            raise DesignError(f"The cluster-forming p must lie between 0 and 0.5; it is {self.cluster_p}.")
-        step = self.tfce_settings.step if self.tfce_settings else None
-        if step is not None and not step > 0:
-            raise DesignError(f"The step of TFCE must be above 0, or None for the exact sum; it is {step}.")
-        if self.workers < 1:
-            raise DesignError(f"At least one worker is needed; {self.workers} were asked for.")
-        if self.device != "cpu":
-            from ..permutation import require_device
-
-            require_device(self.device)
+    columns: dict[str, np.ndarray]
+    clusters: list[dict] = field(default_factory=list)
+    null: dict[str, np.ndarray] = field(default_factory=dict)
+    done: dict = field(default_factory=dict)
 
 
-def infer(result, fitted: ContrastFit, scheme: Scheme | None, options: Options, region_names: dict[int, str],
-          report: ProgressCallback) -> dict:
-    """Add the maps and cluster rows of one contrast to `result`; return what was done, for the provenance."""
-    data, contrast, columns = result.data, fitted.contrast, dict(fitted.columns)
-    alternative = options.alternative if contrast.kind == "t" else "two-sided"
+def infer(fitted: ContrastFit, data: AnalysisData, scheme: Scheme | None, settings: AnalysisSettings,
+          region_names: dict[int, str], report: ProgressCallback) -> Inference:
+    """Return the maps, cluster rows and null distributions of one contrast; without a scheme what needs none."""
+    contrast, columns = fitted.contrast, dict(fitted.columns)
+    alternative = settings.alternative if contrast.kind == "t" else "two-sided"
     as_z = len(fitted.dfs) > 1
     done = {"name": contrast.name, "kind": contrast.kind, "weights": contrast.weights, "df": fitted.dfs,
             "permutation": scheme.description if scheme else None,
             "statistic": ("z of the same p as " if as_z else "") + contrast.kind}
+    result = Inference(columns, done=done)
     if alternative != "two-sided":
-        columns["p"] = special.stdtr(columns["df"], columns["stat"] * (1 if alternative == "less" else -1))
-    if "fdr" in options.correction:
+        half = columns["p"] / 2
+        columns["p"] = np.where((columns["stat"] > 0) == (alternative == "greater"), half, 1 - half)
+    if "fdr" in settings.correction:
         columns["qfdr"], columns["qbky"] = adjust_bh(columns["p"]), adjust_bky(columns["p"])
-    turned = columns["stat"] if not as_z else _as_z(fitted)
-    if scheme is not None:
-        null = max_statistics(fitted.strata, scheme, len(turned), alternative=alternative, as_z=as_z,
-                              workers=options.workers, device=options.device,
-                              progressCallback=subrange(report, 0.0, 0.3 if _needs_maps(options) else 1.0))
-        tested = np.isfinite(turned)
-        columns["pperm"] = np.where(tested, (null.counts + 1) / (len(scheme) + 1), np.nan)
-        maximum = null.maxima.max(axis=0)
-        result.null[f"{contrast.name}_max"] = maximum
-        columns["pfwe"] = fwe_p(_directed(turned, alternative, contrast.kind), maximum)
-        done["max_threshold_05"] = float(np.quantile(maximum, 0.95, method="higher"))
-    layout = None
-    if scheme is not None and _needs_maps(options):
-        settings = options.tfce_settings or TfceSettings()
-        layout = _layout(data, settings)
-        height = _height(fitted, options, as_z, alternative) if "cluster" in options.correction else None
-        nulls = map_null(fitted.strata, scheme, layout, settings=settings if "tfce" in options.correction else None,
-                         height=height, alternative=alternative, as_z=as_z, workers=options.workers,
-                         progressCallback=subrange(report, 0.3, 1.0))
-        if nulls.tfce is not None:
-            _tfce_columns(result, columns, turned, fitted, nulls.tfce.max(axis=0), layout, settings, alternative, as_z)
-            done["tfce"] = vars(settings) | {}
-        if height is not None:
-            _cluster_columns(result, columns, turned, fitted, nulls, layout, height, alternative, region_names)
-            done["cluster_forming_p"] = options.cluster_p
-            if options.cluster_p > 0.001:
-                result.warnings.append(f"The cluster-forming p of {options.cluster_p:g} is above 0.001: clusters "
-                                       "formed at it are not accepted as localized findings (Woo 2014).")
-    _write_maps(result, fitted, columns, alternative, options.standard_errors)
-    return done
-
-
-def _needs_maps(options: Options) -> bool:
-    return bool({"tfce", "cluster"} & set(options.correction))
-
-
-def _as_z(fitted: ContrastFit) -> np.ndarray:
-    r = len(fitted.contrast.weights)
-    return stat_to_z(fitted.columns["stat"], fitted.columns["df"], fitted.contrast.kind, r)
+    if scheme is None:
+        return result
+    needs_maps = bool({"tfce", "cluster"} & set(settings.correction))
+    stat = stat_to_z(columns["stat"], columns["df"], contrast.kind, len(contrast.weights)) if as_z else columns["stat"]
+    null = max_statistics(fitted.strata, scheme, len(stat), alternative=alternative, as_z=as_z,
+                          workers=settings.workers, device=settings.device,
+                          progressCallback=subrange(report, 0.0, 0.3 if needs_maps else 1.0))
+    columns["pperm"] = np.where(np.isfinite(stat), (null.counts + 1) / (len(scheme) + 1), np.nan)
+    result.null["max"] = null.maxima.max(axis=0)
+    columns["pfwe"] = fwe_p(_directed(stat, alternative, contrast.kind), result.null["max"])
+    done["max_threshold_05"] = float(np.quantile(result.null["max"], 0.95, method="higher"))
+    if not needs_maps:
+        return result
+    enhancement = settings.tfce or TfceSettings()
+    layout = _layout(data, enhancement)
+    height = _height(fitted, settings.cluster_p, as_z, alternative) if "cluster" in settings.correction else None
+    nulls = map_null(fitted.strata, scheme, layout, settings=enhancement if "tfce" in settings.correction else None,
+                     height=height, alternative=alternative, as_z=as_z, workers=settings.workers,
+                     progressCallback=subrange(report, 0.3, 1.0))
+    shown = one_side(stat, alternative, contrast.kind)
+    if nulls.tfce is not None:
+        result.null["tfce"] = nulls.tfce.max(axis=0)
+        _add_tfce(result, enhance_input(shown, contrast.kind, as_z), layout, enhancement)
+        done["tfce"] = vars(enhancement) | {}
+    if height is not None:
+        result.null |= {"extent": nulls.extent.max(axis=0), "mass": nulls.mass.max(axis=0)}
+        _add_clusters(result, shown, data, layout, height, region_names)
+        done["cluster_forming_p"] = settings.cluster_p
+    return result
 
 
 def _directed(stat: np.ndarray, alternative: str, kind: str) -> np.ndarray:
@@ -122,17 +107,17 @@ def _directed(stat: np.ndarray, alternative: str, kind: str) -> np.ndarray:
     return -stat if alternative == "less" else np.abs(stat)
 
 
-def _layout(data, settings: TfceSettings) -> MapLayout:
+def _layout(data: AnalysisData, settings: TfceSettings) -> MapLayout:
     grid = np.zeros(data.inside.shape, np.int32)
     grid[data.inside] = data.levels
     return MapLayout(len(data.values), neighbors_of(grid, settings.connectivity),
                      [np.flatnonzero(data.levels == v) for v in data.level_values])
 
 
-def _height(fitted: ContrastFit, options: Options, as_z: bool, alternative: str) -> np.ndarray:
-    """Return the cluster-forming threshold in the unit of the statistic; voxels without one form no cluster."""
+def _height(fitted: ContrastFit, cluster_p: float, as_z: bool, alternative: str) -> np.ndarray:
+    """Return the cluster-forming threshold in the unit of the statistic."""
     kind, r = fitted.contrast.kind, len(fitted.contrast.weights)
-    tail = options.cluster_p if kind == "F" or alternative != "two-sided" else options.cluster_p / 2
+    tail = cluster_p if kind == "F" or alternative != "two-sided" else cluster_p / 2
     if as_z:
         return np.full(len(fitted.columns["stat"]), -special.ndtri(tail))
     df = fitted.dfs[0]
@@ -140,62 +125,32 @@ def _height(fitted: ContrastFit, options: Options, as_z: bool, alternative: str)
     return np.full(len(fitted.columns["stat"]), height)
 
 
-def _tfce_columns(result, columns, stat, fitted, maximum, layout, settings, alternative, as_z) -> None:
-    kind, v = fitted.contrast.kind, len(layout.neighbors)
-    shown = enhance_input(one_side(stat, alternative, kind), kind, as_z)
+def _add_tfce(result: Inference, shown: np.ndarray, layout: MapLayout, settings: TfceSettings) -> None:
+    v = len(layout.neighbors)
     value = np.concatenate([tfce(shown[m * v:(m + 1) * v], layout.neighbors, settings) for m in range(layout.n_maps)])
-    value[np.isnan(stat)] = np.nan
-    columns["tfce"] = value
-    columns["ptfce"] = fwe_p(np.abs(value), maximum)
-    result.null[f"{fitted.contrast.name}_tfce"] = maximum
+    value[np.isnan(shown)] = np.nan
+    result.columns["tfce"] = value
+    result.columns["ptfce"] = fwe_p(np.abs(value), result.null["tfce"])
 
 
-def _cluster_columns(result, columns, stat, fitted, nulls, layout, height, alternative, region_names) -> None:
-    contrast, data, v = fitted.contrast, result.data, len(layout.neighbors)
-    shown = one_side(stat, alternative, contrast.kind)
-    extents, masses = nulls.extent.max(axis=0), nulls.mass.max(axis=0)
-    result.null[f"{contrast.name}_extent"], result.null[f"{contrast.name}_mass"] = extents, masses
-    tested = np.isfinite(stat)
-    labels = np.zeros(len(stat), np.int32)
+def _add_clusters(result: Inference, shown: np.ndarray, data: AnalysisData, layout: MapLayout, height: np.ndarray,
+                  region_names: dict[int, str]) -> None:
+    columns, v = result.columns, len(layout.neighbors)
+    columns["cluster"] = np.zeros(len(shown), np.int32)
     for key in ("pextent", "pmass"):
-        columns[key] = np.where(tested, 1.0, np.nan)
+        columns[key] = np.where(np.isfinite(shown), 1.0, np.nan)
     for m, quantity in enumerate(data.values):
         part = slice(m * v, (m + 1) * v)
-        found = find_clusters(shown[part], height[part], layout.neighbors)
-        labels[part] = found
+        found = columns["cluster"][part] = find_clusters(shown[part], height[part], layout.neighbors)
         if not found.any():
             continue
         extent, mass = cluster_sizes(shown[part], found, height[part])
-        p_extent, p_mass = fwe_p(extent.astype(float), extents), fwe_p(mass, masses)
-        for key, p in (("pextent", p_extent), ("pmass", p_mass)):
-            columns[key][part][found > 0] = p[found[found > 0] - 1]
+        p = {"pextent": fwe_p(extent.astype(float), result.null["extent"]), "pmass": fwe_p(mass, result.null["mass"])}
+        for key, values in p.items():
+            columns[key][part][found > 0] = values[found[found > 0] - 1]
         named = {k: columns[c][part] for k, c in (("p_fwe", "pfwe"), ("p_tfce", "ptfce"), ("effect", "effect"))
                  if c in columns}
-        result.clusters.rows += cluster_rows(
-            stat=columns["stat"][part], labels=found, mass=mass, extent_p=p_extent, mass_p=p_mass,
+        result.clusters += cluster_rows(
+            stat=columns["stat"][part], labels=found, mass=mass, extent_p=p["pextent"], mass_p=p["pmass"],
             columns=named, ijk=data.ijk, levels=data.levels, regions=data.regions, region_names=region_names,
-            geometry=data.geometry, contrast=contrast.name, quantity=quantity)
-    columns["cluster"] = labels
-
-
-_OF_STANDARD_ERROR = ("se", "ci_low", "ci_high", "stat", "r", "p", "qfdr", "qbky")
-_ORDER = ("effect", "se", "ci_low", "ci_high", "stat", "r", "size", "p", "pperm", "pfwe", "qfdr", "qbky", "tfce",
-          "ptfce", "cluster", "pextent", "pmass")
-
-
-def _write_maps(result, fitted: ContrastFit, columns: dict[str, np.ndarray], alternative: str, errors: str) -> None:
-    """Add one image a statistic and quantity; F contrasts have no effect, limits or r."""
-    contrast, data = fitted.contrast, result.data
-    names = {"stat": contrast.kind, "size": "d" if contrast.kind == "t" else "eta2", "ci_low": "cilow",
-             "ci_high": "cihigh"}
-    without = ("effect", "se", "ci_low", "ci_high", "r") if contrast.kind == "F" else ()
-    wanted = [k for k in _ORDER if k in columns and k not in without] + (["df"] if len(fitted.dfs) > 1 else [])
-    how = "upper tail" if contrast.kind == "F" else alternative
-    for m, quantity in enumerate(data.values):
-        part = slice(m * data.n_voxels, (m + 1) * data.n_voxels)
-        for key in wanted:
-            name, values = names.get(key, key), columns[key][part]
-            meta = map_meta(name, quantity, contrast.name, values, how)
-            if errors == "hc3" and key in _OF_STANDARD_ERROR:
-                meta["description"] += "; heteroscedasticity-consistent standard error (HC3)"
-            result.maps[f"{quantity}_{contrast.name}_{name}"] = data.to_image(values, **meta)
+            geometry=data.geometry, contrast=result.done["name"], quantity=quantity)

@@ -25,6 +25,7 @@ from ..permutation import (
     restricted_factors,
     unit_residuals,
 )
+from ..settings import AnalysisSettings
 from .data import AnalysisData
 from .spread import DEPENDS, Spread, SpreadTest
 
@@ -258,10 +259,10 @@ MAP_KEYS = ("effect", "se", "stat", "r", "size", "ci_low", "ci_high", "p")
 
 
 def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Design], data: AnalysisData,
-                 ranks: bool, robust: bool = False, errors: str = "auto", blocks=None) -> ContrastFit:
+                 settings: AnalysisSettings, blocks=None, groups=None) -> ContrastFit:
     """Fit one contrast in every cell and prepare its strata for permutation or sign flipping.
 
-    Signs are flipped if `errors` says so, or if the reduced model of some voxel lacks the constant: one scheme
+    Signs are flipped if `settings.errors` says so, or if the reduced model of some voxel lacks the constant: one scheme
     rearranges all cells, so that the strata are built when all have been seen.
     """
     total = len(data.values) * data.n_voxels
@@ -270,29 +271,30 @@ def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Desig
     spread = SpreadTest(contrast, designs, data, blocks)
     makers = []
     for cell in cells:
-        matrix = cell_matrix(cell, designs[cell.level], data, ranks)
-        done = 0
-        for block in blocks_of(cell, matrix, contrast.weights, data, ranks):
+        matrix = cell_matrix(cell, designs[cell.level], data, settings.ranks)
+        done, own = 0, None if groups is None else groups[cell.rows]
+        for block in blocks_of(cell, matrix, contrast.weights, data, settings.ranks):
             done += len(block.cell.voxels)
             spread.add(block.cell, block.part, block.y)
-            makers += _fit_block(result, block, first[cell.quantity], robust)
+            makers += _fit_block(result, block, first[cell.quantity], settings.standard_errors == "hc3", own)
         result.degenerate += len(cell.voxels) - done
     if not makers:
         raise DesignError(f"No voxel can be tested by contrast '{contrast.name}': the maps are constant, fitted "
                           f"perfectly, or the design is collinear there ({result.constant}, {result.perfect} and "
                           f"{result.degenerate} voxels).", anchor="perfect-fit")
     result.spread = spread.result()
-    depends = result.spread is not None and result.spread.p <= DEPENDS
-    result.flip = errors == "symmetric" or (errors == "auto" and depends) \
+    # Groups of unequal variance do not change places: with G, permuting them is too liberal in small groups.
+    depends = groups is not None or (result.spread is not None and result.spread.p <= DEPENDS)
+    result.flip = settings.errors == "symmetric" or (settings.errors == "auto" and depends) \
         or not all(constant for constant, _ in makers)
     result.strata = [make(flip=result.flip) for _, make in makers]
     return result
 
 
-def _fit_block(result: ContrastFit, block: Block, first: int, robust: bool) -> list:
+def _fit_block(result: ContrastFit, block: Block, first: int, robust: bool, groups) -> list:
     """Fill the maps of a block; return [(whether its reduced model holds the constant, how to make its stratum)]."""
     cell, part, kind = block.cell, block.part, result.contrast.kind
-    fitted = fit(part, block.y, kind, robust=robust)
+    fitted = fit(part, block.y, kind, robust=robust, variance_groups=groups)
     where = first + cell.voxels
     for key in MAP_KEYS:
         result.columns[key][where] = getattr(fitted, key)
@@ -307,8 +309,9 @@ def _fit_block(result: ContrastFit, block: Block, first: int, robust: bool) -> l
     y, present = block.y[:, good], None if cell.present is None else cell.present[good]
     own = {"kind": kind, "columns": where[good], "rows": cell.rows, "group": cell.group}
     constant = has_constant(part.qz, present)
-    if block.turn is None or robust:
-        return [(constant, partial(make_stratum, part, y, robust=robust, present=present, **own))]
+    if block.turn is None or robust or groups is not None:
+        return [(constant, partial(make_stratum, part, y, robust=robust, variance_groups=groups, present=present,
+                                   **own))]
     return [(constant, partial(make_partial_stratum, block.whole, unit_residuals(part, y),
                                presence=Presence(present, block.turn[good]), df=part.df, **own))]
 

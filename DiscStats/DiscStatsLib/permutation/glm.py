@@ -13,6 +13,7 @@ import numpy as np
 from scipy import special
 
 from .robust import hc3_weights, wald_share
+from .variance_groups import make_groups, statistic
 
 #: Residual sum of squares below this share of the total is rounding: the fit is perfect and t is undefined.
 PERFECT = 1e-20
@@ -130,7 +131,8 @@ def leverage(part: Partition) -> np.ndarray:
     return np.sum(part.qx ** 2, axis=-1) + np.sum(part.qz ** 2, axis=-1)
 
 
-def fit(part: Partition, y: np.ndarray, kind: str = "t", level: float = 0.95, robust: bool = False) -> Fit:
+def fit(part: Partition, y: np.ndarray, kind: str = "t", level: float = 0.95, robust: bool = False,
+        variance_groups: np.ndarray | None = None) -> Fit:
     """Fit one contrast to data of shape (n, v) without missing values.
 
     Parameters
@@ -143,6 +145,8 @@ def fit(part: Partition, y: np.ndarray, kind: str = "t", level: float = 0.95, ro
     robust : bool
         Heteroscedasticity-consistent standard errors (HC3): they hold where the residual spread differs between
         observations. The standardized effect stays that of the common residual SD.
+    variance_groups : ndarray of int, shape (n,), optional
+        Observations of one number share a variance: Welch's t or F (the G statistic), with his degrees of freedom.
 
     Returns
     -------
@@ -162,16 +166,22 @@ def fit(part: Partition, y: np.ndarray, kind: str = "t", level: float = 0.95, ro
         sigma2 = np.where(constant | perfect, np.nan, sse / part.df)
         # Covariance of `along`, lower triangle row by row; sigma^2 on its diagonal for equal spread.
         variances = _hc3(part, error) + 0 * sigma2 if robust else sigma2[None]
-        empty = np.full(y.shape[1], np.nan)
+        empty, df = np.full(y.shape[1], np.nan), part.df
+        if variance_groups is not None:
+            of = make_groups(part.qx, part.qz, part.qz, error, variance_groups)
+            sums = np.einsum("gn,nv->gv" if of.weights.ndim == 2 else "vgn,nv->gv", of.weights, error ** 2)
+            g, df, variance = (a + 0 * sigma2 for a in statistic(of, along, sums))
+            variances = variance[None]
         if kind == "F":
             share = wald_share(along, variances, part.r, part.df) if robust else None
             stat = part.df / part.r * share / (1 - share) if robust else ssx / part.r / sigma2
-            p = special.fdtrc(part.r, part.df, stat)
+            stat = stat if variance_groups is None else g
+            p = special.fdtrc(part.r, df, stat)
             return Fit(empty, empty, empty, empty, stat, p, empty, ssx / (ssx + sse), part.df, perfect, constant)
         effect, se = part.scale * along[0], part.scale * np.sqrt(variances[0])
         t = along[0] / np.sqrt(variances[0])
-        half = special.stdtrit(part.df, 0.5 + level / 2) * se
-        return Fit(effect, se, effect - half, effect + half, t, t_to_p(t, part.df), t / np.sqrt(t ** 2 + part.df),
+        half = special.stdtrit(df, 0.5 + level / 2) * se
+        return Fit(effect, se, effect - half, effect + half, t, t_to_p(t, df), t / np.sqrt(t ** 2 + part.df),
                    effect / np.sqrt(sigma2), part.df, perfect, constant)
 
 

@@ -20,9 +20,10 @@ from DiscRelaxometryLib.progress import ProgressCallback, silent
 from .deviates import stat_to_z
 from .glm import Partition, residuals
 from .missing import Presence, inverse_of, shares, voxelwise_products
-from .robust import Sandwich, make_sandwich, wald_share
+from .robust import Sandwich, make_sandwich
 from .schemes import Scheme
 from .screen import make_screen, share
+from .variance_groups import VarianceGroups, make_groups
 
 #: Statistics closer than this (relative) are the same relabeling computed in another order of summation.
 TIE = 1e-9
@@ -56,8 +57,8 @@ class Stratum:
     r, df : int
         Rank of the contrast and residual degrees of freedom.
     kind : {"t", "F"}
-    sandwich : Sandwich, optional
-        For the heteroscedasticity-consistent statistic.
+    sandwich : Sandwich or VarianceGroups, optional
+        For the statistics that allow for unequal spread.
     presence : Presence, optional
         Who has a value, where not everyone has.
     """
@@ -71,7 +72,7 @@ class Stratum:
     r: int
     df: int
     kind: str
-    sandwich: Sandwich | None = None
+    sandwich: Sandwich | VarianceGroups | None = None
     presence: Presence | None = None
 
 
@@ -84,24 +85,33 @@ class MaxResult:
 
 
 def make_stratum(part: Partition, y: np.ndarray, kind: str, *, columns: np.ndarray, rows: np.ndarray, group: int = 0,
-                 flip: bool = False, robust: bool = False, present: np.ndarray | None = None) -> Stratum:
+                 flip: bool = False, robust: bool = False, variance_groups: np.ndarray | None = None,
+                 present: np.ndarray | None = None) -> Stratum:
     """Return the stratum of data y, shape (m, v), none of it constant given the reduced model.
 
-    With `present`, shape (v, m), the designs are voxel-wise, and they and y are 0 for the absent.
+    With `robust` its statistic is that of HC3, with `variance_groups`, shape (m,), it is G. With `present`, shape
+    (v, m), the designs are voxel-wise, and they and y are 0 for the absent.
     """
     e = unit_residuals(part, y)
     m = len(e)
     if part.voxelwise:
-        sandwich = make_sandwich(part.qx, part.qz, part.qz, e) if robust else None
+        sandwich = _unequal(part, None, e, robust, variance_groups)
         return Stratum(group, columns, rows, None, e, np.concatenate([part.qx, part.qz], axis=2), part.r, part.df, kind,
                        sandwich, None if present is None else Presence(present))
     q = np.hstack([part.qx, part.qz if flip else part.qz @ _movable(part.qz)])
-    sandwich = make_sandwich(part.qx, part.qz, q, e) if robust else None
+    sandwich = _unequal(part, q, e, robust, variance_groups)
     basis = None
     if m <= BASIS_LIMIT:
         basis = np.linalg.qr(part.qz, mode="complete")[0][:, part.qz.shape[1]:]
         e = basis.T @ e
     return Stratum(group, columns, rows, basis, np.ascontiguousarray(e), q, part.r, part.df, kind, sandwich)
+
+
+def _unequal(part: Partition, movable, e, robust: bool, variance_groups) -> Sandwich | VarianceGroups | None:
+    """Return what the statistic for unequal spread needs; None for the classical one."""
+    if variance_groups is not None:
+        return make_groups(part.qx, part.qz, movable, e, variance_groups)
+    return make_sandwich(part.qx, part.qz, movable, e) if robust else None
 
 
 def make_partial_stratum(whole: Partition, e: np.ndarray, kind: str, presence: Presence, *, df: int,
@@ -165,18 +175,18 @@ def _times(rows: np.ndarray, data: np.ndarray) -> np.ndarray:
 
 def _products(stratum: Stratum, block: slice, order, sign) -> tuple[np.ndarray, np.ndarray | None]:
     """Return Q'PE, shape (c, batch, voxels of the block), and the robust variances, (pairs, batch, voxels)."""
-    data, sandwich = stratum.data[:, block], stratum.sandwich
+    data, sandwich = stratum.data[:, block], stratum.sandwich and stratum.sandwich.part(block)
     if stratum.q.ndim == 2:
         g = _times(moved_rows(stratum.q, stratum.basis, order, sign), data)
         if sandwich is None:
             return g, None
         f = _times(moved_rows(sandwich.factors, stratum.basis, order, sign), data)
-        variances = _times(moved_rows(sandwich.weights.T, None, order, None), sandwich.squares[:, block])
+        variances = _times(moved_rows(sandwich.weights.T, None, order, None), sandwich.squares)
         return g, less_fitted(variances, g, f)
     presence = stratum.presence
     present = np.ones(stratum.q[block].shape[:2], bool) if presence is None else presence.present[block]
     return voxelwise_products(stratum.q[block], data, present, order, sign,
-                              None if sandwich is None else sandwich.weights[block])
+                              None if sandwich is None else sandwich.weights)
 
 
 def less_fitted(variances, g, f):
@@ -198,7 +208,7 @@ def partial_r2(stratum: Stratum, block: slice, order, sign, signed: bool = False
     g, variances = _products(stratum, block, order, sign)
     if variances is None:
         return share(g, stratum.r, signed)
-    rho = wald_share(g, variances, stratum.r, stratum.df)
+    rho = stratum.sandwich.part(block).share(g, variances, stratum.r, stratum.df)
     return np.copysign(rho, g[0]) if signed else rho
 
 

@@ -11,7 +11,7 @@ so that no refit is made: twice the product of the classical statistic, and one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,6 +39,15 @@ class Sandwich:
     factors: np.ndarray | None
     squares: np.ndarray
 
+    def part(self, block: slice) -> Sandwich:
+        """Return some of the voxels."""
+        weights = self.weights if self.weights.ndim == 2 else self.weights[block]
+        return replace(self, weights=weights, squares=self.squares[:, block])
+
+    def share(self, along, variances, r: int, df: int):
+        """Return rho such that (df / r) rho / (1 - rho) is the Wald statistic over r."""
+        return wald_share(along, variances, r, df)
+
 
 def hc3_weights(qx: np.ndarray, qz: np.ndarray) -> np.ndarray:
     """Return the weights of the squared residuals, shape (pairs, m) or (v, pairs, m), for bases (m, .) or (v, m, .).
@@ -63,8 +72,12 @@ def make_sandwich(qx: np.ndarray, qz: np.ndarray, movable: np.ndarray, e: np.nda
     weights = hc3_weights(qx, qz)
     if qx.ndim == 3:
         return Sandwich(weights, None, e ** 2)
-    factors = [2 * w[:, None] * movable - movable @ (movable.T @ (w[:, None] * movable)) for w in weights]
-    return Sandwich(weights, np.hstack(factors), e ** 2)
+    return Sandwich(weights, quadratic_factors(weights, movable), e ** 2)
+
+
+def quadratic_factors(weights: np.ndarray, movable: np.ndarray) -> np.ndarray:
+    """Return F of each row of weights, shape (m, rows * c)."""
+    return np.hstack([2 * w[:, None] * movable - movable @ (movable.T @ (w[:, None] * movable)) for w in weights])
 
 
 def wald_share(along, variances, r: int, df: int):

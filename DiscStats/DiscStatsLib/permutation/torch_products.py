@@ -10,6 +10,7 @@ from .max_statistic import Stratum, _block_maxima, batches, less_fitted, moved_r
 from .robust import wald_share
 from .schemes import Scheme
 from .screen import EMPTY
+from .variance_groups import VarianceGroups
 
 BATCH = 512
 
@@ -33,7 +34,7 @@ def block_maxima_torch(stratum: Stratum, block: slice, scheme: Scheme, alternati
     """Return the largest rho of each permutation in one block, and the count of each voxel; see ``permutation``."""
     import torch
 
-    if stratum.q.ndim == 3 or stratum.presence is not None:
+    if stratum.q.ndim == 3 or stratum.presence is not None or isinstance(stratum.sandwich, VarianceGroups):
         return _block_maxima(stratum, block, scheme, alternative)
     device = device.removeprefix("torch:")
     order, sign = scheme.restrict(stratum.rows)

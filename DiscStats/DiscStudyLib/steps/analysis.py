@@ -80,11 +80,9 @@ def _analyze_family(context: Context, folder: str, family, files, people: list[s
     maps = {key: [read_image(files[key][p]) for p in people] for key in family}
     table = rows_of(to_frame(context.study.participants), people)
     result = analyze(maps, atlas.labels, table, f"map ~ {settings.model.terms}", settings.tested,
-                     n_permutations=settings.permutations, seed=settings.seed, missing=settings.missing,
-                     missing_covariates="drop", regions=atlas.regions,
+                     settings.statistics(), regions=atlas.regions,
                      region_names={code: region for region, code in PARTITION.items()},
-                     levels=[v for v in settings.levels if v in atlas.levels],
-                     **settings.pick("errors", "standard_errors"))
+                     levels=[v for v in settings.levels if v in atlas.levels])
     written = []
     for stat, image in result.maps.items():
         path = context.path(f"{folder}/space-DiscAtlas_stat-{stat}.nii.gz")

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from support.analyses import analyze
 
 from DiscRelaxometryLib.errors import Cancelled, DesignError, GeometryError
 from DiscRelaxometryLib.image import Geometry, Image
-from DiscStatsLib.analysis.analyze import analyze
 from DiscStatsLib.permutation.tfce import TfceSettings
 
 SHAPE = (3, 8, 10)
@@ -123,17 +123,17 @@ def test_missing_voxels_are_left_out_or_have_their_own_degrees_of_freedom():
     table, maps = people(), cohort(people())
     for image in maps[:4]:
         image.array[0, 0, 1] = np.nan
-    complete = analyze(maps, atlas(), table, "T2 ~ grade + age", "grade", **FAST)
+    complete = analyze(maps, atlas(), table, "T2 ~ grade + age", "grade", missing="complete", **FAST)
     assert np.isnan(complete.maps["T2_grade_t"].array[0, 0, 1])
     assert "1 of 72 voxels" in " ".join(complete.warnings)
-    some = analyze(maps, atlas(), table, "T2 ~ grade + age", "grade", missing="available", **FAST)
+    some = analyze(maps, atlas(), table, "T2 ~ grade + age", "grade", **FAST)
     assert some.maps["T2_n"].array[0, 0, 1] == 16 and some.maps["T2_grade_df"].array[0, 0, 1] == 13
     from statsmodels.formula.api import ols
 
     voxel = [m.array[0, 0, 1] for m in maps]
     model = ols("y ~ grade_L5S1 + age", table.assign(y=voxel)).fit()
     assert some.maps["T2_grade_t"].array[0, 0, 1] == pytest.approx(model.tvalues["grade_L5S1"], rel=1e-6)
-    few = analyze(maps, atlas(), table, "T2 ~ grade + age", "grade", missing="available", min_count=17, **FAST)
+    few = analyze(maps, atlas(), table, "T2 ~ grade + age", "grade", min_count=17, **FAST)
     assert np.isnan(few.maps["T2_grade_t"].array[0, 0, 1])
 
 
@@ -141,8 +141,8 @@ def test_person_without_a_level_counts_at_the_other():
     table, maps = people(), cohort(people())
     maps[3].array[atlas().array == 12] = np.nan
     with pytest.raises(DesignError, match="L4-L5.*sub-03 have none there"):
-        analyze(maps, atlas(), table, "T2 ~ age", **FAST)
-    result = analyze(maps, atlas(), table, "T2 ~ age", missing="available", **FAST)
+        analyze(maps, atlas(), table, "T2 ~ age", missing="complete", **FAST)
+    result = analyze(maps, atlas(), table, "T2 ~ age", **FAST)
     assert result.maps["T2_n"].array[0, 0, 1] == 20 and result.maps["T2_n"].array[0, 6, 1] == 19
 
 
@@ -212,7 +212,7 @@ def test_pooled_levels_exchange_whole_persons_for_a_variable_of_the_person():
     assert modes["grade"] == ("within", "99 random permutations, within 10 blocks")
     # A person who lacks one disc at a voxel can not change places there as a whole, and is left out.
     y[4, 3] = np.nan
-    some = analyze(y, atlas(), table, "map ~ age", blocks="participant_id", missing="available", **FAST)
+    some = analyze(y, atlas(), table, "map ~ age", blocks="participant_id", **FAST)
     assert some.maps["map_n"].array[atlas().array > 0][3] == 18
     y[4, 3] = 0
     with pytest.raises(DesignError, match="No rearrangement|exchange"):
@@ -321,19 +321,20 @@ def bad_input():
         "unknown level": (maps, {"levels": ["L9-L8"]}, "'L9-L8' is no disc level"),
         "perfect fit": (exact, {"formula": "T2 ~ grade_L5S1"}, "fitted perfectly"),
         "duplicate ids": (maps, {"participants": table.assign(participant_id="sub-00")}, "'sub-00' stands twice"),
-        "NaN in the table": (maps, {"participants": no_age}, "no value of 'age' for 'sub-02'"),
+        "NaN in the table": (maps, {"participants": no_age, "missing_covariates": "error"},
+                             "no value of 'age' for 'sub-02'"),
         "typo": (maps, {"formula": "T2 ~ gradee + age"}, "'gradee'"),
         "hostile code": (maps, {"formula": "T2 ~ __import__('os').getcwd()"}, "not allowed"),
         "constant covariate": (maps, {"participants": table.assign(age=44)}, "'age' has the same value"),
         "n below the rank": (maps, {"formula": "T2 ~ C(participant_id)"}, "20 observations.*20 parameters"),
         "unknown correction": (maps, {"correction": "bonferroni"}, "'bonferroni' is no correction"),
         "unknown policy": (maps, {"missing": "zero"}, "missing = 'zero'"),
-        "no permutations": (maps, {"n_permutations": 0}, "At least one permutation"),
+        "no permutations": (maps, {"n_permutations": 0}, "n_permutations must be a whole number of at least 1"),
         "unknown block column": (maps, {"blocks": "family"}, "'family' are no column"),
         "array of other size": (np.zeros((20, 5)), {}, "shape \\(20, 5\\)"),
         "GPU that is not there": (maps, {"device": "cuda:77"}, "cuda:77|torch"),
         "probability": (maps, {"cluster_p": 2.0}, "cluster-forming p"),
-        "half a permutation": (maps, {"n_permutations": 9.5}, "At least one permutation.*'9.5'"),
+        "half a permutation": (maps, {"n_permutations": 9.5}, "whole number of at least 1; '9.5'"),
         "negative seed": (maps, {"seed": -1}, "seed must be a whole number of at least 0"),
         "negative count": (maps, {"min_count": -3, "missing": "available"}, "min_count must be"),
         "two columns": (maps, {"participants": pd.concat([table, table[["age"]]], axis=1)}, "two columns 'age'"),
@@ -354,7 +355,7 @@ def bad_input():
         "array of text": (np.array([["a"] * 144] * 20), {}, "real numbers are needed"),
         "contrast of words": (maps, {"contrasts": {"x": ["a", "b", "c"]}}, "'x' is neither a text, a vector"),
         "hostile contrast": (maps, {"contrasts": "__import__('os').getcwd()"}, "is no contrast of this design"),
-        "step of zero": (maps, {"tfce_settings": TfceSettings(step=0)}, "step of TFCE must be above 0"),
+        "step of zero": (maps, {"tfce": TfceSettings(step=0)}, "step of TFCE must be above 0"),
         "block without a name": (maps, {"blocks": [None] * 20}, "Row 1 of the table has no exchangeability block"),
         "covariate map not in the formula": (maps, {"voxel_covariates": {"T1": maps}}, "'T1' is not in the formula"),
         "covariate map that is constant": (

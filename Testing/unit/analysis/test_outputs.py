@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from support.analyses import analyze
 
 from DiscRelaxometryLib.errors import DesignError, GeometryError
 from DiscRelaxometryLib.image import Geometry, Image
-from DiscStatsLib.analysis.analyze import analyze
 from DiscStatsLib.analysis.plots_data import plot_data
 from DiscStatsLib.analysis.zscore import group_maps, reference_group, z_score
 

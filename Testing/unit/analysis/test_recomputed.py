@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from support.analyses import analyze
 
 from DiscRelaxometryLib.image import Geometry, Image
-from DiscStatsLib.analysis.analyze import analyze
 from DiscStatsLib.permutation.deviates import stat_to_z
 from DiscStatsLib.permutation.glm import fit, partition, residuals
 from DiscStatsLib.permutation.schemes import make_scheme
@@ -176,7 +176,7 @@ def test_voxels_that_touch_by_an_edge_are_two_clusters_by_default():
     assert sorted(result.clusters["voxels"]) == [1, 1, 2]
     assert result.provenance["contrasts"][0]["tfce"]["connectivity"] == 6
     wide = analyze(y, atlas(), table, "T2 ~ grade", n_permutations=20, levels=["L5-S1"],
-                   tfce_settings=TfceSettings(connectivity=18))
+                   tfce=TfceSettings(connectivity=18))
     assert sorted(wide.clusters["voxels"]) == [2, 2]
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from support.analyses import analyze
 
 from DiscRelaxometryLib.image import Geometry, Image
-from DiscStatsLib.analysis.analyze import analyze
 from DiscStatsLib.permutation import missing
 from DiscStatsLib.permutation.deviates import stat_to_z
 from DiscStatsLib.permutation.glm import fit, partition, residuals

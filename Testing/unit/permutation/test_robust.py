@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from support import ROOT
+from support.analyses import analyze
 
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import Geometry, Image
-from DiscStatsLib.analysis.analyze import analyze
 from DiscStatsLib.permutation.cluster_null import statistic_maps
 from DiscStatsLib.permutation.glm import Partition, fit, partition
 from DiscStatsLib.permutation.max_statistic import fwe_p, make_stratum, max_statistics
