@@ -131,6 +131,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
                 if quality.review:
                     mrml.set_segment_tag(node, quality.value, "Review", _("review"))
             node.SetDescription(" ".join(result.flags))
+            mrml.mark_written(node)
             mrml.put_in_folder(mrml.create_folder(name), node, confidence)
         return DiscResult(node, confidence, result.discs, list(result.flags))
 
@@ -189,8 +190,8 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         labels, report = import_labels(image, convention)
         name = source.GetName() if is_node else Path(source).name.split(".")[0]
         with mrml.all_or_nothing():
-            node = mrml.segmentation_from_labels(labels, f"{name} discs", referenceNode)
-        return DiscResult(node, flags=list(report.flags))
+            return DiscResult(mrml.segmentation_from_labels(labels, f"{name} discs", referenceNode),
+                              flags=list(report.flags))
 
     def carryJob(self, segmentationNode, anatomicalNode, target):
         """Return the registration as a job that needs no scene; see :meth:`carrySegmentation`."""
@@ -222,8 +223,8 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         vtkMRMLSegmentationNode
             On the grid of the target; its description says how well the registration went.
         """
-        job = self.carryJob(segmentationNode, anatomicalNode, target)
-        return self.showCarried(job.run(progressCallback), segmentationNode, target)
+        result = self.carryJob(segmentationNode, anatomicalNode, target).run(progressCallback)
+        return self.showCarried(result, segmentationNode, target)
 
     # ------------------------------------------------------------ maps
 
@@ -355,11 +356,10 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
 
     def exportTables(self, tables, folder):
         """Write tables as TSV with a JSON sidecar (units, descriptions) and return the paths."""
-        nodes = tables.values() if isinstance(tables, dict) else tables
         if not str(folder):
             raise DiscRelaxometryError(_("Choose a folder for the tables."))
         return [mrml.table_from_node(node).write(Path(folder) / f"{node.GetName().replace(' ', '_')}.tsv")
-                for node in nodes]
+                for node in (tables.values() if isinstance(tables, dict) else tables)]
 
     def exportDicom(self, folder, maps=None, segmentationNode=None, source=None, progressCallback=None, **settings):
         """Write DICOM Parametric Maps (maps as for :meth:`measure`) and a Segmentation; return the paths.

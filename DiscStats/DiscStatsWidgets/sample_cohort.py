@@ -19,6 +19,14 @@ def cohort_folder():
     return Path(slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory()) / "spider-cohort"
 
 
+def unpack(folder):
+    """Copy what is missing of the cohort, if this is its folder: Slicer trims its cache when it starts."""
+    if folder is not None and Path(folder) == cohort_folder():
+        from DiscStudyLib.demo import copy_cohort
+
+        copy_cohort(Path(folder))
+
+
 def load_cohort(source=None):
     """Copy the cohort to where a study can write its results, and load its participants table.
 
@@ -27,9 +35,8 @@ def load_cohort(source=None):
     """
     import slicer
 
-    from DiscStudyLib.demo import copy_cohort
-
-    folder = copy_cohort(cohort_folder())
+    folder = cohort_folder()
+    unpack(folder)
     node = slicer.util.loadTable(str(folder / "participants.tsv"))
     node.SetName("spider-cohort participants")
     node.SetAttribute(STUDY_FOLDER, str(folder))

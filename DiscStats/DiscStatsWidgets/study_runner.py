@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from DiscRelaxometryLib.jobs import Job
 
-from .sample_cohort import FORMULA, STUDY_FOLDER
+from .sample_cohort import FORMULA, STUDY_FOLDER, unpack
 
 
 def results_folder(study):
@@ -34,9 +34,12 @@ class StudyRunner:
     def offerSampleCohort(self):
         """Fill in study, table and formula from the sample cohort of the Sample Data module, where none is chosen."""
         p = self.settings
+        unpack(chosen_path(p.studyFolder))
         if chosen_path(p.studyFolder) or chosen_path(p.participantsFile) or p.formula:
             return
         folders = [n.GetAttribute(STUDY_FOLDER) for n in slicer.util.getNodesByClass("vtkMRMLTableNode")]
+        for folder in folders:
+            unpack(folder)
         folder = next((Path(f) for f in folders if f and Path(f).is_dir()), None)
         if folder is not None:
             with slicer.util.NodeModify(p):
@@ -70,6 +73,7 @@ class StudyRunner:
         self.ui.logView.setPlainText("")
         self._last = ""
         folder = chosen_path(p.studyFolder)
+        unpack(folder)
         arguments = {"path": folder, "processes": p.processes}
         if p.studyFormula:
             arguments.update(formula=p.formula, contrast=p.contrast, permutations=p.permutations, seed=p.seed,

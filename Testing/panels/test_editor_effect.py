@@ -124,6 +124,23 @@ def test_a_second_run_replaces_its_own_discs_without_a_question(effect, slicer, 
     assert node.GetSegmentation().GetNumberOfSegments() == 2
 
 
+def test_discs_of_the_panel_are_the_networks_own(effect, slicer, monkeypatch):
+    """Segmented in Disc Relaxometry, then again in the editor: nobody has edited them."""
+    from DiscRelaxometry import DiscRelaxometryLogic
+
+    labels = np.where(box(*PLACES[L5S1]), L5S1, 0).astype(np.uint8)
+    result = types.SimpleNamespace(
+        discs=[1], reason="", labels=Image(labels, GRID), confidence=Image(np.ones(GRID.shape, np.float32), GRID),
+        quality=[types.SimpleNamespace(value=L5S1, confidence=0.9, review=False)], flags=[])
+    volume = effect.scriptedEffect.volume
+    node = effect.scriptedEffect.segmentation = DiscRelaxometryLogic().showSegmentation(result, volume).segmentation
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda *a, **k: pytest.fail("a question"))
+    segment_all(effect)
+    assert mrml.edited_discs(node) == []
+    paint(node, L5S1, box(38, 47))
+    assert mrml.edited_discs(node) == ["L5-S1"]
+
+
 @pytest.mark.parametrize("agreed", [False, True])
 def test_an_edited_disc_is_replaced_only_after_asking(effect, slicer, monkeypatch, agreed):
     node = segment_all(effect)

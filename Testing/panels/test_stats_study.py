@@ -148,6 +148,25 @@ def test_the_sample_cohort_fills_the_panel(panel, slicer):
     assert p.formula == "age" and Path(str(p.studyFolder)) == folder.parent
 
 
+def test_a_trimmed_cache_is_filled_again(panel, slicer):
+    """Slicer deletes old files of its cache when it starts; the cohort that lies there is whole again when shown."""
+    from DiscStatsWidgets.sample_cohort import load_cohort
+
+    panel.exit()
+    load_cohort()
+    panel.enter()
+    folder = Path(str(panel._parameterNode.studyFolder))
+    panel.exit()
+    files = sorted(folder.rglob("*_T2w.nii.gz"))
+    for file in files[::2]:
+        file.unlink()
+    own = folder / "participants.tsv"
+    own.write_text(own.read_text() + "\n")
+    changed = own.read_bytes()
+    panel.enter()
+    assert sorted(folder.rglob("*_T2w.nii.gz")) == files and own.read_bytes() == changed, "what is there stays"
+
+
 def drop(widget, path):
     """Drop a file on a widget with real Qt events."""
     data = QtCore.QMimeData()

@@ -56,9 +56,10 @@ def mask_image(mask: Image):
     return oriented_image((mask.array != 0).astype(np.uint8), mask.geometry)
 
 
-def mark_written(node, segment_id: str) -> None:
-    """Remember a segment's voxels as written by the network."""
-    node.GetSegmentation().GetSegment(segment_id).SetTag(_WRITTEN, _voxels(node, segment_id))
+def mark_written(node, *segment_ids: str) -> None:
+    """Remember the voxels of segments (of all discs, if none is named) as written by the network."""
+    for segment_id in segment_ids or disc_segments(node).values():
+        node.GetSegmentation().GetSegment(segment_id).SetTag(_WRITTEN, _voxels(node, segment_id))
 
 
 def edited_discs(node, values=None) -> list[str]:
