@@ -13,11 +13,15 @@ from .instances import Piece, SpineCurve, column_core, find_discs, spine_curve
 from .vertebra_names import name_vertebrae, spacings_between
 
 LOWEST, HIGHEST = DISCS[0].value, DISCS[-1].value
-GAP = 1.55  # times the expected distance between discs
+SHRINK = 0.96  # of the distance between discs, from one level to the next above
+USUAL = 34.0, 0.2  # mm between the lowest discs, and the logarithm's standard deviation between people
+SCATTER = 0.12  # standard deviation of the logarithm of a person's distances
+MISSED, DOUBT, MOST_MISSED = 7.0, 5.0, 4  # cost of a missed disc (-2 log odds); margin between counts; most looked for
 CROWDED = 0.55
 TINY, CROWDED_TINY = 0.2, 0.8  # a piece this small is believed to be a level only at more of the usual distance
 SMALL = 0.35  # of a disc's volume; smaller pieces need a vertebra beside them to count as a level
 SHORT, LITTLE = 0.72, 0.75  # of the next disc's AP length and volume; a remnant disc S1-S2 is below both
+CUT = "cut by the edge of the image"
 ROOM_BELOW = 20.0  # mm of image below the lowest disc, enough to see the sacrum or L5
 
 
@@ -114,16 +118,20 @@ def label_instances(classes: np.ndarray, geometry: Geometry, l5s1_probability: n
     if not pieces:
         raise SegmentationError("The disc voxels found lie off the spine or are too few to be a disc.",
                                 anchor="no-spine-found")
-    flags: list[str] = []
-    pieces, unsupported = _drop_unsupported(pieces, core, flags)
-    pieces, extra = _drop_crowded(pieces, flags)
-    extra += unsupported
-    steps = _level_steps(pieces, flags)
+    pieces, unsupported, remarks = _without_unsupported(pieces, core)
+    pieces, crowded, crowded_remarks = _without_crowded(pieces)
+    extra = crowded + unsupported
+    steps, gaps, doubt = _level_steps(pieces)
     probabilities = [_mean_probability(p, l5s1_probability) for p in pieces]
     below = vertebra_below(pieces[0], core, geometry, curve)
-    start, certain, evidence = _lowest_level(pieces, steps, probabilities, below, geometry, curve, flags)
-    discs = _named(pieces, steps, start, probabilities, flags)
-    _flag_islands(islands + extra, flags)
+    lowest = _from_network(pieces, steps, probabilities, geometry) or _from_surroundings(
+        pieces, probabilities, below, room_below(pieces[0], geometry, curve), geometry)
+    discs = _named(pieces, steps, lowest.start, probabilities)
+    doubts = ["The distances between the discs fit more than one number of missed discs: the level names are an "
+              "assumption. Check them and shift the labels if needed."] * doubt
+    flags = [*remarks, *crowded_remarks, *_gap_remarks(gaps, discs), *doubts, *lowest.remarks,
+             *(f"{disc.name}: {note}." for disc in discs for note in disc.flags if note != CUT),
+             *_island_remarks(islands + extra)]
     labels = np.zeros(classes.shape, np.uint8)
     labels[classes == 2] = CANAL.value
     for disc, piece in zip(discs, pieces):
@@ -132,47 +140,38 @@ def label_instances(classes: np.ndarray, geometry: Geometry, l5s1_probability: n
         labels[tuple(piece.indices.T)] = DISC.value
     vertebrae = name_vertebrae(labels, classes == 1, discs, pieces, geometry, curve,
                                sacrum=discs[0].value == LOWEST and below[0])
-    image = Image(labels, geometry, {"flags": list(flags), "evidence": evidence})
-    return LevelResult(image, discs, vertebrae, flags, certain, evidence)
+    image = Image(labels, geometry, {"flags": list(flags), "evidence": lowest.evidence})
+    return LevelResult(image, discs, vertebrae, flags, lowest.certain and not doubt, lowest.evidence)
 
 
 def _mean_probability(piece: Piece, probability: np.ndarray | None) -> float:
     return float("nan") if probability is None else float(np.mean(probability[tuple(piece.indices.T)]))
 
 
-def _expected_spacing(spacings: np.ndarray, n: int) -> float:
-    """Return the spacing expected at gap `n` from the others: their median, corrected for the cranial decrease.
-
-    The distance between discs shrinks by about 4 % a level from L4 to the thorax.
-    """
-    others = [s * 0.96 ** (n - m) for m, s in enumerate(spacings) if m != n]
-    return float(np.median(others)) if others else 34.0
-
-
-def _drop_unsupported(pieces: list[Piece], core: tuple[np.ndarray, np.ndarray], flags: list[str]
-                      ) -> tuple[list[Piece], list[Piece]]:
-    """Take out small pieces with no vertebral body between them and the next disc.
+def _without_unsupported(pieces: list[Piece], core: tuple[np.ndarray, np.ndarray]
+                         ) -> tuple[list[Piece], list[Piece], list[str]]:
+    """Return the pieces, those taken out for want of a vertebral body between them and the next disc, and remarks.
 
     Below L5-S1 these are islands or the remnant disc S1-S2 (the network labels no sacrum); between two levels they are
     torn-off parts of a disc.
     """
-    pieces, extra = list(pieces), []
+    pieces, extra, remarks = list(pieces), [], []
     if not np.any(core[1] == 1):
-        return pieces, extra
+        return pieces, extra, remarks
     typical = float(np.median([p.volume for p in pieces]))
     n = 0
     while n < len(pieces) - 1 and len(pieces) > 2:
         low, high = pieces[n], pieces[n + 1]
         smaller, larger = (low, high) if low.volume < high.volume else (high, low)
         if smaller.volume < SMALL * min(larger.volume, typical) and not vertebra_between(low, high, core):
-            flags.append(f"A disc-like piece of {smaller.volume:.0f} mm3 at {_place(smaller)} has no vertebra between "
-                         "it and the next disc; it has no level.")
+            remarks.append(f"A disc-like piece of {smaller.volume:.0f} mm3 at {_place(smaller)} has no vertebra "
+                           "between it and the next disc; it has no level.")
             pieces = [p for p in pieces if p is not smaller]
             extra.append(smaller)
             n = 0
         else:
             n += 1
-    return pieces, extra
+    return pieces, extra, remarks
 
 
 def vertebra_between(low: Piece, high: Piece, core: tuple[np.ndarray, np.ndarray]) -> bool:
@@ -187,9 +186,9 @@ def vertebra_between(low: Piece, high: Piece, core: tuple[np.ndarray, np.ndarray
     return len(steps) * 2 >= 0.3 * length
 
 
-def _drop_crowded(pieces: list[Piece], flags: list[str]) -> tuple[list[Piece], list[Piece]]:
-    """Take out pieces that lie between two discs too near to each other to be separate levels."""
-    pieces, extra = list(pieces), []
+def _without_crowded(pieces: list[Piece]) -> tuple[list[Piece], list[Piece], list[str]]:
+    """Return the pieces, those taken out because they lie too near others, and remarks."""
+    pieces, extra, remarks = list(pieces), [], []
     while len(pieces) > 2:
         spacings = spacings_between(pieces)
         typical = float(np.median(np.sort(spacings)[len(spacings) // 3:]))
@@ -200,14 +199,14 @@ def _drop_crowded(pieces: list[Piece], flags: list[str]) -> tuple[list[Piece], l
         if spacings[n] >= (CROWDED_TINY if tiny else CROWDED) * typical:
             break
         if smaller.volume > SMALL * max(low.volume, high.volume):
-            flags.append(f"Two discs lie only {spacings[n]:.0f} mm apart: check the levels near the disc at "
-                         f"{_place(smaller)}.")
+            remarks.append(f"Two discs lie only {spacings[n]:.0f} mm apart: check the levels near the disc at "
+                           f"{_place(smaller)}.")
             break
-        flags.append(f"A disc-like piece of {smaller.volume:.0f} mm3 at {_place(smaller)} lies between two levels; "
-                     "it has no level.")
+        remarks.append(f"A disc-like piece of {smaller.volume:.0f} mm3 at {_place(smaller)} lies between two levels; "
+                       "it has no level.")
         pieces = [p for p in pieces if p is not smaller]
         extra.append(smaller)
-    return pieces, extra
+    return pieces, extra, remarks
 
 
 def _place(piece: Piece) -> str:
@@ -215,80 +214,99 @@ def _place(piece: Piece) -> str:
     return f"(R {right:.0f}, A {anterior:.0f}, S {superior:.0f}) mm"
 
 
-def _level_steps(pieces: list[Piece], flags: list[str]) -> list[int]:
-    """Return each disc's level counted from the lowest; a gap counts the discs that should be in it."""
-    spacings = spacings_between(pieces)
-    steps = [0]
-    for n, spacing in enumerate(spacings):
-        expected = _expected_spacing(spacings, n)
-        missing = 0
-        if spacing > GAP * expected:
-            missing = max(1, int(round(spacing / expected)) - 1)
-            flags.append(f"GAP{n}:{missing}")
-        steps.append(steps[-1] + 1 + missing)
-    return steps
+def _level_steps(pieces: list[Piece]) -> tuple[list[int], list[tuple[int, int]], bool]:
+    """Return each disc's level counted from the lowest, the gaps, and whether another count is likely, too.
+
+    A gap is (disc below, discs that should be in it). All ways to miss up to MOST_MISSED discs are compared: one
+    spacing between levels, which decreases upward, has to explain all distances.
+    """
+    log_spacings = np.log(spacings_between(pieces))
+    n = len(log_spacings)
+    ways = np.ones((1, n), int)
+    for _ in range(MOST_MISSED if n else 0):
+        ways = np.unique(np.concatenate([ways, *(ways + row for row in np.eye(n, dtype=int))]), axis=0)
+    first = np.cumsum(ways, axis=1) - ways
+    deviations = log_spacings - np.log(SHRINK**first * (1 - SHRINK**ways) / (1 - SHRINK))
+    weight, prior = 1 / SCATTER**2, 1 / USUAL[1]**2
+    mean = (weight * deviations.sum(axis=1) + prior * np.log(USUAL[0])) / (weight * n + prior)
+    cost = (weight * ((deviations - mean[:, None])**2).sum(axis=1) + prior * (mean - np.log(USUAL[0]))**2
+            + MISSED * (ways - 1).sum(axis=1))
+    order = np.argsort(cost)
+    best = ways[order[0]]
+    gaps = [(int(at), int(best[at]) - 1) for at in np.flatnonzero(best > 1)]
+    doubt = len(order) > 1 and cost[order[1]] - cost[order[0]] < DOUBT
+    return [0, *np.cumsum(best).tolist()], gaps, bool(doubt)
 
 
-def _lowest_level(pieces, steps, probabilities, vertebra, geometry, curve, flags) -> tuple[int, bool, str]:
-    """Return the level step of L5-S1 (relative to the lowest disc), whether it is sure, and why."""
-    best = int(np.nanargmax(probabilities)) if not np.all(np.isnan(probabilities)) else None
-    below, whole = vertebra
-    room = room_below(pieces[0], geometry, curve)
-    if best is not None and probabilities[best] >= 0.5:
-        return _from_network(best, pieces, steps, probabilities, geometry, flags)
-    if below and whole:
-        flags.append("A whole vertebra lies below the lowest disc found: the disc L5-S1 is missing, fused or outside "
-                     "the image. The lowest disc is taken as L4-L5; check the levels.")
-        return -1, False, "a vertebra without a disc below it was taken as L5"
-    if below:
-        flags.append("The image ends in a vertebra below the lowest disc, and the sacrum is not seen: the level names "
-                     "are an assumption (lowest disc = L4-L5). Check them and shift the labels if needed.")
-        return -1, False, "assumed; the sacrum is not in view"
-    if room < ROOM_BELOW:
-        flags.append(f"The image ends {room:.0f} mm below the lowest disc, and the sacrum is not seen: the level names "
-                     "are an assumption (lowest disc = L5-S1). Check them and shift the labels if needed.")
-        return 0, False, "assumed; the sacrum is not in view"
-    if best is not None and probabilities[best] < 0.25:
-        flags.append("The network does not recognize L5-S1 in any disc; that the lowest disc is L5-S1 is an "
-                     "assumption, made because no vertebra lies below it. Check the levels, and whether the image is "
-                     "upside down.")
-        return 0, False, "no vertebra lies below the lowest disc, against the network"
-    sure = not _flag_transitional(pieces, geometry, flags)
-    return 0, sure, "no vertebra lies below the lowest disc and the image continues below it"
+@dataclass(frozen=True)
+class _Lowest:
+    """The level step of L5-S1 (relative to the lowest disc), whether it is sure, why, and what the user should know."""
+
+    start: int
+    certain: bool
+    evidence: str
+    remarks: list[str]
 
 
-def _from_network(best, pieces, steps, probabilities, geometry, flags) -> tuple[int, bool, str]:
+def _from_network(pieces, steps, probabilities, geometry) -> _Lowest | None:
+    """Return what the network's L5-S1 says, or None where it sees none."""
+    if np.all(np.isnan(probabilities)) or np.nanmax(probabilities) < 0.5:
+        return None
+    best = int(np.nanargmax(probabilities))
     evidence = f"the network sees L5-S1 in it with probability {probabilities[best]:.2f}"
     if best == 0:
-        return 0, not _flag_transitional(pieces, geometry, flags), evidence
+        doubt, remarks = _transitional(pieces, geometry)
+        return _Lowest(0, not doubt, evidence, remarks)
     if best == len(pieces) - 1 and best >= 2:
-        flags.append("The network sees L5-S1 in the uppermost disc: the image's header may state superior and inferior "
-                     "the wrong way round. The lowest disc is taken as L5-S1; check the orientation.")
-        return 0, False, "assumed; the network contradicts the header's orientation"
-    flags.append(f"{best} disc(s) lie below the one that the network names L5-S1: transitional anatomy (lumbarized S1) "
-                 "is possible. They have no level; check, and shift the labels if needed.")
-    return steps[best], False, evidence
+        return _Lowest(0, False, "assumed; the network contradicts the header's orientation", [
+            "The network sees L5-S1 in the uppermost disc: the image's header may state superior and inferior the "
+            "wrong way round. The lowest disc is taken as L5-S1; check the orientation."])
+    return _Lowest(steps[best], False, evidence, [
+        f"{best} disc(s) lie below the one that the network names L5-S1: transitional anatomy (lumbarized S1) is "
+        "possible. They have no level; check, and shift the labels if needed."])
 
 
-def _flag_transitional(pieces: list[Piece], geometry: Geometry, flags: list[str]) -> bool:
-    """Flag a lowest disc much smaller or shorter than the next, and tell whether the names are in doubt.
+def _from_surroundings(pieces, probabilities, below: tuple[bool, bool], room: float, geometry) -> _Lowest:
+    """Return what a vertebra below the lowest disc (found, whole) or the room there (mm) says of its level."""
+    found, whole = below
+    if found and whole:
+        return _Lowest(-1, False, "a vertebra without a disc below it was taken as L5", [
+            "A whole vertebra lies below the lowest disc found: the disc L5-S1 is missing, fused or outside the image. "
+            "That the lowest disc is L4-L5 is an assumption; check the levels."])
+    if found or room < ROOM_BELOW:
+        end = "in a vertebra" if found else f"{room:.0f} mm"
+        level = "L4-L5" if found else "L5-S1"
+        return _Lowest(-1 if found else 0, False, "assumed; the sacrum is not in view", [
+            f"The image ends {end} below the lowest disc, and the sacrum is not seen: the level names are an "
+            f"assumption (lowest disc = {level}). Check them and shift the labels if needed."])
+    if not np.all(np.isnan(probabilities)) and np.nanmax(probabilities) < 0.25:
+        return _Lowest(0, False, "no vertebra lies below the lowest disc, against the network", [
+            "The network does not recognize L5-S1 in any disc; that the lowest disc is L5-S1 is an assumption, made "
+            "because no vertebra lies below it. Check the levels, and whether the image is upside down."])
+    doubt, remarks = _transitional(pieces, geometry)
+    return _Lowest(0, not doubt, "no vertebra lies below the lowest disc and the image continues below it", remarks)
+
+
+def _transitional(pieces: list[Piece], geometry: Geometry) -> tuple[bool, list[str]]:
+    """Return whether a small lowest disc puts the names in doubt, and remarks.
 
     A remnant disc S1-S2 may look like L5-S1 to the network; it is shorter than a lumbar disc, whatever its height.
     """
+    remarks = []
     if len(pieces) < 2 or pieces[0].at_edge:
-        return False
+        return False, remarks
     ratio = pieces[0].volume / pieces[1].volume
     if ratio < 0.3:
-        flags.append(f"The lowest disc has {100 * ratio:.0f} % of the next one's volume: collapsed, cut, or "
-                     "transitional anatomy (sacralized L5 or lumbarized S1). Check the levels.")
+        remarks.append(f"The lowest disc has {100 * ratio:.0f} % of the next one's volume: collapsed, cut, or "
+                       "transitional anatomy (sacralized L5 or lumbarized S1). Check the levels.")
     length = ap_length(pieces[0], geometry) / ap_length(pieces[1], geometry)
     remnant = length < SHORT and ratio < LITTLE
     if remnant:
-        flags.append(f"The lowest disc is only {100 * length:.0f} % as long from front to back as the next one, and "
-                     f"has {100 * ratio:.0f} % of its volume: it may be the remnant disc S1-S2 (transitional "
-                     "anatomy). The names are an assumption (lowest disc = L5-S1): if it is the remnant, delete that "
-                     "segment and shift the other labels down.")
-    return remnant
+        remarks.append(f"The lowest disc is only {100 * length:.0f} % as long from front to back as the next one, and "
+                       f"has {100 * ratio:.0f} % of its volume: it may be the remnant disc S1-S2 (transitional "
+                       "anatomy). The names are an assumption (lowest disc = L5-S1): if it is the remnant, delete that "
+                       "segment and shift the other labels down.")
+    return remnant, remarks
 
 
 def ap_length(piece: Piece, geometry: Geometry) -> float:
@@ -333,35 +351,28 @@ def room_below(piece: Piece, geometry: Geometry, curve: SpineCurve) -> float:
     return float(depth[np.argmax(outside)]) if np.any(outside) else 60.0
 
 
-def _named(pieces, steps, start, probabilities, flags) -> list[Disc]:
-    """Return the discs with their names, and turn the gap marks in `flags` into sentences."""
+def _named(pieces, steps, start, probabilities) -> list[Disc]:
+    """Return the discs with their names."""
     discs = []
     for piece, step, probability in zip(pieces, steps, probabilities):
         value = LOWEST + step - start
-        notes = list(piece.notes)
-        if piece.at_edge:
-            notes.append("cut by the edge of the image")
+        notes = [*piece.notes, CUT] if piece.at_edge else list(piece.notes)
         if not LOWEST <= value <= HIGHEST:
             value = DISC.value
         discs.append(Disc(value, BY_VALUE[value].name, tuple(float(c) for c in piece.centroid), piece.volume,
                           piece.position, float(piece.extents[0]), probability, notes))
-    for n, flag in enumerate(flags):
-        if flag.startswith("GAP"):
-            index, missing = (int(v) for v in flag[3:].split(":"))
-            flags[n] = (f"No disc was found in the gap between {discs[index].name} and {discs[index + 1].name} "
-                        f"({missing} level(s) left out): fused, collapsed or missed. Check the levels.")
-    for disc in discs:
-        for note in disc.flags:
-            if note != "cut by the edge of the image":
-                flags.append(f"{disc.name}: {note}.")
     return discs
 
 
-def _flag_islands(islands: list[Piece], flags: list[str]) -> None:
-    large = [p for p in islands if p.volume >= 30]
-    if large:
-        flags.append(f"{len(large)} disc-like island(s) off the spine, {sum(p.volume for p in large):.0f} mm3 in all, "
-                     "were left out.")
+def _gap_remarks(gaps: list[tuple[int, int]], discs: list[Disc]) -> list[str]:
+    return [f"No disc was found in the gap between {discs[n].name} and {discs[n + 1].name} ({missing} level(s) left "
+            "out): fused, collapsed or missed. Check the levels." for n, missing in gaps]
+
+
+def _island_remarks(islands: list[Piece]) -> list[str]:
+    large = [p.volume for p in islands if p.volume >= 30]
+    text = f"{len(large)} disc-like island(s) off the spine, {sum(large):.0f} mm3 in all, were left out."
+    return [text] if large else []
 
 
 def shift_levels(labels: Image, n: int) -> Image:
@@ -372,15 +383,14 @@ def shift_levels(labels: Image, n: int) -> Image:
     SegmentationError
         If a disc would move below L5-S1 or above T1-T2.
     """
-    values = [int(v) for v in np.unique(labels.array)]
     table = {}
-    for value in values:
+    for value in np.unique(labels.array).tolist():
         structure = BY_VALUE.get(value)
         if structure is None or structure.kind not in ("disc", "vertebra"):
             continue
         table[value] = value + n
         if structure.kind == "disc" and not LOWEST <= value + n <= HIGHEST:
-            raise SegmentationError(f"{structure.name} can not be moved by {n} level(s): there is no disc label there.")
+            raise SegmentationError(f"{structure.name} cannot be moved by {n} level(s): there is no disc label there.")
         if structure.kind == "vertebra" and not SACRUM.value <= value + n <= VERTEBRAE[-1].value:
             table[value] = VERTEBRA.value
     array = labels.array.copy()

@@ -312,7 +312,7 @@ def test_shift_moves_discs_and_vertebrae_together():
 
 def test_shift_below_l5s1_is_an_error():
     _, truth = spine()
-    with pytest.raises(SegmentationError, match="L5-S1 can not be moved"):
+    with pytest.raises(SegmentationError, match="L5-S1 cannot be moved"):
         shift_levels(truth, -1)
     with pytest.raises(SegmentationError):
         shift_levels(truth, 20)
