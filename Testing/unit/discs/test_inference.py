@@ -4,11 +4,18 @@ import numpy as np
 import pytest
 
 from DiscRelaxometryLib.discs.engine import Model
-from DiscRelaxometryLib.discs.inference import normalize_signal, predict, softmax, stack_indices
+from DiscRelaxometryLib.discs.inference import (
+    normalize_signal,
+    predict,
+    softmax,
+    stack_indices,
+    upright_probabilities,
+)
 from DiscRelaxometryLib.discs.network import NetworkConfig
 from DiscRelaxometryLib.errors import Cancelled
 from DiscRelaxometryLib.image import Geometry, Image
 
+LOGITS = np.array([0.0, 0.4, -1.0, 1.5, 0.9])
 MODEL = Model(None, {"name": "test", "version": "0", "classes": list(range(5))}, NetworkConfig(), 1.0)
 
 
@@ -129,3 +136,22 @@ def test_softmax_of_a_known_case():
     logits = np.log(np.array([[1.0, 3.0]]))
     np.testing.assert_allclose(softmax(logits.copy(), 1.0), [[0.25, 0.75]])
     np.testing.assert_allclose(softmax(logits.copy(), 0.5), [[0.1, 0.9]])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_probabilities_are_the_softmax_at_the_models_temperature(temperature):
+    class Known:
+        def run(self, stacks):
+            return np.broadcast_to(LOGITS[:, None, None], (len(stacks), 5, *stacks.shape[2:])).astype(np.float32)
+
+    model = Model(None, MODEL.manifest, MODEL.config, temperature)
+    expected = np.exp(LOGITS / temperature) / np.exp(LOGITS / temperature).sum()
+    seen = list(upright_probabilities(np.zeros((3, 16, 16), np.float32), 4.0, model, Known()))
+    assert [index for index, _, _ in seen] == [0, 1, 2]
+    for _, probabilities, disagreement in seen:
+        assert probabilities[:, 5, 7] == pytest.approx(expected, rel=1e-5) and not disagreement.any()
+    prediction, _ = predict(volume(), model, Known())
+    disc = expected[3] + expected[4]
+    assert prediction.classes[45, 40, 4] == 3
+    assert prediction.confidence[45, 40, 4] == pytest.approx(disc, abs=1e-3)
+    assert prediction.l5s1[45, 40, 4] == pytest.approx(expected[4], abs=1e-3)

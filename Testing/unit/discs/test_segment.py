@@ -13,6 +13,8 @@ from DiscRelaxometryLib.image import Geometry, Image, read_image
 from DiscRelaxometryLib.resources import resource_path
 
 pytest.importorskip("onnxruntime")
+EXPECTED = {"L5-S1": 0.939, "L4-L5": 0.949, "L3-L4": 0.949, "L2-L3": 0.951,
+            "L1-L2": 0.94, "T12-L1": 0.934, "T11-T12": 0.934, "T10-T11": 0.803}
 
 
 def discs_of(array):
@@ -156,3 +158,21 @@ def test_islands_far_from_the_spine_are_left_out_and_reported():
     classes[40:60, 59:60] = 2
     found = assemble(image, prediction(classes, 0.97), [], model, "fake (cpu)")
     assert any("1.6 cm3" in f for f in found.flags) and found.found
+
+
+def test_the_review_threshold_is_the_weights_own():
+    classes, image = spine()
+    shown = []
+    for threshold in (0.01, 0.999, None):
+        manifest = {"name": "test", "version": "0", **({} if threshold is None else {"review_threshold": threshold})}
+        found = assemble(image, prediction(classes, 0.97), [], Model(None, manifest, NetworkConfig(), 1.0), "fake")
+        shown.append(len(found.review))
+        assert any("unsure" in flag for flag in found.flags) == bool(found.review)
+    assert shown[:2] == [0, 3]
+
+
+def test_embedded_persons_expected_dice(result):
+    # Recorded: a temperature or threshold that is ignored changes these.
+    assert {q.name: round(q.expected_dice, 3) for q in result.quality} == pytest.approx(EXPECTED, abs=0.0015)
+    assert [q.review for q in result.quality] == [
+        q.expected_dice < load_model().manifest["review_threshold"] for q in result.quality]
