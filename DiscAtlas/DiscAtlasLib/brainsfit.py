@@ -20,8 +20,9 @@ from .shape import DiscShape
 from .start import composed, posed
 from .transforms import Match
 
-#: Control grid spacing, mm: 5-8 mm is below a disc's height.
-CONTROL_SPACING = 6.0
+#: Control grid spacings, mm, of the two B-splines, each found after the one before: a flat or bent disc is farther from
+#: the atlas than a fine grid may move it, and 6 mm is below a disc's height.
+CONTROL_SPACINGS = (12.0, 6.0)
 #: Given the images by BRAINSFit's parameter names, its other parameters and a progress callback, returns the transform
 #: that it found.
 Runner = Callable[[dict[str, Image], dict, ProgressCallback], sitk.Transform]
@@ -46,24 +47,27 @@ def match_brainsfit(fixed: Target, moving: DiscShape, progress: ProgressCallback
     RegistrationError
         If the program failed.
     """
-    images = posed(fixed.shape, moving)
-    volumes = {"fixedVolume": images.fixed, "movingVolume": images.moving, "fixedBinaryVolume": images.mask,
-               "movingBinaryVolume": images.mask.like(np.ones_like(images.mask.array))}
-    try:
-        found = runner(volumes, parameters_for(images.geometry), progress)
-    except RegistrationError as error:
-        raise RegistrationError(f"{moving.who}: {error.message}", error.anchor) from error
-    return Match(composed(images, found))
+    to_moving = None
+    for spacing in CONTROL_SPACINGS:
+        images = posed(fixed.shape, moving, to_moving)
+        volumes = {"fixedVolume": images.fixed, "movingVolume": images.moving, "fixedBinaryVolume": images.mask,
+                   "movingBinaryVolume": images.mask.like(np.ones_like(images.mask.array))}
+        try:
+            found = runner(volumes, parameters_for(images.geometry, spacing), progress)
+        except RegistrationError as error:
+            raise RegistrationError(f"{moving.who}: {error.message}", error.anchor) from error
+        to_moving = composed(images, found)
+    return Match(to_moving)
 
 
-def parameters_for(geometry: Geometry) -> dict:
-    """Return BRAINSFit's parameters, without images, for a registration on this grid."""
+def parameters_for(geometry: Geometry, spacing: float) -> dict:
+    """Return BRAINSFit's parameters, without images, for a B-spline of this control spacing (mm) on this grid."""
     extent = np.array(geometry.size) * np.array(geometry.spacing)
-    cells = np.maximum(np.ceil(extent / CONTROL_SPACING), 4).astype(int)
+    cells = np.maximum(np.ceil(extent / spacing), 4).astype(int)
     return {
         # The frames have placed the discs; another initialization would undo it.
         "initializeTransformMode": "Off",
-        # No linear stage: along left-right it slides where a disc is cut, and the frames and one scale did its work.
+        # No linear stage: along left-right it slides where a disc is cut, and the frames did its work.
         "useBSpline": True,
         "splineGridSize": cells.tolist(),
         # Both images are distances in mm: equal values correspond, no histogram is needed.
@@ -71,9 +75,9 @@ def parameters_for(geometry: Geometry) -> dict:
         # The band around the surface; farther out, and where the disc is cut, nothing is to be matched.
         "maskProcessingMode": "ROI",
         "samplingPercentage": 0.3, "metricSamplingStrategy": "Random",
-        "numberOfIterations": [500],
-        # The program's own 2e13 ends the B-spline after one iteration.
-        "costFunctionConvergenceFactor": 1e9,
+        "numberOfIterations": [40],
+        # The program's own 2e13 ends the B-spline after one iteration; below 1e12 nothing changes but the time.
+        "costFunctionConvergenceFactor": 1e12,
         # No control point farther than this (mm): below 0.4 x the spacing a cubic B-spline does not fold.
         "maxBSplineDisplacement": float(0.4 * (extent / cells).min()),
         "interpolationMode": "Linear",

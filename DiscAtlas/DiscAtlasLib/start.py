@@ -16,6 +16,8 @@ from .transforms import DisplacementField, PointMap, grid_points, surrounding_gr
 CLIP = 8.0
 #: Registration looks at this band around the surface (mm).
 BAND = 6.0
+#: Slopes of a distance beyond these are its ridges, not what a map did to it.
+SLOPES = (0.25, 3.0)
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class DiscImages:
     mask : Image
         Voxels to look at: near the surface, and shown by the person's image.
     to_moving : callable
-        From atlas points to the person's (LPS mm), by the frames and one scale.
+        From atlas points to the person's (LPS mm).
     """
 
     fixed: Image
@@ -43,21 +45,28 @@ class DiscImages:
         return self.fixed.geometry
 
 
-def posed(fixed: DiscShape, moving: DiscShape) -> DiscImages:
-    """Place the moving disc onto the fixed one by their frames and one scale; no overlap is needed."""
+def by_frames(fixed: DiscShape, moving: DiscShape) -> PointMap:
+    """Return the map of fixed to moving points by the discs' frames, widths, depths and heights; none has to overlap."""
+    scale = moving.half / fixed.half
     if any(moving.cut) or any(fixed.cut):
-        scale = moving.chord[0] / fixed.chord[0]
-    else:
-        scale = float(np.sqrt(np.prod(moving.half[:2] / fixed.half[:2])))
+        # A cut disc does not show how wide it is: its width is taken for scaled like its depth.
+        scale[:2] = moving.chord[0] / fixed.chord[0]
+    # A flat disc's bend counts as much as its height: stretched to the full, it would be the larger error.
+    scale[2] = np.clip(scale[2], scale[1] / 2, scale[1] * 2)
+    return lambda lps: moving.to_world(fixed.to_frame(lps) * scale)
 
-    def to_moving(lps):
-        return moving.to_world(fixed.to_frame(lps) * scale)
 
+def posed(fixed: DiscShape, moving: DiscShape, to_moving: PointMap | None = None) -> DiscImages:
+    """Return the images of two discs, the moving one placed by a map (by default that of the frames)."""
+    to_moving = to_moving or by_frames(fixed, moving)
     grid = surrounding_grid(fixed.inside, margin=10.0)
     points = grid_points(grid)
     there = to_moving(points)
     fixed_map = np.clip(fixed.surface_at(points), -CLIP, CLIP).astype(np.float32)
-    moving_map = np.clip(moving.surface_at(there) / scale, -CLIP, CLIP).astype(np.float32)
+    # The map stretches distances; divided by their slope they are distances here again.
+    value = moving.surface_at(there)
+    slope = np.linalg.norm(np.gradient(value, *grid.spacing[::-1]), axis=0)
+    moving_map = np.clip(value / np.clip(slope, *SLOPES), -CLIP, CLIP).astype(np.float32)
     mask = (np.abs(fixed_map) < BAND) & moving.seen_at(there)
     return DiscImages(Image(fixed_map, grid), Image(moving_map, grid), Image(mask.astype(np.uint8), grid), to_moving)
 

@@ -46,6 +46,15 @@ def test_frames_start_without_overlap(atlas, moved):
     assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.95
 
 
+def test_the_start_knows_depth_height_and_width(atlas):
+    """A flat disc: the start overlaps, and its image holds distances in atlas millimeters."""
+    flat = disc_image(lambda p: p * [1 / 1.1, 1 / 0.9, 1.7], spacing=(1.0, 0.6, 0.6), width=70.0)
+    images = posed(atlas.shape(L45), disc_shape(flat, L45))
+    a, b = images.fixed.array, images.moving.array
+    assert 2 * ((a < 0) & (b < 0)).sum() / ((a < 0).sum() + (b < 0).sum()) > 0.95
+    assert np.abs(a - b)[np.abs(a) < 3].mean() < 0.6
+
+
 def test_brainsfit_gets_its_parameters_and_its_transform_is_used(atlas, moved):
     seen = []
 
@@ -54,16 +63,17 @@ def test_brainsfit_gets_its_parameters_and_its_transform_is_used(atlas, moved):
         return sitk.TranslationTransform(3, (0.0, 0.5, 0.0))
 
     result = register_person(moved, atlas, backend=brainsfit(runner))
-    images, parameters = seen[0]
+    assert len(seen) == 2
+    images, parameters = seen[1]
     assert set(images) == {"fixedVolume", "movingVolume", "fixedBinaryVolume", "movingBinaryVolume"}
     assert images["fixedVolume"].array.min() < 0 < images["fixedVolume"].array.max()
     assert parameters["useBSpline"] and parameters["initializeTransformMode"] == "Off"
     grid = images["fixedVolume"].geometry
-    assert parameters == parameters_for(grid)
-    # A translation by 0.5 mm in the atlas is one of 0.5 mm x 1.15 at the person, in the turned direction.
+    assert parameters == parameters_for(grid, 6.0)
+    # Two translations by 0.5 mm in the atlas are one of 1 mm x 1.15 at the person, in the turned direction.
     to_moving = posed(atlas.shape(L45), result.shapes[L45]).to_moving
     center = atlas.shape(L45).center[None]
-    np.testing.assert_allclose(result.levels[L45].to_person(center), to_moving(center + [0, 0.5, 0]), atol=0.02)
+    np.testing.assert_allclose(result.levels[L45].to_person(center), to_moving(center + [0, 1.0, 0]), atol=0.02)
 
 
 def brainsfit(runner) -> Backend:
@@ -73,7 +83,7 @@ def brainsfit(runner) -> Backend:
 @pytest.mark.parametrize("size", [(64, 57, 40), (60, 60, 60), (61, 49, 31), (20, 20, 20)])
 def test_a_control_point_moves_at_most_four_tenths_of_the_smallest_control_spacing(size):
     """Beyond that a cubic B-spline can fold (Choi and Lee 2000)."""
-    parameters = parameters_for(Geometry(size))
+    parameters = parameters_for(Geometry(size), 6.0)
     spacing = np.array(size) / parameters["splineGridSize"]
     assert np.all(spacing >= 5) and np.all(spacing <= 8)
     assert parameters["maxBSplineDisplacement"] == pytest.approx(0.4 * spacing.min())
