@@ -46,7 +46,7 @@ class DiscImages:
 
 
 def by_frames(fixed: DiscShape, moving: DiscShape) -> PointMap:
-    """Return the map of fixed to moving points by the discs' frames, widths, depths and heights; none has to overlap."""
+    """Return the map of fixed to moving points by the discs' frames and three scales; none has to overlap."""
     scale = moving.half / fixed.half
     if any(moving.cut) or any(fixed.cut):
         # A cut disc does not show how wide it is: its width is taken for scaled like its depth.
