@@ -138,7 +138,7 @@ def distance(first: np.ndarray, second: np.ndarray, size) -> float:
 
 def different(gap: float) -> bool:
     """Tell whether a distance between positions (mm) is more than rounding."""
-    return gap > _SAME_MM
+    return not gap <= _SAME_MM  # NaN is different
 
 
 def _byte_order(content: bytes) -> str:

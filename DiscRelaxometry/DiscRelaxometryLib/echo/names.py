@@ -97,4 +97,6 @@ def _differ_in_one_number(files: list[Path]) -> bool:
     if any(stem(f).startswith("sub-") for f in files):
         return False  # BIDS names number people and runs
     parts = [re.split(r"(\d+)", stem(f)) for f in files]
-    return len({len(p) for p in parts}) == 1 and sum(len(set(c)) > 1 for c in zip(*parts)) == 1
+    differing = [place for place, column in enumerate(zip(*parts)) if len(set(column)) > 1]
+    # Odd places hold the numbers.
+    return len({len(p) for p in parts}) == 1 and len(differing) == 1 and differing[0] % 2 == 1

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
 from ..errors import EchoSeriesError
 from ..image import Geometry, Image
+from .times import same_time
 
 #: Quantity that a series measures: T1rho has spin-lock times, T2 has echo (preparation) times.
 KINDS = ("T1rho", "T2")
@@ -100,7 +102,7 @@ def check_times(times_ms, count: int, kind: str) -> np.ndarray:
         raise EchoSeriesError(f"A map needs at least two echoes; this series has {count}.", anchor="too-few-echoes")
     if not np.all(np.isfinite(times)) or times.min() < 0:
         raise EchoSeriesError(f"The {what} {listed} ms are not all finite and positive: correct them.", anchor="times")
-    if len(np.unique(times)) != count:
+    if any(same_time(a, b) for a, b in pairwise(sorted(times))):
         raise EchoSeriesError(f"The {what} {listed} ms contain a time twice: correct the times, or remove the "
                               "duplicate echo.", anchor="times")
     return times

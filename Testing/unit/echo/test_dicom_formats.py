@@ -1,0 +1,113 @@
+"""DICOM files that lack parts of the format, and the order of images whose times are not in the header."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support import dicom_samples as samples
+
+from DiscRelaxometryLib.echo import read_echo_series
+from DiscRelaxometryLib.errors import EchoSeriesError
+
+TE = (12.5, 25.0, 37.5, 50.0)
+
+
+def set_echo_time(dataset, t):
+    dataset.EchoTime = t
+
+
+def rewrite(path, change):
+    import pydicom
+
+    dataset = pydicom.dcmread(path)
+    change(dataset)
+    dataset.save_as(path)
+
+
+def no_preamble(path):
+    path.write_bytes(path.read_bytes()[132:])
+
+
+def no_storage_class(path):
+    rewrite(path, lambda d: d.pop("SOPClassUID"))
+
+
+@pytest.mark.parametrize("spoil", [no_preamble, no_storage_class])
+def test_incomplete_file_formats_are_read(tmp_path, spoil):
+    for path in samples.write_classic(tmp_path, TE, set_echo_time):
+        spoil(path)
+    np.testing.assert_allclose(read_echo_series(tmp_path).echoes, samples.expected(TE), atol=0.51)
+
+
+def test_directory_of_a_disc(tmp_path):
+    from pydicom.dataset import Dataset
+    from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage, generate_uid
+
+    paths = samples.write_classic(tmp_path / "images", TE, set_echo_time)
+    samples.write_classic(tmp_path / "other", TE, set_echo_time)
+    directory = samples.base(sop=MediaStorageDirectoryStorage)
+    directory.DirectoryRecordSequence = [Dataset(), *(Dataset() for _ in paths)]
+    for record, path in zip(directory.DirectoryRecordSequence[1:], paths):
+        record.ReferencedFileID = ["IMAGES", path.name]
+    directory.file_meta.TransferSyntaxUID, directory.SOPInstanceUID = ExplicitVRLittleEndian, generate_uid()
+    samples.save(directory, tmp_path / "DICOMDIR")
+    series = read_echo_series(tmp_path / "DICOMDIR")
+    np.testing.assert_allclose(series.echoes, samples.expected(TE), atol=0.51)
+    paths[0].unlink()
+    with pytest.raises(EchoSeriesError, match="1 of 12 files that 'DICOMDIR' names"):
+        read_echo_series(tmp_path / "DICOMDIR")
+
+
+@pytest.mark.parametrize(("keyword", "values"), [("RepetitionTime", (600, 3500)), ("StudyInstanceUID", ("1.2", "1.3"))])
+def test_different_acquisitions_are_not_joined(tmp_path, keyword, values):
+    for n, (t, value) in enumerate(zip(TE, values)):
+        samples.write_classic(tmp_path / str(n), [t], set_echo_time, series=f"1.2.{n}", **{keyword: value})
+    with pytest.raises(EchoSeriesError, match="mix 2 series"):
+        read_echo_series(tmp_path)
+
+
+def number_images(paths, rule):
+    """Number a constant-time series by rule(echo, slice); paths are echo by echo."""
+    for n, path in enumerate(paths):
+        echo, place = divmod(n, samples.SLICES)
+        rewrite(path, lambda d, e=echo, s=place: [setattr(d, k, v) for k, v in rule(e, s).items()])
+
+
+ORDERS = {"echo by echo": lambda e, s: {"InstanceNumber": e * 3 + s + 1},
+          "slice by slice": lambda e, s: {"InstanceNumber": s * 4 + e + 1},
+          "echo numbers": lambda e, s: {"EchoNumbers": e + 1, "InstanceNumber": 1},
+          "acquisitions": lambda e, s: {"AcquisitionNumber": e // 2, "EchoNumbers": e % 2, "InstanceNumber": 99 - e}}
+
+
+@pytest.mark.parametrize("rule", ORDERS.values(), ids=ORDERS)
+def test_order_of_acquisition_from_numbers(tmp_path, rule):
+    number_images(samples.write_classic(tmp_path, TE, lambda d, t: None), rule)
+    given = (40.0, 10.0, 80.0, 20.0)
+    series = read_echo_series(tmp_path, "T2", given)
+    for time, image in zip(given, samples.expected(TE)):
+        np.testing.assert_allclose(series.echoes[list(series.times_ms).index(time)], image, atol=0.51)
+
+
+@pytest.mark.parametrize("rule", [lambda e, s: {"InstanceNumber": s + 1},
+                                  lambda e, s: {"InstanceNumber": (e * 7 + s * s * 5) % 13 + 20 * s}])
+def test_order_that_no_number_gives_is_asked_for(tmp_path, rule):
+    number_images(samples.write_classic(tmp_path, TE, lambda d, t: None), rule)
+    with pytest.raises(EchoSeriesError, match="order of acquisition is unknown"):
+        read_echo_series(tmp_path, "T2", TE)
+
+
+def test_implausible_times_are_not_used(tmp_path):
+    samples.write_classic(tmp_path, (100, 812, 1630), lambda d, t: setattr(d, "TriggerTime", t),
+                          SeriesDescription="T1rho", EchoTime=3.2)
+    with pytest.raises(EchoSeriesError, match="too long for T1rho"):
+        read_echo_series(tmp_path)
+
+
+@pytest.mark.parametrize("slope", ["0", "nan"])
+def test_scaling_that_cannot_be_is_named(tmp_path, slope):
+    import pydicom
+
+    with pydicom.config.disable_value_validation():
+        samples.write_classic(tmp_path, TE, set_echo_time, RescaleSlope=slope, RescaleIntercept="0")
+        with pytest.raises(EchoSeriesError, match="RescaleSlope|damaged"):
+            read_echo_series(tmp_path)
