@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,13 +43,13 @@ class Deviation:
     warnings: list[str]
 
 
-def reference_group(images: list[Image], min_count: int = 2) -> Reference:
+def reference_group(images: Iterable[Image], min_count: int = 2) -> Reference:
     """Return mean, SD and count of a group of maps on one grid.
 
     Parameters
     ----------
-    images : list of Image
-        NaN is missing.
+    images : iterable of Image
+        Read one after the other; NaN is missing.
     min_count : int
         Voxels with fewer values are NaN.
 
@@ -59,25 +60,47 @@ def reference_group(images: list[Image], min_count: int = 2) -> Reference:
     GeometryError
         If the maps are on different grids.
     """
-    if len(images) < 2:
-        raise DesignError(f"A reference group needs at least 2 maps; {len(images)} were given.")
-    for number, image in enumerate(images[1:], start=2):
-        require_same_geometry(images[0], image, f"Map 1 and map {number} of the reference group")
-    n, mean, squares = 0, 0.0, 0.0
-    for image in images:
-        # Welford's update: one map in memory, and no cancellation in the SD.
+    found = group_moments(images)
+    if found.maps < 2:
+        raise DesignError(f"A reference group needs at least 2 maps; {found.maps} were given.")
+    enough, first = found.n >= max(2, min_count), found.first
+    return Reference(first.like(np.where(enough, found.mean, np.nan), **first.meta),
+                     first.like(np.where(enough, found.sd, np.nan)), first.like(found.n.astype(np.int32)))
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Number of maps, the first of them, and count, mean (NaN where none) and SD (NaN below two) at each voxel."""
+
+    maps: int
+    first: Image | None
+    n: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
+
+
+def group_moments(images: Iterable[Image]) -> Moments:
+    """Return count, mean and SD (n - 1) of maps on one grid, with one of them in memory at a time.
+
+    Raises
+    ------
+    GeometryError
+        If the maps are on different grids.
+    """
+    first, maps, n, mean, squares = None, 0, np.zeros(()), np.zeros(()), np.zeros(())
+    for maps, image in enumerate(images, start=1):
+        first = image if first is None else first
+        require_same_geometry(first, image, f"Map 1 and map {maps} of the reference group")
+        # Welford's update: no cancellation in the SD.
         value = image.array.astype(float)
         present = np.isfinite(value)
         n = n + present
         step = np.where(present, value - mean, 0.0)
         mean = mean + step / np.maximum(n, 1)
         squares = squares + step * np.where(present, value - mean, 0.0)
-    enough = n >= max(2, min_count)
-    first = images[0]
     with np.errstate(invalid="ignore", divide="ignore"):
-        sd = np.sqrt(squares / (n - 1))
-    return Reference(first.like(np.where(enough, mean, np.nan), **first.meta), first.like(np.where(enough, sd, np.nan)),
-                     first.like(n.astype(np.int32)))
+        sd = np.where(n > 1, np.sqrt(squares / (n - 1)), np.nan)
+    return Moments(maps, first, n, np.where(n > 0, mean, np.nan), sd)
 
 
 def z_score(image: Image, reference: Reference) -> Deviation:

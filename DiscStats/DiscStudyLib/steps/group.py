@@ -48,24 +48,13 @@ def _join(name: str, files: list[Path], context: Context) -> list[Path]:
 
 
 def _run_means(context: Context) -> list[Path]:
+    from DiscStatsLib.analysis import group_moments
+
     written = []
     for key, files in maps_in_atlas(context).items():
-        count = total = squares = None
-        for path in files.values():  # one at a time: memory does not grow with the number of people
-            image = read_image(path)
-            values = image.array.astype(np.float64)
-            valid = np.isfinite(values)
-            values = np.where(valid, values, 0.0)
-            if count is None:
-                count, total, squares = (np.zeros(values.shape) for _ in range(3))
-            count += valid
-            total += values
-            squares += values**2
-        mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-        variance = np.divide(squares - count * np.nan_to_num(mean)**2, count - 1, out=np.full_like(total, np.nan),
-                             where=count > 1)
-        for name, array in (("mean", mean), ("sd", np.sqrt(np.maximum(variance, 0))), ("n", count)):
-            written.append(write_image(image.like(array.astype(np.float32)),
+        found = group_moments(map(read_image, files.values()))
+        for name, array in (("mean", found.mean), ("sd", found.sd), ("n", found.n)):
+            written.append(write_image(found.first.like(array.astype(np.float32)),
                                        context.path(f"space-DiscAtlas_stat-{name}_{key}.nii.gz")))
         context.facts[key] = len(files)
     return written
@@ -141,5 +130,5 @@ def tables_step() -> Step:
 
 def means_step() -> Step:
     """Return the step that makes group mean, SD and count maps."""
-    return Step("means", "1", _run_means, parameters=("maps", "formula"), optional=("atlas",),
+    return Step("means", "2", _run_means, parameters=("maps", "formula"), optional=("atlas",),
                 applies=lambda c: bool(maps_in_atlas(c)))

@@ -8,7 +8,7 @@ from support.analyses import analyze
 from DiscRelaxometryLib.errors import DesignError, GeometryError
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscStatsLib.analysis.plots_data import plot_data
-from DiscStatsLib.analysis.zscore import group_maps, reference_group, z_score
+from DiscStatsLib.analysis.zscore import group_maps, group_moments, reference_group, z_score
 
 GEOMETRY = Geometry((4, 3, 2))
 
@@ -22,11 +22,21 @@ def test_reference_leaves_missing_values_out():
     images = maps()
     images[0].array[0, 0, 0] = np.nan
     images[1].array[1, 1, 1] = np.nan
-    reference = reference_group(images)
+    reference = reference_group(iter(images))  # one at a time
     stack = np.array([i.array for i in images])
     np.testing.assert_allclose(reference.mean.array, np.nanmean(stack, axis=0), rtol=1e-12)
     np.testing.assert_allclose(reference.sd.array, np.nanstd(stack, axis=0, ddof=1), rtol=1e-10)
     assert reference.n.array[0, 0, 0] == 11 and reference.n.array[0, 0, 1] == 12
+
+
+def test_moments_of_one_map_and_of_voxels_with_one_value():
+    images = maps(2)
+    images[0].array[0, 0, 0] = np.nan
+    found = group_moments(iter(images))
+    assert found.mean[0, 0, 0] == images[1].array[0, 0, 0] and np.isnan(found.sd[0, 0, 0]) and found.n[0, 0, 0] == 1
+    one = group_moments(iter(images[1:]))
+    np.testing.assert_array_equal(one.mean, images[1].array)
+    assert one.maps == 1 and np.isnan(one.sd).all()
 
 
 def test_sd_of_large_values_does_not_cancel():
