@@ -46,21 +46,21 @@ def run_verbs(results: Results, options) -> Path:
     """Call the verbs one after the other and list what each costs."""
     study, n = options.work / "study", options.people
     people = [first_person(n, k) for k in range(1, options.only + 1)]
-    common = ("--processes", options.processes, "--permutations", options.permutations,
-              *(word for person in people for word in ("--person", person)))
+    common = ("--n-procs", options.processes, "--permutations", options.permutations,
+              *(word for person in people for word in ("--participant-label", person)))
     verbs = [("run", study, "--formula", "odi + age + C(sex)", "--analysis", "odi", *common),
              ("run", study, "--formula", GRADE, "--analysis", "grade", *common),
              ("run", study, "--formula", GRADE, "--analysis", "grade", *common),
              ("status", study), ("validate", study, "--formula", GRADE),
              ("mixed", study, f"mean ~ {GRADE} + C(level)", "--map", "T1rho", "--region", "nucleus"),
-             ("export-dicom", options.work / "dicom", "--study", study, "--person", first_person(n))]
+             ("export-dicom", options.work / "dicom", "--study", study, "--participant-label", first_person(n))]
     if not (study / "README").exists():  # written last
         shutil.rmtree(study, ignore_errors=True)
-        verbs.insert(0, ("simulate", study, "--people", n, "--sites", 2, "--seed", options.seed))
+        verbs.insert(0, ("simulate", study, "--participants", n, "--sites", 2, "--seed", options.seed))
     rows = []
     for verb in verbs:
         before, tree = load(), cli(*verb)
-        shown = [str(v) for v in verb if v not in (study, "--person") and not str(v).startswith("sub-")]
+        shown = [str(v) for v in verb if v not in (study, "--participant-label") and not str(v).startswith("sub-")]
         words = " ".join(shown).replace(str(options.work), "FOLDER")
         rows.append((f"`{words}`", f"{tree.wall:.0f}", f"{tree.cpu:.0f}", f"{tree.peak_mb / 1000:.2f}", before))
         print(f"{words}: {tree.wall:.0f} s", file=sys.stderr, flush=True)

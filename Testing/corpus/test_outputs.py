@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from corpus.common import assert_sentence, command, fault
+from corpus.common import assert_sentence, command
 from corpus.made_nifti import write_series
 from corpus.made_studies import map_stages, table, write_people, write_table
 from DiscRelaxometryLib.errors import DiscRelaxometryError
@@ -61,7 +61,6 @@ def test_full_disk_is_said(tmp_path, full_disk):
         read_image(path)
 
 
-@fault("b23")
 @pytest.mark.parametrize("place", [".", "sub-01", "../foreign"], ids=["study", "person", "foreign"])
 def test_output_folder_of_somebody_else_is_refused(tmp_path, place):
     """Files of the user are overwritten without a question."""

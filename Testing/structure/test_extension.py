@@ -110,7 +110,9 @@ def test_no_heavy_import_at_file_scope():
     for path in tracked("DiscRelaxometry/*.py", "DiscAtlas/*.py", "DiscStats/*.py"):
         parts = path.relative_to(ROOT).parts[1:]
         free = parts[0].endswith("Lib") and not any(p.startswith(("mrml", "headless")) for p in parts[1:])
-        extra = file_scope_imports(path) - (light if free else slicer_side)
+        # The command line's verbs are imported by its main alone, which says what is missing.
+        allowed = (light if free else slicer_side) | ({"typer"} if path.parent.name == "cli" else set())
+        extra = file_scope_imports(path) - allowed
         assert not extra, f"{path.relative_to(ROOT)} imports {sorted(extra)} at file scope"
 
 

@@ -62,7 +62,7 @@ def test_read_only_output_is_said(tmp_path, disk):
     study = make_study(tmp_path / "study", people=1)
     assert mount("remount,ro,size=64k")
     found = validate(Study(study, output=folder / "results"))
-    hit = [f for f in found if "can not be written" in f.problem]
-    assert len(hit) == 1 and "--output" in hit[0].remedy
-    with pytest.raises(StudyError, match="can not be written"):
+    hit = [f for f in found if "cannot be written" in f.problem]
+    assert len(hit) == 1 and "another output folder" in hit[0].remedy
+    with pytest.raises(StudyError, match="cannot be written"):
         run_study(study, pipeline=stages, output=folder / "results")

@@ -209,7 +209,7 @@ def test_status_table_lists_people_and_steps(study):
     path = study / "derivatives/disc-relaxometry/sub-01/anat/sub-01_desc-half_T2w.nii.gz"
     path.unlink()
     table = status_table(plan_study(study, pipeline=stages))
-    rows = {r["person"]: r for r in table.rows}
+    rows = {r["participant"]: r for r in table.rows}
     assert rows["sub-01"]["halve"] == "to do" and rows["sub-02"]["halve"] == "done"
 
 

@@ -1,117 +1,63 @@
-"""Verbs of ``disc-relaxometry``: plain functions; typer makes a command line of them when it is asked for."""
+"""Verbs of ``disc-relaxometry`` that make results: plain functions, whose options stand in their signatures."""
 
 from __future__ import annotations
 
-import inspect
-import typing
 from pathlib import Path
+from typing import Annotated
 
+import typer
+from typer import Argument, Option
+
+from DiscRelaxometryLib.atomic import check_folder
+from DiscRelaxometryLib.errors import DiscRelaxometryError
+
+from .options import (
+    Engine,
+    Labels,
+    ResultsFolder,
+    Session,
+    StudyFolder,
+    numbers,
+    require_place,
+    with_settings,
+)
 from .print import print_line, print_table, progress_bar
 from .results import VERBS as RESULT_VERBS
 
 _ABOUT = ("Sagittal lumbar MRI to labelled discs, T1rho and T2 maps, and voxel-wise cohort statistics. For research; "
           "not a medical device.")
 _STATE_COLORS = {"done": "green", "to do": "yellow", "failed": "bold red", "blocked": "magenta"}
-#: Help of arguments (given by position) and options, by name.
-_ARGUMENTS = {
-    "study": "Study folder: sub-XX/anat/..., participants.tsv (BIDS-like).",
-    "image": "Sagittal lumbar volume (NIfTI, NRRD, MetaImage).",
-    "labels": "Label image to write.",
-    "target": "New folder.",
-    "series": "4-D file, or one file an echo, with JSON sidecar.",
-    "first": "Table (TSV) of the first method, rater or session.",
-    "second": "Table of the second one.",
-}
-_OPTIONS = {
-    "formula": "Model, such as 'pfirrmann + age + C(sex)'; empty for no statistics.",
-    "contrast": "Term of interest [the formula's first].",
-    "output": "Results folder [derivatives/disc-relaxometry in the study].",
-    "person": "Only this person; may be repeated.",
-    "processes": "People worked on at the same time, one thread each.",
-    "scheduler": "Address or file of a Dask scheduler; its workers must see the study folder.",
-    "memory": "GB a local worker may use.",
-    "gpu": "Send people only to Dask workers with resource GPU=1.",
-    "maps": "Maps to analyze, comma-separated: T1rho,T2,nT2w [all].",
-    "levels": "Levels to analyze, such as L4-L5,L5-S1 [the five lumbar].",
-    "analysis": "Name of the analysis.",
-    "segmentation": "cnn, existing (_dseg files), or auto.",
-    "registration": "coordinates, elastix or brainsfit.",
-    "template": "shipped, or build one from these people.",
-    "t1rho_model": "mono2 or mono3.",
-    "t2_model": "mono2, mono3 or epg.",
-    "model": "mono2, mono3 or epg.",
-    "estimator": "nlls, loglinear or rician.",
-    "permutations": "Permutations of the group analysis.",
-    "seed": "Seed.",
-    "missing": "Voxels to analyze: available (half of the people have them) or complete.",
-    "errors": "Permutation: exchangeable (people change places), symmetric (signs are flipped), or auto (flipped where "
-              "the residual spread depends on the tested variable).",
-    "standard_errors": "classical, or hc3 where the residual spread differs between people.",
-    "sensitivity": "Repeat the analysis on some people: a rule such as 'field_T == 1.5'.",
-    "session": "BIDS session, such as ses-01.",
-    "on_error": "skip a person that fails, or stop.",
-    "dry_run": "Say what would be done, and do nothing.",
-    "verify": "Check the content of existing results.",
-    "quick": "Read headers only; truncated files are not found.",
-    "people": "Number of people.",
-    "confidence": "Confidence image to write.",
-    "engine": "auto, onnx or torch.",
-    "kind": "T1rho or T2.",
-    "align": "Alignment of the echoes: auto, on or off.",
-    "times": "Times in ms, comma-separated; replaces the sidecar's.",
-    "sites": "1, or 2: every third person then comes from a second site.",
-    "null": "Shuffle the participants' variables, so that nothing is related to the images.",
-    "parametric": "Discs from the literature's geometry instead of real ones.",
-    "with_labels": "Also write the true segmentation beside the images.",
-    "region": "Region, such as whole, nucleus or anterior_annulus.",
-    "table": "Table to use: regions or discs.",
-    "slope": "Variable whose effect varies between people.",
-    "name": "Name of the result.",
-    "value": "Column to compare.",
-    "on": "Columns that name a row, comma-separated [participant_id,level,region,map where both tables have them].",
-    "unit": "Unit of the column [the sidecar's].",
-    "map": "Quantity, such as T1rho.",
-    "source": "DICOM folder of the examination, whose study the files join; of a study, with one folder a person.",
-    "subject": "Patient ID where there is no source.",
-    "algorithm": "What made the labels; without it they are coded as manual.",
-    "labels": "Label image.",
-    "study": "Study that was run.",
-}
-#: Where an option means something else than elsewhere: (verb, name) -> help.
-_SPECIAL = {
-    ("export_dicom", "map"): "QUANTITY=FILE, such as T1rho=T1rhomap.nii.gz; may be repeated.",
-    ("mixed", "formula"): "Such as 'mean ~ pfirrmann + C(level) + age + C(sex)'.",
-    ("agreement", "output"): "Table to write.",
-}
+_LEVELS = ("participant", "group")
 
 
-def run(study: Path, formula: str = "", contrast: str = "", output: Path | None = None,
-        person: list[str] | None = None, processes: int = 1, scheduler: str = "", memory: float | None = None,
-        gpu: bool = False, maps: str = "", levels: str = "", analysis: str = "main", segmentation: str = "auto",
-        registration: str = "coordinates", template: str = "shipped", t1rho_model: str = "mono2",
-        t2_model: str = "mono2", estimator: str = "nlls", permutations: int = 5000, seed: int = 1,
-        missing: str = "available", errors: str = "auto", standard_errors: str = "classical", sensitivity: str = "",
-        session: str = "", on_error: str = "skip", dry_run: bool = False, verify: bool = False) -> None:
+@with_settings
+def run(study: StudyFolder, output: ResultsFolder = None,
+        level: Annotated[str, Argument(help="participant or group: work on these alone (default: both).")] = "",
+        participant_label: Labels = (), n_procs: Annotated[int, Option(
+            min=1, help="Participants worked on at the same time, one thread each.")] = 1,
+        scheduler: Annotated[str, Option(
+            help="Address or file of a Dask scheduler; its workers must see the study folder.")] = "",
+        memory: Annotated[float | None, Option(help="GB a local worker may use.")] = None,
+        gpu: Annotated[bool, Option("--gpu", help="Send people only to Dask workers with resource GPU=1.")] = False,
+        dry_run: Annotated[bool, Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+        verify: Annotated[bool, Option("--verify", help="Check the content of existing results.")] = False,
+        **settings) -> None:
     """Run a whole study: segmentation, maps, atlas, statistics, report. Run it again to resume."""
     from ..engine import Cluster
     from ..steps import plan_study, run_study
 
-    settings = {"contrast": contrast, "analysis": analysis, "segmentation": segmentation, "seed": seed,
-                "registration": registration, "template": template, "t1rho_model": t1rho_model, "t2_model": t2_model,
-                "estimator": estimator, "permutations": permutations, "session": session, "on_error": on_error,
-                "missing": missing, "errors": errors, "standard_errors": standard_errors, "sensitivity": sensitivity,
-                "maps": tuple(filter(None, maps.split(",")))}
-    if levels:
-        settings["levels"] = tuple(levels.split(","))
+    if str(output) in _LEVELS and not level:  # run STUDY participant
+        output, level = None, str(output)
+    common = {"output": output, "people": participant_label, "verify": verify, **settings}
     if dry_run:
-        plan = plan_study(study, formula, output=output, people=person or (), verify=verify, **settings)
+        plan = plan_study(study, **common)
         _print_findings(plan.findings)
-        _print_plan(plan)
+        _print_plan(plan, level)
         return
-    cluster = Cluster(scheduler, memory, {"GPU": 1} if gpu else {})
     with progress_bar() as callback:
-        result = run_study(study, formula, processes=processes, cluster=cluster, output=output, people=person or (),
-                           verify=verify, progressCallback=callback, **settings)
+        result = run_study(study, level=level, processes=n_procs, cluster=Cluster(scheduler, memory, {"GPU": 1} if gpu
+                                                                                  else {}),
+                           progressCallback=callback, **common)
     _print_findings(result.findings)
     print_table(result.timings())
     for name, why in sorted(result.missing.items()):
@@ -125,14 +71,17 @@ def run(study: Path, formula: str = "", contrast: str = "", output: Path | None 
         raise SystemExit(1)
 
 
-def validate(study: Path, formula: str = "", segmentation: str = "auto", session: str = "",
-             output: Path | None = None, quick: bool = False) -> None:
+@with_settings
+def validate(study: StudyFolder, output: ResultsFolder = None, participant_label: Labels = (),
+             quick: Annotated[bool, Option(
+                 "--quick", help="Read headers only; truncated files are not found.")] = False,
+             **settings) -> None:
     """Say everything that is wrong with a study before anything runs. Exit status 1 if there are errors."""
     from ..folder import Study, make_settings
     from ..folder import validate as check
 
-    settings = make_settings(formula=formula, segmentation=segmentation, session=session)
-    findings = check(Study(study, session, output), settings, read_images=not quick)
+    chosen = make_settings(**settings)
+    findings = check(Study(study, chosen.session, output, tuple(participant_label)), chosen, read_images=not quick)
     _print_findings(findings)
     errors = sum(f.severity == "error" for f in findings)
     print(f"{errors} error(s), {len(findings) - errors} other finding(s).")
@@ -140,16 +89,16 @@ def validate(study: Path, formula: str = "", segmentation: str = "auto", session
         raise SystemExit(1)
 
 
-def status(study: Path, output: Path | None = None, session: str = "") -> None:
-    """Show how far each person is: done, to do, failed (with the reason); with the settings of the last run."""
+def status(study: StudyFolder, output: ResultsFolder = None, session: Session = "") -> None:
+    """Show how far each participant is: done, to do, failed (with the reason); with the settings of the last run."""
     from ..after import status_table
     from ..steps import plan_again
 
     print_table(status_table(plan_again(study, output=output, session=session)), _STATE_COLORS)
 
 
-def report(study: Path, output: Path | None = None, session: str = "") -> None:
-    """Make group results and report again from what people have, with the settings of the last run."""
+def report(study: StudyFolder, output: ResultsFolder = None, session: Session = "") -> None:
+    """Make group results and report again from what participants have, with the settings of the last run."""
     from ..steps import make_report
 
     with progress_bar() as callback:
@@ -157,23 +106,39 @@ def report(study: Path, output: Path | None = None, session: str = "") -> None:
     print_line("Report", "green", str(path))
 
 
-def simulate(target: Path, people: int = 31, seed: int = 1, sites: int = 1, null: bool = False,
-             parametric: bool = False, with_labels: bool = False) -> None:
+def simulate(target: Annotated[Path, Argument(help="New folder.")],
+             participants: Annotated[int, Option(min=1, help="Number of participants.")] = 31,
+             seed: Annotated[int, Option(min=0, help="Seed.")] = 1,
+             sites: Annotated[int, Option(
+                 min=1, max=2, help="1, or 2: every third participant then comes from a second site.")] = 1,
+             null: Annotated[bool, Option("--null", help="Shuffle the participants' variables, so that nothing is "
+                                          "related to the images.")] = False,
+             parametric: Annotated[bool, Option(
+                 "--parametric", help="Discs from the literature's geometry instead of real ones.")] = False,
+             with_labels: Annotated[bool, Option(
+                 "--with-labels", help="Also write the true segmentation beside the images.")] = False) -> None:
     """Write a virtual cohort with known truth as a study folder; labelled SIMULATED everywhere."""
     from ..virtual import write_virtual_study
 
+    check_folder(target)
     with progress_bar() as callback:
-        write_virtual_study(target, people, seed, sites=sites, null=null, real=() if parametric else None,
+        write_virtual_study(target, participants, seed, sites=sites, null=null, real=() if parametric else None,
                             with_labels=with_labels, progressCallback=callback)
     print_line("Simulated study", "green", str(target))
 
 
-def segment(image: Path, labels: Path, confidence: Path | None = None, engine: str = "auto") -> None:
+def segment(image: Annotated[Path, Argument(help="Sagittal lumbar volume (NIfTI, NRRD, MetaImage).")],
+            labels: Annotated[Path, Argument(help="Label image to write.")],
+            confidence: Annotated[Path | None, Option(help="Confidence image to write.")] = None,
+            engine: Engine = "auto") -> None:
     """Segment and label the discs of one volume."""
     from DiscRelaxometryLib.discs import segment as run_segment
-    from DiscRelaxometryLib.image import read_image, write_image
+    from DiscRelaxometryLib.image import check_output, read_image, write_image
     from DiscRelaxometryLib.measure import measure_discs
 
+    for path in filter(None, (labels, confidence)):
+        check_output(path)
+        require_place(path)
     result = run_segment(read_image(image), engine=engine)
     if not result.found:
         print_line("Empty", "bold red", result.reason)
@@ -186,35 +151,53 @@ def segment(image: Path, labels: Path, confidence: Path | None = None, engine: s
         print_line("Note", "yellow", flag)
 
 
-def maps(series: list[Path], output: Path = Path("maps"), kind: str = "T1rho", times: str = "", model: str = "mono2",
-         estimator: str = "nlls", align: str = "auto") -> None:
+def maps(series: Annotated[list[Path], Argument(help="4-D file, or one file per echo, with JSON sidecar.")],
+         output: Annotated[Path, Option(help="Folder of the maps.")] = Path("maps"),
+         kind: Annotated[str, Option(help="T1rho or T2 (default: what the series says).")] = "",
+         times: Annotated[str, Option(help="Times in ms, comma-separated; replaces the sidecar's.")] = "",
+         model: Annotated[str, Option(help="mono2, mono3 or epg.")] = "mono2",
+         estimator: Annotated[str, Option(help="nlls, loglinear or rician.")] = "nlls",
+         align: Annotated[str, Option(help="Alignment of the echoes: auto, on or off.")] = "auto") -> None:
     """Fit T1rho or T2 maps of one echo series."""
     from DiscRelaxometryLib.fit import FitOptions, map_series
     from DiscRelaxometryLib.image import write_image
 
-    from ..engine import load_series
-
-    given = [float(t) for t in times.split(",")] if times else None
-    mapped = map_series(load_series(series, kind, kind, given), FitOptions(model=model, estimator=estimator), align)
+    given = numbers(times, "--times") if times else None
+    options = FitOptions(model=model, estimator=estimator)
+    check_folder(output)
+    mapped = map_series(_series(series, kind, given), options, align)
     for key, image in mapped.fit.images().items():
         print(write_image(image, output / f"{key}.nii.gz"))
+
+
+def _series(files: list[Path], kind: str, times_ms):
+    """Return the echo series; its kind is what it says of itself, and `kind` where it says nothing."""
+    from DiscRelaxometryLib.echo import KINDS, read_echo_series
+
+    names = {k.lower(): k for k in KINDS}
+    if kind and kind.lower() not in names:
+        raise DiscRelaxometryError(f"--kind '{kind}' is not known: choose {' or '.join(KINDS)}.")
+    kind = names.get(kind.lower(), "")
+    source = files[0] if len(files) == 1 else files
+    try:
+        found = read_echo_series(source, times_ms=times_ms)
+    except DiscRelaxometryError:
+        if not kind:
+            raise
+        return read_echo_series(source, kind, times_ms)
+    if kind and found.kind != kind:
+        raise DiscRelaxometryError(f"The series is {found.kind} by its name, sidecar or header, and --kind says "
+                                   f"{kind}: leave --kind out, or correct what is wrong.")
+    return found
 
 
 VERBS = (run, validate, status, report, simulate, segment, maps, *RESULT_VERBS)
 
 
-def build_app():
-    """Return the typer application: each verb's parameters with their help."""
-    import typer
-
+def build_app() -> typer.Typer:
+    """Return the application."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=_ABOUT)
     for verb in VERBS:
-        hints = typing.get_type_hints(verb)
-        for name, parameter in inspect.signature(verb).parameters.items():
-            given = parameter.default is inspect.Parameter.empty
-            words = _SPECIAL.get((verb.__name__, name)) or (_ARGUMENTS if given else _OPTIONS)[name]
-            hints[name] = typing.Annotated[hints[name], (typer.Argument if given else typer.Option)(help=words)]
-        verb.__annotations__ = hints
         app.command()(verb)
     return app
 
@@ -227,8 +210,8 @@ def _print_findings(findings) -> None:
         print_line(finding.severity, colors[finding.severity], f"{where}{who}: {finding.problem} {finding.remedy}")
 
 
-def _print_plan(result) -> None:
-    pending = [o for o in result.outcomes if o.state == "pending"]
+def _print_plan(result, level: str) -> None:
+    pending = [o for o in result.outcomes if o.state == "pending" and level in ("", _LEVELS[not o.person])]
     for name in dict.fromkeys(o.person for o in pending):
         print(f"{name or 'group'}: {', '.join(o.step for o in pending if o.person == name)}")
     print(f"{len(pending)} step(s) to do; nothing was written.")

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
+from typer import Argument, Option
+
+from DiscRelaxometryLib.atomic import check_folder
+
+from .options import Labels, Output, Quantity, Region, Session, StudyFolder, require_place
 from .print import print_line, print_table, progress_bar
 
 
-def export_dicom(target: Path, study: Path | None = None, person: list[str] | None = None,
-                 map: list[str] | None = None, labels: Path | None = None, source: Path | None = None,
-                 subject: str = "anonymous", algorithm: str = "", output: Path | None = None,
-                 session: str = "") -> None:
+def export_dicom(target: Annotated[Path, Argument(help="New folder.")],
+                 study: Annotated[Path | None, Option(help="Study that was run.")] = None,
+                 participant_label: Labels = (),
+                 map: Annotated[list[str], Option(
+                     help="QUANTITY=FILE, such as T1rho=T1rhomap.nii.gz; may be repeated.")] = (),
+                 labels: Annotated[Path | None, Option(help="Label image.")] = None,
+                 source: Annotated[Path | None, Option(
+                     help="DICOM folder of the examination, whose study the files join; of a study, with one folder "
+                          "per participant.")] = None,
+                 subject: Annotated[str, Option(help="Patient ID where there is no source.")] = "anonymous",
+                 algorithm: Annotated[str, Option(
+                     help="What made the labels; without it they are coded as manual.")] = "",
+                 output: Output = None, session: Session = "") -> None:
     """Write DICOM Parametric Maps and Segmentations: of a study that was run, or of image files (--map, --labels)."""
     from DiscRelaxometryLib.errors import StudyError
 
@@ -19,36 +34,51 @@ def export_dicom(target: Path, study: Path | None = None, person: list[str] | No
     if (study is None) == (not map and labels is None):
         raise StudyError("Say what to export: --study FOLDER, or --map QUANTITY=FILE and --labels FILE.",
                          anchor="dicom-export")
+    check_folder(target)
     if study is None:
-        written = export_files(target, map or (), labels, source, subject, algorithm or None)
+        written = export_files(target, map, labels, source, subject, algorithm or None)
     else:
         with progress_bar() as callback:
-            written = export_people(study, target, person or (), source, output, session, callback)
+            written = export_people(study, target, participant_label, source, output, session, callback)
     print_line("DICOM", "green", f"{len(written)} files in {target}")
 
 
-def mixed(study: Path, formula: str, map: str = "", region: str = "whole", table: str = "regions", slope: str = "",
-          name: str = "main", output: Path | None = None, session: str = "") -> None:
-    """Fit a mixed model (random person) to a study's table of regions or discs, and write it beside the table."""
+def mixed(study: StudyFolder,
+          formula: Annotated[str, Argument(help="Such as 'mean ~ pfirrmann + C(level) + age + C(sex)'.")],
+          map: Quantity = "", region: Region = "whole",
+          table: Annotated[str, Option(help="Table to use: regions or discs.")] = "regions",
+          slope: Annotated[str, Option(help="Variable whose effect varies between participants.")] = "",
+          name: Annotated[str, Option(help="Name of the result.")] = "main",
+          output: Output = None, session: Session = "") -> None:
+    """Fit a mixed model (random participant) to a study's table of regions or discs, and write it beside the table."""
     from ..after import mixed_model
 
     fit, paths = mixed_model(study, formula, map=map, region=region, table=table, slope=slope, name=name,
                              output=output, session=session)
     print_table(fit.fixed)
     print_table(fit.variances)
-    print(f"{fit.n} rows of {fit.people} people; {100 * fit.icc:.0f} % of the unexplained variance is between people.")
+    print(f"{fit.n} rows of {fit.people} participants; {100 * fit.icc:.0f} % of the unexplained variance is between "
+          "participants.")
     for note in fit.notes:
         print_line("Note", "yellow", note)
     print_line("Tables", "green", ", ".join(p.name for p in paths if p.suffix == ".tsv"))
 
 
-def agreement(first: Path, second: Path, value: str = "mean", on: str = "", map: str = "", region: str = "",
-              unit: str = "", output: Path | None = None) -> None:
+def agreement(first: Annotated[Path, Argument(help="Table (TSV) of the first method, rater or session.")],
+              second: Annotated[Path, Argument(help="Table of the second one.")],
+              value: Annotated[str, Option(help="Column to compare.")] = "mean",
+              on: Annotated[str, Option(help="Columns that name a row, comma-separated (default: those of "
+                                        "participant_id, level, region, map that both have).")] = "",
+              map: Quantity = "", region: Region = "",
+              unit: Annotated[str, Option(help="Unit of the column (default: the sidecar's).")] = "",
+              output: Annotated[Path | None, Option(help="Table (TSV) to write.")] = None) -> None:
     """Compare one column of two tables (two methods, raters or sessions): bias, limits, concordance, ICC."""
     from ..after import compare_tables
 
-    result, unmatched = compare_tables(first, second, value, tuple(filter(None, on.split(","))), unit, map=map,
-                                       region=region)
+    if output:
+        require_place(output, ".tsv")
+    names = tuple(n.strip() for n in on.split(",") if n.strip())
+    result, unmatched = compare_tables(first, second, value, names, unit, map=map, region=region)
     print_table(result)
     if unmatched:
         print_line("Note", "yellow", f"{len(unmatched)} row(s) stand in one table only, such as {unmatched[0]}.")

@@ -3,7 +3,7 @@
 from .bids import describe_results
 from .decisions import ALL, EXCLUDED, REVIEW, Decision, apply_decisions, compare_reviews, decide, read_decisions, stale
 from .rules import people_by_rule
-from .settings import MAPS, Settings, make_settings
+from .settings import CHOICES, MAPS, Settings, make_settings
 from .simulated import COLUMN, label_results
 from .study import DERIVATIVES, Person, Study, level_columns, long_frame
 from .training import trained_on
@@ -11,7 +11,7 @@ from .validate import Finding, validate
 
 __all__ = [
     "ALL", "EXCLUDED", "REVIEW", "Decision", "apply_decisions", "compare_reviews", "decide", "read_decisions", "stale",
-    "COLUMN", "DERIVATIVES", "describe_results", "Finding", "label_results", "level_columns",
+    "CHOICES", "COLUMN", "DERIVATIVES", "describe_results", "Finding", "label_results", "level_columns",
     "long_frame", "make_settings", "MAPS", "people_by_rule", "Person", "Settings", "Study", "trained_on",
     "validate",
 ]

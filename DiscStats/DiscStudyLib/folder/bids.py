@@ -34,6 +34,8 @@ _LABELS = "Integer labels; names, codes and colors in desc-discs_dseg.tsv"
 def describe_results(study: Study, settings: Settings) -> None:
     """Write description, settings, sidecars, label table and .bidsignore of a study's results folder."""
     folder = study.output
+    # First, so that the folder is known as this program's whenever a run is killed.
+    write_json(folder / "dataset_description.json", _description(study))
     write_json(folder / "settings.json", {k: v for k, v in settings.to_dict().items() if k != "threads"})
     write_text(folder / ".bidsignore", "\n".join(_IGNORED) + "\n")
     kinds = [kind for kind in ("T1rho", "T2") if any(p.of_kind(kind) for p in study.people)]
@@ -46,7 +48,6 @@ def describe_results(study: Study, settings: Settings) -> None:
     write_text(folder / "README.md", _README)
     if study.simulated:
         label_results([*written, folder / "desc-discs_dseg.json"])
-    write_json(folder / "dataset_description.json", _description(study))
 
 
 def _description(study: Study) -> dict:

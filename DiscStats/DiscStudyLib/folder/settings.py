@@ -6,13 +6,15 @@ from dataclasses import asdict, dataclass, fields
 
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
-from DiscStatsLib.settings import CHOICES, AnalysisSettings
+from DiscStatsLib.settings import CHOICES as ANALYSIS_CHOICES
+from DiscStatsLib.settings import AnalysisSettings
 
 from .rules import parse_rule
 
 #: Maps that can be analyzed, and what they need.
 MAPS = ("T1rho", "T2", "nT2w")
-_CHOICES = {
+#: Values of the settings that are a choice.
+CHOICES = {
     "segmentation": ("auto", "cnn", "existing"),
     "engine": ("auto", "onnx", "torch"),
     "align": ("auto", "on", "off"),
@@ -20,7 +22,7 @@ _CHOICES = {
     "t2_model": ("mono2", "mono3", "epg"),
     "estimator": ("nlls", "loglinear", "rician"),
     "registration": ("coordinates", "elastix", "brainsfit"),
-    **{name: CHOICES[name] for name in ("missing", "errors", "standard_errors")},
+    **{name: ANALYSIS_CHOICES[name] for name in ("missing", "errors", "standard_errors")},
     "on_error": ("skip", "stop"),
 }
 
@@ -104,17 +106,21 @@ class Settings:
     threads: int = 1
 
     def __post_init__(self):
-        for name, choices in _CHOICES.items():
+        for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
                 raise StudyError(f"Setting '{name}' is '{value}'; choose one of {', '.join(choices)}.")
         for name in ("maps", "levels"):
             value = getattr(self, name)
-            object.__setattr__(self, name, tuple(value.split(",")) if isinstance(value, str) else tuple(value))
+            object.__setattr__(self, name,
+                               tuple(v.strip() for v in value.split(",") if v.strip()) if isinstance(value, str)
+                               else tuple(value))
         unknown = [m for m in self.maps if m not in MAPS] + [v for v in self.levels if v not in LUMBAR_LEVELS]
         if unknown:
             raise StudyError(f"Unknown map or level {', '.join(unknown)}; maps are {', '.join(MAPS)}, levels "
                              f"{', '.join(LUMBAR_LEVELS)}.")
+        if not self.levels:
+            raise StudyError(f"Settings: no level was given; levels are {', '.join(LUMBAR_LEVELS)}.")
         if self.permutations < 100 or not 0 < self.alpha < 1:
             raise StudyError("Settings: permutations must be at least 100, and alpha between 0 and 1.")
         if self.sensitivity:

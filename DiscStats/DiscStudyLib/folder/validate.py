@@ -74,6 +74,8 @@ def validate(study: Study, settings: Settings | None = None, read_images: bool =
 
 
 def _check_output(study: Study) -> Iterator[Finding]:
+    """Check that the output folder is new, empty or this program's own, can be written, and has room."""
+    yield from (Finding("error", "", "", problem, remedy) for problem, remedy in _foreign(study))
     folder = study.output
     while not folder.exists():
         folder = folder.parent
@@ -82,15 +84,44 @@ def _check_output(study: Study) -> Iterator[Finding]:
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
-        yield Finding("error", "", "", f"The output folder can not be written ({error.strerror}).",
-                      "Choose another folder with --output, or ask for write permission.")
+        yield Finding("error", "", "", f"The output folder cannot be written ({error.strerror}).",
+                      "Choose another output folder, or ask for write permission.")
+        return
     images = [f for p in study.people for f in (*p.anatomical, *(f for s in p.series for f in s.files))]
     done = study.output.exists() and any(study.output.glob("sub-*/prov/*.json"))
     needed = 0 if done else OUTPUT_PER_INPUT * sum(os.path.getsize(f) for f in images)
     free = shutil.disk_usage(folder).free
     if free < max(needed, 50e6):
         yield Finding("error", "", "", f"The disk has {free / 1e6:.0f} MB left; the results need about "
-                      f"{max(needed, 50e6) / 1e6:.0f} MB.", "Free some space, or choose another disk with --output.")
+                      f"{max(needed, 50e6) / 1e6:.0f} MB.", "Free some space, or choose another disk for the output.")
+
+
+def _foreign(study: Study) -> Iterator[tuple[str, str]]:
+    """Yield what forbids the output folder: it is the study's or somebody else's."""
+    output, other = study.output.resolve(), "Choose a new or empty output folder, or leave it out."
+    root = study.root.resolve()
+    inside = output.relative_to(root).parts if output.is_relative_to(root) else None
+    if inside == () or (inside and (inside[0].startswith("sub-") or inside == ("derivatives",))):
+        name = "/".join(inside) or study.root.name
+        yield f"The output folder is a folder of the study's data ('{name}').", other
+    elif root.is_relative_to(output):
+        yield "The study lies in the output folder.", other
+    elif output.is_dir() and not _ours(output) and any(
+            f.name != ".lock" and ".partial." not in f.name for f in output.iterdir()):
+        yield f"The output folder '{output.name}' is not empty, and not of this program.", other
+
+
+def _ours(folder: Path) -> bool:
+    """Tell whether a results folder was made by this program (of a run killed at its start: its lock and no more)."""
+    import json
+
+    if any(folder.glob("sub-*/prov/*_prov.json")):
+        return True
+    try:
+        made = json.loads((folder / "dataset_description.json").read_text(encoding="utf-8")).get("GeneratedBy", [])
+        return any(entry.get("Name") == "DiscRelaxometry" for entry in made)
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _check_folders(study: Study) -> Iterator[Finding]:

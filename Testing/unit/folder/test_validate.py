@@ -186,7 +186,7 @@ def test_output_that_can_not_be_written(study):
     blocked = study / "file"
     blocked.write_text("")
     found = validate(Study(study, output=blocked / "out"))
-    assert [f for f in found if "can not be written" in f.problem and "--output" in f.remedy]
+    assert [f for f in found if "cannot be written" in f.problem and "another output folder" in f.remedy]
 
 
 def test_full_disk_is_said_before_anything_runs(study, monkeypatch):

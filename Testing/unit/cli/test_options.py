@@ -1,0 +1,262 @@
+"""Every option of every verb reaches the function it is for: recorded calls, values other than the defaults."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("typer")
+from typer.main import get_command
+
+import DiscRelaxometryLib.discs
+import DiscRelaxometryLib.echo
+import DiscRelaxometryLib.fit
+import DiscRelaxometryLib.image
+import DiscRelaxometryLib.measure
+import DiscStudyLib.after
+import DiscStudyLib.folder
+import DiscStudyLib.steps
+import DiscStudyLib.virtual
+from DiscRelaxometryLib.errors import DiscRelaxometryError
+from DiscRelaxometryLib.tables import Table
+from DiscStudyLib.cli.app import VERBS, build_app
+from DiscStudyLib.cli.main import sentence, spread
+from DiscStudyLib.cli.options import numbers, require_place
+from DiscStudyLib.folder import CHOICES, Settings
+
+LABEL = "--participant-label"
+#: Settings whose other value is no choice of a list and no number.
+OTHER = {"formula": "age", "contrast": "C(sex)", "maps": "T2", "levels": "L4-L5,L5-S1", "analysis": "second",
+         "sensitivity": "age > 40", "session": "ses-02", "template": "build"}
+
+
+def other_settings() -> dict:
+    """Return a value other than the default for each setting that is an option."""
+    found = {}
+    for field in fields(Settings):
+        if field.name == "threads":
+            continue
+        if field.name in CHOICES:
+            found[field.name] = next(c for c in CHOICES[field.name] if c != field.default)
+        elif field.name in OTHER:
+            found[field.name] = OTHER[field.name]
+        else:
+            found[field.name] = field.default * 2 if field.default else 3
+    return found
+
+
+def option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def call(*words) -> None:
+    """Call the command line in this process, as main does."""
+    get_command(build_app())(spread([str(w) for w in words]), standalone_mode=False)
+
+
+class Recorder:
+    """Stands in place of a function of the project: checks the call by its signature, and keeps the arguments."""
+
+    def __init__(self, monkeypatch, module, name: str, result):
+        self.signature, self.result, self.given = inspect.signature(getattr(module, name)), result, {}
+        monkeypatch.setattr(module, name, self)
+
+    def __call__(self, *args, **kwargs):
+        bound = self.signature.bind(*args, **kwargs)
+        self.given = dict(bound.arguments)
+        for name, parameter in self.signature.parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                self.given |= self.given.pop(name, {})
+        return self.result
+
+    def check(self, unused=(), **expected) -> None:
+        """Compare all arguments; a parameter of the function that is neither expected nor named as unused fails."""
+        known = {n for n, p in self.signature.parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
+        assert known <= set(expected) | set(unused)
+        self.given.pop("progressCallback", None)
+        assert self.given == expected
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    return lambda module, name, result=None: Recorder(monkeypatch, module, name, result)
+
+
+RUN = SimpleNamespace(findings=[], outcomes=[], failed=[], missing={}, report=None,
+                      timings=lambda: Table("timings", [("step",)]))
+
+
+def all_words(settings: dict) -> list:
+    return [w for name, value in settings.items() for w in (option(name), value)]
+
+
+def test_run_hands_on_every_option(recorder):
+    from DiscStudyLib.engine import Cluster
+
+    done, settings = recorder(DiscStudyLib.steps, "run_study", RUN), other_settings()
+    call("run", "study", "out", "participant", LABEL, "01", "02", "--n-procs", 3, "--scheduler", "tcp://x", "--memory",
+         2.5, "--gpu", "--verify", *all_words(settings))
+    done.check(path=Path("study"), output=Path("out"), level="participant", people=["01", "02"], processes=3,
+               cluster=Cluster("tcp://x", 2.5, {"GPU": 1}), verify=True, **settings,
+               unused=("pipeline", "progressCallback"))
+
+
+def test_dry_run_plans_with_every_option(recorder, capsys):
+    done, settings = recorder(DiscStudyLib.steps, "plan_study", RUN), other_settings()
+    call("run", "study", "out", LABEL, "01", "--verify", "--dry-run", *all_words(settings))
+    done.check(path=Path("study"), output=Path("out"), people=["01"], verify=True, **settings, unused=("pipeline",))
+    assert "nothing was written" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [("study", "group"), ("study", "out", "group")])
+def test_level_may_follow_the_study(recorder, words):
+    done = recorder(DiscStudyLib.steps, "run_study", RUN)
+    call("run", *words)
+    assert done.given["level"] == "group"
+    assert done.given["output"] == (Path("out") if len(words) == 3 else None)
+
+
+def test_validate_hands_on_every_option(recorder):
+    made, settings = recorder(DiscStudyLib.folder, "Study"), other_settings()
+    done = recorder(DiscStudyLib.folder, "validate", [])
+    call("validate", "study", "out", LABEL, "01", "02", "--quick", *all_words(settings))
+    made.check(root=Path("study"), session=settings["session"], output=Path("out"), only=("01", "02"))
+    wanted = DiscStudyLib.folder.make_settings(**settings)
+    done.check(study=None, settings=wanted, read_images=False, unused=("trusted",))
+
+
+def test_status_and_report_hand_on_every_option(recorder):
+    done = recorder(DiscStudyLib.steps, "plan_again", RUN)
+    call("status", "study", "out", "--session", "ses-02")
+    done.check(path=Path("study"), output=Path("out"), session="ses-02", unused=("pipeline",))
+    done = recorder(DiscStudyLib.steps, "make_report", Path("report.html"))
+    call("report", "study", "out", "--session", "ses-02")
+    done.check(path=Path("study"), output=Path("out"), session="ses-02", unused=("progressCallback",))
+
+
+def test_simulate_hands_on_every_option(recorder, tmp_path):
+    done = recorder(DiscStudyLib.virtual, "write_virtual_study")
+    call("simulate", tmp_path / "new", "--participants", 5, "--seed", 9, "--sites", 2, "--null", "--parametric",
+         "--with-labels")
+    done.check(folder=tmp_path / "new", people=5, seed=9, sites=2, null=True, real=(), with_labels=True,
+               unused=("progressCallback", "effects", "site_table", "echo_motion_mm", "series_motion_mm", "truth_maps",
+                       "spacing"))
+
+
+def test_segment_hands_on_every_option(recorder, monkeypatch, tmp_path):
+    result = SimpleNamespace(found=True, labels="labels", confidence="confidence", flags=())
+    read = recorder(DiscRelaxometryLib.image, "read_image", "image")
+    done = recorder(DiscRelaxometryLib.discs, "segment", result)
+    recorder(DiscRelaxometryLib.measure, "measure_discs", Table("discs", [("level",)]))
+    written = {}
+    monkeypatch.setattr(DiscRelaxometryLib.image, "write_image", lambda image, path: written.update({image: path}))
+    call("segment", "t2w.nii.gz", tmp_path / "labels.nii.gz", "--confidence", tmp_path / "c.nrrd", "--engine", "onnx")
+    assert read.given["path"] == Path("t2w.nii.gz")
+    assert {n: done.given[n] for n in ("image", "engine")} == {"image": "image", "engine": "onnx"}
+    assert written == {"labels": tmp_path / "labels.nii.gz", "confidence": tmp_path / "c.nrrd"}
+
+
+def test_maps_hand_on_every_option(recorder, tmp_path):
+    from DiscRelaxometryLib.fit import FitOptions
+
+    read = recorder(DiscRelaxometryLib.echo, "read_echo_series", SimpleNamespace(kind="T2"))
+    done = recorder(DiscRelaxometryLib.fit, "map_series", SimpleNamespace(fit=SimpleNamespace(images=lambda: {})))
+    call("maps", "a.nii.gz", "b.nii.gz", "--kind", "t2", "--times", "1,2;3 4,", "--estimator", "rician", "--align",
+         "off", "--output", tmp_path / "out")
+    assert (read.given["path"], read.given["times_ms"]) == ([Path("a.nii.gz"), Path("b.nii.gz")], [1, 2, 3, 4])
+    done.check(series=read.result, options=FitOptions(estimator="rician"), align="off",
+               unused=("mask", "progressCallback"))
+    call("maps", "a.nii.gz", "--model", "epg", "--output", tmp_path / "out")
+    assert done.given["options"] == FitOptions(model="epg")
+    with pytest.raises(DiscRelaxometryError, match="The series is T2 .* says T1rho"):
+        call("maps", "a.nii.gz", "--kind", "T1rho", "--output", tmp_path / "out")
+
+
+def test_export_hands_on_every_option(recorder, tmp_path):
+    done = recorder(DiscStudyLib.after, "export_people", [])
+    call("export-dicom", tmp_path, "--study", "study", LABEL, "01", "02", "--source", "dicom", "--output", "out",
+         "--session", "ses-02")
+    done.check(path=Path("study"), folder=tmp_path, people=["01", "02"], source=Path("dicom"), output=Path("out"),
+               session="ses-02", unused=("progressCallback",))
+    done = recorder(DiscStudyLib.after, "export_files", [])
+    call("export-dicom", tmp_path, "--map", "T2=a.nii", "--map", "T1rho=b.nii", "--labels", "l.nii", "--source",
+         "dicom", "--subject", "p1", "--algorithm", "net")
+    done.check(folder=tmp_path, maps=["T2=a.nii", "T1rho=b.nii"], labels=Path("l.nii"), source=Path("dicom"),
+               subject="p1", algorithm="net")
+
+
+def test_mixed_and_agreement_hand_on_every_option(recorder, tmp_path):
+    fit = SimpleNamespace(fixed=Table("f", [("term",)]), variances=Table("v", [("sd",)]), n=1, people=1, icc=0.5,
+                          notes=[])
+    done = recorder(DiscStudyLib.after, "mixed_model", (fit, []))
+    call("mixed", "study", "mean ~ age", "--map", "T2", "--region", "nucleus", "--table", "discs", "--slope", "age",
+         "--name", "second", "--output", "out", "--session", "ses-02")
+    done.check(path=Path("study"), formula="mean ~ age", map="T2", region="nucleus", table="discs", slope="age",
+               name="second", output=Path("out"), session="ses-02")
+    done = recorder(DiscStudyLib.after, "compare_tables", (Table("a", [("value",)]), []))
+    call("agreement", "a.tsv", "b.tsv", "--value", "sd", "--on", "level, region", "--map", "T2", "--region", "nucleus",
+         "--unit", "ms", "--output", tmp_path / "out.tsv")
+    done.check(first=Path("a.tsv"), second=Path("b.tsv"), value="sd", on=("level", "region"), unit="ms", map="T2",
+               region="nucleus")
+    assert (tmp_path / "out.tsv").exists()
+
+
+def test_each_verb_is_recorded_here():
+    """A verb or option that this file does not give a value is one whose loss nobody would notice."""
+    text = Path(__file__).read_text(encoding="utf-8")
+    settings = {f.name for f in fields(Settings)}
+    for verb in VERBS:
+        assert f'"{verb.__name__.replace("_", "-")}"' in text
+        for parameter in get_command(build_app()).commands[verb.__name__.replace("_", "-")].params:
+            assert parameter.name in settings or not parameter.opts[0].startswith("--") or \
+                parameter.opts[0] in text, (verb.__name__, parameter.name)
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (["run", "s", LABEL, "01", "02", "--gpu", "x"], ["run", "s", LABEL, "01", LABEL, "02", "--gpu", "x"]),
+    (["run", "s", LABEL, "01", LABEL, "02"], ["run", "s", LABEL, "01", LABEL, "02"]),
+    (["run", "s", f"{LABEL}=01", "out"], ["run", "s", f"{LABEL}=01", "out"]),
+])
+def test_labels_follow_each_other_as_in_bids_apps(words, expected):
+    assert spread(words) == expected
+
+
+@pytest.mark.parametrize("text", ["1,two", "1..2", "10ms"])
+def test_numbers_that_are_none(text):
+    with pytest.raises(DiscRelaxometryError, match="--times"):
+        numbers(text, "--times")
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "x.tsv", tmp_path / "x.doc", tmp_path / "folder.tsv"):
+        (tmp_path / "folder.tsv").mkdir(exist_ok=True)
+        with pytest.raises(DiscRelaxometryError, match=path.name if path.parent == tmp_path else "file"):
+            require_place(path, ".tsv")
+    require_place(tmp_path / "new" / "x.tsv", ".tsv")
+
+
+@pytest.mark.parametrize(("error", "words"), [
+    (OSError(28, "No space left on device", "a.nii"), "disk is full"),
+    (PermissionError(13, "Permission denied", "a.nii"), "Permission denied.*a.nii"),
+    (MemoryError(), "--n-procs"), (RuntimeError("line 1\nITK ERROR: bad"), "Unexpected RuntimeError: ITK ERROR: bad"),
+])
+def test_errors_of_system_and_libraries_are_sentences(error, words):
+    import re
+
+    assert re.search(words, sentence(error)) and "\n" not in sentence(error)
+
+
+def test_a_terminal_without_a_letter_is_no_error(monkeypatch, tmp_path):
+    import os
+    import subprocess
+
+    code = f"import sys; sys.path[:0] = {sys.path!r}; from DiscStudyLib.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "status", str(tmp_path / "Größe")], capture_output=True,
+                          env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 1 and b"Traceback" not in done.stderr
