@@ -162,8 +162,8 @@ def test_analysis(opened, cohort, flip):
     process()
     click(opened.ui.runButton)
     job, = opened.jobs
-    found = job.arguments
-    assert set(found) <= parameters(job)
+    assert set(job.arguments) <= parameters(job)
+    found = job.arguments | vars(job.arguments["settings"])
     assert {k: found[k] for k in ("formula", "contrasts", "correction", "n_permutations", "seed", "missing",
                                   "missing_covariates", "workers", "errors", "standard_errors", "levels")} == {
         "formula": "T2 ~ grade + age", "contrasts": p.contrast, "correction": ("fwe", "fdr") if flip else (

@@ -218,13 +218,13 @@ def test_analysis_results_clusters_plot_and_save(panel, slicer, study, tmp_path)
 def test_assumptions_reach_the_analysis_and_come_back_with_the_scene(panel, slicer, study, tmp_path, monkeypatch):
     fill(panel, study)
     ui, p, found = panel.ui, panel._parameterNode, []
-    monkeypatch.setattr(panel.work, "run", lambda job, *more: found.append(job.arguments))
+    monkeypatch.setattr(panel.work, "run", lambda job, *more: found.append(job.arguments["settings"]))
     click(ui.runButton)
     for combo, parameter, value in ((ui.errorsCombo, p.errors, "symmetric"),
                                     (ui.standardErrorsCombo, p.standardErrors, "hc3")):
         combo.setCurrentIndex([e.value for e in type(parameter)].index(value))
     click(ui.runButton)
-    assert [(a["errors"], a["standard_errors"]) for a in found] == [("auto", "classical"), ("symmetric", "hc3")]
+    assert [(s.errors, s.standard_errors) for s in found] == [("auto", "classical"), ("symmetric", "hc3")]
     slicer.util.saveScene(str(tmp_path / "s.mrb"))
     slicer.mrmlScene.Clear(0)
     slicer.util.loadScene(str(tmp_path / "s.mrb"))
