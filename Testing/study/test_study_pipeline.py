@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import warnings
+from dataclasses import fields
 
 import numpy as np
 import pytest
-from support.cohort_phantom import NUCLEUS_T1RHO, make_spine_study
+import SimpleITK as sitk
+from support.cohort_phantom import ANNULUS_T1RHO, NUCLEUS_T1RHO, make_spine_study
 
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image
-from DiscStudyLib import make_report, plan_study, run_study
-from DiscStudyLib.after.export import export_files, export_people
-from DiscStudyLib.after.tables import compare_tables, mixed_model
-from DiscStudyLib.engine import read_rows
-from DiscStudyLib.report.page import SIMULATED
+from DiscRelaxometryLib.labels import disc_value
+from DiscStudyLib import Settings, Study, make_report, make_settings, plan_study, run_study
+from DiscStudyLib.after import compare_tables, export_files, export_people, mixed_model
+from DiscStudyLib.engine import Context, read_rows, shipped_atlas
+from DiscStudyLib.report.page import SIMULATED, cell_text
+from DiscStudyLib.report.stats import summary
+from DiscStudyLib.steps.maps import map_steps
+from DiscStudyLib.steps.person import segment_step
 
 for library in ("jinja2", "matplotlib", "pandas", "patsy"):
     pytest.importorskip(library)
@@ -39,6 +46,120 @@ def output(study, name):
     return study / "derivatives" / "disc-relaxometry" / name
 
 
+MAPPED = {"maps-T1rho", "carry-T1rho", "measure", "tile", "atlas", "tables"}
+ANALYZED = {"analysis-grade", "analysis-grade-sensitivity"}
+GROUP = {"means", *ANALYZED, "models"}
+SEGMENTED = {"segment", "normalize", *MAPPED, *GROUP} - {"maps-T1rho"}
+#: For each setting: another value, and the steps that become due besides the report.
+DUE = {
+    "formula": ("pfirrmann + age", GROUP), "contrast": ("pfirrmann", ANALYZED), "maps": (("T1rho",), GROUP),
+    "analysis": ("other", {"analysis-other", "analysis-other-sensitivity"}), "segmentation": ("cnn", SEGMENTED),
+    "engine": ("onnx", SEGMENTED), "align": ("off", MAPPED | GROUP), "t1rho_model": ("mono3", MAPPED | GROUP),
+    "t2_model": ("epg", set()),  # nobody has a T2 series; see test_models_of_t2_are_a_parameter
+    "estimator": ("loglinear", MAPPED | GROUP), "registration": ("elastix", {"atlas", "tables", *GROUP}),
+    "template": ("build", {"template", "atlas", "tables", *GROUP}), "levels": (("L4-L5", "L5-S1"), SEGMENTED),
+    "permutations": (300, ANALYZED), "seed": (7, ANALYZED),
+    "sensitivity": ("participant_id != sub-05", {"analysis-grade-sensitivity"}), "missing": ("complete", ANALYZED),
+    "errors": ("symmetric", ANALYZED), "standard_errors": ("hc3", ANALYZED), "alpha": (0.01, set()),
+    "session": ("ses-01", None), "on_error": ("stop", None), "threads": (2, None)}
+
+
+def due(plan) -> set[str]:
+    return {o.step for o in plan.outcomes if o.state == "pending"}
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Settings)])
+def test_each_setting_redoes_the_steps_that_it_shapes(run, study, name):
+    value, steps = DUE[name]
+    settings = {"formula": "pfirrmann", **SETTINGS, name: value}
+    assert make_settings(**settings) != make_settings(**{"formula": "pfirrmann", **SETTINGS})
+    plan = plan_study(study, **settings)
+    if name == "session":  # other files: nobody has any
+        assert len(plan.missing) == len(GRADES)
+    else:
+        assert due(plan) == (set() if steps is None else {*steps, "report"})
+
+
+def test_models_of_t2_are_a_parameter():
+    fit, _ = map_steps("T2")
+    assert "t2_model" in fit.parameters and "t1rho_model" not in fit.parameters
+
+
+def one_voxel(path):
+    image = sitk.ReadImage(str(path))
+    corner = [0] * image.GetDimension()
+    image[corner] = image[corner] + 1
+    sitk.WriteImage(image, str(path))
+
+
+@pytest.mark.parametrize("name, change, steps", [
+    ("sub-02/anat/sub-02_T2w.nii.gz", one_voxel, SEGMENTED),
+    ("sub-02/anat/sub-02_dseg.nii.gz", one_voxel, SEGMENTED),
+    ("sub-02/anat/sub-02_T1rho.nii.gz", one_voxel, MAPPED | GROUP),
+    ("sub-02/anat/sub-02_T1rho.json", lambda p: p.write_text(p.read_text().replace("0.04", "0.05")), MAPPED | GROUP),
+    ("participants.tsv", lambda p: p.write_text(p.read_text().replace("\tM\t", "\tF\t", 1)), {*ANALYZED, "models"})])
+def test_each_input_redoes_the_steps_that_read_it(run, study, name, change, steps):
+    path = study / name
+    before, stat = path.read_bytes(), path.stat()
+    try:
+        change(path)
+        plan = plan_study(study, "pfirrmann", **SETTINGS)
+    finally:
+        path.write_bytes(before)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert due(plan) == {*steps, "report"}
+    assert {o.person for o in plan.outcomes if o.state == "pending"} - {""} <= {"sub-02"}
+
+
+def test_another_atlas_or_network_redoes_what_it_made(run, study, monkeypatch, tmp_path):
+    atlas = tmp_path / "atlas.json"
+    content = json.loads(shipped_atlas().read_text(encoding="utf-8"))
+    atlas.write_text(json.dumps({**content, "name": "Another"}), encoding="utf-8")
+    monkeypatch.setattr("DiscStudyLib.steps.person.shipped_atlas", lambda: atlas)
+    assert due(plan_study(study, "pfirrmann", **SETTINGS)) == {"atlas", "tables", *GROUP, "report"}
+    weights = tmp_path / "Weights" / "network.safetensors"
+    weights.parent.mkdir()
+    monkeypatch.setattr("DiscStudyLib.steps.person.resource_path", lambda name: weights.parent)
+    context = Context(Study(study), make_settings(segmentation="cnn"), Study(study).person("sub-01"), {})
+    found = []
+    for content in (b"0", b"1"):
+        weights.write_bytes(content)
+        os.utime(weights, ns=(len(found), len(found)))
+        found.append(segment_step().extra(context))
+    assert found[0] != found[1]
+
+
+def test_group_maps_are_those_of_the_people(run, study):
+    for key in ("T1rho", "nT2w"):
+        maps = np.stack([read_image(output(study, f"sub-{n:02d}/anat/sub-{n:02d}_space-DiscAtlas_{key}.nii.gz")).array
+                         for n in range(1, len(GRADES) + 1)]).astype(float)
+        count = np.isfinite(maps).sum(axis=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # voxels without a value
+            expected = {"n": count, "mean": np.nanmean(maps, axis=0), "sd": np.nanstd(maps, axis=0, ddof=1)}
+        assert count.max() == len(GRADES)
+        for name, values in expected.items():
+            found = read_image(output(study, f"group/space-DiscAtlas_stat-{name}_{key}.nii.gz")).array
+            np.testing.assert_allclose(found, values, rtol=1e-5, atol=1e-4, err_msg=f"{name} {key}")
+
+
+def test_table_of_the_report_is_of_the_corrected_p(run, study):
+    folder = output(study, "group/analysis-grade")
+    p = {name: read_image(folder / f"space-DiscAtlas_stat-T1rho_pfirrmann_{name}.nii.gz").array
+         for name in ("pfwe", "p")}
+    corrected = p["pfwe"][np.isfinite(p["pfwe"])]
+    assert np.mean(corrected < 0.05) < np.mean(p["p"][np.isfinite(p["p"])] < 0.05)
+    images = {name: read_image(folder / f"space-DiscAtlas_stat-T1rho_pfirrmann_{name}.nii.gz")
+              for name in ("r", "pfwe", "p")}
+    atlas = read_image(shipped_atlas().parent / "atlas_dseg.nii.gz")
+    rows = summary("pfirrmann", atlas, images["r"], images["pfwe"], images["p"], 0.05).rows
+    (row,) = [r for r in rows if r["level"] == "L4-L5"]
+    assert row["smallest p"] == pytest.approx(corrected.min())
+    assert row["significant"] == pytest.approx(100 * np.mean(corrected < 0.05))
+    page = run.report.read_text(encoding="utf-8").split('id="parametric"')[1].split("<section")[0]
+    assert f">{cell_text(row['significant'])}<" in page
+
+
 def test_every_step_is_done(run):
     assert [f"{o.person} {o.step}: {o.message}" for o in run.outcomes if o.state != "done"] == []
     assert run.report.exists() and run.missing == {}
@@ -51,6 +172,19 @@ def test_true_relaxation_times_come_out(run, study):
     for row, grade in zip(rows, GRADES):
         # The true nucleus of the phantom is smaller than the region: the median is of it, the mean is not.
         assert row["median"] == pytest.approx(NUCLEUS_T1RHO[grade], rel=0.06)
+
+
+def test_echo_and_anatomy_meet_in_atlas_space(run, study):
+    """The people moved 6 mm and 5 degrees between the images: the bright nucleus is in one place all the same."""
+    inside = read_image(shipped_atlas().parent / "atlas_dseg.nii.gz").array == disc_value("L4-L5")
+    maps = {key: read_image(output(study, f"sub-01/anat/sub-01_space-DiscAtlas_{key}.nii.gz"))
+            for key in ("T1rho", "nT2w")}
+    bright = {"T1rho": (NUCLEUS_T1RHO[1] + ANNULUS_T1RHO) / 2, "nT2w": 0.43}  # halfway from nucleus to annulus
+    nucleus = {key: inside & (np.nan_to_num(image.array) > bright[key]) for key, image in maps.items()}
+    centers = {key: maps[key].geometry.index_to_world(np.argwhere(where)[:, ::-1]).mean(axis=0)
+               for key, where in nucleus.items()}
+    # Echo voxels are 2 mm high; the inverse transform would be off by 12 mm.
+    assert np.linalg.norm(centers["T1rho"] - centers["nT2w"]) < 2.0
 
 
 def test_grade_lowers_both_maps_in_the_nucleus(run, study):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -15,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from study.test_study_run import results, run, states
-from support.study_phantom import make_study
+from support.study_phantom import deadly_stages, make_study
 
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image, write_image
-from DiscStudyLib import Cluster
+from DiscStudyLib import Cluster, run_study
 
 
 @pytest.fixture
@@ -183,3 +184,13 @@ def test_workers_of_a_killed_run_end_before_the_next_begins(tmp_path):
     assert results(study) == results(tmp_path / "whole")
     # The lock was theirs until the last had ended.
     assert not psutil.wait_procs(workers, 2)[1]
+
+
+def test_person_whose_worker_dies_is_missing_with_a_reason(study):
+    dask = pytest.importorskip("dask")
+    pytest.importorskip("distributed")
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
+        outcome = run_study(study, pipeline=deadly_stages, processes=2)
+    assert set(outcome.missing) == {"sub-02"} and "worker was ended" in outcome.missing["sub-02"]
+    means = json.loads((study / "derivatives/disc-relaxometry/group/means.json").read_text())
+    assert set(means["means"]) == {"sub-01", "sub-03"} and set(means["missing"]) == {"sub-02"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +85,16 @@ def stages(settings):
     mean = Step("mean", "1", _mean, optional=("smooth",), parameters=("seed",),
                 extra=lambda c: {"missing": sorted(c.missing)})
     return [Stage("person", (smooth, halve)), Stage("group", (mean,))]
+
+
+def _smooth_or_die(context):
+    if context.person.id == "sub-02":
+        os._exit(1)
+    return _smooth(context)
+
+
+def deadly_stages(settings):
+    """Return the pipeline with a first step that ends the process of one person, as the system does for memory."""
+    people, group = stages(settings)
+    smooth, halve = people.steps
+    return [Stage("person", (replace(smooth, run=_smooth_or_die), halve)), group]

@@ -3,10 +3,11 @@
 from .figures import save_figure
 from .figures_maps import Look, map_row, person_tile
 from .group import sections as group_sections
+from .methods import reported
 from .page import Report, cell_text, write_report
 from .people import sections as people_sections
 
 __all__ = [
-    "cell_text", "group_sections", "Look", "map_row", "people_sections", "person_tile", "Report", "save_figure",
-    "write_report",
+    "cell_text", "group_sections", "Look", "map_row", "people_sections", "person_tile", "Report", "reported",
+    "save_figure", "write_report",
 ]

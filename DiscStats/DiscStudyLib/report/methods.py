@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.tables import Column, Table
 
 from ..engine import Context, versions
+from ..folder import Settings
 from .page import Paragraph, Section, TableBlock
 
 CITATIONS = {
@@ -39,6 +42,11 @@ CITATIONS = {
 }
 
 
+def reported() -> tuple[str, ...]:
+    """Return the settings that the page lists: all that a result depends on."""
+    return tuple(f.name for f in fields(Settings) if f.name not in ("threads", "on_error"))
+
+
 def methods(context: Context, analysis: str) -> Section:
     """Return the methods section."""
     section = Section("Methods", "methods", lead="Written from the settings of this run; check it before you use it.")
@@ -49,7 +57,7 @@ def methods(context: Context, analysis: str) -> Section:
     section.add(TableBlock(Table("versions", [Column("software"), Column("version")],
                                  [{"software": k, "version": v} for k, v in found.items()]), "Versions"))
     settings = [{"setting": k, "value": ", ".join(v) if isinstance(v, tuple) else str(v)}
-                for k, v in context.settings.to_dict().items() if v not in ("", ()) and k != "threads"]
+                for k, v in context.settings.to_dict().items() if v not in ("", ()) and k in reported()]
     section.add(TableBlock(Table("settings", [Column("setting"), Column("value")], settings), "Settings"))
     return section
 

@@ -15,7 +15,17 @@ from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.resources import resource_path
 
 from ..engine import SENSITIVITY, Context, Step, anatomical_image, disc_labels, file_hash, person_maps
-from ..report import Look, Report, group_sections, map_row, people_sections, person_tile, save_figure, write_report
+from ..report import (
+    Look,
+    Report,
+    group_sections,
+    map_row,
+    people_sections,
+    person_tile,
+    reported,
+    save_figure,
+    write_report,
+)
 
 
 def _run_tile(context: Context) -> list[Path]:
@@ -77,7 +87,7 @@ def report_step(analysis: str = "", sensitivity: bool = False) -> Step:
         optional += ["models", f"analysis-{analysis}"]
         optional += [f"analysis-{analysis}{SENSITIVITY}"] if sensitivity else []
     return Step("report", "1", _run_report(analysis), lambda c: _table(c),
-                ("formula", "contrast", "analysis", "levels", "registration", "permutations", "seed", "sensitivity"),
+                reported(),
                 optional=tuple(optional),
                 extra=lambda c: {"missing": dict(c.missing), "people": list(c.everyone),
                                  "notes": {p: {s: r.notes for s, r in records.items()}
