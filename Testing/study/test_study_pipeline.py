@@ -49,7 +49,7 @@ def output(study, name):
 MAPPED = {"maps-T1rho", "carry-T1rho", "measure", "tile", "atlas", "tables"}
 ANALYZED = {"analysis-grade", "analysis-grade-sensitivity"}
 GROUP = {"means", *ANALYZED, "models"}
-SEGMENTED = {"segment", "normalize", *MAPPED, *GROUP} - {"maps-T1rho"}
+SEGMENTED = {"segment", "review", "normalize", *MAPPED, *GROUP} - {"maps-T1rho"}
 #: For each setting: another value, and the steps that become due besides the report.
 DUE = {
     "formula": ("pfirrmann + age", GROUP), "contrast": ("pfirrmann", ANALYZED), "maps": (("T1rho",), GROUP),
