@@ -225,7 +225,7 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
         label = "".join(c for c in person.removeprefix("sub-") if c.isascii() and c.isalnum())
         quantity = volumeNode.GetAttribute(mrml.ATTRIBUTE + "Quantity") or ""
         if not label or not quantity.isalnum():
-            raise RegistrationError(_("'{name}' can not be named for statistics: the person needs a name of letters or "
+            raise RegistrationError(_("'{name}' cannot be named for statistics: the person needs a name of letters or "
                                       "digits, and the volume must be a map that this extension made.")
                                     .format(name=volumeNode.GetName()), anchor="maps-in-atlas-space")
         path = Path(folder) / person / f"sub-{label}_space-DiscAtlas_{quantity}.nii.gz"

@@ -234,7 +234,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         Parameters
         ----------
         path : str, path or list of paths
-            DICOM folder, NIfTI with sidecars (a file an echo, or 4-D), or NRRD.
+            DICOM folder, NIfTI with sidecars (a file per echo, or 4-D), or NRRD.
         kind : str, optional
             ``T1rho`` or ``T2``, where the files do not say.
         timesMs : sequence of float, optional
@@ -285,9 +285,9 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         Parameters
         ----------
         series : vtkMRMLSequenceNode, vtkMRMLScalarVolumeNode or list of vtkMRMLScalarVolumeNode
-            Echo series, the volume that a sequence browser shows, or one volume an echo.
+            Echo series, the volume that a sequence browser shows, or one volume per echo.
         timesMs : sequence of float, optional
-            ms, one an echo; by default those recorded in the sequence.
+            ms, one per echo; by default those recorded in the sequence.
         kind : str, optional
             ``T1rho`` or ``T2``; by default what the sequence says.
         align : str, optional

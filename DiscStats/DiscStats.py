@@ -142,13 +142,13 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         Parameters
         ----------
         maps : list, or dict of list
-            Volume nodes, Images or file names, one a row of the table and in its order; by quantity to test several
+            Volume nodes, Images or file names, one per row of the table and in its order; by quantity to test several
             together; or by participant id.
         atlasLabels : vtkMRMLVolumeNode, Image or path
             Disc levels of the atlas.
         participants : vtkMRMLTableNode, path or pandas.DataFrame
         formula : str
-            Such as ``T2 ~ pfirrmann + age + C(sex)``; ``pfirrmann`` may be one column a level (``pfirrmann_L5S1``).
+            Such as ``T2 ~ pfirrmann + age + C(sex)``; ``pfirrmann`` may be one column per level (``pfirrmann_L5S1``).
         contrasts : optional
             Default: every term.
         regions : vtkMRMLVolumeNode, Image or path, optional
@@ -327,7 +327,7 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
     def agreement(self, table, first, second, unit="", name="Agreement"):
         """Return a table node: Bland-Altman, Lin's concordance and all ICC, with intervals, of two columns.
 
-        Rows are taken as independent: give one disc a person, or one table a level.
+        Rows are taken as independent: give one disc per person, or one table per level.
         """
         from DiscStatsLib.design import numeric_columns
         from DiscStatsLib.tables import agreement_table

@@ -165,7 +165,7 @@ def make_cohort(spider: Path, folder: Path) -> None:
         write_nifti(to_spacing(crop(mask, box), SPACING, True),
                     folder / "derivatives" / "reference" / person / "anat" / f"{person}_dseg.nii.gz")
     write_table(folder / "participants.tsv", table)
-    # One row a disc: BIDS's phenotype tables have one a person.
+    # One row per disc: BIDS's phenotype tables have one per person.
     write_table(folder / "sourcedata" / "gradings.tsv", gradings(spider, {r["participant_id"] for r in rows}))
     write_descriptions(folder, len(rows))
 

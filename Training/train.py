@@ -165,7 +165,7 @@ def groups_of(options: argparse.Namespace) -> tuple[list[list[str]], dict[int, l
     Raises
     ------
     ValueError
-        If a batch can not be dealt to groups and processes evenly.
+        If a batch cannot be dealt to groups and processes evenly.
     """
     splits = {fold: split(options.data, fold) for fold in options.folds}
     groups = sorted({tuple(g) for train, _ in splits.values() for g in train})

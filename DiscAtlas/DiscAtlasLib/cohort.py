@@ -31,7 +31,7 @@ class CohortRegistration:
     registrations : dict of str to PersonRegistration
         Those who failed are absent, and say why in `quality`.
     quality : Table
-        One row a person and level.
+        One row per person and level.
     """
 
     atlas: Atlas
@@ -56,7 +56,7 @@ def register_cohort(people: dict[str, Image], template: str = "shipped", atlas_f
     backend : str
         ``coordinates``, ``elastix`` or ``brainsfit``.
     output : path, optional
-        Receives ``atlas/``, one folder a person (transforms, quality table and, where matplotlib is installed, a
+        Receives ``atlas/``, one folder per person (transforms, quality table and, where matplotlib is installed, a
         montage picture), and ``registration_quality.tsv``.
     levels : sequence of str, optional
         Levels such as ``L4-L5``; all of the atlas by default.

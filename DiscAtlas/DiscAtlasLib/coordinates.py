@@ -146,7 +146,7 @@ class Target:
         Raises
         ------
         RegistrationError
-            If a disc has no surface, or the surfaces can not be brought together without folding.
+            If a disc has no surface, or the surfaces cannot be brought together without folding.
         """
         fixed = self.shape
         slab_f, slab_m = _slabs(fixed, moving)

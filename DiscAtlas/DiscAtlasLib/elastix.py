@@ -36,7 +36,7 @@ def match_elastix(fixed: Target, moving: DiscShape, progress: ProgressCallback =
     moving : DiscShape
         The person's.
     progress : callable
-        Not called: Elastix can not be interrupted.
+        Not called: Elastix cannot be interrupted.
     folder : path, optional
         Parameter files in place of the shipped ones.
 
@@ -155,5 +155,5 @@ def _one(parameters: dict) -> sitk.Transform:
         transform.SetComputeZYX(parameters.get("ComputeZYX", ("false",))[0] == "true")
         transform.SetParameters(values)
         return transform
-    raise RegistrationError(f"Elastix used a transform of kind '{kind}', which can not be written for Slicer: use "
+    raise RegistrationError(f"Elastix used a transform of kind '{kind}', which cannot be written for Slicer: use "
                             "EulerTransform, AffineTransform and BSplineTransform in the parameter files.")

@@ -21,7 +21,7 @@ _SECTIONS = (("sagittal", 1, 2, "anterior", "cranial"), ("coronal", 0, 2, "patie
 
 
 def montage(registration: PersonRegistration, path: str | os.PathLike, image: Image | None = None) -> Path:
-    """Write a PNG: one row a level, three sections through the person's disc, both outlines.
+    """Write a PNG: one row per level, three sections through the person's disc, both outlines.
 
     Parameters
     ----------

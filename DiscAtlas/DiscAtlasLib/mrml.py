@@ -34,7 +34,7 @@ def transform_node(field: DisplacementField, name: str):
         path = write_transform(field, Path(folder) / "field.h5")
         storage.SetFileName(str(path))
         if not storage.ReadData(node):
-            raise RegistrationError(f"The transform '{name}' can not be read back into the scene.")
+            raise RegistrationError(f"The transform '{name}' cannot be read back into the scene.")
     return node
 
 
@@ -155,7 +155,7 @@ def _transform_of(node) -> sitk.Transform:
             if storage.WriteData(node):
                 return sitk.ReadTransform(path)
         except RuntimeError as error:
-            raise RegistrationError(f"BRAINSFit's transform can not be read: {error}",
+            raise RegistrationError(f"BRAINSFit's transform cannot be read: {error}",
                                     anchor="brainsfit-failed") from error
     raise RegistrationError("BRAINSFit stopped: it wrote no transform.", anchor="brainsfit-failed")
 

@@ -210,5 +210,5 @@ def read_transform(path: str | os.PathLike) -> DisplacementField:
     try:
         return DisplacementField.from_sitk(sitk.ReadTransform(str(path)))
     except (RuntimeError, NotImplementedError) as error:
-        raise RegistrationError(f"'{path.name}' can not be read as a displacement field transform: "
+        raise RegistrationError(f"'{path.name}' cannot be read as a displacement field transform: "
                                 "it is missing, damaged, or of another kind.") from error

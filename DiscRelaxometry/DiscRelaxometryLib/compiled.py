@@ -21,7 +21,7 @@ def kernel_if_numba(function: Callable, **options) -> Callable | None:
 
 @lru_cache
 def kernel(function: Callable, **options) -> Callable:
-    """Return a function compiled by numba, which lets go of Python's lock; compiled code is kept on disk."""
+    """Return a function compiled by numba, which releases Python's lock; compiled code is kept on disk."""
     import numba
 
     if "fastmath" in options:

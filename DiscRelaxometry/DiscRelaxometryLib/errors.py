@@ -51,11 +51,11 @@ class RegistrationError(DiscRelaxometryError):
 
 
 class DesignError(DiscRelaxometryError):
-    """A statistical design, contrast or participants table can not be used."""
+    """A statistical design, contrast or participants table cannot be used."""
 
 
 class StudyError(DiscRelaxometryError):
-    """A study folder can not be processed."""
+    """A study folder cannot be processed."""
 
 
 class OutputError(DiscRelaxometryError, OSError):

@@ -164,7 +164,7 @@ def read_volumes(path: str | os.PathLike) -> tuple[sitk.Image, np.ndarray, Geome
     try:
         image = _read_nifti(path, content) if content else sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise GeometryError(f"'{path.name}' can not be read: the file is truncated, damaged, or no image.",
+        raise GeometryError(f"'{path.name}' cannot be read: the file is truncated, damaged, or no image.",
                             anchor="unreadable-image") from error
     dimension, array = image.GetDimension(), sitk.GetArrayFromImage(image)
     if content and image.GetNumberOfComponentsPerPixel() == 1:

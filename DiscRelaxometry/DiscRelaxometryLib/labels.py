@@ -120,6 +120,6 @@ def whole_labels(image: Image) -> Image:
         wrong = ~(np.abs(array - rounded) <= ROUNDING + 1e-4)
     if wrong.any() or np.abs(rounded).max(initial=0) > np.iinfo(np.int32).max:
         found = ", ".join(f"{v:g}" for v in np.unique(array[wrong])[:5])
-        raise SegmentationError(f"This image holds fractions or NaN ({found}), so it is no label image: choose the "
+        raise SegmentationError(f"This image holds fractions or NaN ({found}), so it is not a label image: choose the "
                                 "segmentation, not the signal.", anchor="label-conventions")
     return replace(image, array=rounded.astype(np.int32))

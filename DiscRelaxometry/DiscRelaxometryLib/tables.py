@@ -128,7 +128,7 @@ def read_tsv(path: str | os.PathLike, required: Sequence[str] = (), numeric: Ite
     Raises
     ------
     DesignError
-        If the file is missing or no such table, a required column is absent, or a numeric cell is no number.
+        If the file is missing or no such table, a required column is absent, or a numeric cell is not a number.
     """
     path = Path(path)
     try:

@@ -42,7 +42,7 @@ class FitInspector:
         self.label.setText(_("Move the mouse over the maps in a slice view."))
 
     def stop(self):
-        """Stop following, and let go of the arrays."""
+        """Stop following, and release the arrays."""
         if self._observation is not None:
             crosshair, tag = self._observation
             crosshair.RemoveObserver(tag)

@@ -66,7 +66,7 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.layout.addWidget(self.footer)
 
     def cleanup(self):
-        """Let go of everything: the module is unloaded or reloaded."""
+        """Release everything: the module is unloaded or reloaded."""
         if self.work is not None:
             self.work.stop()
         self.setParameterNode(None)

@@ -58,14 +58,14 @@ class RelaxometryPanel(DiscPanel):
         ui.conventionCombo.currentIndexChanged.connect(self.onConventionChosen)
 
     def cleanup(self):
-        """Let go of the crosshair and the plot's nodes."""
+        """Release the crosshair and the plot's nodes."""
         if self.logic is not None:
             self._settled.stop()
             self._inspector.close()
         super().cleanup()
 
     def onSceneStartClose(self, caller, event):
-        """Let go of the scene's nodes."""
+        """Release the scene's nodes."""
         self._inspector.close()
         self._shownSeries, self._tables = None, {}
         fill_from_node(self.ui.measuresTable, None)
@@ -93,7 +93,7 @@ class RelaxometryPanel(DiscPanel):
 
     @staticmethod
     def _isAnatomical(node):
-        """Return whether a volume may be anatomical: it is no label map, no map of this extension, and not hidden."""
+        """Return whether a volume may be anatomical: no label map, no map of this extension, and not hidden."""
         return not (node.IsA("vtkMRMLLabelMapVolumeNode") or node.GetAttribute(mrml.ATTRIBUTE + "Quantity")
                     or node.GetHideFromEditors() or node.GetImageData() is None)
 
@@ -216,7 +216,7 @@ class RelaxometryPanel(DiscPanel):
 
     def onEdit(self):
         """Open the segmentation in the Segment Editor."""
-        # Leaving the panel lets go of its settings, so that they are read before.
+        # Leaving the panel releases its settings, so that they are read before.
         segmentation, volume = self._parameterNode.segmentation, self._parameterNode.inputVolume
         slicer.util.selectModule("SegmentEditor")
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor

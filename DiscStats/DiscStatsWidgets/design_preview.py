@@ -61,7 +61,7 @@ class DesignPreview:
 
     @staticmethod
     def _completions(table):
-        """Return column names, and the names that stand for one column a level."""
+        """Return column names, and the names that stand for one column per level."""
         from DiscRelaxometryLib.labels import DISCS
         from DiscStatsLib.design import level_columns
 

@@ -32,7 +32,7 @@ class StatsPanel(DiscPanel):
         ui.participantsTable.setToolTip(_("First 200 rows of the table. Drop a TSV or CSV file here"))
 
     def cleanup(self):
-        """Let go of the plot's nodes and of the drop target."""
+        """Release the plot's nodes and of the drop target."""
         if self.logic is not None:
             self._results.close()
             self._drop.close()

@@ -6,10 +6,7 @@ In Slicer's console the same call works with processes=1; Slicer stays responsiv
 
 import sys
 
-from DiscStudyLib import run_study
-from DiscStudyLib.folder.settings import make_settings
-from DiscStudyLib.folder.study import Study
-from DiscStudyLib.folder.validate import validate
+from DiscStudyLib import Study, make_settings, run_study, validate
 
 
 def show(fraction, text):

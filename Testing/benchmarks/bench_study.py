@@ -101,7 +101,7 @@ def run(study: Path, processes: int, options) -> dict:
 
 
 def environment() -> dict:
-    """Return the environment: one thread a process, so that processes are compared and not libraries."""
+    """Return the environment: one thread per process, so that processes are compared and not libraries."""
     return {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")}
 
 

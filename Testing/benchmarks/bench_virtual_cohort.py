@@ -113,7 +113,7 @@ def auto_rows(person, scanner, maps, reference):
 
 
 def in_atlas(labels, maps, truth):
-    """Return the maps at the atlas's voxels of the level, or None where the disc can not be registered."""
+    """Return the maps at the atlas's voxels of the level, or None where the disc cannot be registered."""
     try:
         registration = register_person(labels, load_atlas(), levels=[LEVEL])
     except RegistrationError as error:

@@ -31,7 +31,7 @@ def disc() -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 def simulate(inside, place, effect: float, rng):
-    """Return (y, design): maps in ms whose mean falls by `effect` ms a grade inside the place."""
+    """Return (y, design): maps in ms whose mean falls by `effect` ms per grade inside the place."""
     from scipy.ndimage import gaussian_filter
     grade, age, sex = rng.integers(1, 6, N).astype(float), rng.uniform(20, 80, N), rng.integers(0, 2, N).astype(float)
     noise = gaussian_filter(rng.normal(size=(N, *SHAPE)), (0, 1.3, 1.3, 1.3))[:, inside]

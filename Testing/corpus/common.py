@@ -13,7 +13,7 @@ from DiscStudyLib.cli.main import main
 
 
 def fault(number: str, *raised: type[Exception]):
-    """Mark a test that fails while fault `number` is there; whoever mends the fault removes the marker.
+    """Mark a test that fails while fault `number` is there; whoever corrects the fault removes the marker.
 
     The marker accepts failed assertions and the exceptions named in `raised`, nothing else: a test that cannot even
     import what it tests is an error. It is strict, so that a mended fault cannot keep its marker.

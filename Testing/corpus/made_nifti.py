@@ -14,7 +14,7 @@ SPACING = (4.0, 1.0, 1.0)
 
 
 def echo_images(t2: float = 0.06) -> list[sitk.Image]:
-    """Return one volume an echo, with a band of background."""
+    """Return one volume per echo, with a band of background."""
     rng = np.random.default_rng(0)
     images = []
     for time in TIMES:
@@ -35,7 +35,7 @@ def write_series(path: Path) -> Path:
 
 
 def write_echo_files(folder: Path, stem: str) -> Path:
-    """Write one file an echo (stem_e1 and so on), each with its sidecar; return the folder."""
+    """Write one file per echo (stem_e1 and so on), each with its sidecar; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, (image, time) in enumerate(zip(echo_images(), TIMES), start=1):
         path = folder / f"{stem}_e{number}.nii.gz"

@@ -49,7 +49,7 @@ def segment_stages(settings):
 
 
 def write_people(root: Path, people: int = PEOPLE) -> Path:
-    """Write a volume a person; return the study folder."""
+    """Write a volume per person; return the study folder."""
     grid = Geometry((6, 40, 80), (0.9, 2.0, 2.0))
     for number in range(1, people + 1):
         noise = np.random.default_rng(number).integers(0, 255, grid.shape).astype(np.uint8)

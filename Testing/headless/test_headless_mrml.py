@@ -260,7 +260,7 @@ def test_levels_shift_by_name_and_keep_voxels(slicer):
     np.testing.assert_array_equal(back.array == 2, labels.array == 2)
     assert not mrml.was_edited(node)
     mrml.shift_segment_levels(node, -1)
-    with pytest.raises(SegmentationError, match="'L5-S1' can not be moved"):
+    with pytest.raises(SegmentationError, match="'L5-S1' cannot be moved"):
         mrml.shift_segment_levels(node, -1)
     np.testing.assert_array_equal(mrml.labels_from_segmentation(node).array, labels.array)
 

@@ -132,7 +132,7 @@ def test_missing_or_damaged_files_raise_and_leave_no_node(slicer, tmp_path):
     before = slicer.mrmlScene.GetNumberOfNodes()
     with pytest.raises(RuntimeError, match="does not exist"):
         slicer.util.loadVolume(str(tmp_path / "absent.nrrd"))
-    with pytest.raises(RuntimeError, match="can not be read"):
+    with pytest.raises(RuntimeError, match="cannot be read"):
         slicer.util.loadSegmentation(str(broken))
     assert slicer.mrmlScene.GetNumberOfNodes() == before
 

@@ -215,7 +215,7 @@ def test_one_person_is_shown_with_the_atlas(slicer, monkeypatch):
         assert visible_segmentations(slicer) == {"sub-01", "sub-01 atlas"}
         table = panel.ui.peopleTable
         assert [table.item(r, 0).text() for r in range(table.rowCount())] == ["sub-02", "sub-01", "sub-03"], \
-            "an overlay is no person"
+            "an overlay is not a person"
         click(panel.ui.checkerboardButton)
         assert visible_segmentations(slicer) == {"sub-01 checkerboard"}
     finally:

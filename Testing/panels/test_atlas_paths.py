@@ -166,7 +166,7 @@ def test_a_volume_of_nothing_known_is_not_written(panel, slicer, tmp_path, caplo
     register(panel)
     with caplog.at_level(logging.ERROR):
         click(panel.ui.warpButton)
-    assert "can not be named for statistics" in caplog.text and slicer.util.getNode("T2w in atlas") is not None
+    assert "cannot be named for statistics" in caplog.text and slicer.util.getNode("T2w in atlas") is not None
 
 
 def test_two_sets_of_people(panel, slicer):

@@ -103,7 +103,7 @@ def test_levels_shift_and_an_impossible_shift_is_explained(panel, caplog):
     click(panel.ui.shiftDownButton)
     with caplog.at_level(logging.ERROR):
         click(panel.ui.shiftDownButton)
-    assert "'L5-S1' can not be moved" in caplog.text
+    assert "'L5-S1' cannot be moved" in caplog.text
 
 
 def test_maps_are_computed_in_a_child_and_shown(panel, slicer):

@@ -66,7 +66,8 @@ def test_index_metadata():
     entry = json.loads(text)
     assert entry["category"] == "Quantification"
     assert {"$schema", "category", "scm_url"} <= set(entry) <= {
-        "$schema", "category", "scm_url", "scm_revision", "build_dependencies", "build_subdirectory", "tier", "enabled"}
+        "$schema", "category", "scm_url", "scm_revision", "build_dependencies", "build_subdirectory", "tier", "enabled",
+        "dicom_support_rule"}
     assert entry["scm_url"].removesuffix(".git").split("/")[-1] == f"Slicer{name}"
 
 

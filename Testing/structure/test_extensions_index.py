@@ -19,10 +19,11 @@ from structure.test_extension import tracked
 
 CMAKE = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-#: v1.0.1 of the catalog entry's schema.
-SCHEMA = "https://raw.githubusercontent.com/Slicer/Slicer/main/Schemas/slicer-extension-catalog-entry-schema-v1.0.1.json#"
+#: v1.0.2 of the catalog entry's schema.
+SCHEMA = "https://raw.githubusercontent.com/Slicer/Slicer/main/Schemas/slicer-extension-catalog-entry-schema-v1.0.2.json#"
 FIELDS = {"$schema": str, "category": str, "scm_url": str, "scm_revision": str, "build_dependencies": list,
-          "build_subdirectory": str, "tier": int, "enabled": bool}
+          "build_subdirectory": str, "tier": int, "enabled": bool,
+          "dicom_support_rule": str}
 LIMIT_MB = 100
 
 
@@ -47,6 +48,15 @@ def test_the_catalog_entry_follows_the_schema():
     assert all(isinstance(d, str) for d in content["build_dependencies"])
     repository = content["scm_url"].rsplit("/", 1)[1].removesuffix(".git")
     assert "slicer" in repository.lower() and repository == f"Slicer{project()}"
+
+
+def test_the_dicom_rule_compares_attributes_of_dicom_with_texts():
+    """Slicer suggests the extension for data that the rule matches: not for every MR series."""
+    from pydicom.datadict import tag_for_keyword
+    rule = entry()["dicom_support_rule"]
+    pairs = re.findall(r"(\w+) == '([^']+)'", rule)
+    assert re.sub(r"\w+ == '[^']+'|and|or|[() ]", "", rule) == ""
+    assert all(tag_for_keyword(name) for name, _ in pairs) and {name for name, _ in pairs} > {"Modality"}
 
 
 def test_dependencies_agree_in_catalog_and_cmake():

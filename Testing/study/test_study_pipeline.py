@@ -304,7 +304,7 @@ def test_sensitivity_analysis_stands_beside_the_main_one(run, study):
 
 
 def test_mixed_models_of_the_regions_are_made(run, study):
-    # One level only: everyone has one disc, and a random person can not be told from error.
+    # One level only: everyone has one disc, and a random person cannot be told from error.
     record = json.loads(output(study, "group/prov/step-models_prov.json").read_text(encoding="utf-8"))
     assert any("one row only" in n for n in record["notes"])
 

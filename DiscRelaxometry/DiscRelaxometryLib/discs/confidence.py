@@ -98,7 +98,7 @@ def disc_quality(labels: Image, prediction: Prediction, threshold: float) -> lis
 
 
 def quality_table(quality: list[DiscQuality]) -> Table:
-    """Return one row a disc."""
+    """Return one row per disc."""
     columns = [Column("disc", "", "Level of the disc"),
                Column("confidence", "1", "Mean calibrated probability of the label over the disc"),
                Column("entropy", "1", "Mean entropy of the class probabilities, 1 is the maximum"),

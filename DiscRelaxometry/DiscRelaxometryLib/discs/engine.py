@@ -130,7 +130,7 @@ class TorchEngine:
         except RuntimeError as error:
             if self.device == "cpu" or "out of memory" not in str(error).lower():
                 raise
-            warnings.warn(f"The memory of the graphics processor ({self.device}) ran out; the network goes on on the "
+            warnings.warn(f"The memory of the graphics processor ({self.device}) ran out; the network continues on the "
                           "CPU, which takes longer.", RuntimeWarning, stacklevel=2)
             self.device = "cpu"
             self.network = self.network.to("cpu")

@@ -182,7 +182,7 @@ def _label_values(labels: Image) -> list[int]:
         raise SegmentationError("The segmentation is empty.", anchor="label-conventions")
     if len(values) > 300 or min(values) < 0:
         raise SegmentationError(f"This image has {len(values)} different values, {min(values)} to {max(values)}, so "
-                                "it is no label image: choose the segmentation, not the signal.",
+                                "it is not a label image: choose the segmentation, not the signal.",
                                 anchor="label-conventions")
     return values
 

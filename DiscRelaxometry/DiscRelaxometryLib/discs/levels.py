@@ -1,4 +1,4 @@
-"""Names for discs and vertebrae: counted upward from L5-S1, with the evidence and the doubts said in words."""
+"""Names for discs and vertebrae: counted upward from L5-S1, with the evidence and the doubts explained."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def plan_sagittal(geometry: Geometry, spacing: float) -> SagittalPlan:
 
 
 def check_volume(image: Image) -> list[str]:
-    """Refuse what can not be a volume of the spine, and return warnings about what is unusual.
+    """Refuse what cannot be a volume of the spine, and return warnings about what is unusual.
 
     Raises
     ------

@@ -39,7 +39,7 @@ class Segmentation:
     discs : list of Disc
         Caudal first; empty if no spine was found.
     quality : list of DiscQuality
-        One entry a disc.
+        One entry per disc.
     flags : list of str
         Sentences for the user.
     vertebrae : list of int
@@ -115,7 +115,7 @@ def segment(image: Image, engine: str = "auto", device: str | None = None, flip:
     Raises
     ------
     SegmentationError
-        If the volume can not be a sagittal volume: axial, coronal, empty, not numbers.
+        If the volume cannot be a sagittal volume: axial, coronal, empty, not numbers.
     DiscRelaxometryError
         If weights are missing or damaged.
     """

@@ -166,7 +166,7 @@ def _register(series: EchoSeries, n: int, body: Image) -> sitk.Euler3DTransform:
                 if reached > base:
                     return _turned(found, series.geometry)
     except RuntimeError as error:
-        raise RegistrationError(f"Echo {n} ({series.times_ms[n]:g} ms) can not be aligned to the first: they "
+        raise RegistrationError(f"Echo {n} ({series.times_ms[n]:g} ms) cannot be aligned to the first: they "
                                 "hardly overlap or one is empty. Check the series, or use alignment mode off.",
                                 anchor="alignment") from error
     return _turned(still, series.geometry)

@@ -43,7 +43,7 @@ def read_echo_series(path: str | os.PathLike | Iterable, kind: str | None = None
     Parameters
     ----------
     path : path or list of paths
-        A folder of DICOM files or of one file an echo; an enhanced DICOM file; a 4-D NIfTI; a NRRD; ``.seq.nrrd``.
+        A folder of DICOM files or of one file per echo; an enhanced DICOM file; a 4-D NIfTI; a NRRD; ``.seq.nrrd``.
     kind : {"T1rho", "T2"}, optional
         Read from the header, file name or sidecar where they say it.
     times_ms : sequence of float, optional

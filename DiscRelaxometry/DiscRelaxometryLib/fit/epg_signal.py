@@ -44,7 +44,7 @@ def epg_echoes(t2: np.ndarray, b1: np.ndarray, count: int, spacing: float, t1: f
     plus, minus, along = (np.zeros((count + 1, t2.size)) for _ in range(3))
     plus[0] = np.sin(np.deg2rad(excitation) * b1) * half
     for echo in range(count):
-        # Higher orders than both the pulses so far and the echoes left can not contribute any more.
+        # Higher orders than both the pulses so far and the echoes left cannot contribute any more.
         n = min(echo + 1, count - echo)
         p, m, z = plus[:n], minus[:n], along[:n]
         mixed = 0.5 * sine * (m - p) + cosine * z

@@ -167,7 +167,7 @@ def sample_signal(series: EchoSeries, lps, kind_value: float | None = None, m0: 
     Returns
     -------
     signal : ndarray (n,)
-        One value an echo.
+        One value per echo.
     curve_times, curve : ndarray (101,)
         The model over the range of times; NaN where there is no fit.
     None

@@ -87,7 +87,7 @@ class HeadlessIOManager:
             self._say(messages, f"Reading a {file_type} needs the Slicer application.")
             return False
         if node is None:
-            self._say(messages, f"'{path.name}' can not be read as {file_type}.")
+            self._say(messages, f"'{path.name}' cannot be read as {file_type}.")
             return False
         loaded.AddItem(node)
         return True
@@ -101,7 +101,7 @@ class HeadlessIOManager:
         node.AddDefaultStorageNode(path)
         storage = node.GetStorageNode()
         if storage is None or not storage.SupportedFileType(path):
-            self._say(messages, f"A {node.GetClassName()} can not be written as '{Path(path).name}'.")
+            self._say(messages, f"A {node.GetClassName()} cannot be written as '{Path(path).name}'.")
             return False
         storage.SetFileName(path)
         storage.SetUseCompression(bool(properties.get("useCompression", True)))

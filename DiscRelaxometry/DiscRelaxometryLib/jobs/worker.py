@@ -55,7 +55,7 @@ def run(folder: Path) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """Return the exception, or a RuntimeError with its words if it can not be sent."""
+    """Return the exception, or a RuntimeError with its words if it cannot be sent."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

@@ -86,7 +86,7 @@ def disc_frame(mask: np.ndarray, geometry: Geometry, reference: np.ndarray | Non
         Grid of the mask.
     reference : ndarray, shape (3, 3), optional
         Approximate LR, AP and CC directions (rows, LPS); patient axes by default. :func:`spine_axes` finds them from
-        neighboring structures where a header can not be trusted.
+        neighboring structures where a header cannot be trusted.
 
     Raises
     ------

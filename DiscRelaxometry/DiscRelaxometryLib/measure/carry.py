@@ -331,7 +331,7 @@ def _register(levels, start: sitk.Euler3DTransform) -> sitk.Euler3DTransform:
             with one_thread():
                 method.Execute(fixed, moving)
         except RuntimeError as error:
-            raise RegistrationError("The anatomical image and the echo image can not be registered: too little of the "
+            raise RegistrationError("The anatomical image and the echo image cannot be registered: too little of the "
                                     "spine lies in both. Segment the echo series directly.",
                                     anchor="carry-labels") from error
         # Digits below any meaning (1e-6 rad, 1e-6 mm) are dropped.

@@ -56,7 +56,7 @@ def measure_discs(labels: Image, maps: Mapping[str, Image] | None = None,
     Returns
     -------
     Table
-        One row per disc, cranial to caudal. A disc too small to have axes, or one whose orientation can not be known,
+        One row per disc, cranial to caudal. A disc too small to have axes, or one whose orientation cannot be known,
         keeps its volume; its lengths are empty and its flag says why.
 
     Raises
@@ -98,7 +98,7 @@ def measure_regions(labels: Image, maps: Mapping[str, Image], frames: Mapping[in
     Returns
     -------
     Table
-        One row per disc, region and map. A disc whose axes can not be found has the row ``whole`` only.
+        One row per disc, region and map. A disc whose axes cannot be found has the row ``whole`` only.
 
     Raises
     ------

@@ -176,7 +176,7 @@ def shift_segment_levels(node, n: int) -> None:
             continue
         new = structures.BY_VALUE.get(old.value + n)
         if new is None or new.kind != old.kind:
-            raise SegmentationError(f"'{old.name}' can not be moved by {n:+d} level(s): there is no name there.")
+            raise SegmentationError(f"'{old.name}' cannot be moved by {n:+d} level(s): there is no name there.")
         moves.append((segment, new))
     if not moves:
         raise SegmentationError(f"'{node.GetName()}' has no named disc to move.", anchor="unknown-labels")

@@ -165,7 +165,7 @@ def series_from_nodes(nodes, times: Sequence[float] | None = None, kind: str | N
     ----------
     nodes : vtkMRMLSequenceNode, vtkMRMLScalarVolumeNode or list of vtkMRMLScalarVolumeNode
     times : sequence of float, optional
-        ms, one an echo, in the order of the nodes; by default those that the sequence holds.
+        ms, one per echo, in the order of the nodes; by default those that the sequence holds.
     kind : str, optional
         ``T1rho`` or ``T2``; by default what the sequence says.
 

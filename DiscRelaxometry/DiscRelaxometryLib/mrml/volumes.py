@@ -156,7 +156,7 @@ def image_from_volume(node) -> Image:
     Raises
     ------
     GeometryError
-        If the volume is empty, has several components, or its grid can not be used.
+        If the volume is empty, has several components, or its grid cannot be used.
     """
     geometry = volume_geometry(node)
     if node.GetImageData().GetNumberOfScalarComponents() != 1:

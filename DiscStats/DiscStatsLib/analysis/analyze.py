@@ -73,7 +73,7 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     participants : pandas.DataFrame
         One row per observation, with ``participant_id``.
     formula : str
-        Such as ``map ~ pfirrmann + age + C(sex)``. A name that is no column is read, for each disc level, from the
+        Such as ``map ~ pfirrmann + age + C(sex)``. A name that is not a column is read, for each disc level, from the
         column ``<name>_<level>`` (``pfirrmann_L5S1``): every level then has a design of its own, and people are
         rearranged in the same way at all levels, so that the maximum over levels corrects for them.
     contrasts : None, str, list or dict

@@ -174,8 +174,8 @@ def _stack(value, name: str, ids: list[str], atlas: Image, inside: np.ndarray) -
         raise DesignError(f"The '{name}' maps are a {type(value).__name__}: give a list of images, images by person, "
                           "or an array.")
     if len(value) != len(ids):
-        raise DesignError(f"{len(value)} '{name}' maps for {len(ids)} rows of the participants table: give one map a "
-                          "row, in the same order.", anchor="participants-table")
+        raise DesignError(f"{len(value)} '{name}' maps for {len(ids)} rows of the participants table: give one map "
+                          "per row, in the same order.", anchor="participants-table")
     stacked = np.empty((len(ids), int(inside.sum())))
     for row, image in enumerate(value):
         if image is None:
@@ -198,8 +198,8 @@ def _from_array(value: np.ndarray, name: str, ids: list[str], inside: np.ndarray
         raise DesignError(f"The '{name}' array has shape {value.shape}; (people, {int(inside.sum())} voxels of the "
                           f"mask) or (people, {', '.join(map(str, inside.shape))}) is needed.")
     if len(value) != len(ids):
-        raise DesignError(f"{len(value)} '{name}' maps for {len(ids)} rows of the participants table: give one map a "
-                          "row, in the same order.", anchor="participants-table")
+        raise DesignError(f"{len(value)} '{name}' maps for {len(ids)} rows of the participants table: give one map "
+                          "per row, in the same order.", anchor="participants-table")
     return np.array(value, float)
 
 

@@ -22,7 +22,7 @@ def save_analysis(result: AnalysisResult, folder: str | os.PathLike, extension: 
     comes last, so that its presence means all is there.
     """
     if extension not in (".nii.gz", ".nii", ".nrrd"):
-        raise DesignError(f"Maps can not be written as '{extension}': choose .nii.gz, .nii or .nrrd.")
+        raise DesignError(f"Maps cannot be written as '{extension}': choose .nii.gz, .nii or .nrrd.")
     folder = Path(folder)
     written = []
     for name, image in result.maps.items():

@@ -61,7 +61,7 @@ class SpreadTest:
         count[cell.rows] += np.isfinite(squares).sum(axis=1)
 
     def result(self) -> Spread | None:
-        """Return the smallest p, corrected; None where it can not be told."""
+        """Return the smallest p, corrected; None where it cannot be told."""
         found = [self._dependence(*self.sums[group]) for group in sorted(self.sums)]
         found = [f for f in found if f is not None]
         if not found:
@@ -104,7 +104,7 @@ def relative_squares(part: Partition, y: np.ndarray, present: np.ndarray | None 
 
 
 def dependence(columns: np.ndarray, log: np.ndarray) -> tuple[float, float] | None:
-    """Return (ratio, p): how columns (n, c) explain the logarithm of the mean squares (n,); None if it can not be told.
+    """Return (ratio, p): how columns (n, c) explain the logarithm of the mean squares (n,); None if it cannot be told.
 
     The ratio is that of the largest fitted variance to the smallest; p is that of the F test.
     """

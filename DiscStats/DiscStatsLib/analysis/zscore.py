@@ -137,6 +137,6 @@ def group_maps(images: list[Image], groups) -> dict[str, Reference]:
     """
     groups = [str(g) for g in groups]
     if len(groups) != len(images):
-        raise DesignError(f"{len(groups)} group names for {len(images)} maps: give one a map.")
+        raise DesignError(f"{len(groups)} group names for {len(images)} maps: give one per map.")
     found = {g: [i for i, own in zip(images, groups) if own == g] for g in sorted(set(groups))}
     return {g: reference_group(members) for g, members in found.items() if len(members) > 1}

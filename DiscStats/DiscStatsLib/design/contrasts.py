@@ -82,7 +82,7 @@ def _contrast(name: str, value, design: Design, extra: tuple[str, ...]) -> Contr
         raise DesignError(f"Contrast '{name}' has {weights.shape[-1]} weights; the design has {width} columns "
                           f"({', '.join([*design.columns, *extra])}).", anchor="contrasts")
     if not np.isfinite(weights).all() or np.any(~weights.any(axis=1)):
-        raise DesignError(f"Contrast '{name}' has a row of zeros or a weight that is no number.", anchor="contrasts")
+        raise DesignError(f"Contrast '{name}' has a row of zeros or a weight that is not a number.", anchor="contrasts")
     if np.linalg.matrix_rank(weights) < len(weights):
         raise DesignError(f"The rows of contrast '{name}' repeat each other: drop the redundant ones.",
                           anchor="contrasts")
@@ -110,7 +110,7 @@ def _by_name(text: str, design: Design, extra: tuple[str, ...]) -> np.ndarray:
             return identity[indices]
     try:
         constraint = design.info.linear_constraint(text)
-    except Exception:  # patsy raises many kinds for a text it can not read
+    except Exception:  # patsy raises many kinds for a text it cannot read
         raise DesignError(f"'{text}' is no contrast of this design: use its columns ({', '.join(columns)}), its terms "
                           f"({', '.join(design.terms)}), or a combination such as 'a - b'.",
                           anchor="contrasts") from None

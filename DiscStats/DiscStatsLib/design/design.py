@@ -56,7 +56,7 @@ class Design:
     warnings: list[str] = field(default_factory=list)
 
     def __getstate__(self) -> dict:
-        """Leave out patsy's object, which can not be pickled, when a result comes back from another process."""
+        """Leave out patsy's object, which cannot be pickled, when a result comes back from another process."""
         return {**self.__dict__, "info": None}
 
     @property
@@ -74,7 +74,7 @@ def build_design(formula: str | Formula, participants, *, level: str = "", ranks
                  missing: str = "error", extra_columns: int = 0, checks: bool = True) -> Design:
     """Return the design matrix of a formula on a participants table.
 
-    A name that is no column is looked up for the disc level: with ``level="L5-S1"``, ``pfirrmann`` is read from
+    A name that is not a column is looked up for the disc level: with ``level="L5-S1"``, ``pfirrmann`` is read from
     the column ``pfirrmann_L5S1``.
 
     Parameters
@@ -146,7 +146,7 @@ def level_columns(name: str, level: str) -> tuple[str, ...]:
 
 
 def is_level_wise(name: str, columns) -> bool:
-    """Tell whether `name` is no column itself but has a column for some disc level."""
+    """Tell whether `name` is not a column itself but has a column for some disc level."""
     from DiscRelaxometryLib.labels import DISCS
 
     return name not in columns and any(c in columns for d in DISCS for c in level_columns(name, d.name))
@@ -176,7 +176,7 @@ def check_participants(participants) -> None:
     keys = [ID] + [c for c in ("level", "session", "visit") if c in participants.columns]
     twice = participants[participants.duplicated(keys)]
     if len(twice):
-        raise DesignError(f"'{twice[ID].iloc[0]}' stands twice in the participants table: keep one row a person, "
+        raise DesignError(f"'{twice[ID].iloc[0]}' stands twice in the participants table: keep one row per person, "
                           "or tell the rows apart in a column 'session' or 'level'.", anchor="participants-table")
 
 
@@ -265,7 +265,7 @@ def _evaluate(formula: Formula, table) -> tuple[np.ndarray, object]:
                           "needed? Use C() for groups.", anchor="formula") from None
     matrix = np.asarray(result, float)
     if matrix.shape[0] != len(table):
-        # patsy can not infer the length of '~ 1'.
+        # patsy cannot infer the length of '~ 1'.
         matrix = np.ones((len(table), matrix.shape[1]))
     bad = ~np.isfinite(matrix).all(axis=0)
     if bad.any():

@@ -17,7 +17,7 @@ import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError
 
-#: An observation of this leverage is fitted by a parameter of its own: its error can not be estimated.
+#: An observation of this leverage is fitted by a parameter of its own: its error cannot be estimated.
 FULL_LEVERAGE = 1 - 1e-10
 
 
@@ -59,7 +59,7 @@ def hc3_weights(qx: np.ndarray, qz: np.ndarray) -> np.ndarray:
     """
     leverage = np.sum(qx ** 2, axis=-1) + np.sum(qz ** 2, axis=-1)
     if (leverage > FULL_LEVERAGE).any():
-        raise DesignError("Robust standard errors (HC3) can not be computed: an observation has a parameter of its own "
+        raise DesignError("Robust standard errors (HC3) cannot be computed: an observation has a parameter of its own "
                           "(a group of one person?). Leave the person out, merge the group, or choose classical "
                           "standard errors.", anchor="robust")
     r = qx.shape[-1]

@@ -239,7 +239,7 @@ def _enhance(code, weight, cluster, offsets, power, value, bounds, best):
         w, at, sign = weight[i], code[i] >> 1, 2 * (code[i] & 1) - 1
         number = 0
         for c in range(width):
-            # Written always and counted if it is one: whether a neighbor was visited can not be predicted.
+            # Written always and counted if it is one: whether a neighbor was visited cannot be predicted.
             met[number] = cluster[at + offsets[c]] * sign
             number += met[number] > 0
         if number == 0:

@@ -26,7 +26,7 @@ def require_device(device: str) -> None:
                           anchor="gpu") from None
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise DesignError(f"The device '{device}' can not be used ({reason}): choose device 'cpu'.",
+        raise DesignError(f"The device '{device}' cannot be used ({reason}): choose device 'cpu'.",
                           anchor="gpu") from None
 
 

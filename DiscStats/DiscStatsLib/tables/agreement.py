@@ -330,7 +330,7 @@ def paired(first, second) -> tuple[np.ndarray, np.ndarray]:
     """Return the pairs with both values as float arrays, or raise DesignError."""
     first, second = np.asarray(first, float).ravel(), np.asarray(second, float).ravel()
     if first.shape != second.shape:
-        raise DesignError(f"{len(first)} and {len(second)} values can not be paired.", anchor="agreement")
+        raise DesignError(f"{len(first)} and {len(second)} values cannot be paired.", anchor="agreement")
     keep = np.isfinite(first) & np.isfinite(second)
     if keep.sum() < 3:
         raise DesignError(f"Agreement needs at least three complete pairs; there are {int(keep.sum())}.",

@@ -54,7 +54,7 @@ def fit_mixed(table, formula: str, group: str = ID, slope: str | None = None, re
     Parameters
     ----------
     table : pandas.DataFrame or Table
-        One row a disc or region, such as ``measure_regions`` of everyone joined with the participants table.
+        One row per disc or region, such as ``measure_regions`` of everyone joined with the participants table.
     formula : str
         Such as ``mean ~ pfirrmann + C(level) + age + C(sex)``; the response is a column of the table.
     group : str
@@ -127,7 +127,7 @@ def _frame(table, formula: str, group: str, slope: str | None, missing: str):
     if frame.empty:
         raise DesignError("No row has all values of the model.", anchor="missing-values")
     frame["__group__"] = frame[group].astype(str)
-    # build_design wants one name a row.
+    # build_design wants one name per row.
     frame[ID] = [f"{g} row {n}" for n, g in enumerate(frame["__group__"])]
     return (int(absent.sum()), frame), parsed
 
@@ -144,7 +144,7 @@ def _fit(response: np.ndarray, matrix: np.ndarray, groups: np.ndarray, random: n
             model = MixedLM(response, matrix, groups, exog_re=random)
             result = model.fit(reml=reml, method=["bfgs", "lbfgs", "powell"])
         except (np.linalg.LinAlgError, ValueError) as error:
-            raise DesignError(f"The mixed model can not be estimated ({error}): simplify the random part or the "
+            raise DesignError(f"The mixed model cannot be estimated ({error}): simplify the random part or the "
                               "formula.", anchor="mixed") from error
     if not result.converged:
         notes.append("The fit did not converge: do not use its p values; simplify the model.")

@@ -21,7 +21,7 @@ def region_means(maps, atlas_labels: Image, participants, *, regions: Image | No
     maps, atlas_labels, participants, regions, region_names, levels
         As in :func:`DiscStatsLib.analysis.analyze.analyze`; several quantities give a column each.
     regions : Image, optional
-        One row a region instead of a disc; 0 is no region.
+        One row per region instead of a disc; 0 is no region.
 
     Returns
     -------

@@ -115,7 +115,7 @@ def _logit_interval(area: float, error: float, confidence: float) -> tuple[float
 def _checked(scores, positive) -> tuple[np.ndarray, np.ndarray]:
     scores, positive = np.asarray(scores, float).ravel(), np.asarray(positive).ravel()
     if scores.shape != positive.shape:
-        raise DesignError(f"{len(scores)} scores and {len(positive)} labels can not be paired.")
+        raise DesignError(f"{len(scores)} scores and {len(positive)} labels cannot be paired.")
     if not np.isfinite(scores).all():
         raise DesignError(f"{int(np.count_nonzero(~np.isfinite(scores)))} score(s) are missing: leave these people out "
                           "first.", anchor="missing-values")

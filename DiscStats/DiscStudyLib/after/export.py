@@ -31,8 +31,8 @@ def export_people(path, folder, people: Sequence[str] = (), source=None, output=
     people : sequence of str
         Ids; empty for everyone with results.
     source : path, optional
-        DICOM of the examinations: one folder a person, named as in the study. The objects join these studies and carry
-        their patient attributes. Without it they form studies of their own, with the id as patient.
+        DICOM of the examinations: one folder per person, named as in the study. The objects join these studies and
+        carry their patient attributes. Without it they form studies of their own, with the id as patient.
     output : path, optional
         Results folder of the run.
     session : str
@@ -79,7 +79,7 @@ def _source_of(source, person: str) -> Path | None:
         return None
     folder = Path(source) / person
     if not folder.is_dir():
-        raise StudyError(f"The DICOM folder has no folder '{person}': name one folder a person as in the study, or "
+        raise StudyError(f"The DICOM folder has no folder '{person}': name one folder per person as in the study, or "
                          "export without --source.", anchor="dicom-export")
     return folder
 

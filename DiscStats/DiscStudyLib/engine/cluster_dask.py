@@ -66,7 +66,7 @@ def connect(scheduler: str = "", processes: int = 1, memory_gb: float | None = N
     Raises
     ------
     StudyError
-        If Dask is not installed, or the scheduler can not be reached.
+        If Dask is not installed, or the scheduler cannot be reached.
     """
     try:
         from distributed import Client, LocalCluster

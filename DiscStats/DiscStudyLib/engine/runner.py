@@ -159,7 +159,7 @@ def run_person(spec: RunSpec, person: str, stage: int = 0, progressCallback=None
     """Run one stage of one person, the unit of work that is sent to a worker; `threads` replaces the settings'."""
     if threads:
         spec = replace(spec, settings=replace(spec.settings, threads=threads))
-    # One thread a person: several people run at once, and sums in a fixed order give identical results everywhere.
+    # One thread per person: several people run at once, and sums in a fixed order give identical results everywhere.
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     folder = Path(spec.output) / person
     with exclusive(folder / "prov", person):

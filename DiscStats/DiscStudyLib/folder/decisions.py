@@ -71,7 +71,7 @@ class Decision:
             raise StudyError(f"'{self.decision}' is no decision: write {', '.join(KINDS[:-1])} or {KINDS[-1]}.",
                              anchor="review-decisions")
         if self.level != ALL and self.level not in BY_NAME:
-            raise StudyError(f"'{self.level}' is no level: write a name such as L4-L5, or '{ALL}'.",
+            raise StudyError(f"'{self.level}' is not a level: write a name such as L4-L5, or '{ALL}'.",
                              anchor="review-decisions")
         if (self.decision == RENAMED) != bool(self.renamed_to) or self.renamed_to and self.renamed_to not in BY_NAME:
             raise StudyError(f"{self.participant_id}, {self.level}: the column renamed_to must hold a level such as "

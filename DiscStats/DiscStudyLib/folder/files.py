@@ -25,7 +25,7 @@ def check_image(path: Path, read: bool = True) -> Iterator[tuple[str, str, str]]
     """Yield (severity, problem, remedy) of one volume: readable, lumbar field of view, sagittal, usable unit."""
     header = _header(path)
     if header is None:
-        yield ("error", "The file can not be read: it is damaged, or no image.", "Export or convert it again.")
+        yield ("error", "The file cannot be read: it is damaged, or no image.", "Export or convert it again.")
         return
     if header.GetDimension() == 4 and header.GetSize()[3] > 1:
         yield ("error", f"The volume is 4-D ({header.GetSize()[3]} volumes).",
@@ -95,7 +95,7 @@ def _check_sidecar(path: Path) -> Iterator[tuple[str, str, str]]:
     try:
         data = read_json(file) if file.exists() else {}
     except EchoSeriesError:
-        yield ("error", "The JSON sidecar can not be read.", "Correct or remove it.")
+        yield ("error", "The JSON sidecar cannot be read.", "Correct or remove it.")
         return
     identity = [n for n in IDENTITY if data.get(n)]
     if identity:
@@ -113,7 +113,7 @@ def check_series(series: Series, read: bool = True) -> Iterator[tuple[Path, str,
     for file in series.files:
         header = _header(file)
         if header is None or (read and not _readable(file)):
-            yield (file, "error", "The file can not be read: it is damaged, truncated, or no image.",
+            yield (file, "error", "The file cannot be read: it is damaged, truncated, or no image.",
                    "Export or convert it again.")
             return
         volumes += header.GetSize()[3] if header.GetDimension() == 4 else 1

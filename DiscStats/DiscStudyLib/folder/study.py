@@ -30,7 +30,7 @@ class Series:
     name : str
         File name without echo entities and suffix.
     files : tuple of Path
-        One 4-D file, or one file an echo in the order of their names.
+        One 4-D file, or one file per echo in the order of their names.
     kind : str
         ``T1rho``, ``T2`` or ``mapss`` (both in one acquisition).
     """

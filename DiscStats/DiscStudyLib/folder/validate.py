@@ -30,7 +30,7 @@ class Finding:
     Attributes
     ----------
     severity : str
-        ``error`` (can not be processed), ``warning`` (will be processed, look at it), or ``note``.
+        ``error`` (cannot be processed), ``warning`` (will be processed, look at it), or ``note``.
     file : str
         Relative to the study; empty for the study as a whole.
     person : str
@@ -214,7 +214,7 @@ def _check_response(study: Study, settings: Settings) -> Iterator[Finding]:
         return
     has = {kind for p in study.people for kind in (*p.kinds, *(("nT2w",) if p.anatomical else ()))}
     if response not in MAPS:
-        yield Finding("error", "", "", f"The formula explains '{response}', which is no map.",
+        yield Finding("error", "", "", f"The formula explains '{response}', which is not a map.",
                       f"Write one of {', '.join(MAPS)} before '~', or nothing for all maps.")
     elif settings.maps and response not in settings.maps:
         yield Finding("error", "", "", f"The formula explains {response}, the maps to analyze are "
@@ -284,7 +284,7 @@ def _check_values(study: Study, table: Table, variables: Sequence[str]) -> Itera
     for variable in variables:
         columns = [variable] if variable in table.names else list(levels.get(variable, {}).values())
         if not columns:
-            yield Finding("error", TABLE, "", f"The formula's variable '{variable}' is no column.",
+            yield Finding("error", TABLE, "", f"The formula's variable '{variable}' is not a column.",
                           f"Columns are {', '.join(table.names)}; correct the formula or add the column.")
         for column in columns:
             yield from _check_column(table, column, folders)

@@ -140,7 +140,7 @@ def _transverse(values: np.ndarray) -> np.ndarray:
 
 def atlas_figure(columns: Mapping[str, tuple[Image, Look]], labels: Image, levels: Sequence[str],
                  outline: Mapping[str, Image] | None = None):
-    """Return a figure of maps on the atlas: a row a level, and per map a mid-sagittal and a transverse view.
+    """Return a figure of maps on the atlas: a row per level, and per map a mid-sagittal and a transverse view.
 
     Parameters
     ----------

@@ -70,7 +70,7 @@ def _pairs(context: Context, steps: list[str]):
 
 
 def _beside(context: Context, steps: list[str], key: str, contrast: str, both: list[dict]) -> Table:
-    """Return two rows a level: the analysis of everyone, and that of the rule."""
+    """Return two rows per level: the analysis of everyone, and that of the rule."""
     table = Table("sensitivity", [
         Column("level"), Column("analysis"), Column("people"), Column("voxels"), Column("median r"),
         Column("smallest p"), Column("smallest p (TFCE)"),

@@ -23,7 +23,7 @@ from .signal import ECHO_MS, SPIN_LOCK_MS, PlantedEffect, disc_values
 def simulate_maps(atlas_labels: Image, people: Sequence[VirtualPerson], kind: str = "T1rho",
                   levels: Sequence[str] = ("L4-L5",), effects: Sequence[PlantedEffect] = (), snr: float = 60.0,
                   misregistration: float = 0.04, slice_mm: float = 4.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Simulate one map a person on an atlas.
+    """Simulate one map per person on an atlas.
 
     Parameters
     ----------

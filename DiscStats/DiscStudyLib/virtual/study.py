@@ -78,7 +78,7 @@ def write_virtual_study(folder: str | os.PathLike, people: int = 31, seed: int =
     Raises
     ------
     StudyError
-        If the folder is not empty or a number can not be used.
+        If the folder is not empty or a number cannot be used.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):

@@ -210,7 +210,7 @@ def test_pooled_levels_exchange_whole_persons_for_a_variable_of_the_person():
     modes = {c["name"]: (c["exchange"], c["permutation"]) for c in result.provenance["contrasts"]}
     assert modes["age"] == ("whole", "99 random permutations, as 10 whole blocks")
     assert modes["grade"] == ("within", "99 random permutations, within 10 blocks")
-    # A person who lacks one disc at a voxel can not change places there as a whole, and is left out.
+    # A person who lacks one disc at a voxel cannot change places there as a whole, and is left out.
     y[4, 3] = np.nan
     some = analyze(y, atlas(), table, "map ~ age", blocks="participant_id", **FAST)
     assert some.maps["map_n"].array[atlas().array > 0][3] == 18

@@ -160,7 +160,7 @@ def test_elastix_registers(atlas, moved, tmp_path, monkeypatch):
     row = result.quality.rows[0]
     assert row["dice"] > 0.95 and row["folding"] == 0 and row["inverse_error"] < 0.2
     assert list(tmp_path.iterdir()) == []
-    # Labels are all it sees, so that the grade of the disc can not matter; and its random samples are the same again.
+    # Labels are all it sees, so that the grade of the disc cannot matter; and its random samples are the same again.
     graded = register_person(moved.like(moved.array.copy(), grade=5), atlas, backend="elastix", workers=1)
     change = graded.levels[L45].to_person.vectors - result.levels[L45].to_person.vectors
     assert np.abs(change).max() < 0.05

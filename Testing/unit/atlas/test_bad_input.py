@@ -131,7 +131,7 @@ def test_a_map_of_nan_stays_nan_and_intensity_changes_no_transform(atlas, inside
     result = register_person(labels, atlas)
     nothing = labels.like(np.full(labels.array.shape, np.nan, np.float32))
     assert np.isnan(warp_to_atlas(nothing, result).array).all()
-    # Registration takes labels only: metadata and any image beside them can not reach it.
+    # Registration takes labels only: metadata and any image beside them cannot reach it.
     again = register_person(Image(labels.array.copy(), labels.geometry, {"grade": 5}), atlas)
     assert np.array_equal(again.levels[L45].to_person.vectors, result.levels[L45].to_person.vectors)
 

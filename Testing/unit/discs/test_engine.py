@@ -139,7 +139,7 @@ def test_out_of_memory_goes_on_on_the_cpu(model):
         return run(stacks)
 
     engine._run = first_fails
-    with pytest.warns(RuntimeWarning, match="goes on on the CPU"):
+    with pytest.warns(RuntimeWarning, match="continues on the CPU"):
         logits = engine.run(np.zeros((1, 5, 32, 32), np.float32))
     assert calls == ["cuda", "cpu"] and logits.shape == (1, len(CLASSES), 32, 32)
 

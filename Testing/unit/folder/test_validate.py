@@ -130,7 +130,7 @@ def test_latin1_table(study):
 
 
 def test_formula_names_a_missing_column(study):
-    assert "odi" in find(study, "variable 'odi' is no column", formula="odi + age").problem
+    assert "odi" in find(study, "variable 'odi' is not a column", formula="odi + age").problem
 
 
 def test_truncated_image(study):
@@ -141,7 +141,7 @@ def test_truncated_image(study):
 
 def test_unreadable_image(study):
     anat(study, "sub-03", "T2w.nii.gz").write_bytes(b"no image")
-    find(study, "can not be read")
+    find(study, "cannot be read")
 
 
 def test_axial_and_small_images(study):

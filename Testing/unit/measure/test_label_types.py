@@ -1,4 +1,4 @@
-"""Labels mean what they say in whatever type a file holds them; what is no label is named; nothing wraps."""
+"""Labels mean what they say in whatever type a file holds them; what is not a label is named; nothing wraps."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def scales(rng, design):
 
 
 def near_duplicates(rng, design):
-    """Some voxels differ from one another in the eighth digit: which is the maximum float32 can not tell."""
+    """Some voxels differ from one another in the eighth digit: which is the maximum float32 cannot tell."""
     y = plain(rng, design)
     y[:, :30] = y[:, :1] * (1 + 1e-9 * rng.normal(size=(len(design), 30)))
     return y

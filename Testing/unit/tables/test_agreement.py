@@ -150,7 +150,7 @@ def test_tables_are_paired_by_key():
 def test_bad_input_is_named():
     with pytest.raises(DesignError, match="three complete pairs; there are 2"):
         bland_altman([1, 2, np.nan], [1, 2, 3])
-    with pytest.raises(DesignError, match="can not be paired"):
+    with pytest.raises(DesignError, match="cannot be paired"):
         concordance([1, 2], [1, 2, 3])
     with pytest.raises(DesignError, match="same value for everyone"):
         concordance([1, 1, 1], [1, 2, 3])

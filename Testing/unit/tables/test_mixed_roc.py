@@ -152,7 +152,7 @@ def test_delong_of_correlated_scores_is_that_of_proc():
 
 
 def test_roc_bad_input_is_named():
-    for scores, labels, message in (([1, 2, 3], [1, 0], "can not be paired"), ([1, 2, np.nan, 4], [1, 0, 1, 0],
+    for scores, labels, message in (([1, 2, 3], [1, 0], "cannot be paired"), ([1, 2, np.nan, 4], [1, 0, 1, 0],
                                     "1 score"), ([1, 2, 3], [1, 0, 0], "two positives"),
                                     ([1, 2, 3, 4], [1, 2, 3, 1], "true or false")):
         with pytest.raises(DesignError, match=message):
