@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -17,6 +18,9 @@ import SimpleITK as sitk
 from . import nifti
 from .atomic import atomic_path, check_folder
 from .errors import GeometryError, OutputError
+
+#: Any sequence of numbers; a Geometry keeps it as a tuple.
+Numbers = Any
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,10 @@ class Geometry:
         Row-major 3 x 3 matrix whose columns are the LPS directions of i, j, k. Oblique and left-handed are ordinary.
     """
 
-    size: tuple[int, int, int]
-    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    size: Numbers
+    spacing: Numbers = (1.0, 1.0, 1.0)
+    origin: Numbers = (0.0, 0.0, 0.0)
+    direction: Numbers = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
     def __post_init__(self):
         for name, kind in (("size", int), ("spacing", float), ("origin", float), ("direction", float)):

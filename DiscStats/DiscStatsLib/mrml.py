@@ -137,7 +137,7 @@ def plot_nodes(data: PlotData, adjusted: bool = True, chart=None):
     data = data if adjusted else replace(data, adjusted=data.y)
     with base.all_or_nothing():
         chart = _empty_chart(chart, data.title)
-        spread = 0.0
+        spread = np.zeros(len(data.x))
         if data.kind == "box":
             spread = ((np.arange(len(data.x)) * 0.618) % 1 - 0.5) * 0.3
         points = Table(f"{data.title} points", [Column("participant_id"), Column("x", "", data.x_title),

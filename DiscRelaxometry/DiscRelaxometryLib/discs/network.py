@@ -49,7 +49,8 @@ class NetworkConfig:
     @classmethod
     def of(cls, values: dict) -> NetworkConfig:
         """Return the configuration written by :meth:`to_dict`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        kept: dict = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**kept)
 
 
 def build_network(config: NetworkConfig):

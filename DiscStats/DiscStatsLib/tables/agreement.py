@@ -265,7 +265,7 @@ def repeatability(values, confidence: float = 0.95) -> Repeatability:
 def agreement_table(first, second, unit: str = "", confidence: float = 0.95) -> Table:
     """Return all measures of agreement of two paired measurements as one table of value and interval."""
     limits, lin = bland_altman(first, second, confidence), concordance(first, second, confidence)
-    rows = [{"measure": "bias", "value": limits.bias, "low": limits.bias_ci[0], "high": limits.bias_ci[1]},
+    rows: list[dict] = [{"measure": "bias", "value": limits.bias, "low": limits.bias_ci[0], "high": limits.bias_ci[1]},
             {"measure": "lower limit of agreement", "value": limits.lower, "low": limits.lower_ci[0],
              "high": limits.lower_ci[1]},
             {"measure": "upper limit of agreement", "value": limits.upper, "low": limits.upper_ci[0],

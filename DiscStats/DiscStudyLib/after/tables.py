@@ -115,7 +115,7 @@ def compare_tables(first, second, value: str, on: Sequence[str] = (), unit: str 
         raise DesignError(f"The tables share none of the columns {', '.join(KEYS)}: say with --on which columns name a "
                           "row.", anchor="agreement")
     chosen = [t.select(**{k: v for k, v in equal.items() if v}) for t in tables]
-    one, two, unmatched = pair_tables(*chosen, on, value)
+    one, two, unmatched = pair_tables(chosen[0], chosen[1], on, value)
     result = agreement_table(one, two, unit or _unit(first, value, chosen[0]))
     if any(COLUMN in t.names for t in tables):  # of a simulated study
         result.columns.append(Column(COLUMN))

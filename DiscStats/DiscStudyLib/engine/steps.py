@@ -44,7 +44,7 @@ class Context:
     study: Study
     settings: Settings
     person: Person | None
-    records: Mapping[str, Record]
+    records: dict[str, Record]
     everyone: Mapping[str, Mapping[str, Record]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from typing import Any
 from dataclasses import dataclass, field
 
 from DiscRelaxometryLib.progress import subrange
@@ -45,7 +46,8 @@ class Workers:
 
     def __init__(self, cluster: Cluster, processes: int = 1, share: bool = False):
         self._cluster, self._processes, self._share = cluster, processes, share
-        self._running, self._client, self._count = ExitStack(), None, 0
+        self._running, self._count = ExitStack(), 0
+        self._client: Any = None
 
     def __enter__(self) -> Workers:
         return self

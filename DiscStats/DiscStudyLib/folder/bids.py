@@ -52,7 +52,7 @@ def describe_results(study: Study, settings: Settings) -> None:
 
 def _description(study: Study) -> dict:
     name = str(study.description.get("Name") or "Lumbar disc study")
-    described = {"Name": f"{name}: DiscRelaxometry results", "BIDSVersion": BIDS_VERSION,
+    described: dict = {"Name": f"{name}: DiscRelaxometry results", "BIDSVersion": BIDS_VERSION,
                  "DatasetType": "derivative",
                  "GeneratedBy": [{"Name": "DiscRelaxometry", "Version": __version__}]}
     if study.output.is_relative_to(study.root):

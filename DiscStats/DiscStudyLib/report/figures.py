@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 #: Pfirrmann grades I to V, light to dark.
 GRADE_COLORS = ("#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08306b")
 ROMAN = ("I", "II", "III", "IV", "V")
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#5b6b7a",
+STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#5b6b7a",
          "axes.labelcolor": "#1b2733", "xtick.color": "#1b2733", "ytick.color": "#1b2733", "axes.titlesize": 10,
          "axes.titleweight": "bold", "legend.frameon": False, "font.family": "DejaVu Sans", "axes.axisbelow": True}
 
@@ -132,9 +133,9 @@ def plot_agreement(first: np.ndarray, second: np.ndarray, groups: Sequence[str],
     left.set(xlabel=names[1] + unit, ylabel=names[0] + unit, title="Against the reference")
     left.text(0.03, 0.97, summary, transform=left.transAxes, va="top", fontsize=8)
     left.legend(fontsize=8, loc="lower right", frameon=False)
-    for value, style, text in ((bias, "-", "bias"), (bias + 1.96 * spread, "--", "+1.96 SD"),
+    for value, dashes, text in ((bias, "-", "bias"), (bias + 1.96 * spread, "--", "+1.96 SD"),
                                (bias - 1.96 * spread, "--", "\u22121.96 SD")):
-        right.axhline(value, color="#1b2733", lw=1, ls=style)
+        right.axhline(value, color="#1b2733", lw=1, ls=dashes)
         right.text(1.0, value, f" {text}\n {value:.3g}", transform=right.get_yaxis_transform(), va="center", fontsize=8)
     right.set(xlabel="Mean of both" + unit, ylabel=f"{names[0]} \u2212 {names[1]}{unit}", title="Bland-Altman")
     return figure
@@ -172,8 +173,8 @@ def plot_quality(values: Mapping[str, Sequence[float]], ylabel: str, limit: floa
     figure, axes = new_figure(5.2, 2.5)
     axis = axes[0, 0]
     rng = np.random.default_rng(0)
-    for n, (_level, data) in enumerate(values.items()):
-        data = np.asarray(data, float)
+    for n, given in enumerate(values.values()):
+        data = np.asarray(given, float)
         data = data[np.isfinite(data)]
         axis.scatter(n + rng.uniform(-0.15, 0.15, len(data)), data, s=13, color=COLORS[0], alpha=0.6, linewidths=0)
         if len(data):

@@ -165,7 +165,7 @@ def summary(contrast: str, labels: Image, r: Image | None, corrected: Image | No
                           Column("significant (TFCE)", "%", f"Voxels with family-wise p (TFCE) < {alpha:g}")]
     for level in LUMBAR_LEVELS:
         inside = labels.array == disc_value(level)
-        row = {"level": level}
+        row: dict = {"level": level}
         if r is not None:
             values = r.array[inside & np.isfinite(r.array)]
             if not values.size:

@@ -155,16 +155,16 @@ def last_settings(study: Study) -> Settings:
 def _checked(path, formula: str, output, people: Sequence[str], pipeline, verify: bool, settings: dict,
              ) -> tuple[StudyRun, RunSpec, Study]:
     """Validate a study; people with errors are missing from the run."""
-    settings = make_settings(formula=formula, **settings)
-    study = Study(Path(path), settings.session, output, tuple(people))
-    run = StudyRun(findings=validate(study, settings, trusted=read_before(study)))
+    chosen = make_settings(formula=formula, **settings)
+    study = Study(Path(path), chosen.session, output, tuple(people))
+    run = StudyRun(findings=validate(study, chosen, trusted=read_before(study)))
     errors = [f for f in run.findings if f.severity == "error"]
-    fatal = [f for f in errors if not f.person or settings.on_error == "stop"]
+    fatal = [f for f in errors if not f.person or chosen.on_error == "stop"]
     if fatal:
         listed = "\n".join(f"- {f}" for f in fatal)
         raise StudyError(f"The study cannot be run; {len(fatal)} problem(s):\n{listed}", anchor="study-validate")
     run.missing.update({f.person: f.problem for f in errors})
-    return run, RunSpec(str(study.root), str(study.output), settings, pipeline, verify), study
+    return run, RunSpec(str(study.root), str(study.output), chosen, pipeline, verify), study
 
 
 def _write_timings(run: StudyRun, study: Study) -> None:
