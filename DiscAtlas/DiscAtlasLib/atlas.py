@@ -48,7 +48,8 @@ class Atlas:
     @classmethod
     def of(cls, labels: Image) -> Atlas:
         """Return any label image as an atlas without regions."""
-        return cls(labels, *[labels.like(np.zeros_like(labels.array))] * 2)
+        nothing = labels.like(np.zeros_like(labels.array))
+        return cls(labels, nothing, nothing)
 
     @property
     def geometry(self) -> Geometry:

@@ -210,7 +210,8 @@ def _slabs(fixed: DiscShape, moving: DiscShape) -> tuple[Slab, Slab]:
         return Slab.of(fixed), Slab.of(moving)
     # The width that the image does not show is the atlas's, scaled like the depth.
     ratio = fixed.half[0] / fixed.chord[0]
-    return tuple(Slab(s, np.array([ratio, 1.0]) * s.chord[0], s.chord[1]) for s in (fixed, moving))
+    one, two = (Slab(s, np.array([ratio, 1.0]) * s.chord[0], s.chord[1]) for s in (fixed, moving))
+    return one, two
 
 
 def _anchors(fixed: DiscShape, moving: DiscShape, slab_f: Slab, slab_m: Slab, scale: np.ndarray):

@@ -145,15 +145,15 @@ def _one(parameters: dict) -> sitk.Transform:
         return transform
     center = [float(v) for v in parameters.get("CenterOfRotationPoint", (0, 0, 0))]
     if kind == "AffineTransform":
-        transform = sitk.AffineTransform(3)
-        transform.SetFixedParameters(center)
-        transform.SetParameters(values)
-        return transform
+        affine = sitk.AffineTransform(3)
+        affine.SetFixedParameters(center)
+        affine.SetParameters(values)
+        return affine
     if kind == "EulerTransform":
-        transform = sitk.Euler3DTransform()
-        transform.SetCenter(center)
-        transform.SetComputeZYX(parameters.get("ComputeZYX", ("false",))[0] == "true")
-        transform.SetParameters(values)
-        return transform
+        rigid = sitk.Euler3DTransform()
+        rigid.SetCenter(center)
+        rigid.SetComputeZYX(parameters.get("ComputeZYX", ("false",))[0] == "true")
+        rigid.SetParameters(values)
+        return rigid
     raise RegistrationError(f"Elastix used a transform of kind '{kind}', which cannot be written for Slicer: use "
                             "EulerTransform, AffineTransform and BSplineTransform in the parameter files.")

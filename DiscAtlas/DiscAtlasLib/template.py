@@ -128,7 +128,7 @@ def collect_shapes(people, levels) -> tuple[dict[int, list[tuple[str, DiscShape]
     return shapes, problems
 
 
-def build_level(value: int, shapes: list[DiscShape], iterations: int, symmetric: bool = False,
+def build_level(value: int, shapes: list[DiscShape], iterations: int, symmetric: bool = False, *,
                 progress: Callable = silent) -> _Level:
     """Return the mean disc of one level."""
     level = _start(value, shapes)

@@ -206,6 +206,7 @@ def synthetic_source(geometry: Geometry, subject: str = "anonymous", study: str 
                      simulated: bool = False) -> list[Dataset]:
     """Return in-memory MR headers, one a slice, of a synthetic study with no one's identity."""
     from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import UID
 
     study = study or _uid("study", subject, repr(geometry))
     matrix, now = geometry.matrix3, datetime.now(UTC)
@@ -213,7 +214,7 @@ def synthetic_source(geometry: Geometry, subject: str = "anonymous", study: str 
     for k in range(geometry.size[2]):
         dataset = Dataset()
         dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+        dataset.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.1")
         dataset.SOPClassUID, dataset.Modality = _MR, "MR"
         dataset.SOPInstanceUID = _uid(study, repr(geometry), str(k))
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, _uid(study, "source", repr(geometry))

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -80,7 +80,8 @@ class Geometry:
         """Return the array index (k, j, i) of the voxel that a point (LPS mm) lies in, or None outside the grid."""
         index = np.floor(self.world_to_index(lps) + 0.5)
         inside = np.all(index >= 0) and np.all(index < self.size)
-        return tuple(int(v) for v in index[::-1]) if inside else None
+        k, j, i = (int(v) for v in index[::-1])
+        return (k, j, i) if inside else None
 
     def difference(self, other: Geometry, tolerance: float = 1e-3) -> str:
         """Say how `other` differs, or return an empty string; positions are compared at the grid's corners, in mm."""
@@ -205,7 +206,7 @@ def _placed(form: np.ndarray, forms: dict[str, np.ndarray], size) -> tuple[np.nd
     if forms and used is None:
         return next(iter(forms.values())), [""]
     if len(forms) > 1:
-        gap = nifti.distance(*forms.values(), size)
+        gap = nifti.distance(*tuple(forms.values())[:2], size)
         if nifti.different(gap):
             places = ", ".join(f"{name} {np.round(other[:, 3], 1).tolist()}" for name, other in forms.items())
             return forms[used], [f"The header's sform and qform put the image up to {gap:.1f} mm apart (first voxel "

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 
 from .progress import ProgressCallback, silent
@@ -51,11 +52,11 @@ def ordered(work: Callable, items: Sequence, workers: int | None = None, process
             return
         pool = (ProcessPoolExecutor(workers, get_context("spawn"), _one_blas_thread_from_the_start) if processes
                 else ThreadPoolExecutor(workers))
-        call = (_in_process, work) if processes else (work,)
+        call = partial(_in_process, work) if processes else work
         waiting, done = deque(), 0
         try:
             for step, item in enumerate(items, start=1):
-                waiting.append(pool.submit(*call, item))
+                waiting.append(pool.submit(call, item))
                 while waiting and (len(waiting) > 2 * workers or step == len(items)):
                     result = waiting.popleft().result()
                     done += 1

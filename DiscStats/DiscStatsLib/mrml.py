@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,8 +56,8 @@ class ResultNodes:
     """
 
     maps: dict = field(default_factory=dict)
-    clusters: object = None
-    provenance: object = None
+    clusters: Any = None
+    provenance: Any = None
     folder: int = 0
 
 
@@ -137,7 +137,7 @@ def plot_nodes(data: PlotData, adjusted: bool = True, chart=None):
     data = data if adjusted else replace(data, adjusted=data.y)
     with base.all_or_nothing():
         chart = _empty_chart(chart, data.title)
-        spread = np.zeros(len(data.x))
+        spread: Any = np.zeros(len(data.x))
         if data.kind == "box":
             spread = ((np.arange(len(data.x)) * 0.618) % 1 - 0.5) * 0.3
         points = Table(f"{data.title} points", [Column("participant_id"), Column("x", "", data.x_title),

@@ -183,7 +183,7 @@ def vertebra_between(low: Piece, high: Piece, core: tuple[np.ndarray, np.ndarray
     beside = np.linalg.norm(points - low.centroid - np.outer(along, way / length), axis=1)
     near = along[(beside < 12) & (along > 0) & (along < length)]
     steps = np.unique(np.floor(near / 2))
-    return len(steps) * 2 >= 0.3 * length
+    return bool(len(steps) * 2 >= 0.3 * length)
 
 
 def _without_crowded(pieces: list[Piece]) -> tuple[list[Piece], list[Piece], list[str]]:

@@ -135,11 +135,11 @@ def plan_sagittal(geometry: Geometry, spacing: float) -> SagittalPlan:
     corners = np.array([(0, 0), (extent[0] - 1, 0), (0, extent[1] - 1), extent - 1], float)
     upright = corners @ np.linalg.inv(matrix).T
     low, high = upright.min(0), upright.max(0)
-    shape = tuple(int(v) for v in np.ceil(high - low - 1e-6).astype(int) + 1)
+    rows, columns = (int(v) for v in np.ceil(high - low - 1e-6).astype(int) + 1)
     # Array axes are (k, j, i); geometry axes are (i, j, k).
     axes = (2 - left_right, 2 - first, 2 - second)
     slice_mm = float(abs(steps[:, left_right] @ normal) / np.linalg.norm(normal))
-    return SagittalPlan(axes, matrix, matrix @ low, shape, spacing, slice_mm,
+    return SagittalPlan(axes, matrix, matrix @ low, (rows, columns), spacing, slice_mm,
                         (float(lengths[first]), float(lengths[second])))
 
 

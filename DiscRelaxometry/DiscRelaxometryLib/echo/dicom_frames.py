@@ -144,7 +144,7 @@ def _file_frames(file: Path) -> list[Frame] | None:
 def _frames(file: Path, dataset) -> Iterator[Frame]:
     common = {k: dataset.get(k) for k in _KEPT if dataset.get(k) is not None} | _private_values(dataset)
     groups = dataset.get("PerFrameFunctionalGroupsSequence")
-    fixed = {"file": file, "series": str(dataset.get("SeriesInstanceUID", "")),
+    fixed: dict = {"file": file, "series": str(dataset.get("SeriesInstanceUID", "")),
              "study": str(dataset.get("StudyInstanceUID", "")), "number": int(dataset.get("SeriesNumber") or 0),
              "rows": int(dataset.Rows), "columns": int(dataset.Columns),
              "described": {k: _plain(dataset.get(k)) for k in _DESCRIBED if dataset.get(k) not in (None, "")}}

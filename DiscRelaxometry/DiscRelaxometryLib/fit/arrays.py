@@ -72,7 +72,7 @@ class DecayFit:
 
     def reshaped(self, shape: tuple[int, ...]) -> DecayFit:
         """Return the fit with maps of another shape."""
-        maps = {name: value.reshape(shape) for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        maps: dict = {name: value.reshape(shape) for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         return replace(self, **maps)
 
     def status_table(self) -> Table:
@@ -295,7 +295,7 @@ def _triage(y, models, options) -> tuple[np.ndarray, np.ndarray, np.ndarray | in
     with np.errstate(invalid="ignore", over="ignore"):
         peak, low = y.max(axis=0), y.min(axis=0)
         code = np.zeros(peak.size, np.uint8)
-        kept = len(y)
+        kept: np.ndarray | int = len(y)
         if options.noise_floor is not None:
             below = y < options.noise_floor
             kept = np.where(below.any(axis=0), below.argmax(axis=0), len(y))

@@ -74,7 +74,7 @@ class EpgModel:
         log_t2 = np.linspace(np.log(bounds[0]), np.log(bounds[1]), max(int(np.log(bounds[1] / bounds[0]) / 0.1), 8))
         w = np.cos(np.deg2rad(refocusing) * fields / 2) ** 2
         parameters = np.stack(np.meshgrid(log_t2, w, indexing="ij")).reshape(2, -1)
-        model = cls(np.round(number).astype(int) - 1, spacing, t1, refocusing, tuple(bounds), (low, high),
+        model = cls(np.round(number).astype(int) - 1, spacing, t1, refocusing, (bounds[0], bounds[1]), (low, high),
                     np.empty(0), parameters)
         atoms = model.decay(parameters)
         object.__setattr__(model, "atoms", (atoms / np.linalg.norm(atoms, axis=0)).astype(np.float32))

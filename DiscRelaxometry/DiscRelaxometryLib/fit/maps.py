@@ -108,7 +108,7 @@ def fit_relaxation(series: EchoSeries, options: FitOptions | None = None, mask: 
     if mask is not None and np.shape(mask) != shape:
         raise EchoSeriesError(f"The mask is not on the grid of the echo series (shape {np.shape(mask)} versus "
                               f"{shape}): resample it first.", anchor="different-grids")
-    fit = fit_arrays(series.echoes.reshape(len(series), -1), series.times_ms, options,
+    fit = fit_arrays(series.echoes.reshape(len(series), -1), list(series.times_ms), options,
                      None if mask is None else (np.asarray(mask) > 0).ravel(), workers, progressCallback)
     return RelaxationFit(**vars(fit.reshaped(shape)), kind=series.kind, geometry=series.geometry)
 

@@ -32,13 +32,13 @@ def background_sigma(image: np.ndarray, smallest_share: float = 0.05) -> float |
     values = values[np.isfinite(values) & (values > 0)]
     if values.size < 1000:
         return None
-    sigma = np.quantile(values, smallest_share) / _RAYLEIGH_MEDIAN
+    sigma = float(np.quantile(values, smallest_share)) / _RAYLEIGH_MEDIAN
     truncated = _truncated_quantile(0.5)
     for _ in range(100):
         below = values[values < 3 * sigma]
         if below.size < 100:
             return None
-        update = np.median(below) / truncated
+        update = float(np.median(below)) / truncated
         if abs(update - sigma) < 1e-4 * sigma:
             break
         sigma = update
@@ -49,7 +49,7 @@ def background_sigma(image: np.ndarray, smallest_share: float = 0.05) -> float |
     return float(sigma) if like_noise and below.size >= smallest_share * values.size else None
 
 
-def _truncated_quantile(share: float | np.ndarray) -> float | np.ndarray:
+def _truncated_quantile(share):
     """Return quantiles of a Rayleigh distribution of sigma 1 cut off at 3."""
     return np.sqrt(-2 * np.log1p(share * np.expm1(-4.5)))
 

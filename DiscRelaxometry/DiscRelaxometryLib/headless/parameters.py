@@ -121,6 +121,8 @@ class _Serializer:
 class _Wrapper:
     """Methods that every wrapped class receives."""
 
+    allParameters: dict
+
     def __init__(self, parameterNode):
         self.parameterNode = parameterNode
         self._guis = {}

@@ -22,7 +22,7 @@ def submodules(slicer) -> list[types.ModuleType]:
 def _module(name: str, doc: str, **members) -> types.ModuleType:
     module = types.ModuleType(name, doc)
     module.__dict__.update(members)
-    module.__all__ = list(members)
+    module.__dict__["__all__"] = list(members)
     return module
 
 

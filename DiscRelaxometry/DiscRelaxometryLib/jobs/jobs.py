@@ -82,7 +82,7 @@ class ChildProcess:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, **group)
         self.started = time.monotonic()
-        self._cancelled_at = None
+        self._cancelled_at: float | None = None
         _RUNNING.add(self)
 
     def poll(self, progressCallback: Callable[[float, str], None] = silent) -> bool:

@@ -236,7 +236,7 @@ def _euler(center: np.ndarray, translation) -> sitk.Euler3DTransform:
     return transform
 
 
-def _rotation_angle(transform: sitk.Transform) -> float:
+def _rotation_angle(transform: sitk.Euler3DTransform) -> float:
     matrix = np.array(transform.GetMatrix()).reshape(3, 3)
     return float(np.arccos(np.clip((np.trace(matrix) - 1) / 2, -1, 1)))
 
@@ -343,6 +343,6 @@ def _volumes(before: Image, after: Image) -> dict[int, tuple[float, float]]:
     """Return label value -> mm3 before and after, for the discs."""
     result = {}
     for value in (int(v) for v in np.unique(before.array) if int(v) in BY_VALUE and BY_VALUE[int(v)].kind == "disc"):
-        result[value] = (np.count_nonzero(before.array == value) * before.geometry.voxel_volume,
-                         np.count_nonzero(after.array == value) * after.geometry.voxel_volume)
+        result[value] = (float(np.count_nonzero(before.array == value)) * before.geometry.voxel_volume,
+                         float(np.count_nonzero(after.array == value)) * after.geometry.voxel_volume)
     return result

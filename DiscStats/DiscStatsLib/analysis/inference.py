@@ -60,7 +60,7 @@ def infer(fitted: ContrastFit, data: AnalysisData, scheme: Scheme | None, settin
     contrast, columns = fitted.contrast, dict(fitted.columns)
     alternative = settings.alternative if contrast.kind == "t" else "two-sided"
     as_z = len(fitted.dfs) > 1
-    done = {"name": contrast.name, "kind": contrast.kind, "weights": contrast.weights, "df": fitted.dfs,
+    done: dict = {"name": contrast.name, "kind": contrast.kind, "weights": contrast.weights, "df": fitted.dfs,
             "permutation": scheme.description if scheme else None,
             "statistic": ("z of the same p as " if as_z else "") + contrast.kind}
     result = Inference(columns, done=done)

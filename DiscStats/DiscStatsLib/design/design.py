@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
@@ -52,7 +53,7 @@ class Design:
     terms: dict[str, list[int]]
     rows: np.ndarray
     level: str = ""
-    info: object = None
+    info: Any = None
     warnings: list[str] = field(default_factory=list)
 
     def __getstate__(self) -> dict:

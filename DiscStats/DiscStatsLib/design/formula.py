@@ -10,6 +10,7 @@ import ast
 import difflib
 import re
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 from scipy.stats import rankdata
@@ -230,9 +231,9 @@ def _check_call(node: ast.Call, names: list[str], text: str) -> None:
             _refuse(node, text)
 
 
-def _is_number(node: ast.AST) -> bool:
+def _is_number(node: ast.AST) -> TypeGuard[ast.Constant]:
     return isinstance(node, ast.Constant) and type(node.value) in (int, float) and abs(node.value) < 1e12
 
 
-def _is_text(node: ast.AST) -> bool:
+def _is_text(node: ast.AST) -> TypeGuard[ast.Constant]:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)

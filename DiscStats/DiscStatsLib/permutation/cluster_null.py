@@ -62,9 +62,10 @@ def statistic_maps(strata: list[Stratum], scheme: Scheme, n_columns: int, *, as_
             block = slice(a, min(a + VOXEL_BLOCK, len(stratum.columns)))
             rho = partial_r2(stratum, block, order, sign, signed=stratum.kind == "t")
             columns = stratum.columns[block]
+            where: slice | np.ndarray = columns
             if columns[-1] - columns[0] == len(columns) - 1:
-                columns = slice(columns[0], columns[-1] + 1)  # several times faster than a list of places
-            maps[:, columns] = to_statistic(rho, stratum.df, stratum.r, stratum.kind, as_z)
+                where = slice(columns[0], columns[-1] + 1)  # several times faster than a list of places
+            maps[:, where] = to_statistic(rho, stratum.df, stratum.r, stratum.kind, as_z)
     return maps
 
 

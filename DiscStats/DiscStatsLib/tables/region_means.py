@@ -43,7 +43,7 @@ def region_means(maps, atlas_labels: Image, participants, *, regions: Image | No
     rows = []
     for label in data.level_values:
         inside = data.levels == label
-        places = {None: inside}
+        places: dict = {None: inside}
         if data.regions is not None:
             places = {int(r): inside & (data.regions == r) for r in np.unique(data.regions[inside]) if r > 0}
         theirs = [{c: _cell(v) for c, v in zip(shared, values)}

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from DiscRelaxometryLib.errors import StudyError
 
@@ -142,7 +143,7 @@ def _stop(worker: subprocess.Popen) -> None:
 
 
 def map_people(client, function: Callable, people: Sequence[str], resources: Mapping[str, float] | None = None,
-               threads: Sequence[int] = ()) -> Iterator[tuple[str, object, str]]:
+               threads: Sequence[int] = ()) -> Iterator[tuple[str, Any, str]]:
     """Run ``function(person_id)`` for all people, the first ones first; yield (id, result, error) as they finish.
 
     Parameters

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any
 from dataclasses import dataclass, field
+from typing import Any
 
 from DiscRelaxometryLib.progress import subrange
 

@@ -50,5 +50,5 @@ def _holds(cell: str, sign: str, value: str, column: str) -> bool:
     if left is None or right is None:
         if sign not in ("==", "!="):
             raise DesignError(f"'{column} {sign} {value}' compares words; only == and != can.", anchor="sensitivity")
-        left, right = cell, value
+        return _SIGNS[sign](cell, value)
     return _SIGNS[sign](left, right)

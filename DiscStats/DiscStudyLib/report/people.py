@@ -66,8 +66,7 @@ def _cohort_figure(context: Context, folder: Path) -> Figure | None:
     table = context.study.participants
     rows = [r for r in table.rows if "segment" in context.everyone.get(r["participant_id"], {})]
     per_level = level_columns(table.names)
-    wanted = dict.fromkeys([*context.settings.variables, "age", "sex"])
-    wanted = [v for v in wanted if v in table.names]
+    wanted = [v for v in dict.fromkeys([*context.settings.variables, "age", "sex"]) if v in table.names]
     values = {v: [cell_value(r[v]) for r in rows] for v in wanted[:4]}
     grades = {level: [cell_value(r[c]) for r in rows] for level, c in per_level.get("pfirrmann", {}).items()}
     if not values and not grades or not rows:

@@ -7,6 +7,7 @@ literature's (``Docs/method/virtual-cohort.md``), varied by person and reduced b
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -139,9 +140,9 @@ def _spine(person: VirtualPerson, rng: np.random.Generator) -> list[_Disc]:
     curve, phase = rng.normal(0, 1.5), rng.uniform(0, 2 * np.pi)
     discs: list[_Disc] = []
     for n, level in enumerate(reversed(LEVELS)):
-        *heights, length = (s * scale for s in DISC_SIZES[level])
+        *sizes, length = (s * scale for s in DISC_SIZES[level])
         left = np.interp(person.severity[level], np.arange(1, 6), _HEIGHT_LEFT) * np.exp(rng.normal(0, 0.05))
-        heights = tuple(h * left for h in heights)
+        heights: Any = tuple(h * left for h in sizes)
         length *= np.exp(rng.normal(0, 0.03))
         tilt = np.deg2rad(_TILT[level] * lordosis + lean + rng.normal(0, 1.5))
         anterior = np.array([0.0, -np.cos(tilt), -np.sin(tilt)])
@@ -171,7 +172,7 @@ def _disc(anatomy: Anatomy, disc: _Disc, x, y, z) -> None:
     anatomy.measures[disc.level] = (*disc.heights, disc.length)
 
 
-def _box(disc: _Disc, shape, x, y, z, reach: float) -> tuple[slice, slice, slice]:
+def _box(disc: _Disc, shape, x, y, z, reach: float) -> tuple[slice, ...]:
     """Return slices (k, j, i) that hold a disc and `reach` mm above and below it."""
     half = 0.5 * disc.length + 2
     limits = ((x.ravel(), disc.center[0], 0.75 * disc.length), (z.ravel(), disc.center[2], 0.6 * half + reach),

@@ -70,7 +70,7 @@ class VirtualPerson:
         return int(np.clip(np.round(self.severity[level]), 1, 5))
 
     @property
-    def variables(self) -> dict[str, object]:
+    def variables(self) -> dict:
         """Columns of the participants table that may be related to the images."""
         grades = {f"pfirrmann_{level.replace('-', '')}": self.grade(level) for level in LUMBAR_LEVELS}
         return {"odi": self.odi, "odi_group": "severe" if self.odi > 40 else "minimal_moderate",
