@@ -31,6 +31,7 @@ mutants: $(VENV)/.test ## deliberate mistakes, one at a time, and whether a test
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
 	$(BIN)/python Testing/benchmarks/tables.py --check
 
 train: $(VENV)/.training ## ARGS="--folds 0"; see Training/README.md

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import SimpleITK as sitk
 
@@ -75,7 +75,7 @@ def keep_look(source, target):
     return target
 
 
-def brainsfit_backend(run: Callable | None = None) -> Backend:
+def brainsfit_backend(run: Any = None) -> Backend:
     """Return the BRAINSFit backend that runs Slicer's own program.
 
     Parameters

@@ -108,7 +108,7 @@ class DiscShape:
     distance: np.ndarray
     surface: np.ndarray
     geometry: Geometry
-    cut: tuple[bool, bool]
+    cut: tuple[bool, ...]
     seen: tuple[float, float]
     mid: np.ndarray
     logheight: np.ndarray
@@ -217,7 +217,8 @@ def disc_shape(labels: Image, value: int, person: str = "") -> DiscShape:
             notes.append(f"cut at the patient's {side}")
     distance = signed_distance(padded, geometry)
     columns = _columns(distance, geometry, center, axes, half, seen)
-    mid, logheight = _fit_surfaces(*columns, 6 if any(cut) else TERMS)
+    u, v, middle, length = columns
+    mid, logheight = _fit_surfaces(u, v, middle, length, 6 if any(cut) else TERMS)
     return DiscShape(value, center, axes, np.array([*half, np.exp(logheight[0])]), chord, distance,
                      without_staircase(distance, geometry), geometry, cut, seen, mid, logheight, midline, tuple(notes),
                      person)

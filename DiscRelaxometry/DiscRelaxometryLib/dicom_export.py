@@ -170,7 +170,7 @@ def segmentation(labels: Image, source: list[Dataset], series_number: int = 100,
     return _trimmed(dataset, real_source)
 
 
-def source_datasets(source: str | os.PathLike | Iterable) -> list[Dataset]:
+def source_datasets(source: str | os.PathLike | Iterable) -> list:
     """Return the headers of the DICOM images in a folder or list, all of one study.
 
     Raises

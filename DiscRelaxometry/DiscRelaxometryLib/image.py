@@ -206,7 +206,8 @@ def _placed(form: np.ndarray, forms: dict[str, np.ndarray], size) -> tuple[np.nd
     if forms and used is None:
         return next(iter(forms.values())), [""]
     if len(forms) > 1:
-        gap = nifti.distance(*tuple(forms.values())[:2], size)
+        first, second = list(forms.values())[:2]
+        gap = nifti.distance(first, second, size)
         if nifti.different(gap):
             places = ", ".join(f"{name} {np.round(other[:, 3], 1).tolist()}" for name, other in forms.items())
             return forms[used], [f"The header's sform and qform put the image up to {gap:.1f} mm apart (first voxel "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 from DiscRelaxometryLib.errors import DesignError
 
@@ -79,7 +80,7 @@ class AnalysisSettings:
     errors: str = "auto"
     alternative: str = "two-sided"
     cluster_p: float = 0.001
-    tfce: object = None
+    tfce: Any = None
     workers: int = 1
     device: str = "cpu"
 

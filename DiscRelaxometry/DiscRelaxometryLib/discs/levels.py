@@ -49,7 +49,7 @@ class Disc:
 
     value: int
     name: str
-    centroid: tuple[float, float, float]
+    centroid: tuple[float, ...]
     volume: float
     position: float
     height: float

@@ -131,9 +131,9 @@ def _sidecar_times(files: list[Path], kind: str) -> tuple[list[float], str] | No
     """Return times from the only JSON file among the images that lists them for the kind."""
     found = []
     for file in sorted(f for f in files if f.suffix.lower() == ".json"):
-        values = sidecar_values(read_json(file), kind)
-        if values and len(values[0]) > 1:
-            found.append((file.name, values))
+        listed = sidecar_values(read_json(file), kind)
+        if listed and len(listed[0]) > 1:
+            found.append((file.name, listed))
     if len({tuple(values[0]) for _, values in found}) > 1:
         raise EchoSeriesError(f"'{found[0][0]}' and '{found[1][0]}' give different times: remove one, or give "
                               "times_ms.", anchor="sidecar")

@@ -197,7 +197,8 @@ def _group_values(group) -> dict:
 
 def _private_values(dataset) -> dict:
     """Return private numbers by ``GGGGEEEE``, outer ones before those of private sequences, and marks by name."""
-    values, nested = {}, []
+    values: dict = {}
+    nested = []
     for element in dataset:
         if not element.tag.is_private:
             continue

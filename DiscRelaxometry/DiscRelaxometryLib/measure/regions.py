@@ -127,7 +127,7 @@ class DiscOutline:
 
 def disc_outline(local: LocalMask) -> DiscOutline:
     """Measure a disc's outline in the disc plane from its frame-aligned mask."""
-    outline: np.ndarray = local.inside.any(axis=2)
+    outline = np.asarray(local.inside.any(axis=2))
     columns = np.nonzero(outline.any(axis=1))[0]
     right = local.start[0] + local.step * (columns[0] - 0.5)
     left = local.start[0] + local.step * (columns[-1] + 0.5)

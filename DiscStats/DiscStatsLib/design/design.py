@@ -247,7 +247,7 @@ def _no_twins(name: str, texts) -> None:
                               "alike, or give the groups different names.", anchor="participants-table")
 
 
-def _evaluate(formula: Formula, table) -> tuple[np.ndarray, object]:
+def _evaluate(formula: Formula, table) -> tuple[np.ndarray, Any]:
     """Evaluate a checked formula with patsy; only the listed functions and the table's columns are in reach."""
     import patsy
 

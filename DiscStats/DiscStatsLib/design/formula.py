@@ -10,7 +10,7 @@ import ast
 import difflib
 import re
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
@@ -173,12 +173,12 @@ def _check_formula_node(node: ast.AST, names: list[str], text: str) -> None:
         _check_formula_node(node.right, names, text)
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
         _check_formula_node(node.left, names, text)
-        if not (_is_number(node.right) and node.right.value in range(1, MAX_POWER + 1)):
+        if not (_is_number(node.right) and _constant(node.right) in range(1, MAX_POWER + 1)):
             raise DesignError(f"In '{text}', '**' must be followed by a whole number from 1 to {MAX_POWER}.")
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.UAdd, ast.USub)):
         _check_formula_node(node.operand, names, text)
     elif _is_number(node):
-        if node.value not in (0, 1):
+        if _constant(node) not in (0, 1):
             raise DesignError(f"In '{text}', the only numbers outside functions are 0 and 1 (no intercept, intercept).")
     else:
         _check_value_node(node, names, text, "")
@@ -199,7 +199,7 @@ def _check_value_node(node: ast.AST, names: list[str], text: str, function: str)
         _check_value_node(node.right, names, text, function)
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
         _check_value_node(node.left, names, text, function)
-        if not (_is_number(node.right) and abs(node.right.value) <= MAX_POWER):
+        if not (_is_number(node.right) and abs(_constant(node.right)) <= MAX_POWER):
             raise DesignError(f"In '{text}', '**' must be followed by a number of at most {MAX_POWER}.")
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.UAdd, ast.USub)):
         _check_value_node(node.operand, names, text, function)
@@ -217,7 +217,7 @@ def _check_call(node: ast.Call, names: list[str], text: str) -> None:
     if function == "Q":
         if len(node.args) != 1 or node.keywords or not _is_text(node.args[0]):
             _refuse(node, text)
-        names.append(node.args[0].value)
+        names.append(_constant(node.args[0]))
         return
     for argument in node.args:
         if function == "C" and isinstance(argument, ast.Name) and argument.id in ("Treatment", "Sum"):
@@ -231,9 +231,14 @@ def _check_call(node: ast.Call, names: list[str], text: str) -> None:
             _refuse(node, text)
 
 
-def _is_number(node: ast.AST) -> TypeGuard[ast.Constant]:
-    return isinstance(node, ast.Constant) and type(node.value) in (int, float) and abs(node.value) < 1e12
+def _constant(node: ast.AST) -> Any:
+    """Return the value of a constant."""
+    return node.value if isinstance(node, ast.Constant) else None
 
 
-def _is_text(node: ast.AST) -> TypeGuard[ast.Constant]:
+def _is_number(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and type(node.value) in (int, float) and abs(_constant(node)) < 1e12
+
+
+def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)

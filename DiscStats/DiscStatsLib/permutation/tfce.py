@@ -79,7 +79,7 @@ def neighbors_of(labels: np.ndarray, connectivity: int = 6) -> Neighbors:
     steps = {6: _FACES, 18: [o for o in _ALL if sum(map(abs, o)) < 3], 26: _ALL}.get(connectivity)
     if steps is None:
         raise DesignError(f"Connectivity {connectivity} does not exist in a volume: choose 6, 18 or 26.")
-    steps = np.array(steps + [tuple(-x for x in o) for o in steps])
+    both = np.array(steps + [tuple(-x for x in o) for o in steps])
     inside = labels > 0
     own, where = labels[inside], np.argwhere(inside)
     boxes = [where[own == label] for label in np.unique(own)]
@@ -94,7 +94,7 @@ def neighbors_of(labels: np.ndarray, connectivity: int = 6) -> Neighbors:
         bounds.append(start)
     line = np.full(start + strides.sum(), -1, np.int32)
     line[place] = np.arange(len(own), dtype=np.int32)
-    offsets = (steps @ strides).astype(np.int32)
+    offsets = (both @ strides).astype(np.int32)
     bounds[-1] = len(line)
     return Neighbors(line[place[:, None] + offsets], place, offsets, np.array(bounds, np.int32))
 

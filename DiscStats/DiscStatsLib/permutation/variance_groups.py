@@ -12,6 +12,7 @@ residual sums of squares of the groups are matrix products as those of HC3 (see 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -126,6 +127,6 @@ def statistic(of: VarianceGroups, along: np.ndarray, sums: np.ndarray) -> tuple[
                     cross[a, b] = cross[a, b] - ratio * cross[last, b]
         wald = sum((1 if a == b else 2) * along[a] * along[b] * cross[a, b] for a in range(r) for b in range(a + 1))
         total = sum(count[g] * weight[g] for g in range(n_groups))
-        uneven = sum(np.where(count[g] > 0, (1 - count[g] * weight[g] / total) ** 2 / freedom[g], 0.0)
+        uneven: Any = sum(np.where(count[g] > 0, (1 - count[g] * weight[g] / total) ** 2 / freedom[g], 0.0)
                      for g in range(n_groups))
         return (wald / r / (1 + 2 * (r - 1) / (r * (r + 2)) * uneven), r * (r + 2) / (3 * uneven), 1 / cross[0, 0])
