@@ -52,6 +52,8 @@ def test_names_are_true_or_said_to_be_an_assumption(evidence, part):
         same = np.array_equal(values, list(found)) and len(found) == LEVELS - len(missing)
         if not same and not (any("assumption" in f for f in result.flags) and not result.certain):
             wrong.append((missing, list(found), result.flags))
+        if not missing:
+            assert result.certain and not result.flags
     assert not wrong, f"{len(wrong)} of {len(CASES[part::8])}: {wrong[:2]}"
 
 

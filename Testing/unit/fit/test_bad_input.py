@@ -191,3 +191,10 @@ def test_any_decay_returns(t, m0, times):
     fit = fit_arrays(m0 * np.exp(-times / t)[:, None], times, workers=1)
     assert fit.value[0] == pytest.approx(t, rel=1e-6)
     assert fit.m0[0] == pytest.approx(m0, rel=1e-5)
+
+
+def test_clipping_in_one_echo_alone_is_found_beside_infinity():
+    y = np.array([[4095, 4095, 3000, np.inf], [2800, 2900, 2400, 900], [1000, 1100, 900, 300], [300, 350, 250, 90.0]])
+    fit = fit_arrays(y, TIMES)
+    saturated, good = FitStatus.SATURATED, FitStatus.OK
+    assert fit.status.tolist() == [saturated, saturated, good, FitStatus.NOT_FINITE]

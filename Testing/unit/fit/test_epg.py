@@ -118,3 +118,11 @@ def test_times_that_are_no_train_are_refused():
         fit_arrays(np.ones((4, 1)), [0, 10, 40, 80], FitOptions(model="epg"))
     with pytest.raises(EchoSeriesError, match="multiples of one spacing"):
         fit_arrays(np.ones((4, 1)), [12, 20, 31, 45], FitOptions(model="epg"))
+
+
+def test_late_echoes_of_a_short_t2_are_magnitudes():
+    signed = epg_echoes([20.0], [0.75], 12, 10.0, 300.0, 175.0)
+    assert signed.min() < 0
+    fit = fit_arrays(1e4 * np.abs(signed), TRAIN, FitOptions(model="epg", t1=300.0, refocusing=175.0))
+    assert fit.r2[0] == pytest.approx(1, abs=1e-14)
+    assert fit.value[0] == pytest.approx(20, rel=1e-8)
