@@ -20,7 +20,7 @@ from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.resources import resource_path
 
-from .engine import provenance
+from .engine import Record, fingerprints, outputs_intact, read_record, step_key, write_record
 
 FORMULA = "nT2w ~ pfirrmann + age + C(sex)"
 #: T2-weighted signal is not quite comparable across field strengths; one person, 14 years old, was scanned at 3 T.
@@ -56,15 +56,15 @@ def remembered(output: Path, name: str, inputs: Sequence[Path], work: Callable[[
         return path.relative_to(output).as_posix() if path.is_relative_to(output) else path.name
 
     path = output / "prov" / f"{name}_prov.json"
-    earlier = provenance.read_record(path)
-    read = provenance.fingerprints(inputs, relative, earlier.inputs if earlier else None)
-    key = provenance.step_key(name, "1", {"version": __version__}, read)
-    if earlier and earlier.key == key and provenance.outputs_intact(earlier, output.joinpath):
+    earlier = read_record(path)
+    read = fingerprints(inputs, relative, earlier.inputs if earlier else None)
+    key = step_key(name, "1", {"version": __version__}, read)
+    if earlier and earlier.key == key and outputs_intact(earlier, output.joinpath):
         return earlier.message
     message, written = work()
-    record = provenance.Record(name, "", key, inputs=read, outputs=provenance.fingerprints(written, relative),
+    record = Record(name, "", key, inputs=read, outputs=fingerprints(written, relative),
                                message=message)
-    provenance.write_record(record, path)
+    write_record(record, path)
     return message
 
 

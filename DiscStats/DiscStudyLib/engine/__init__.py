@@ -1,7 +1,7 @@
 """Steps that resume: what is due, who works on it, and what was done."""
 
 from .lock import exclusive
-from .provenance import file_hash, versions
+from .provenance import Record, file_hash, fingerprints, outputs_intact, read_record, step_key, versions, write_record
 from .results import (
     JOINED,
     SENSITIVITY,
@@ -20,10 +20,10 @@ from .steps import Context, Outcome, Stage, Step
 from .workers import Cluster, Workers
 
 __all__ = [
-    "disc_labels",
-    "anatomical_image", "Cluster", "Context", "context_atlas", "exclusive", "file_hash", "incomplete",
-    "JOINED", "load_series", "maps_in_atlas", "Outcome", "person_maps",
-    "person_records", "plan_stages", "read_before", "read_rows",
-    "run_group", "run_stages", "RunSpec", "SENSITIVITY", "shipped_atlas", "Stage", "Step", "StudyRun",
-    "uses_existing", "versions", "Workers",
+    "anatomical_image", "Cluster", "Context", "context_atlas", "disc_labels", "exclusive", "file_hash",
+    "fingerprints", "incomplete",
+    "JOINED", "load_series", "maps_in_atlas", "Outcome", "outputs_intact", "person_maps",
+    "person_records", "plan_stages", "read_before", "read_record", "read_rows", "Record",
+    "run_group", "run_stages", "RunSpec", "SENSITIVITY", "shipped_atlas", "Stage", "Step", "step_key", "StudyRun",
+    "uses_existing", "versions", "Workers", "write_record",
 ]

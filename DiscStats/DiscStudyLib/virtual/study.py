@@ -35,11 +35,13 @@ __all__ = ["PlantedEffect", "RealPerson", "Site", "VirtualPerson", "draw_people"
 TRUTH = "derivatives/ground-truth"
 _NOTICE = "SIMULATED data: no measurement of a person."
 
+#: SD of the motion between echoes of a series, and between series and anatomy, in mm.
+ECHO_MOTION_MM, SERIES_MOTION_MM = 0.3, 1.0
+
 
 def write_virtual_study(folder: str | os.PathLike, people: int = 31, seed: int = 1, *, null: bool = False,
                         sites: int = 1, effects: Sequence[PlantedEffect] = (),
-                        real: Sequence[RealPerson] | None = None, site_table: Sequence[Site] = SITES,
-                        echo_motion_mm: float = 0.3, series_motion_mm: float = 1.0, with_labels: bool = False,
+                        real: Sequence[RealPerson] | None = None, with_labels: bool = False,
                         truth_maps: bool = True, spacing: tuple[float, float, float] = FINE,
                         progressCallback: ProgressCallback = silent) -> list[VirtualPerson]:
     """Write a BIDS-like study of simulated people.
@@ -60,9 +62,6 @@ def write_virtual_study(folder: str | os.PathLike, people: int = 31, seed: int =
     real : sequence of RealPerson, optional
         Real anatomies (with their grades, age, sex) for the first people; only the relaxation is simulated in these.
         By default the shipped ones; further people, or all with an empty sequence, have a parametric anatomy.
-    site_table : sequence of Site
-    echo_motion_mm, series_motion_mm : float
-        Random motion from one echo to the next, and between the T2-weighted and the MAPSS scan; 0 for none.
     with_labels : bool
         Also put the true segmentation beside the images, as one that came with the study.
     truth_maps : bool
@@ -83,28 +82,27 @@ def write_virtual_study(folder: str | os.PathLike, people: int = 31, seed: int =
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise StudyError(f"The folder '{folder.name}' is not empty: give a new one for the simulated study.")
-    if sites not in (1, 2) or len(site_table) < sites:
+    if sites not in range(1, len(SITES) + 1):
         raise StudyError(f"A simulated study has 1 or 2 sites, not {sites}.")
     real = embedded_people(people) if real is None else real[:people]
     cohort = draw_people(people, seed, null, sites, [r.given for r in real])
     for n, person in enumerate(cohort):
         progressCallback(n / people, f"Simulating {person.id}")
-        scanner = scan_person(person, site_table[person.site], effects, real[n] if n < len(real) else None,
-                              echo_motion_mm, series_motion_mm, spacing)
+        scanner = scan_person(person, SITES[person.site], effects, real[n] if n < len(real) else None, spacing=spacing)
         _write_images(folder, scanner, with_labels)
         _write_truth(folder, scanner, truth_maps)
-    _write_participants(folder, cohort, site_table)
+    _write_participants(folder, cohort)
     _write_description(folder, {
-        "people": people, "seed": seed, "null": null, "sites": [asdict(s) for s in site_table[:sites]],
+        "people": people, "seed": seed, "null": null, "sites": [asdict(s) for s in SITES[:sites]],
         "effects": [asdict(e) for e in effects], "real_anatomies": [r.source for r in real],
-        "echo_motion_mm": echo_motion_mm, "series_motion_mm": series_motion_mm})
+        "echo_motion_mm": ECHO_MOTION_MM, "series_motion_mm": SERIES_MOTION_MM})
     progressCallback(1.0, f"Simulated {people} people")
     return cohort
 
 
 def scan_person(person: VirtualPerson, site: Site = SITES[0], effects: Sequence[PlantedEffect] = (),
-                real: RealPerson | None = None, echo_motion_mm: float = 0.3,
-                series_motion_mm: float = 1.0, spacing: tuple[float, float, float] = FINE) -> Scanner:
+                real: RealPerson | None = None, echo_motion_mm: float = ECHO_MOTION_MM,
+                series_motion_mm: float = SERIES_MOTION_MM, spacing: tuple[float, float, float] = FINE) -> Scanner:
     """Return a scanner with a person inside, in a real anatomy if one is given."""
     if real is not None:
         anatomy = real_anatomy(real, spacing)
@@ -156,7 +154,7 @@ def _by_kind(values) -> dict:
     return {kind: {level: round(v, 3) for (k, level), v in values.items() if k == kind} for kind in ("T1rho", "T2")}
 
 
-def _write_participants(folder: Path, cohort: Sequence[VirtualPerson], site_table: Sequence[Site]) -> None:
+def _write_participants(folder: Path, cohort: Sequence[VirtualPerson]) -> None:
     grades = [Column(f"pfirrmann_{level.replace('-', '')}", "", f"SIMULATED Pfirrmann grade (1-5) of {level}")
               for level in LUMBAR_LEVELS]
     columns = [Column("participant_id"), Column("age", "a", "SIMULATED age"),
@@ -164,7 +162,7 @@ def _write_participants(folder: Path, cohort: Sequence[VirtualPerson], site_tabl
                Column("odi", "%", "SIMULATED Oswestry disability index"),
                Column("odi_group", "", "SIMULATED: minimal_moderate (odi <= 40) or severe (above)"),
                Column("fat_fraction", "%", "SIMULATED fat share of the paraspinal muscle"), *grades]
-    rows = [{"participant_id": p.id, "age": int(p.age), "sex": p.sex, "site": site_table[p.site].name, **p.variables}
+    rows = [{"participant_id": p.id, "age": int(p.age), "sex": p.sex, "site": SITES[p.site].name, **p.variables}
             for p in cohort]
     Table("participants", columns, rows).write(folder / "participants.tsv")
 

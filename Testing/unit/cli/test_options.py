@@ -144,7 +144,7 @@ def test_simulate_hands_on_every_option(recorder, tmp_path):
     call("simulate", tmp_path / "new", "--participants", 5, "--seed", 9, "--sites", 2, "--null", "--parametric",
          "--with-labels")
     done.check(folder=tmp_path / "new", people=5, seed=9, sites=2, null=True, real=(), with_labels=True,
-               unused=("progressCallback", "effects", "site_table", "echo_motion_mm", "series_motion_mm", "truth_maps",
+               unused=("progressCallback", "effects", "truth_maps",
                        "spacing"))
 
 

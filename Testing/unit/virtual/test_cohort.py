@@ -159,7 +159,7 @@ def test_fit_recovers_the_planted_values_within_its_own_error(kind, rows, times)
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("virtual") / "study"
-    people = write_virtual_study(folder, 3, seed=8, sites=2, real=(), site_table=SITES, spacing=COARSE)
+    people = write_virtual_study(folder, 3, seed=8, sites=2, real=(), spacing=COARSE)
     return folder, people
 
 
@@ -203,7 +203,7 @@ def test_written_images_read_back(study):
 
 def test_same_seed_same_images(study, tmp_path):
     folder, _ = study
-    write_virtual_study(tmp_path / "again", 1, seed=8, real=(), site_table=SITES, spacing=COARSE)
+    write_virtual_study(tmp_path / "again", 1, seed=8, real=(), spacing=COARSE)
     name = "sub-01/anat/sub-01_acq-mapss_T1rho.nii.gz"
     assert np.array_equal(read_mapss(folder / name)[0].echoes, read_mapss(tmp_path / "again" / name)[0].echoes)
 
@@ -228,7 +228,7 @@ def test_real_anatomy_without_discs_is_refused():
 
 
 def test_shipped_anatomies_are_the_default(tmp_path):
-    person, = write_virtual_study(tmp_path / "study", 1, seed=8, spacing=COARSE, site_table=SITES, truth_maps=False)
+    person, = write_virtual_study(tmp_path / "study", 1, seed=8, spacing=COARSE, truth_maps=False)
     real, = embedded_people(1)
     assert person.age == real.given["age"]
     assert {level: person.grade(level) for level in real.given["grades"]} == real.given["grades"]
