@@ -313,7 +313,7 @@ def _run(item: Planned) -> Outcome:
         raise
     except Exception as error:
         record.status, record.message = "failed", _sentence(error, study)
-        record.permanent = isinstance(error, DiscRelaxometryError)
+        record.permanent = isinstance(error, DiscRelaxometryError) and not isinstance(error, OSError)
         for leftover in context.written:
             leftover.unlink(missing_ok=True)
     record.seconds, record.cpu_seconds = time.perf_counter() - started, time.process_time() - cpu

@@ -112,10 +112,10 @@ def _foreign(study: Study) -> Iterator[tuple[str, str]]:
 
 
 def _ours(folder: Path) -> bool:
-    """Tell whether a results folder was made by this program (of a run killed at its start: its lock and no more)."""
+    """Tell whether this program made a results folder; of a run that has just begun there are only locks."""
     import json
 
-    if any(folder.glob("sub-*/prov/*_prov.json")):
+    if any(folder.glob("sub-*/prov/*_prov.json")) or any(folder.glob("sub-*/prov/.lock")):
         return True
     try:
         made = json.loads((folder / "dataset_description.json").read_text(encoding="utf-8")).get("GeneratedBy", [])

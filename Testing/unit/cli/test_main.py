@@ -51,7 +51,7 @@ def test_dry_run_lists_steps_and_writes_nothing(tmp_path):
     study = make_study(tmp_path / "study", people=8)
     done = call("run", study, "--dry-run", "--formula", "pfirrmann")
     assert done.returncode == 0, done.stderr
-    assert "sub-02: segment, normalize" in done.stdout and "analysis-main" in done.stdout
+    assert "sub-02: segment, review, normalize" in done.stdout and "analysis-main" in done.stdout
     assert not (study / "derivatives").exists()
 
 
