@@ -38,16 +38,16 @@ def run_ours(data, permutations):
     from DiscStatsLib.permutation.glm import fit, partition
     from DiscStatsLib.permutation.max_statistic import make_stratum
     from DiscStatsLib.permutation.schemes import make_scheme
-    from DiscStatsLib.permutation.tfce import TfceSettings, neighbors_of, tfce
+    from DiscStatsLib.permutation.tfce import TfceSettings, neighbors_of, tfce_values
     y, design = data["y"], data["design"]
     # Compiled code is kept on disk; the first use after an installation takes some seconds more.
-    tfce(np.ones(8), neighbors_of(np.ones((2, 2, 2), int)))
+    tfce_values(np.ones(8), neighbors_of(np.ones((2, 2, 2), int)))
     start = clock()
     part = partition(design, [[0, 1, 0, 0]])
     stat = fit(part, y).stat
     stratum = make_stratum(part, y, "t", columns=np.arange(y.shape[1]), rows=np.arange(len(y)))
     neighbors = neighbors_of(data["inside"].astype(int))
-    observed = tfce(stat, neighbors)
+    observed = tfce_values(stat, neighbors)
     null = map_null([stratum], make_scheme(len(y), permutations, 1),
                     MapLayout(1, neighbors, [np.arange(y.shape[1])]), settings=TfceSettings(), height=None,
                     workers=THREADS)

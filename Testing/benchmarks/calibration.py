@@ -159,7 +159,7 @@ def smallest_p(y, design, permutations: int, seed: int, method: str, table) -> d
     from DiscStatsLib.permutation.max_statistic import fwe_p, make_stratum, max_statistics
     from DiscStatsLib.permutation.multiple import adjust_bh, adjust_bky
     from DiscStatsLib.permutation.schemes import make_scheme
-    from DiscStatsLib.permutation.tfce import TfceSettings, tfce
+    from DiscStatsLib.permutation.tfce import TfceSettings, tfce_values
     flip, robust = "flip" in method or (method == "auto" and depends(y, design)), "hc3" in method
     tested = [0, 1] + [0] * (design.shape[1] - 2)
     # Without a covariate people of one group are alike, and few people are divided in all ways.
@@ -186,7 +186,8 @@ def smallest_p(y, design, permutations: int, seed: int, method: str, table) -> d
     from DiscStatsLib.permutation.clusters import cluster_sizes, find_clusters
     labels = find_clusters(stat, height, table)
     extent, mass = cluster_sizes(stat, labels, height) if labels.any() else (np.zeros(1), np.zeros(1))
-    found = {"max T": fwe_p(np.abs(stat), maximum).min(), "TFCE": fwe_p(np.abs(tfce(stat, table)), null.tfce[0]).min(),
+    found = {"max T": fwe_p(np.abs(stat), maximum).min(),
+             "TFCE": fwe_p(np.abs(tfce_values(stat, table)), null.tfce[0]).min(),
              "cluster extent": fwe_p(extent.astype(float), null.extent[0]).min() if labels.any() else 1.0,
              "cluster mass": fwe_p(mass, null.mass[0]).min() if labels.any() else 1.0,
              "BH": np.nanmin(adjust_bh(p)), "BKY": np.nanmin(adjust_bky(p))}

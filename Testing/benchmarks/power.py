@@ -47,7 +47,7 @@ def detections(y, design, inside, place, permutations: int, seed: int, table) ->
     from DiscStatsLib.permutation.max_statistic import fwe_p, make_stratum, max_statistics
     from DiscStatsLib.permutation.multiple import adjust_bh
     from DiscStatsLib.permutation.schemes import make_scheme
-    from DiscStatsLib.permutation.tfce import TfceSettings, tfce
+    from DiscStatsLib.permutation.tfce import TfceSettings, tfce_values
     part, scheme = partition(design, [[0, 1, 0, 0]]), make_scheme(N, permutations, seed)
     voxels = np.arange(y.shape[1])
     fitted, where = fit(part, y), place[inside]
@@ -60,8 +60,8 @@ def detections(y, design, inside, place, permutations: int, seed: int, table) ->
     if labels.any():
         p = fwe_p(cluster_sizes(fitted.stat, labels, height)[1], maps.mass[0])
         mass = np.where(labels > 0, p[np.maximum(labels, 1) - 1], 1.0)
-    corrected = (fwe_p(np.abs(fitted.stat), null.maxima[0]), fwe_p(np.abs(tfce(fitted.stat, table)), maps.tfce[0]),
-                 mass, adjust_bh(fitted.p))
+    corrected = (fwe_p(np.abs(fitted.stat), null.maxima[0]), fwe_p(np.abs(tfce_values(fitted.stat, table)),
+                 maps.tfce[0]), mass, adjust_bh(fitted.p))
     means = fit(part, np.column_stack([y[:, where].mean(axis=1), y.mean(axis=1)]))
     return [bool((p[where] <= 0.05).any()) for p in corrected] + list(means.p <= 0.05)
 

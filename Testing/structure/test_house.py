@@ -115,7 +115,6 @@ def test_arrows_go_down(family):
     assert not widgets
 
 
-@pytest.mark.xfail(reason="two functions of the permutation wing")
 def test_folders_files_and_functions_stay_small():
     folders = defaultdict(int)
     complaints = []

@@ -13,7 +13,7 @@ from DiscRelaxometryLib.progress import ProgressCallback, subrange
 from DiscRelaxometryLib.tables import Table
 
 from ..design import Contrast, Design, Formula, build_level_designs, check_participants, parse_formula
-from ..permutation import Scheme, cluster_table, level_name, make_scheme, require_device
+from ..permutation import Scheme, cluster_table, constant_in_blocks, level_name, make_scheme, require_device
 from ..settings import AnalysisSettings
 from .data import AnalysisData, gather
 from .inference import Inference, infer
@@ -224,10 +224,8 @@ class Exchange:
         for design in self.designs.values():
             if np.any(tested >= design.matrix.shape[1]):
                 return False
-            for block in np.unique(self.blocks):
-                rows = design.matrix[np.ix_(self.blocks[design.rows] == block, tested)]
-                if len(rows) > 1 and np.ptp(rows, axis=0).max() > 0:
-                    return False
+            if not constant_in_blocks(design.matrix[:, tested], self.blocks[design.rows]):
+                return False
         return True
 
 

@@ -10,6 +10,7 @@ from scipy import special
 from DiscRelaxometryLib.progress import ProgressCallback, subrange
 
 from ..permutation import (
+    ClusterStatistics,
     MapLayout,
     Scheme,
     TfceSettings,
@@ -17,6 +18,7 @@ from ..permutation import (
     adjust_bky,
     cluster_rows,
     cluster_sizes,
+    directed,
     enhance_input,
     find_clusters,
     fwe_p,
@@ -25,7 +27,7 @@ from ..permutation import (
     neighbors_of,
     one_side,
     stat_to_z,
-    tfce,
+    tfce_values,
 )
 from ..settings import AnalysisSettings
 from .data import AnalysisData
@@ -78,7 +80,7 @@ def infer(fitted: ContrastFit, data: AnalysisData, scheme: Scheme | None, settin
                           progressCallback=subrange(report, 0.0, 0.3 if needs_maps else 1.0))
     columns["pperm"] = np.where(np.isfinite(stat), (null.counts + 1) / (len(scheme) + 1), np.nan)
     result.null["max"] = null.maxima.max(axis=0)
-    columns["pfwe"] = fwe_p(_directed(stat, alternative, contrast.kind), result.null["max"])
+    columns["pfwe"] = fwe_p(directed(stat, alternative, contrast.kind), result.null["max"])
     done["max_threshold_05"] = float(np.quantile(result.null["max"], 0.95, method="higher"))
     if not needs_maps:
         return result
@@ -98,13 +100,6 @@ def infer(fitted: ContrastFit, data: AnalysisData, scheme: Scheme | None, settin
         _add_clusters(result, shown, data, layout, height, region_names)
         done["cluster_forming_p"] = settings.cluster_p
     return result
-
-
-def _directed(stat: np.ndarray, alternative: str, kind: str) -> np.ndarray:
-    """Return the statistic so that larger is more extreme."""
-    if kind == "F" or alternative == "greater":
-        return stat
-    return -stat if alternative == "less" else np.abs(stat)
 
 
 def _layout(data: AnalysisData, settings: TfceSettings) -> MapLayout:
@@ -127,7 +122,8 @@ def _height(fitted: ContrastFit, cluster_p: float, as_z: bool, alternative: str)
 
 def _add_tfce(result: Inference, shown: np.ndarray, layout: MapLayout, settings: TfceSettings) -> None:
     v = len(layout.neighbors)
-    value = np.concatenate([tfce(shown[m * v:(m + 1) * v], layout.neighbors, settings) for m in range(layout.n_maps)])
+    value = np.concatenate([tfce_values(shown[m * v:(m + 1) * v], layout.neighbors, settings)
+                            for m in range(layout.n_maps)])
     value[np.isnan(shown)] = np.nan
     result.columns["tfce"] = value
     result.columns["ptfce"] = fwe_p(np.abs(value), result.null["tfce"])
@@ -151,6 +147,7 @@ def _add_clusters(result: Inference, shown: np.ndarray, data: AnalysisData, layo
         named = {k: columns[c][part] for k, c in (("p_fwe", "pfwe"), ("p_tfce", "ptfce"), ("effect", "effect"))
                  if c in columns}
         result.clusters += cluster_rows(
-            stat=columns["stat"][part], labels=found, mass=mass, extent_p=p["pextent"], mass_p=p["pmass"],
-            columns=named, ijk=data.ijk, levels=data.levels, regions=data.regions, region_names=region_names,
-            geometry=data.geometry, contrast=result.done["name"], quantity=quantity)
+            ClusterStatistics(columns["stat"][part], found, mass, p["pextent"], p["pmass"]),
+            columns=named, ijk=data.ijk,
+            levels=data.levels, regions=data.regions, region_names=region_names, geometry=data.geometry,
+            contrast=result.done["name"], quantity=quantity)

@@ -16,7 +16,10 @@ from ..permutation import (
     Partition,
     Presence,
     Stratum,
+    by_count,
+    complete_blocks,
     fit,
+    full_rank,
     has_constant,
     level_name,
     make_partial_stratum,
@@ -99,9 +102,9 @@ def make_cells(data: AnalysisData, designs: dict[int, Design], *, missing: str, 
                                    "value in at least one person and were left out (policy: complete).")
                 continue
             if whole_blocks is not None:
-                valid = _whole_blocks(valid, whole_blocks)
+                valid = complete_blocks(valid, whole_blocks)
             least = min_count or max(design.rank + len(data.covariates) + 2, (data.n + 1) // 2)
-            found, few = _by_count(valid[design.rows].T, least)
+            found, few = by_count(valid[design.rows].T, least)
             cells += [Cell(quantity, level, group, voxels[at], design.rows, present) for at, present in found]
             if few:
                 remarks.append(f"{few} of {len(voxels)} voxels of '{quantity}' at {level_name(level)} have fewer than "
@@ -118,25 +121,6 @@ def _no_complete_voxel(valid, design: Design, data: AnalysisData, quantity: str,
     reason = f"{', '.join(who[:5])} have none there" if who else "the maps do not overlap"
     return (f"No voxel of '{quantity}' at {level_name(level)} has a value in everyone ({reason}): leave the level or "
             "these people out, or choose the policy 'available'.")
-
-
-def _by_count(valid: np.ndarray, least: int):
-    """Return [(voxels, presence or None)] for each number of values of at least `least`, and how many have fewer."""
-    counts = valid.sum(axis=1)
-    found = []
-    for count in np.unique(counts[counts >= least]):
-        at = np.flatnonzero(counts == count)
-        found.append((at, None if count == valid.shape[1] else valid[at]))
-    return found, int((counts < least).sum())
-
-
-def _whole_blocks(valid: np.ndarray, blocks) -> np.ndarray:
-    """Drop, voxel by voxel, the blocks of which an observation is missing."""
-    valid = valid.copy()
-    for block in np.unique(blocks):
-        members = np.flatnonzero(blocks == block)
-        valid[members] &= valid[members].all(axis=0)
-    return valid
 
 
 def cell_matrix(cell: Cell, design: Design, data: AnalysisData, ranks: bool) -> np.ndarray:
@@ -195,7 +179,7 @@ class Block:
 def blocks_of(cell: Cell, matrix: np.ndarray, weights: np.ndarray, data: AnalysisData, ranks: bool) -> Iterator[Block]:
     """Yield the voxels of a cell whose design has full rank, split by the contrast."""
     if cell.present is None:
-        usable = np.broadcast_to(_full_rank(matrix), len(cell.voxels))
+        usable = np.broadcast_to(full_rank(matrix), len(cell.voxels))
         cell, matrix = cell.part(usable), matrix if matrix.ndim == 2 else matrix[usable]
         if usable.any():
             yield Block(cell, partition(matrix, weights), _values(cell, data, ranks))
@@ -221,7 +205,7 @@ def _partial_blocks(cell: Cell, matrix, weights, data: AnalysisData, ranks: bool
             yield Block(own, Partition(q[..., :k], q[..., k:], whole.scale / factor[firm, -1, -1], df),
                         _values(own, data, ranks), whole, turn)
         cell, matrix = cell.part(~firm), matrix[~firm]
-    usable = _full_rank(matrix) & (cell.n > matrix.shape[-1]) if len(cell.voxels) else np.zeros(0, bool)
+    usable = full_rank(matrix) & (cell.n > matrix.shape[-1]) if len(cell.voxels) else np.zeros(0, bool)
     if usable.any():
         cell = cell.part(usable)
         yield Block(cell, replace(partition(matrix[usable], weights), df=cell.n - matrix.shape[-1]),
@@ -314,9 +298,3 @@ def _fit_block(result: ContrastFit, block: Block, first: int, robust: bool, grou
                                    **own))]
     return [(constant, partial(make_partial_stratum, block.whole, unit_residuals(part, y),
                                presence=Presence(present, block.turn[good]), df=part.df, **own))]
-
-
-def _full_rank(matrix: np.ndarray):
-    length = np.linalg.norm(matrix, axis=-2, keepdims=True)
-    singular = np.linalg.svd(matrix / np.where(length > 0, length, 1), compute_uv=False)
-    return (singular[..., -1] > 1e-10 * singular[..., 0]) & (matrix.shape[-2] > matrix.shape[-1])

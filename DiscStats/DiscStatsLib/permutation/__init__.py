@@ -1,11 +1,13 @@
 """Voxel-wise inference: the linear model, permutation schemes, max-T, TFCE, clusters and false discovery rate."""
 
+from .arrays import PermutationTest, permutation_test
 from .cluster_null import MapLayout, enhance_input, map_null, one_side
-from .clusters import cluster_rows, cluster_sizes, cluster_table, find_clusters, level_name
+from .clusters import ClusterStatistics, cluster_rows, cluster_sizes, cluster_table, find_clusters, level_name
 from .deviates import stat_to_z
-from .glm import Partition, estimates, fit, full_residuals, leverage, partition
+from .glm import Partition, estimates, fit, full_rank, full_residuals, leverage, partition
 from .max_statistic import (
     Stratum,
+    directed,
     fwe_p,
     has_constant,
     make_partial_stratum,
@@ -13,16 +15,17 @@ from .max_statistic import (
     max_statistics,
     unit_residuals,
 )
-from .missing import Presence, restricted_factors
+from .missing import Presence, by_count, restricted_factors
 from .multiple import adjust_bh, adjust_bky
-from .schemes import Scheme, make_scheme
-from .tfce import TfceSettings, neighbors_of, tfce
+from .schemes import Scheme, complete_blocks, constant_in_blocks, make_scheme
+from .tfce import TfceSettings, neighbors_of, tfce, tfce_values
 from .torch_products import require_device
 
 __all__ = [
-    "adjust_bh", "adjust_bky", "cluster_rows", "cluster_sizes", "cluster_table", "enhance_input", "estimates",
-    "find_clusters", "fit", "full_residuals", "fwe_p", "has_constant", "level_name", "leverage",
-    "make_partial_stratum", "make_scheme", "make_stratum", "map_null", "MapLayout", "max_statistics", "neighbors_of",
-    "one_side", "Partition", "partition", "Presence", "require_device", "restricted_factors", "Scheme", "stat_to_z",
-    "Stratum", "tfce", "TfceSettings", "unit_residuals",
+    "adjust_bh", "adjust_bky", "by_count", "cluster_rows", "cluster_sizes", "cluster_table", "ClusterStatistics",
+    "complete_blocks", "constant_in_blocks", "directed", "enhance_input", "estimates", "find_clusters", "fit",
+    "full_rank", "full_residuals", "fwe_p", "has_constant", "level_name", "leverage", "make_partial_stratum",
+    "make_scheme", "make_stratum", "map_null", "MapLayout", "max_statistics", "neighbors_of", "one_side", "partition",
+    "Partition", "permutation_test", "PermutationTest", "Presence", "require_device", "restricted_factors", "Scheme",
+    "stat_to_z", "Stratum", "tfce", "tfce_values", "TfceSettings", "unit_residuals",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -138,12 +140,11 @@ def _cluster_maxima(stat, height, table, group, best):
             best[1, group[v]] = max(best[1, group[v]], mass[v])
 
 
-def cluster_rows(*, stat, labels, mass, extent_p, mass_p, columns: dict[str, np.ndarray], ijk: np.ndarray,
-                 levels: np.ndarray, regions: np.ndarray | None, region_names: dict[int, str], geometry: Geometry,
-                 contrast: str, quantity: str) -> list[dict]:
-    """Return the table rows of the clusters of one map.
+@dataclass(frozen=True)
+class ClusterStatistics:
+    """Clusters of one map and what was found of them.
 
-    Parameters
+    Attributes
     ----------
     stat, labels : ndarray, shape (v,)
         Statistic and cluster number of each voxel.
@@ -151,6 +152,23 @@ def cluster_rows(*, stat, labels, mass, extent_p, mass_p, columns: dict[str, np.
         Mass of cluster 1, 2, ..., from :func:`cluster_sizes`.
     extent_p, mass_p : ndarray or None
         Corrected p of cluster 1, 2, ...
+    """
+
+    stat: np.ndarray
+    labels: np.ndarray
+    mass: np.ndarray
+    extent_p: np.ndarray | None = None
+    mass_p: np.ndarray | None = None
+
+
+def cluster_rows(found: ClusterStatistics, *, columns: dict[str, np.ndarray], ijk: np.ndarray, levels: np.ndarray,
+                 regions: np.ndarray | None, region_names: dict[int, str], geometry: Geometry, contrast: str,
+                 quantity: str) -> list[dict]:
+    """Return the table rows of the clusters of one map.
+
+    Parameters
+    ----------
+    found : ClusterStatistics
     columns : dict of str to ndarray, shape (v,)
         Maps to read at the peak: ``p_fwe``, ``p_tfce``, ``effect``; any may be absent.
     ijk : ndarray, shape (v, 3)
@@ -161,7 +179,7 @@ def cluster_rows(*, stat, labels, mass, extent_p, mass_p, columns: dict[str, np.
     geometry : Geometry
     contrast, quantity : str
     """
-    rows = []
+    rows, stat, labels = [], found.stat, found.labels
     if not labels.any():
         return rows
     extent = np.bincount(labels)[1:]
@@ -171,10 +189,11 @@ def cluster_rows(*, stat, labels, mass, extent_p, mass_p, columns: dict[str, np.
         lps = geometry.index_to_world(ijk[peak])
         row = {"contrast": contrast, "quantity": quantity, "cluster": number, "sign": "+" if stat[peak] > 0 else "-",
                "voxels": int(extent[number - 1]), "volume_mm3": float(extent[number - 1] * geometry.voxel_volume),
-               "mass": float(mass[number - 1]), "peak": float(stat[peak]),
+               "mass": float(found.mass[number - 1]), "peak": float(stat[peak]),
                "peak_r": float(-lps[0]), "peak_a": float(-lps[1]), "peak_s": float(lps[2]),
-               "p_extent": None if extent_p is None else float(extent_p[number - 1]),
-               "p_mass": None if mass_p is None else float(mass_p[number - 1]), "level": level_name(levels[peak])}
+               "p_extent": None if found.extent_p is None else float(found.extent_p[number - 1]),
+               "p_mass": None if found.mass_p is None else float(found.mass_p[number - 1]),
+               "level": level_name(levels[peak])}
         for name, key in (("peak_p_fwe", "p_fwe"), ("peak_p_tfce", "p_tfce"), ("effect", "effect")):
             row[name] = float(columns[key][peak]) if key in columns else None
         row["effect_mean"] = float(np.mean(columns["effect"][members])) if "effect" in columns else None

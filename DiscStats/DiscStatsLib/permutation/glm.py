@@ -108,6 +108,13 @@ def partition(matrix: np.ndarray, weights: np.ndarray) -> Partition:
     return Partition(qz, qx * np.asarray(sign)[..., None, None], np.abs(ratio), n - p)
 
 
+def full_rank(matrix: np.ndarray) -> np.ndarray:
+    """Tell whether a design, or each of (v, n, p), has independent columns and more rows than these."""
+    length = np.linalg.norm(matrix, axis=-2, keepdims=True)
+    singular = np.linalg.svd(matrix / np.where(length > 0, length, 1), compute_uv=False)
+    return (singular[..., -1] > 1e-10 * singular[..., 0]) & (matrix.shape[-2] > matrix.shape[-1])
+
+
 def project(q: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return q'y, shape (k, v), for a common (n, k) or voxel-wise (v, n, k) basis and data (n, v)."""
     return q.T @ y if q.ndim == 2 else np.einsum("vnk,nv->kv", q, y)

@@ -322,3 +322,10 @@ def fwe_p(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     reach = observed - TIE * np.abs(observed)
     b = len(null) - np.searchsorted(null, reach, side="left")
     return np.where(np.isnan(observed), np.nan, (b + 1) / (len(null) + 1))
+
+
+def directed(stat: np.ndarray, alternative: str, kind: str) -> np.ndarray:
+    """Return the statistic so that larger is more extreme."""
+    if kind == "F" or alternative == "greater":
+        return stat
+    return -stat if alternative == "less" else np.abs(stat)

@@ -48,6 +48,19 @@ class Presence:
         return who.astype(np.int32), np.searchsorted(voxel, np.arange(len(self.present) + 1)).astype(np.int32)
 
 
+def by_count(valid: np.ndarray, least: int) -> tuple[list[tuple[np.ndarray, np.ndarray | None]], int]:
+    """Return [(voxels, presence or None)] for each number of values of at least `least`, and how many have fewer.
+
+    Valid, shape (v, m), tells who has a value.
+    """
+    counts = valid.sum(axis=1)
+    found = []
+    for count in np.unique(counts[counts >= least]):
+        at = np.flatnonzero(counts == count)
+        found.append((at, None if count == valid.shape[1] else valid[at]))
+    return found, int((counts < least).sum())
+
+
 def restricted_factors(basis: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (lower Cholesky factor of each voxel's Gram matrix, shape (v, p, p); whether it can be trusted).
 
@@ -85,13 +98,18 @@ def shares(q, data, presence: Presence, r: int, order, sign, signed: bool) -> np
     data = np.ascontiguousarray(data.T)
     g = (data @ moved.reshape(len(q), -1)).reshape(len(data), len(order), -1)
     rho = np.empty(g.shape[:2])
-    compiled(g, data, presence.present, *presence.absent, order, inverse, _signs(sign), np.ascontiguousarray(q),
+    compiled(g, data, presence.present, presence.absent, (order, inverse, _signs(sign)), np.ascontiguousarray(q),
              np.ascontiguousarray(presence.turn), r, signed, rho)
     return rho.T
 
 
-def _shares(g, data, present, absent, first, order, inverse, sign, q, turn, r, signed, rho):
-    """Add to g, shape (v, batch, c), what goes on from the places of the absent, and fill rho, shape (v, batch)."""
+def _shares(g, data, present, absences, moves, q, turn, r, signed, rho):
+    """Add to g, shape (v, batch, c), what goes on from the places of the absent, and fill rho, shape (v, batch).
+
+    Absences are (who, start of each voxel), moves (order, its inverse, signs).
+    """
+    absent, first = absences
+    order, inverse, sign = moves
     voxels, batch, c = g.shape
     directions = turn.shape[2]
     for v in range(voxels):

@@ -186,3 +186,17 @@ def _distinct(kinds: list[tuple]):
                 used[kind] -= 1
 
     yield from extend([])
+
+
+def constant_in_blocks(columns: np.ndarray, blocks: np.ndarray) -> bool:
+    """Tell whether the tested columns, shape (n, c), are constant in each block: blocks then move as a whole."""
+    return all(np.ptp(columns[blocks == block], axis=0).max() == 0 for block in np.unique(blocks))
+
+
+def complete_blocks(valid: np.ndarray, blocks) -> np.ndarray:
+    """Return who counts, shape (n, v): not those in a block of which an observation is missing at the voxel."""
+    valid = valid.copy()
+    for block in np.unique(blocks):
+        members = np.flatnonzero(blocks == block)
+        valid[members] &= valid[members].all(axis=0)
+    return valid

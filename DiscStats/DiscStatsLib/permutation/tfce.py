@@ -99,9 +99,49 @@ def neighbors_of(labels: np.ndarray, connectivity: int = 6) -> Neighbors:
     return Neighbors(line[place[:, None] + offsets], place, offsets, np.array(bounds, np.int32))
 
 
-def tfce(stat: np.ndarray, neighbors: Neighbors, settings: TfceSettings | None = None,
-         compiled: bool | None = None) -> np.ndarray:
-    """Enhance a map.
+def tfce(volume: np.ndarray, settings: TfceSettings | None = None, labels: np.ndarray | None = None) -> np.ndarray:
+    """Enhance a statistic's volume by threshold-free cluster enhancement.
+
+    Parameters
+    ----------
+    volume : ndarray, shape (k, j, i), float
+        Signed statistic, such as t; NaN is background. Take the square root of F first.
+    settings : TfceSettings, optional
+        By default E = 0.5, H = 2, neighbors by faces, and the exact integral.
+    labels : ndarray of int, shape (k, j, i), optional
+        Disc levels: voxels of different labels are not neighbors, and those of label 0 are background.
+
+    Returns
+    -------
+    ndarray, shape (k, j, i), float64
+        With the sign of the volume; NaN in the background.
+
+    Raises
+    ------
+    DesignError
+        If the volume does not have three axes, or holds infinite values, or the labels have another shape.
+
+    Notes
+    -----
+    Smith & Nichols 2009, Neuroimage 44:83.
+    """
+    volume = np.asarray(volume, float)
+    if volume.ndim != 3:
+        raise DesignError(f"TFCE needs a volume of three axes; this one has shape {volume.shape}.")
+    labels = np.ones(volume.shape, int) if labels is None else np.asarray(labels)
+    if labels.shape != volume.shape:
+        raise DesignError(f"The volume has shape {volume.shape}, its labels {labels.shape}: they must be the same.")
+    settings = settings or TfceSettings()
+    inside = ~np.isnan(volume) & (labels > 0)
+    enhanced = np.full(volume.shape, np.nan)
+    neighbors = neighbors_of(np.where(inside, labels, 0), settings.connectivity)
+    enhanced[inside] = tfce_values(volume[inside], neighbors, settings)
+    return enhanced
+
+
+def tfce_values(stat: np.ndarray, neighbors: Neighbors, settings: TfceSettings | None = None,
+                compiled: bool | None = None) -> np.ndarray:
+    """Enhance a map given as the values of a mask.
 
     Parameters
     ----------
@@ -128,7 +168,7 @@ def tfce_maxima(stat: np.ndarray, neighbors: Neighbors, settings: TfceSettings |
     """Return the largest size of the enhanced map in each label, labels ascending, without making the map.
 
     The largest value of a cluster is that of one of its peaks, so that only peaks need be followed. Parameters are
-    those of :func:`tfce`.
+    those of :func:`tfce_values`.
     """
     return _run(stat, neighbors, settings, compiled, np.zeros(0))
 

@@ -16,7 +16,7 @@ from DiscStatsLib.permutation.deviates import stat_to_z
 from DiscStatsLib.permutation.glm import fit, partition
 from DiscStatsLib.permutation.max_statistic import fwe_p, make_stratum
 from DiscStatsLib.permutation.schemes import make_scheme
-from DiscStatsLib.permutation.tfce import TfceSettings, neighbors_of, tfce, tfce_maxima
+from DiscStatsLib.permutation.tfce import TfceSettings, neighbors_of, tfce_maxima, tfce_values
 
 COMPILED = [False, True] if have_numba() else [False]
 
@@ -47,7 +47,7 @@ def brute_force(stat, inside, connectivity, e=0.5, h=2.0):
 @pytest.mark.parametrize("compiled", COMPILED)
 def test_uniform_block_is_the_integral(compiled):
     stat, neighbors = block_map()
-    value = tfce(stat, neighbors, compiled=compiled)
+    value = tfce_values(stat, neighbors, compiled=compiled)
     np.testing.assert_allclose(value[:10], 10**0.5 * 10**3 / 3, rtol=1e-12)  # 1054.09
     np.testing.assert_allclose(value.min(), -(10**0.5) * 11**3 / 3, rtol=1e-12)
 
@@ -59,7 +59,7 @@ def test_uniform_block_is_the_integral(compiled):
 def test_numbers_of_nilearns_test(step, times_step, two_sided, expected):
     stat, neighbors = block_map()
     settings = TfceSettings(extent_power=1, height_power=1, step=step, times_step=times_step)
-    value = np.abs(tfce(stat if two_sided else np.maximum(stat, 0), neighbors, settings))
+    value = np.abs(tfce_values(stat if two_sided else np.maximum(stat, 0), neighbors, settings))
     assert value.max() == pytest.approx(expected, rel=1e-12)
 
 
@@ -69,7 +69,7 @@ def test_exact_tfce_is_the_brute_force_sum(compiled, connectivity):
     rng = np.random.default_rng(4)
     inside = rng.uniform(size=(6, 9, 8)) < 0.8
     stat = np.round(rng.normal(size=inside.sum()), 1)  # ties
-    value = tfce(
+    value = tfce_values(
         stat,
         neighbors_of(inside.astype(int), connectivity),
         TfceSettings(connectivity=connectivity),
@@ -82,13 +82,13 @@ def test_exact_tfce_is_the_brute_force_sum(compiled, connectivity):
 def test_compiled_and_plain_code_are_equal():
     stat = np.random.default_rng(5).normal(size=3000)
     neighbors = neighbors_of(np.ones((10, 15, 20), int))
-    np.testing.assert_array_equal(tfce(stat, neighbors, compiled=True), tfce(stat, neighbors, compiled=False))
+    np.testing.assert_array_equal(*(tfce_values(stat, neighbors, compiled=c) for c in (True, False)))
 
 
 def test_steps_approach_the_integral():
     stat = np.random.default_rng(6).normal(size=1000)
     neighbors = neighbors_of(np.ones((10, 10, 10), int))
-    exact, fine = tfce(stat, neighbors), tfce(stat, neighbors, TfceSettings(step=1e-4))
+    exact, fine = tfce_values(stat, neighbors), tfce_values(stat, neighbors, TfceSettings(step=1e-4))
     np.testing.assert_allclose(fine, exact, atol=2e-3)
 
 
@@ -101,7 +101,7 @@ def test_maxima_are_those_of_the_map_in_each_level(compiled):
     for settings in (TfceSettings(connectivity=18), TfceSettings(connectivity=18, step=0.1)):
         stat = np.round(rng.normal(size=len(own)), 2)
         stat[rng.uniform(size=len(own)) < 0.1] = np.nan
-        value = np.abs(tfce(stat, neighbors, settings, compiled))
+        value = np.abs(tfce_values(stat, neighbors, settings, compiled))
         expected = [np.nanmax(value[own == label]) for label in (11, 12, 13)]
         np.testing.assert_array_equal(tfce_maxima(stat, neighbors, settings, compiled), expected)
 
@@ -113,22 +113,22 @@ def test_compiled_order_is_numpys(far):
     stat = np.round(np.random.default_rng(9).normal(size=5000), 2)
     stat[7] += far
     neighbors = neighbors_of(np.ones((10, 20, 25), int))
-    np.testing.assert_array_equal(tfce(stat, neighbors, compiled=True), tfce(stat, neighbors, compiled=False))
+    np.testing.assert_array_equal(*(tfce_values(stat, neighbors, compiled=c) for c in (True, False)))
 
 
 def test_levels_are_not_neighbors():
     labels = np.ones((1, 1, 6), int)
     labels[..., 3:] = 2
-    together, apart = (tfce(np.full(6, 3.0), neighbors_of(x)) for x in (np.ones((1, 1, 6), int), labels))
+    together, apart = (tfce_values(np.full(6, 3.0), neighbors_of(x)) for x in (np.ones((1, 1, 6), int), labels))
     np.testing.assert_allclose(together / apart, 2**0.5)
 
 
 def test_missing_voxels_are_background_and_infinite_ones_refused():
     neighbors = neighbors_of(np.ones((1, 1, 5), int))
-    value = tfce(np.array([1.0, 1.0, np.nan, 1.0, 1.0]), neighbors)
+    value = tfce_values(np.array([1.0, 1.0, np.nan, 1.0, 1.0]), neighbors)
     np.testing.assert_allclose(value[[0, 1, 3, 4]], 2**0.5 / 3)
     with pytest.raises(DesignError, match="infinite"):
-        tfce(np.array([1, np.inf, 0, 0, 0]), neighbors)
+        tfce_values(np.array([1, np.inf, 0, 0, 0]), neighbors)
     with pytest.raises(DesignError, match="6, 18 or 26"):
         neighbors_of(np.ones((2, 2, 2), int), 8)
 
@@ -177,7 +177,7 @@ def test_mrtrix_z_and_tfce(prefix):
     inside, y, part = mrtrix_model(prefix)
     z = stat_to_z(fit(part, y).stat, part.df)
     np.testing.assert_allclose(z, mrtrix(f"{prefix}_Zstat")[inside], rtol=1e-5)
-    value = tfce(np.maximum(z, 0), neighbors_of(inside.astype(int)), TfceSettings(step=0.1, times_step=False))
+    value = tfce_values(np.maximum(z, 0), neighbors_of(inside.astype(int)), TfceSettings(step=0.1, times_step=False))
     np.testing.assert_allclose(value, mrtrix(f"{prefix}_tfce")[inside], rtol=1e-5, atol=1e-5)
 
 
@@ -207,7 +207,7 @@ def test_mrtrix_fwe_p_within_monte_carlo_error():
         as_z=True,
     )
     z = stat_to_z(fit(part, y).stat, part.df)
-    ours = fwe_p(tfce(np.maximum(z, 0), neighbors, settings), null.tfce[0])
+    ours = fwe_p(tfce_values(np.maximum(z, 0), neighbors, settings), null.tfce[0])
     theirs = 1 - mrtrix("default_fwe_1mpvalue")[inside]
     error = np.sqrt(theirs * (1 - theirs) * (1 / m + 1 / 5000))
     assert np.all(np.abs(ours - theirs) <= 4 * error + 2 / m)
@@ -252,7 +252,7 @@ def test_where_f_is_given_as_z_no_effect_is_background():
               for m in (z, np.maximum(z, 0))] for z in maps]
     np.testing.assert_array_equal(null.extent[0], np.array(sizes)[:, 1])
     assert np.any(np.diff(sizes, axis=1) < 0)  # there are larger ones of no effect
-    np.testing.assert_allclose(null.tfce[0], [tfce(np.maximum(z, 0), layout.neighbors).max() for z in maps])
+    np.testing.assert_allclose(null.tfce[0], [tfce_values(np.maximum(z, 0), layout.neighbors).max() for z in maps])
 
 
 @pytest.mark.parametrize("df", [1, 2, 5, 28, 400, 3000])
