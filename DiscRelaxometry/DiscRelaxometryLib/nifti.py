@@ -72,6 +72,7 @@ def restore_missing(array: np.ndarray, content: bytes, path: Path) -> None:
         array[missing] = raw[missing]
 
 
+@np.errstate(invalid="ignore")  # a header's inf times 0 is NaN, which the checks below refuse
 def placement(content: bytes, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return where a header puts the voxels, by its usable ``sform`` and ``qform``, and what contradicts itself.
 

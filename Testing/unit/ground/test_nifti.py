@@ -81,6 +81,19 @@ def test_an_unusable_sform_is_an_error_or_a_note(tmp_path, what):
     assert any(what in n and "qform was used" in n for n in image.meta["notes"])
 
 
+@pytest.mark.parametrize("codes", [(0, 1), (1, 1)])
+def test_an_infinite_sform_is_refused_without_a_warning(tmp_path, codes):
+    path = write(tmp_path / "a.nii", sform=AFFINE, codes=codes)
+    content = bytearray(path.read_bytes())
+    content[280:284] = np.array(np.inf, "<f4").tobytes()
+    path.write_bytes(content)
+    if codes == (0, 1):
+        with pytest.raises(GeometryError, match="sform is not finite"):
+            read_image(path)
+    else:
+        assert any("sform is not finite" in n for n in read_image(path).meta["notes"])
+
+
 @pytest.mark.parametrize("codes", [(1, 1), (1, 2), (2, 1)])
 def test_two_placements_are_both_said(tmp_path, codes):
     other = AFFINE.copy()
