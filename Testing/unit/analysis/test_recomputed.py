@@ -204,3 +204,14 @@ def test_mean_sd_and_count_leave_missing_values_out(joint):
     for quantity, values in joint.data.values.items():
         np.testing.assert_allclose(inside(joint, f"{quantity}_mean"), np.nanmean(values, axis=0), rtol=1e-6)
         np.testing.assert_allclose(inside(joint, f"{quantity}_sd"), np.nanstd(values, axis=0, ddof=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("alternative, tail", [("greater", stats.t.sf), ("less", stats.t.cdf),
+                                               ("two-sided", lambda t, df: 2 * stats.t.sf(np.abs(t), df))])
+def test_parametric_p_is_the_tail_of_students_t_that_was_asked_for(alternative, tail):
+    table = people()
+    result = analyze(cohort(table), atlas(), table, "map ~ grade + age", "grade", alternative=alternative,
+                     correction=())
+    t = inside(result, "map_grade_t").astype(float)
+    assert (t < -2).any() and (t > 0).any()
+    np.testing.assert_allclose(inside(result, "map_grade_p"), tail(t, 17), rtol=1e-4)
