@@ -41,7 +41,7 @@ class SpreadTest:
 
     Each observation's squared residuals of the full model, over their expectation at equal spread, are averaged over
     the voxels; the logarithm of the average is explained by the tested columns (after Breusch & Pagan 1979,
-    Econometrica 47:1287; Harvey 1976, Econometrica 44:461). The average over voxels makes one number a person, which
+    Econometrica 47:1287; Harvey 1976, Econometrica 44:461). The average over voxels makes one number per person, which
     is as independent between persons as the model's errors are. Repeated measures of a person (`blocks`) are averaged
     where the tested columns are constant in each person.
     """

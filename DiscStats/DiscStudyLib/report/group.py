@@ -169,7 +169,7 @@ def _region_figure(context: Context, rows: list[dict], key: str, folder: Path) -
     label = {"pfirrmann": "Pfirrmann grade"}.get(variable, variable)
     figure = plot_groups(panels, label, f"{key} {('[' + unit_of(key) + ']') if unit_of(key) else ''}".strip())
     return Figure(save(context, figure, folder, f"regions_{key}"),
-                  f"{key} by {label}: one point a disc of the five lumbar levels, the bar is the median. Discs of one "
+                  f"{key} by {label}: one point per disc of the lumbar levels, the bar is the median. Discs of one "
                   "person are not independent; the mixed model below takes account of that.",
                   f"{key} in regions by {label}")
 

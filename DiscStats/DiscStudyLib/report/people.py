@@ -214,7 +214,7 @@ def registration(context: Context, folder: Path) -> Section | None:
         values = {v: [r["dice"] for r in rows if r["level"] == v] for v in LUMBAR_LEVELS}
         values = {k: v for k, v in values.items() if v}
         section.add(Figure(save(context, plot_quality(values, "Dice with the atlas disc"), folder, "registration"),
-                           "Overlap with the atlas by level; one point a disc, the line is the median.",
+                           "Overlap with the atlas by level; one point per disc, the line is the median.",
                            "Dice by level", False))
     flags = [(r, f) for r in rows for f in _flags(r)]
     if not flags:
