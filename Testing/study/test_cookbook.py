@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from support.cohort_phantom import NUCLEUS_T1RHO, anatomy, make_spine_study
+from support.cohort_phantom import MOTION, NUCLEUS_T1RHO, anatomy, make_spine_study
 
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.image import Image, read_image, write_image
@@ -47,7 +47,7 @@ def test_maps_of_a_folder(tmp_path, capsys):
     study = make_spine_study(tmp_path / "in", (2,))
     folder = study / "sub-01" / "anat"
     series = read_image_of_series(folder / "sub-01_T1rho.nii.gz")
-    labels, _ = anatomy(series.geometry, shift=(0.0, 0.8, 0.0))
+    labels, _ = anatomy(series.geometry, MOTION)
     write_image(Image(labels, series.geometry), folder / "sub-01_dseg.nii.gz")
     (folder / "bad_T1rho.nii.gz").write_bytes(b"no image")
     table = script("2_").maps_of_a_folder(folder, tmp_path / "out")

@@ -170,8 +170,8 @@ def test_missing_disc_is_flagged():
     (np.zeros((4, 4, 4)), "empty"),
     (np.full((4, 4, 4), 0.5), "fractions"),
     (np.full((4, 4, 4), np.nan), "fractions"),
-    (np.arange(512).reshape(8, 8, 8), "no label image"),
-    (np.full((4, 4, 4), -3), "no label image"),
+    (np.arange(512).reshape(8, 8, 8), "not a label image"),
+    (np.full((4, 4, 4), -3), "not a label image"),
 ])
 def test_images_that_hold_no_labels(array, message):
     with pytest.raises(SegmentationError, match=message):
