@@ -13,6 +13,7 @@ from DiscRelaxometryLib.errors import DesignError
 
 from ..design import Contrast, Design
 from ..permutation import (
+    DESIGN_BLOCK,
     Partition,
     Presence,
     Stratum,
@@ -148,10 +149,6 @@ def _ranked(values: np.ndarray, present: np.ndarray | None) -> np.ndarray:
     return np.where(two, shown, rankdata(shown, axis=1, nan_policy="omit"))
 
 
-#: Numbers in the voxel-wise designs of a block.
-BLOCK = 2 ** 22
-
-
 @dataclass
 class Block:
     """Voxels fitted in one go.
@@ -184,7 +181,7 @@ def blocks_of(cell: Cell, matrix: np.ndarray, weights: np.ndarray, data: Analysi
         if usable.any():
             yield Block(cell, partition(matrix, weights), _values(cell, data, ranks))
         return
-    size = max(BLOCK // (matrix.shape[-2] * matrix.shape[-1]), 1)
+    size = max(DESIGN_BLOCK // (matrix.shape[-2] * matrix.shape[-1]), 1)
     for start in range(0, len(cell.voxels), size):
         block = slice(start, start + size)
         yield from _partial_blocks(cell.part(block), matrix if matrix.ndim == 2 else matrix[block], weights, data,

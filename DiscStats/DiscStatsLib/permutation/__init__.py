@@ -1,6 +1,6 @@
 """Voxel-wise inference: the linear model, permutation schemes, max-T, TFCE, clusters and false discovery rate."""
 
-from .arrays import PermutationTest, permutation_test
+from .arrays import DESIGN_BLOCK, PermutationTest, permutation_test
 from .cluster_null import MapLayout, enhance_input, map_null, one_side
 from .clusters import ClusterStatistics, cluster_rows, cluster_sizes, cluster_table, find_clusters, level_name
 from .deviates import stat_to_z
@@ -22,6 +22,7 @@ from .tfce import TfceSettings, neighbors_of, tfce, tfce_values
 from .torch_products import require_device
 
 __all__ = [
+    "DESIGN_BLOCK",
     "adjust_bh", "adjust_bky", "by_count", "cluster_rows", "cluster_sizes", "cluster_table", "ClusterStatistics",
     "complete_blocks", "constant_in_blocks", "directed", "enhance_input", "estimates", "find_clusters", "fit",
     "full_rank", "full_residuals", "fwe_p", "has_constant", "level_name", "leverage", "make_partial_stratum",

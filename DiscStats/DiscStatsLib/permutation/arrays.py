@@ -15,7 +15,7 @@ from .missing import by_count
 from .schemes import Scheme, complete_blocks, constant_in_blocks, make_scheme
 
 #: Numbers in the voxel-wise designs of a block.
-BLOCK = 2 ** 22
+DESIGN_BLOCK = 2 ** 22
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _fits(y, valid, design, weights, kind: str) -> list[tuple]:
     n, p = design.shape
     fits = []
     for voxels, present in by_count(valid.T, max(p + 2, (n + 1) // 2))[0]:
-        size = len(voxels) if present is None else max(BLOCK // design.size, 1)
+        size = len(voxels) if present is None else max(DESIGN_BLOCK // design.size, 1)
         for start in range(0, len(voxels), size):
             at, here = voxels[start:start + size], None if present is None else present[start:start + size]
             fits += _fit(y[:, at], here, design, weights, kind, at)
