@@ -64,14 +64,14 @@ def test_every_picture_is_shown_and_every_shown_picture_is_there():
     assert all(p.exists() for p in shown)
 
 
-def test_every_error_anchor_has_problem_reason_and_solution():
+def test_every_error_anchor_has_its_name_a_reason_and_a_remedy():
     text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
-    entries = re.split(r'<a id="([\w-]+)"></a>', text)[1:]
-    for name, body in zip(entries[::2], entries[1::2]):
-        assert re.search(r"^### \S", body, re.M), f"{name}: no title"
-        assert "**Solution.**" in body, f"{name}: no solution"
-        reason = body.split("**Solution.**")[0].split("\n", 4)[-1]
-        assert len(reason.split()) > 4, f"{name}: no explanation"
+    rows = re.findall(r'^\|<a id="([\w-]+)"></a>(.*)$', text, re.M)
+    assert len(rows) == text.count("<a id=") == len({anchor for anchor, _ in rows})
+    for anchor, row in rows:
+        name, reason, remedy, end = (cell.strip() for cell in row.split("|"))
+        assert (name, end) == (f"`{anchor}`", ""), f"{anchor}: the row does not give its name"
+        assert len(reason.split()) > 2 and len(remedy.split()) > 1, f"{anchor}: no reason or no remedy"
 
 
 def test_the_documents_stay_short():
