@@ -8,5 +8,6 @@ def register():
     from qSlicerSegmentationsEditorEffectsPythonQt import qSlicerSegmentEditorScriptedEffect
 
     effect = qSlicerSegmentEditorScriptedEffect(None)
-    effect.setPythonSource((Path(__file__).parent / "LumbarDiscsEffect.py").as_posix())
+    # Slicer puts the file into sys.modules under the name of its folder, which must therefore be no package.
+    effect.setPythonSource((Path(__file__).parent / "LumbarDiscsEditor" / "LumbarDiscsEffect.py").as_posix())
     effect.self().register()

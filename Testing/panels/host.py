@@ -19,7 +19,7 @@ from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 from DiscRelaxometryLib.headless import parameters as headless_parameters
 from DiscRelaxometryLib.headless import start_headless
 from DiscRelaxometryLib.headless.runtime import register_scripted_module
-from panels import host_widgets
+from panels import host_editor, host_widgets
 from panels.host_binding import bind, keep_values, unbind
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -60,6 +60,7 @@ def start_host():
     _fill_widget_base(slicer.ScriptedLoadableModule.ScriptedLoadableModuleWidget)
     slicer.util.selectModule = _select_module
     slicer.modules.segmenteditor = SegmentEditor()
+    host_editor.install(slicer)
     keep_values(headless_parameters._Wrapper)
     headless_parameters._Wrapper.connectGui = bind
     headless_parameters._Wrapper.disconnectGui = unbind

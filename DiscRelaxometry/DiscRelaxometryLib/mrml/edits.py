@@ -40,20 +40,31 @@ def ensure_disc_segment(node, value: int) -> str:
     present = disc_segments(node)
     if value in present:
         return present[value]
-    structure, segment = structures.BY_VALUE[value], start_headless().vtkSegment()
-    segment.SetName(structure.name)
-    segment.SetColor(*(c / 255 for c in structure.color))
+    structure, segmentation = structures.BY_VALUE[value], node.GetSegmentation()
+    # A renamed segment may hold the usual ID already.
+    segment_id = segmentation.AddEmptySegment(segmentation.GenerateUniqueSegmentID(structure.key), structure.name,
+                                              [c / 255 for c in structure.color])
+    segment = segmentation.GetSegment(segment_id)
     segment.SetTag(segment.GetTerminologyEntryTagName(), terminology_entry(structure))
     segment.SetTag("Segmentation.Status", "inprogress")
-    # A renamed segment may hold the usual ID already.
-    segment_id = node.GetSegmentation().GenerateUniqueSegmentID(structure.key)
-    node.GetSegmentation().AddSegment(segment, segment_id)
     return segment_id
 
 
-def mask_image(mask: Image):
-    """Return a mask as the vtkOrientedImageData that Segment Editor effects write with."""
-    return oriented_image((mask.array != 0).astype(np.uint8), mask.geometry)
+def mask_image(mask: Image, node, grid):
+    """Return a mask as the vtkOrientedImageData that Segment Editor effects write with.
+
+    The editor takes voxels for those of `grid` (its reference geometry, in the coordinates of the segmentation `node`)
+    without a look at where they lie.
+    """
+    import vtk
+
+    slicer = start_headless()
+    image, result = oriented_image((mask.array != 0).astype(np.uint8), mask.geometry), slicer.vtkOrientedImageData()
+    from_world = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(None, node.GetParentTransformNode(), from_world)
+    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
+        image, grid, result, False, False, from_world)
+    return result
 
 
 def mark_written(node, *segment_ids: str) -> None:

@@ -4,6 +4,9 @@ Slicer imports this file by its path, so that the class bears the file's name an
 """
 
 import slicer
+from DiscRelaxometryWidgets import requirements
+from DiscRelaxometryWidgets.qt_helpers import current_data
+from DiscRelaxometryWidgets.work import Work
 from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect
 from slicer.i18n import tr as _
 
@@ -11,9 +14,6 @@ from DiscRelaxometryLib import labels as structures
 from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.jobs import Job
 from DiscRelaxometryLib.resources import resource_path
-from DiscRelaxometryWidgets import requirements
-from DiscRelaxometryWidgets.qt_helpers import current_data
-from DiscRelaxometryWidgets.work import Work
 
 
 class LumbarDiscsEffect(AbstractScriptedSegmentEditorEffect):
@@ -157,12 +157,13 @@ class LumbarDiscsEffect(AbstractScriptedSegmentEditorEffect):
             kept = []
         self.scriptedEffect.saveStateForUndo()
         mode = slicer.qSlicerSegmentEditorAbstractEffect.ModificationModeSet
-        segmentation = node.GetSegmentation()
+        segmentation, grid = node.GetSegmentation(), self.scriptedEffect.referenceGeometryImage()
         for value_, mask in discs.items():
             segment = mrml.ensure_disc_segment(node, value_)
             if segmentation.GetSegment(segment).GetName() not in kept:
                 mask = mrml.outside(node, mask, kept)
-                self.scriptedEffect.modifySegmentByLabelmap(node, segment, mrml.mask_image(mask), mode)
+                image = mrml.mask_image(mask, node, grid)
+                self.scriptedEffect.modifySegmentByLabelmap(node, segment, image, mode)
                 mrml.mark_written(node, segment)
         return kept
 
