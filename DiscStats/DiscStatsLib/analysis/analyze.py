@@ -12,7 +12,7 @@ from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.progress import ProgressCallback, subrange
 from DiscRelaxometryLib.tables import Table
 
-from ..design import Contrast, Design, Formula, build_level_designs, check_participants, parse_formula
+from ..design import Contrast, Design, Formula, build_level_designs, check_participants, id_order, parse_formula
 from ..permutation import Scheme, cluster_table, constant_in_blocks, level_name, make_scheme, require_device
 from ..settings import AnalysisSettings
 from .data import AnalysisData, gather
@@ -71,7 +71,7 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     atlas_labels : Image
         Disc levels of the atlas; voxels > 0 are analyzed. Voxels of different levels are never neighbors.
     participants : pandas.DataFrame
-        One row per observation, with ``participant_id``.
+        One row per observation, with ``participant_id``; their order does not matter.
     formula : str
         Such as ``map ~ pfirrmann + age + C(sex)``. A name that is not a column is read, for each disc level, from the
         column ``<name>_<level>`` (``pfirrmann_L5S1``): every level then has a design of its own, and people are
@@ -109,12 +109,17 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
         raise DesignError(f"The voxel-wise covariate '{unused[0]}' is not in the formula: add '+ {unused[0]}'.")
     data = gather(maps, atlas_labels, participants, levels=levels, regions=regions, voxel_covariates=voxel_covariates,
                   response=parsed.response)
+    blocks = _numbered(blocks, participants, "exchangeability block")
+    # People are rearranged by the place of their ids, so that p does not depend on the order of the table.
+    order = id_order(data.ids)
+    data, participants = data.of_rows(order), participants.iloc[order].reset_index(drop=True)
+    blocks = None if blocks is None else blocks[order]
     found = build_level_designs(parsed, participants, [level_name(v) for v in data.level_values], contrasts,
                                 covariates=tuple(data.covariates), ranks=settings.ranks,
                                 missing=settings.missing_covariates)
     data = data.at_levels([v for v in data.level_values if level_name(v) not in found.left_out])
     designs = {value: found.designs[level_name(value)] for value in data.level_values}
-    blocks, left_out = _numbered(blocks, participants, "exchangeability block"), _left_out(designs, data)
+    left_out = _left_out(designs, data)
     groups = _numbered(settings.variance_groups or None, participants, "variance group")
     kept = np.unique(np.concatenate([d.rows for d in designs.values()]))
     if len(kept) < data.n:  # nobody counts, or changes places, who is in the model of no level

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -35,6 +36,12 @@ def read_participants(source: str | os.PathLike | Table):
     if hasattr(source, "columns") and not isinstance(source, Table):
         return source
     return to_frame(source if isinstance(source, Table) else read_tsv(source))
+
+
+def id_order(ids: Iterable[str]) -> np.ndarray:
+    """Return the rows in the order of their ids, ``sub-2`` before ``sub-10``; rows of one person stay in order."""
+    keys = [[int(t) if n % 2 else t for n, t in enumerate(re.split(r"(\d+)", i))] for i in ids]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__))
 
 
 def rows_of(frame, people: Iterable[str]):

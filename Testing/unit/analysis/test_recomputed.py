@@ -7,6 +7,7 @@ from scipy import stats
 from support.analyses import analyze
 
 from DiscRelaxometryLib.image import Geometry, Image
+from DiscStatsLib.design import id_order
 from DiscStatsLib.permutation.deviates import stat_to_z
 from DiscStatsLib.permutation.glm import fit, partition, residuals
 from DiscStatsLib.permutation.schemes import make_scheme
@@ -23,7 +24,7 @@ def atlas():
 
 def people(n=20):
     rng = np.random.default_rng(1)
-    return pd.DataFrame({"participant_id": [f"s{i}" for i in rng.permutation(n)], "age": rng.uniform(20, 80, n),
+    return pd.DataFrame({"participant_id": [f"s{i}" for i in range(n)], "age": rng.uniform(20, 80, n),
                          "grade": rng.integers(1, 6, n)})
 
 
@@ -215,3 +216,31 @@ def test_parametric_p_is_the_tail_of_students_t_that_was_asked_for(alternative, 
     t = inside(result, "map_grade_t").astype(float)
     assert (t < -2).any() and (t > 0).any()
     np.testing.assert_allclose(inside(result, "map_grade_p"), tail(t, 17), rtol=1e-4)
+
+
+@pytest.mark.parametrize("blocks", [None, "scan"])
+def test_the_order_of_the_table_does_not_matter(blocks):
+    """People, maps, blocks and covariates in another order: every map and null distribution to the last digit."""
+    table = people().assign(scan=np.arange(20) // 2)
+    y, x = cohort(table), cohort(table, seed=9)
+    y[::3, 5:40] = np.nan
+    order = np.random.default_rng(8).permutation(20)
+
+    def analyzed(rows):
+        own = None if blocks is None else table[blocks].to_numpy()[rows]
+        return analyze(y[rows], atlas(), table.iloc[rows], "map ~ grade + x", "grade", blocks=own, seed=3,
+                       voxel_covariates={"x": x[rows]}, n_permutations=50, min_count=10)
+
+    one, other = analyzed(np.arange(20)), analyzed(order)
+    assert one.data.ids == other.data.ids == table.participant_id.tolist()
+    for name, image in one.maps.items():
+        np.testing.assert_array_equal(other.maps[name].array, image.array, err_msg=name)
+    for name, values in one.null.items():
+        np.testing.assert_array_equal(other.null[name], values, err_msg=name)
+    assert one.clusters.rows == other.clusters.rows
+
+
+def test_ids_are_ordered_by_the_numbers_in_them():
+    ids = ["sub-10", "sub-2", "b", "sub-2", "a10x", "a9x", "sub-02b", "10", "9"]
+    assert [ids[n] for n in id_order(ids)] == ["9", "10", "a9x", "a10x", "b", "sub-2", "sub-2", "sub-02b", "sub-10"]
+    assert id_order(ids).tolist().index(1) < id_order(ids).tolist().index(3)
