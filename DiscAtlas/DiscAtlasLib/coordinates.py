@@ -24,7 +24,7 @@ from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.interpolation import linear, linear_scalar
 
 from .levelset import DEEPEST, LevelSet, Refinement, fit_refinement
-from .shape import DiscShape, polynomial
+from .shape import DiscShape, quartic
 from .transforms import DisplacementField, grid_points
 
 #: In slab coordinates CC is stretched, so that both endplates can move on their own: by this, up to ``DEEPEST``.
@@ -72,8 +72,8 @@ class Slab:
     def surfaces(self, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return mid-surface (mm) and half height (mm) at normalized LR and AP coordinates."""
         a, b, _ = self.shape.half
-        terms = polynomial(u * (self.half[0] / a), (v * self.half[1] + self.middle) / b)
-        return terms @ self.shape.mid, np.exp(terms @ self.shape.logheight)
+        place = u * (self.half[0] / a), (v * self.half[1] + self.middle) / b
+        return quartic(self.shape.mid, *place), np.exp(quartic(self.shape.logheight, *place))
 
     def normalize(self, lps: np.ndarray) -> np.ndarray:
         """Map (..., 3) LPS mm to slab coordinates."""
@@ -155,8 +155,7 @@ class Target:
         anchors = _anchors(fixed, moving, slab_f, slab_m, scale)
         # A cut disc does not show how wide it is: LR positions then follow the frames alone.
         whole = not any(fixed.cut) and not any(moving.cut)
-        field = DisplacementField(_coarse(level_f, level_m, anchors, whole).displacement(level_f.grid),
-                                  level_f.geometry)
+        field = DisplacementField(_coarse(level_f, level_m, anchors, whole).on_grid(level_f.grid), level_f.geometry)
         field = _flow(level_f, level_m, field, COARSE_SIGMAS, whole)
         if whole:
             field = _centered(fixed, slab_f, slab_m, scale, field)
@@ -246,7 +245,7 @@ def _flow(fixed: LevelSet, moving: LevelSet, field: DisplacementField, sigmas, l
         np.add.at(sums[3], index, weight)
         sums = np.stack([ndimage.gaussian_filter(s, sigma / spacing, mode="constant", truncate=3) for s in sums])
         step = sums[:3] / (sums[3] + 0.05 * np.percentile(sums[3][index], 50))
-        steepness = max(np.abs(np.stack(np.gradient(v, spacing))).sum(0).max() for v in step)
+        steepness = max(sum(np.abs(slope) for slope in np.gradient(v, spacing)).max() for v in step)
         step *= min(1.0, 0.5 / max(steepness, 1e-9))
         update = linear(np.moveaxis(step, 0, -1), field.index(fixed.grid + field.vectors))
         field = field.updated(update, inside)

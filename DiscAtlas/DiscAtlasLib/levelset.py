@@ -44,6 +44,16 @@ class Refinement:
         return np.stack([ndimage.map_coordinates(c, index, order=3, prefilter=False, mode="nearest")
                          for c in self.coefficients], axis=-1)
 
+    def on_grid(self, grid: np.ndarray) -> np.ndarray:
+        """Return the displacement (mm) at the points of an axis-aligned grid, shape (x, y, z, 3)."""
+        lines = grid[:, 0, 0, 0], grid[0, :, 0, 1], grid[0, 0, :, 2]
+        bases = []
+        for line, origin, count in zip(lines, self.origin, self.coefficients.shape[1:]):
+            weights, index = _weights(line, origin, self.spacing, count)
+            bases.append(np.zeros((len(line), count)))
+            np.put_along_axis(bases[-1], index, weights, 1)
+        return np.einsum("xi,yj,zk,cijk->xyzc", *bases, self.coefficients, optimize=True)
+
     def lipschitz(self) -> float:
         """Return an upper bound of the displacement's Lipschitz constant (maximum norm).
 
@@ -188,18 +198,21 @@ def _rows(basis, gradient, weight) -> np.ndarray:
 
 def _design(points: np.ndarray, origin: np.ndarray, spacing: float, counts) -> sparse.csr_matrix:
     """Return the (n, controls) matrix of tensor-product cubic B-spline weights."""
-    weights, index = [], []
-    for axis in range(3):
-        t = np.clip((points[:, axis] - origin[axis]) / spacing, 1, counts[axis] - 2.001)
-        base = np.floor(t).astype(int)
-        f = t - base
-        weights.append(np.stack([(1 - f)**3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3], 1) / 6)
-        index.append(base[:, None] + np.arange(-1, 3))
+    weights, index = zip(*(_weights(points[:, axis], origin[axis], spacing, counts[axis]) for axis in range(3)))
     w = np.einsum("ni,nj,nk->nijk", *weights).reshape(len(points), 64)
     columns = ((index[0][:, :, None, None] * counts[1] + index[1][:, None, :, None]) * counts[2]
                + index[2][:, None, None, :]).reshape(len(points), 64)
     start = np.arange(0, 64 * len(points) + 1, 64)
     return sparse.csr_matrix((w.ravel(), columns.ravel(), start), shape=(len(points), int(np.prod(counts))))
+
+
+def _weights(line: np.ndarray, origin: float, spacing: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the four cubic B-spline weights at each position along one axis, and the controls they belong to."""
+    t = np.clip((line - origin) / spacing, 1, count - 2.001)
+    base = np.floor(t).astype(int)
+    f = t - base
+    weights = np.stack([(1 - f)**3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3], 1) / 6
+    return weights, base[:, None] + np.arange(-1, 3)
 
 
 def _bending(counts) -> sparse.csr_matrix:

@@ -255,6 +255,18 @@ def polynomial(u: np.ndarray, v: np.ndarray) -> np.ndarray:
                      uu * uu, uu * uv, uu * vv, uv * vv, vv * vv], axis=-1)
 
 
+def quartic(coefficients: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Return the sum of :func:`polynomial`'s terms by Horner's rule, which keeps no array per term."""
+    u, v = np.clip(u, -RIM, RIM), np.clip(v, -RIM, RIM)
+    total = coefficients[10]
+    for powers in ((6, 11), (3, 7, 12), (1, 4, 8, 13), (0, 2, 5, 9, 14)):
+        inner = coefficients[powers[-1]]
+        for power in powers[-2::-1]:
+            inner = inner * v + coefficients[power]
+        total = total * u + inner
+    return total
+
+
 def _canal_center(labels: Image, points: np.ndarray) -> np.ndarray | None:
     """Return the spinal canal's center (LPS mm) at the disc's height, or None where it is absent or cut."""
     canal = labels.array == CANAL.value

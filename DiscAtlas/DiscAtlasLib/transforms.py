@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from DiscRelaxometryLib.atomic import atomic_path
+from DiscRelaxometryLib.compiled import kernel_if_numba
 from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Geometry
 from DiscRelaxometryLib.interpolation import linear
@@ -64,14 +65,37 @@ class DisplacementField:
 
     def jacobian(self) -> np.ndarray:
         """Return the determinant of the map's Jacobian at the grid's voxels; negative values are folds."""
-        (a, b, c), (d, e, f), (g, h, i) = np.moveaxis(self._jacobian_matrix(), (-2, -1), (0, 1))
-        return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+        run = kernel_if_numba(_determinants)
+        if run is None:
+            (a, b, c), (d, e, f), (g, h, i) = self._jacobian_matrix()
+            return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+        found = np.empty(self.geometry.shape)
+        run(np.asarray(self.vectors, float), self._slopes_to_world(), found)
+        return found
+
+    def _slopes_to_world(self) -> np.ndarray:
+        """Return the matrix from slopes per voxel along (i, j, k) to slopes per mm along L, P, S (row by axis)."""
+        return np.linalg.inv(self.geometry.matrix3)
 
     def _jacobian_matrix(self) -> np.ndarray:
-        steps = self.geometry.spacing[::-1]
-        by_index = np.stack([np.stack(np.gradient(self.vectors[..., a].astype(float), *steps)[::-1], -1)
-                             for a in range(3)], -2)
-        return by_index @ np.linalg.inv(np.array(self.geometry.direction).reshape(3, 3)) + np.eye(3)
+        """Return the Jacobian at the grid's voxels, (3, 3, k, j, i): components first, as arrays in one piece."""
+        turn = self._slopes_to_world()
+        matrix = np.zeros((3, 3, *self.geometry.shape))
+        for row, component in zip(matrix, np.moveaxis(self.vectors, -1, 0)):
+            for slope, factors in zip(np.gradient(np.ascontiguousarray(component, float))[::-1], turn):
+                for column, factor in zip(row, factors):
+                    if factor:
+                        column += factor * slope
+        matrix[range(3), range(3)] += 1
+        return matrix
+
+    def _inverse_jacobian(self) -> np.ndarray:
+        """Return the inverse of the Jacobian, (k, j, i, 9)."""
+        m = self._jacobian_matrix()
+        (a, b, c), (d, e, f), (g, h, i) = m
+        adjugate = np.stack([e * i - f * h, c * h - b * i, b * f - c * e, f * g - d * i, a * i - c * g, c * d - a * f,
+                             d * h - e * g, b * g - a * h, a * e - b * d], -1)
+        return adjugate / (a * adjugate[..., 0] + b * adjugate[..., 3] + c * adjugate[..., 6])[..., None]
 
     def updated(self, update: np.ndarray, where: np.ndarray, least: float = LEAST_JACOBIAN,
                 rounds: int = 6) -> DisplacementField:
@@ -126,7 +150,7 @@ class DisplacementField:
         """
         geometry = geometry or self.geometry
         target = grid_points(geometry).reshape(-1, 3)
-        inverse_jacobian = np.linalg.inv(self._jacobian_matrix()).reshape(*self.geometry.shape, 9)
+        inverse_jacobian = self._inverse_jacobian()
         # A step longer than some grid steps would leave the linear neighborhood.
         longest = 2 * min(self.geometry.spacing)
         x = target - self.at(target) if guess is None else np.array(guess(target), float)
@@ -151,6 +175,27 @@ class DisplacementField:
         """Return the field of an ITK displacement field transform."""
         image = sitk.DisplacementFieldTransform(transform).GetDisplacementField()
         return cls(sitk.GetArrayFromImage(image).astype(np.float32), Geometry.of(image))
+
+
+def _determinants(vectors, turn, found):
+    """Fill in the Jacobian determinants: central differences, one-sided at the border, as ``numpy.gradient``'s."""
+    nk, nj, ni = found.shape
+    m = np.empty((3, 3))
+    for k in range(nk):
+        k0, k1 = max(k - 1, 0), min(k + 1, nk - 1)
+        for j in range(nj):
+            j0, j1 = max(j - 1, 0), min(j + 1, nj - 1)
+            for i in range(ni):
+                i0, i1 = max(i - 1, 0), min(i + 1, ni - 1)
+                for a in range(3):
+                    di = (vectors[k, j, i1, a] - vectors[k, j, i0, a]) / (i1 - i0)
+                    dj = (vectors[k, j1, i, a] - vectors[k, j0, i, a]) / (j1 - j0)
+                    dk = (vectors[k1, j, i, a] - vectors[k0, j, i, a]) / (k1 - k0)
+                    for b in range(3):
+                        m[a, b] = di * turn[0, b] + dj * turn[1, b] + dk * turn[2, b] + (a == b)
+                found[k, j, i] = (m[0, 0] * (m[1, 1] * m[2, 2] - m[1, 2] * m[2, 1])
+                                  - m[0, 1] * (m[1, 0] * m[2, 2] - m[1, 2] * m[2, 0])
+                                  + m[0, 2] * (m[1, 0] * m[2, 1] - m[1, 1] * m[2, 0]))
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ import pytest
 from unit.atlas.test_bad_input import crop_left_right
 from unit.atlas.test_registration import L45, disc_image
 
-from DiscAtlasLib import sample, warp_from_atlas, warp_to_atlas
+from DiscAtlasLib import sample, transforms, warp_from_atlas, warp_to_atlas
 from DiscAtlasLib.atlas import make_atlas
 from DiscAtlasLib.coordinates import Correspondence, Slab, _centered, _pushes, match
-from DiscAtlasLib.levelset import LevelSet
+from DiscAtlasLib.levelset import LevelSet, Refinement
 from DiscAtlasLib.parametric import DiscSize
 from DiscAtlasLib.quality import assess
 from DiscAtlasLib.registration import level_transform, register_person
-from DiscAtlasLib.shape import disc_shape
+from DiscAtlasLib.shape import disc_shape, polynomial, quartic
 from DiscAtlasLib.template import build_level
 from DiscAtlasLib.transforms import DisplacementField, LevelTransform, Match, grid_points, surrounding_grid
 from DiscRelaxometryLib.image import Geometry, Image
@@ -85,6 +85,31 @@ def test_a_field_that_folds_is_called_folding(atlas):
     # Nor is it stored so: what is saved does not fold in the disc.
     better = assess(LevelTransform(L45, field.unfolded(shape.inside), field), shape, shape)
     assert better["folding"] == 0 and better["jacobian_min"] > 0
+
+
+def test_the_spline_displacement_on_a_grid_is_that_of_its_points():
+    rng = np.random.default_rng(4)
+    refinement = Refinement(np.array([-50.0, -40.0, -30.0]), 20.0, rng.normal(size=(3, 6, 5, 4)))
+    grid = grid_points(Geometry((9, 12, 14), (1.25,) * 3, (-9.0, -7.0, -6.0), (0, 0, 1, 0, 1, 0, 1, 0, 0)))
+    np.testing.assert_allclose(refinement.on_grid(grid), refinement.displacement(grid), atol=1e-12)
+
+
+def test_horner_gives_the_sum_of_the_polynomials_terms():
+    u, v = np.random.default_rng(5).uniform(-1.5, 1.5, (2, 40))
+    coefficients = np.random.default_rng(6).normal(size=15)
+    np.testing.assert_allclose(quartic(coefficients, u, v), polynomial(u, v) @ coefficients, rtol=1e-12)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_jacobians_of_a_curved_map_follow_numpys_differences_on_an_oblique_grid(compiled, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(transforms, "kernel_if_numba", lambda function: None)
+    rng = np.random.default_rng(7)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    field = DisplacementField(rng.normal(size=(7, 8, 9, 3)), Geometry((9, 8, 7), (1.0, 1.5, 0.7), (0, 0, 0),
+                                                                      turn.ravel()))
+    slopes = np.stack([np.stack(np.gradient(field.vectors[..., a], 0.7, 1.5, 1.0)[::-1], -1) for a in range(3)], -2)
+    np.testing.assert_allclose(field.jacobian(), np.linalg.det(slopes @ turn.T + np.eye(3)), rtol=1e-9)
 
 
 def test_an_affine_map_has_its_determinant_and_its_inverse_on_an_oblique_grid():
