@@ -12,8 +12,25 @@ from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.progress import ProgressCallback, subrange
 from DiscRelaxometryLib.tables import Table
 
-from ..design import Contrast, Design, Formula, build_level_designs, check_participants, id_order, parse_formula
-from ..permutation import Scheme, cluster_table, constant_in_blocks, level_name, make_scheme, require_device
+from ..design import (
+    PLACES,
+    Contrast,
+    Design,
+    Formula,
+    build_level_designs,
+    check_participants,
+    id_order,
+    parse_formula,
+)
+from ..permutation import (
+    Scheme,
+    alike_blocks,
+    cluster_table,
+    constant_in_blocks,
+    level_name,
+    make_scheme,
+    require_device,
+)
 from ..settings import AnalysisSettings
 from .data import AnalysisData, gather
 from .inference import Inference, infer
@@ -110,10 +127,13 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     data = gather(maps, atlas_labels, participants, levels=levels, regions=regions, voxel_covariates=voxel_covariates,
                   response=parsed.response)
     blocks = _numbered(blocks, participants, "exchangeability block")
-    # People are rearranged by the place of their ids, so that p does not depend on the order of the table.
-    order = id_order(data.ids)
+    places = _places(participants)
+    # People are rearranged by the place of their ids, and levels or visits of one person by name, so that p does not
+    # depend on the order of the table.
+    order = np.argsort(places, kind="stable") if places is not None else np.arange(data.n)
+    order = order[id_order([data.ids[row] for row in order])]
     data, participants = data.of_rows(order), participants.iloc[order].reset_index(drop=True)
-    blocks = None if blocks is None else blocks[order]
+    blocks, places = (None if some is None else some[order] for some in (blocks, places))
     found = build_level_designs(parsed, participants, [level_name(v) for v in data.level_values], contrasts,
                                 covariates=tuple(data.covariates), ranks=settings.ranks,
                                 missing=settings.missing_covariates)
@@ -124,11 +144,10 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     kept = np.unique(np.concatenate([d.rows for d in designs.values()]))
     if len(kept) < data.n:  # nobody counts, or changes places, who is in the model of no level
         data = data.of_rows(kept)
-        blocks, groups = (None if numbers is None else numbers[kept] for numbers in (blocks, groups))
+        blocks, groups, places = (None if some is None else some[kept] for some in (blocks, groups, places))
         designs = {level: replace(d, rows=np.searchsorted(kept, d.rows)) for level, d in designs.items()}
-    exchange = Exchange(data, designs, settings, blocks, groups)
-    cells, lost = make_cells(data, designs, missing=settings.missing, min_count=settings.min_count,
-                             whole_blocks=blocks if exchange.any_whole(found.contrasts) else None)
+    exchange = Exchange(data, designs, settings, blocks, groups, places)
+    cells, lost = exchange.cells(found.contrasts[0])
     remarks = list(dict.fromkeys([*data.warnings, *found.remarks]))
     remarks += [f"Left out{'' if where == 'all levels' else f' at {where}'} for a missing value of the model's "
                 f"variables: {', '.join(ids)}." for where, ids in left_out.items()]
@@ -138,14 +157,17 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     for index, contrast in enumerate(found.contrasts):
         report = subrange(progressCallback, index / len(found.contrasts), (index + 1) / len(found.contrasts))
         report(0.0, f"Fitting the model at {data.n_voxels} voxels ({contrast.name})")
-        fitted = fit_contrast(contrast, cells, designs, data, settings, blocks, exchange.groups)
-        scheme, mode = exchange.scheme(fitted, cells) if set(settings.correction) - {"fdr"} else (None, None)
+        own, lost = exchange.cells(contrast)
+        fitted = fit_contrast(contrast, own, designs, data, settings, blocks, exchange.groups)
+        scheme, mode = exchange.scheme(fitted, own) if set(settings.correction) - {"fdr"} else (None, None)
         inference = infer(fitted, data, scheme, settings, region_names or {}, report)
         result.maps |= _contrast_maps(fitted, inference, data, settings)
         result.clusters.rows += inference.clusters
         result.null |= {f"{contrast.name}_{key}": values for key, values in inference.null.items()}
+        result.warnings += [w for w in [*lost, *exchange.remarks(mode)] if w not in result.warnings]
         result.warnings += _remarks(fitted, inference, settings)
-        described.append(inference.done | {"exchange": mode, "errors": "symmetric" if fitted.flip else "exchangeable",
+        described.append(inference.done | {"exchange": mode, "block_means_removed": own[0].blocks is not None,
+                                           "errors": "symmetric" if fitted.flip else "exchangeable",
                                            "residual_spread": vars(fitted.spread) if fitted.spread else None})
     result.provenance = _provenance(parsed, result, described, settings, cells) | {"left_out": left_out}
     if progressCallback:
@@ -171,6 +193,12 @@ def _numbered(values, participants, what: str) -> np.ndarray | None:
     return np.unique(values.astype(str), return_inverse=True)[1]
 
 
+def _places(participants) -> np.ndarray | None:
+    """Return what each row is in its block, from the columns that tell rows of one person apart; None without them."""
+    columns = [c for c in PLACES if c in participants.columns]
+    return participants[columns].astype(str).agg("|".join, axis=1).to_numpy() if columns else None
+
+
 def _left_out(designs: dict[int, Design], data: AnalysisData) -> dict[str, list[str]]:
     """Return who has a map and is in no model: of ``all levels``, or of single ones by name."""
     at = {level_name(level): [data.ids[n] for n in np.setdiff1d(np.arange(data.n), d.rows)]
@@ -190,6 +218,8 @@ class Exchange:
     settings : AnalysisSettings
     blocks, groups : ndarray of int, shape (n,), or None
         Exchangeability block and variance group of each row.
+    places : ndarray of str, shape (n,), or None
+        What each row is in its block.
     """
 
     data: AnalysisData
@@ -197,20 +227,39 @@ class Exchange:
     settings: AnalysisSettings
     blocks: np.ndarray | None
     groups: np.ndarray | None
+    places: np.ndarray | None
 
-    def any_whole(self, contrasts: list[Contrast]) -> bool:
-        """Tell whether blocks change places as a whole for some contrast; flipped signs do not need all of a block."""
-        settings = self.settings
+    def mode(self, contrast: Contrast) -> str | None:
+        """Return how blocks are exchanged for a contrast; None without blocks."""
+        if self.blocks is None:
+            return None
+        return self.settings.exchange or ("whole" if self._constant_in_blocks(contrast) else "within")
+
+    def cells(self, contrast: Contrast) -> tuple[list[Cell], list[str]]:
+        """Return the cells of a contrast; flipped signs do not need all of a block, permuted blocks do.
+
+        Block means stay where observations have variances of their own: the leverage of an intercept for each block is
+        not known to HC3 and G.
+        """
+        mode, settings = self.mode(contrast), self.settings
         flips = settings.errors == "symmetric" or (settings.errors == "auto" and self.groups is not None)
-        if self.blocks is None or flips or settings.exchange == "within":
-            return False
-        return settings.exchange == "whole" or any(map(self._constant_in_blocks, contrasts))
+        absorbed = mode == "within" and self.groups is None and settings.standard_errors == "classical"
+        return make_cells(self.data, self.designs, settings, whole=self.blocks if mode == "whole" and not flips
+                          else None, within=self.blocks if absorbed else None)
+
+    def remarks(self, mode: str | None) -> list[str]:
+        """Name the blocks that stay in their place because no other one holds the same places."""
+        if mode != "whole":
+            return []
+        units = [np.flatnonzero(self.blocks == b) for b in np.unique(self.blocks)]
+        alone = [self.data.ids[u[0][0]] for u in alike_blocks(units, self.places).values() if len(u) == 1]
+        return [f"{', '.join(alone[:20])}{' and others' if len(alone) > 20 else ''} hold levels or visits as nobody "
+                "else does and keep their place where whole blocks are exchanged."] if alone else []
 
     def scheme(self, fitted: ContrastFit, cells: list[Cell]) -> tuple[Scheme, str | None]:
         """Return flips or permutations for a contrast, and how blocks are exchanged."""
-        mode, settings = self.settings.exchange, self.settings
-        if self.blocks is not None and mode is None:
-            mode = "whole" if fitted.flip or self._constant_in_blocks(fitted.contrast) else "within"
+        settings = self.settings
+        mode = "whole" if fitted.flip and self.blocks is not None else self.mode(fitted.contrast)
         types = None
         if not self.data.covariates and all(c.present is None and np.array_equal(c.rows, cells[0].rows) for c in cells):
             # Rows with the same design at every level can change places without changing anything.
@@ -222,7 +271,7 @@ class Exchange:
             rows = rows if self.groups is None else np.column_stack([rows, self.groups])
             types = np.unique(rows, axis=0, return_inverse=True)[1].ravel()
         return make_scheme(self.data.n, settings.n_permutations, settings.seed, flip=fitted.flip, blocks=self.blocks,
-                           exchange=mode or "within", row_types=types), mode
+                           exchange=mode or "within", row_types=types, places=self.places), mode
 
     def _constant_in_blocks(self, contrast: Contrast) -> bool:
         tested = np.flatnonzero(np.any(contrast.weights != 0, axis=0))

@@ -19,15 +19,18 @@ from ..permutation import (
     Stratum,
     by_count,
     complete_blocks,
+    count_blocks,
     fit,
     full_rank,
     has_constant,
+    less_block_means,
     level_name,
     make_partial_stratum,
     make_stratum,
     partition,
     restricted_factors,
     unit_residuals,
+    within_columns,
 )
 from ..settings import AnalysisSettings
 from .data import AnalysisData
@@ -51,6 +54,8 @@ class Cell:
         Observations of the design.
     present : ndarray of bool, shape (v, m), or None
         Which of the rows have a value and all covariates, the same number at every voxel; None where all have.
+    blocks : ndarray of int, shape (m,), or None
+        Blocks whose means are taken out: the test is within them.
     """
 
     quantity: str
@@ -59,6 +64,15 @@ class Cell:
     voxels: np.ndarray
     rows: np.ndarray
     present: np.ndarray | None = None
+    blocks: np.ndarray | None = None
+
+    @property
+    def absorbed(self) -> int:
+        """Number of block means that are taken out at each voxel."""
+        if self.blocks is None:
+            return 0
+        return len(np.unique(self.blocks)) if self.present is None else int(count_blocks(self.present[:1],
+                                                                                        self.blocks)[0])
 
     @property
     def n(self) -> int:
@@ -70,12 +84,12 @@ class Cell:
         return replace(self, voxels=self.voxels[block], present=None if self.present is None else self.present[block])
 
 
-def make_cells(data: AnalysisData, designs: dict[int, Design], *, missing: str, min_count: int | None,
-               whole_blocks=None) -> tuple[list[Cell], list[str]]:
+def make_cells(data: AnalysisData, designs: dict[int, Design], settings: AnalysisSettings, *, whole=None,
+               within=None) -> tuple[list[Cell], list[str]]:
     """Group the voxels by the observations they have, by the stated policy for missing values.
 
-    Blocks that change places as a whole (`whole_blocks`) are left out, voxel by voxel, where one of their observations
-    is missing; flipped signs do not need that.
+    Blocks that change places as a whole (`whole`) are left out, voxel by voxel, where one of their observations is
+    missing; flipped signs do not need that. The means of blocks that a test is `within` are taken out.
 
     Returns
     -------
@@ -92,21 +106,22 @@ def make_cells(data: AnalysisData, designs: dict[int, Design], *, missing: str, 
             have[design.rows] = True
             valid = valid_map[:, voxels] & have[:, None]
             group = q * len(data.level_values) + g
-            if missing == "complete":
+            own = None if within is None else within[design.rows]
+            if settings.missing == "complete":
                 kept = valid[design.rows].all(axis=0)
                 if not kept.any():
                     raise DesignError(_no_complete_voxel(valid, design, data, quantity, level), anchor="missing-values")
-                cells.append(Cell(quantity, level, group, voxels[kept], design.rows))
+                cells.append(Cell(quantity, level, group, voxels[kept], design.rows, blocks=own))
                 lost = int((~kept & valid.any(axis=0)).sum())
                 if lost:
                     remarks.append(f"{lost} of {len(voxels)} voxels of '{quantity}' at {level_name(level)} lack a "
                                    "value in at least one person and were left out (policy: complete).")
                 continue
-            if whole_blocks is not None:
-                valid = complete_blocks(valid, whole_blocks)
-            least = min_count or max(design.rank + len(data.covariates) + 2, (data.n + 1) // 2)
-            found, few = by_count(valid[design.rows].T, least)
-            cells += [Cell(quantity, level, group, voxels[at], design.rows, present) for at, present in found]
+            if whole is not None:
+                valid = complete_blocks(valid, whole)
+            least = settings.min_count or max(design.rank + len(data.covariates) + 2, (data.n + 1) // 2)
+            found, few = by_count(valid[design.rows].T, least, own)
+            cells += [Cell(quantity, level, group, voxels[at], design.rows, present, own) for at, present in found]
             if few:
                 remarks.append(f"{few} of {len(voxels)} voxels of '{quantity}' at {level_name(level)} have fewer than "
                                f"{least} values and were left out (policy: available).")
@@ -175,11 +190,17 @@ class Block:
 
 def blocks_of(cell: Cell, matrix: np.ndarray, weights: np.ndarray, data: AnalysisData, ranks: bool) -> Iterator[Block]:
     """Yield the voxels of a cell whose design has full rank, split by the contrast."""
+    if cell.blocks is not None:
+        columns = within_columns(matrix if matrix.ndim == 2 else matrix[0], weights, cell.blocks)
+        matrix, weights = matrix[..., columns], weights[:, columns]
     if cell.present is None:
-        usable = np.broadcast_to(full_rank(matrix), len(cell.voxels))
+        if cell.blocks is not None:
+            matrix = np.moveaxis(less_block_means(np.moveaxis(matrix, -2, 0), cell.blocks), 0, -2)
+        usable = np.broadcast_to(full_rank(matrix) & _has_freedom(cell, matrix), len(cell.voxels))
         cell, matrix = cell.part(usable), matrix if matrix.ndim == 2 else matrix[usable]
         if usable.any():
-            yield Block(cell, partition(matrix, weights), _values(cell, data, ranks))
+            part = partition(matrix, weights)
+            yield Block(cell, replace(part, df=part.df - cell.absorbed), _values(cell, data, ranks))
         return
     size = max(DESIGN_BLOCK // (matrix.shape[-2] * matrix.shape[-1]), 1)
     for start in range(0, len(cell.voxels), size):
@@ -190,7 +211,10 @@ def blocks_of(cell: Cell, matrix: np.ndarray, weights: np.ndarray, data: Analysi
 
 def _partial_blocks(cell: Cell, matrix, weights, data: AnalysisData, ranks: bool) -> Iterator[Block]:
     """Yield voxels whose design is a well-conditioned part of the common one, then those that need QR of their own."""
-    if matrix.ndim == 2:
+    if cell.blocks is not None:
+        matrix = np.moveaxis(np.broadcast_to(matrix, (len(cell.voxels), *matrix.shape[-2:])), 1, 0)
+        matrix = np.moveaxis(less_block_means(matrix, cell.blocks, cell.present.T), 0, 1)
+    elif matrix.ndim == 2:
         whole = partition(matrix, weights)
         k, df = whole.qz.shape[1], cell.n - matrix.shape[1]
         basis = np.hstack([whole.qz, whole.qx])
@@ -202,19 +226,26 @@ def _partial_blocks(cell: Cell, matrix, weights, data: AnalysisData, ranks: bool
             yield Block(own, Partition(q[..., :k], q[..., k:], whole.scale / factor[firm, -1, -1], df),
                         _values(own, data, ranks), whole, turn)
         cell, matrix = cell.part(~firm), matrix[~firm]
-    usable = full_rank(matrix) & (cell.n > matrix.shape[-1]) if len(cell.voxels) else np.zeros(0, bool)
+    usable = full_rank(matrix) & _has_freedom(cell, matrix) if len(cell.voxels) else np.zeros(0, bool)
     if usable.any():
         cell = cell.part(usable)
-        yield Block(cell, replace(partition(matrix[usable], weights), df=cell.n - matrix.shape[-1]),
+        yield Block(cell, replace(partition(matrix[usable], weights), df=cell.n - cell.absorbed - matrix.shape[-1]),
                     _values(cell, data, ranks))
+
+
+def _has_freedom(cell: Cell, matrix: np.ndarray) -> bool:
+    return len(cell.voxels) > 0 and cell.n - cell.absorbed > matrix.shape[-1]
 
 
 def _values(cell: Cell, data: AnalysisData, ranks: bool) -> np.ndarray:
     y = data.values[cell.quantity][np.ix_(cell.rows, cell.voxels)]
     if cell.present is None:
-        return rankdata(y, axis=0) if ranks else y
-    return np.where(cell.present.T, rankdata(np.where(cell.present.T, y, np.nan), axis=0, nan_policy="omit") if ranks
-                    else y, 0.0)
+        y = rankdata(y, axis=0) if ranks else y
+    else:
+        y = np.where(cell.present.T, rankdata(np.where(cell.present.T, y, np.nan), axis=0, nan_policy="omit") if ranks
+                     else y, 0.0)
+    return y if cell.blocks is None else less_block_means(y, cell.blocks, None if cell.present is None
+                                                          else cell.present.T)
 
 
 @dataclass
@@ -256,7 +287,8 @@ def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Desig
         done, own = 0, None if groups is None else groups[cell.rows]
         for block in blocks_of(cell, matrix, contrast.weights, data, settings.ranks):
             done += len(block.cell.voxels)
-            spread.add(block.cell, block.part, block.y)
+            if cell.blocks is None:  # within blocks the residuals of a block are not independent
+                spread.add(block.cell, block.part, block.y)
             makers += _fit_block(result, block, first[cell.quantity], settings.standard_errors == "hc3", own)
         result.degenerate += len(cell.voxels) - done
     if not makers:
@@ -289,7 +321,7 @@ def _fit_block(result: ContrastFit, block: Block, first: int, robust: bool, grou
         part = Partition(part.qz[good], part.qx[good], part.scale[good], part.df)
     y, present = block.y[:, good], None if cell.present is None else cell.present[good]
     own = {"kind": kind, "columns": where[good], "rows": cell.rows, "group": cell.group}
-    constant = has_constant(part.qz, present)
+    constant = cell.blocks is not None or has_constant(part.qz, present)
     if block.turn is None or robust or groups is not None:
         return [(constant, partial(make_stratum, part, y, robust=robust, variance_groups=groups, present=present,
                                    **own))]

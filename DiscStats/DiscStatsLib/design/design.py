@@ -15,6 +15,8 @@ from DiscRelaxometryLib.tables import is_missing, to_number
 from .formula import FUNCTIONS, Formula, parse_formula, require_columns
 from .participants import ID
 
+#: Columns that tell the rows of one participant apart.
+PLACES = ("level", "session", "visit")
 _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([T ].*)?|\d{1,2}([./-])\d{1,2}\2(\d{4}|\d{2})")
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _NEARLY_NUMBER = re.compile(r"[<>~\u2248\u2264\u2265+-]?\s*[.,]?\d")
@@ -174,7 +176,7 @@ def check_participants(participants) -> None:
     if ids.isna().any():
         raise DesignError(f"Row {int(np.argmax(ids.isna())) + 1} of the participants table has no {ID}.",
                           anchor="participants-table")
-    keys = [ID] + [c for c in ("level", "session", "visit") if c in participants.columns]
+    keys = [ID] + [c for c in PLACES if c in participants.columns]
     twice = participants[participants.duplicated(keys)]
     if len(twice):
         raise DesignError(f"'{twice[ID].iloc[0]}' stands twice in the participants table: keep one row per person, "

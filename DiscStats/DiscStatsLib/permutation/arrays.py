@@ -8,11 +8,12 @@ import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError
 
+from .blocks import complete_blocks, constant_in_blocks, count_blocks, less_block_means, within_columns
 from .deviates import stat_to_z
 from .glm import Partition, fit, full_rank, partition
 from .max_statistic import Stratum, directed, fwe_p, has_constant, make_stratum, max_statistics
 from .missing import by_count
-from .schemes import Scheme, complete_blocks, constant_in_blocks, make_scheme
+from .schemes import Scheme, make_scheme
 
 #: Numbers in the voxel-wise designs of a block.
 DESIGN_BLOCK = 2 ** 22
@@ -64,10 +65,12 @@ def permutation_test(y, design, contrast, *, n_permutations: int = 5000, permuta
         Rearrangements to use instead: row b sends observation ``permutations[b, i]`` to place i.
     signs : array_like of 1 and -1, shape (m, n), optional
         Sign flips to use instead, alone or with `permutations`. The observed order counts once, given or not.
-    blocks : array_like, shape (n,), optional
-        Exchangeability blocks.
+    blocks : array_like, shape (n,) or (n, 2), optional
+        Exchangeability block of each observation, and what it is in its block (level, visit): whole blocks change
+        places only if they hold the same, matched by it. Without the second column the order of the rows counts.
     exchange : {"within", "whole"}, optional
-        How blocks are exchanged; by default as a whole if signs are flipped or the tested columns are constant in each.
+        How blocks are exchanged; by default as a whole if signs are flipped or the tested columns are constant in each,
+        else within, their means taken out.
     errors : {"exchangeable", "symmetric"}
         Symmetric errors have their signs flipped, as all have where the reduced model lacks the constant.
     alternative : {"two-sided", "greater", "less"}
@@ -101,12 +104,16 @@ def permutation_test(y, design, contrast, *, n_permutations: int = 5000, permuta
     _require(exchange in (None, "within", "whole"), f"exchange = '{exchange}' is not known: choose within or whole.")
     kind = "t" if len(weights) == 1 else "F"
     alternative = alternative if kind == "t" else "two-sided"
-    blocks = None if blocks is None else _numbered(blocks, len(y))
+    blocks, places = (None, None) if blocks is None else _numbered(blocks, len(y))
     constant = blocks is not None and constant_in_blocks(design[:, weights.any(axis=0)], blocks)
-    valid = np.isfinite(y)
-    if blocks is not None and errors != "symmetric" and (exchange == "whole" or (exchange is None and constant)):
+    mode = None if blocks is None else exchange or ("whole" if constant else "within")
+    valid, inside = np.isfinite(y), blocks if mode == "within" else None
+    if mode == "whole" and errors != "symmetric":
         valid = complete_blocks(valid, blocks)
-    fits = _fits(y, valid, design, weights, kind)
+    if inside is not None:
+        columns = within_columns(design, weights, blocks)
+        design, weights = design[:, columns], weights[:, columns]
+    fits = _fits(y, valid, design, weights, kind, inside)
     _require(bool(fits), "No voxel can be tested: values are missing, constant or fitted perfectly, or the design is "
              "collinear where they are present.")
     scheme = _given(permutations, signs, len(y))
@@ -114,16 +121,16 @@ def permutation_test(y, design, contrast, *, n_permutations: int = 5000, permuta
     if scheme is not None:
         flip = scheme.sign is not None
     else:
-        flip = errors == "symmetric" or not all(has_constant(part.qz, present) for part, _, present, _, _ in fits)
+        flip = errors == "symmetric" or (inside is None and not all(has_constant(part.qz, present)
+                                                                    for part, _, present, _, _ in fits))
     strata = [make_stratum(part, values, kind, columns=voxels, rows=np.arange(len(y)), flip=flip, present=present)
               for part, values, present, voxels, _ in fits]
     if scheme is None:
         _require(n_permutations >= 2, f"At least two permutations are needed, the observed order among them; "
                  f"{n_permutations} were asked for.")
         types = np.unique(design, axis=0, return_inverse=True)[1].ravel() if _everyone(strata) else None
-        mode = exchange or ("whole" if flip or constant else "within")
-        scheme = make_scheme(len(y), n_permutations - 1, seed, flip=flip, blocks=blocks, exchange=mode,
-                             row_types=types)
+        scheme = make_scheme(len(y), n_permutations - 1, seed, flip=flip, blocks=blocks,
+                             exchange="whole" if flip or mode == "whole" else "within", row_types=types, places=places)
     stat, df = np.full(y.shape[1], np.nan), np.full(y.shape[1], np.nan)
     for part, _, _, voxels, values in fits:
         stat[voxels], df[voxels] = values, part.df
@@ -164,41 +171,54 @@ def _checked(y, design, contrast) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return y, design, weights
 
 
-def _numbered(blocks, n: int) -> np.ndarray:
+def _numbered(blocks, n: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the number of each observation's block, and what it is in it."""
     blocks = np.asarray(blocks)
-    _require(blocks.shape == (n,), f"{blocks.size} exchangeability blocks were given for {n} observations.")
-    _require(not any(b is None or b != b for b in blocks.tolist()), "An observation has no exchangeability block.")
-    return np.unique(blocks.astype(str), return_inverse=True)[1]
+    _require(blocks.shape in ((n,), (n, 2)), f"{len(blocks)} exchangeability blocks were given for {n} observations.")
+    _require(not any(b is None or b != b for b in blocks.ravel().tolist()), "An observation has no exchangeability "
+             "block.")
+    blocks = blocks.astype(str).reshape(n, -1)
+    return np.unique(blocks[:, 0], return_inverse=True)[1], blocks[:, 1] if blocks.shape[1] > 1 else None
 
 
 def _everyone(strata: list[Stratum]) -> bool:
     return all(s.presence is None for s in strata)
 
 
-def _fits(y, valid, design, weights, kind: str) -> list[tuple]:
-    """Return (partition, values, presence or None, voxels, statistic) of the voxels that can be tested."""
+def _fits(y, valid, design, weights, kind: str, blocks) -> list[tuple]:
+    """Return (partition, values, presence or None, voxels, statistic) of the voxels that can be tested.
+
+    The means of `blocks` are taken out.
+    """
     n, p = design.shape
     fits = []
-    for voxels, present in by_count(valid.T, max(p + 2, (n + 1) // 2))[0]:
+    for voxels, present in by_count(valid.T, max(p + 2, (n + 1) // 2), blocks)[0]:
         size = len(voxels) if present is None else max(DESIGN_BLOCK // design.size, 1)
         for start in range(0, len(voxels), size):
             at, here = voxels[start:start + size], None if present is None else present[start:start + size]
-            fits += _fit(y[:, at], here, design, weights, kind, at)
+            values = y[:, at] if here is None else np.where(here.T, y[:, at], 0.0)
+            own = design if here is None else np.where(here[:, :, None], design, 0.0)
+            absorbed = 0
+            if blocks is not None:
+                absorbed = int(count_blocks(valid.T[at[:1]], blocks)[0])
+                values = less_block_means(values, blocks, None if here is None else here.T)
+                own = less_block_means(own, blocks) if here is None else np.moveaxis(
+                    less_block_means(np.moveaxis(own, 1, 0), blocks, here.T), 0, 1)
+            fits += _fit(values, here, own, weights, kind, at, absorbed)
     return fits
 
 
-def _fit(values, present, design, weights, kind: str, voxels) -> list[tuple]:
+def _fit(values, present, design, weights, kind: str, voxels, absorbed: int) -> list[tuple]:
     """Fit voxels that everyone has, or each by the design of those present; return at most one fit."""
-    if present is None:
-        part = partition(design, weights)
-    else:
-        own = np.where(present[:, :, None], design, 0.0)
-        usable = full_rank(own)
-        own, present, voxels = own[usable], present[usable], voxels[usable]
+    n = len(values) if present is None else int(present[0].sum())
+    if n - absorbed <= design.shape[-1]:
+        return []
+    if present is not None:
+        usable = full_rank(design)
+        design, values, present, voxels = design[usable], values[:, usable], present[usable], voxels[usable]
         if not len(voxels):
             return []
-        values = np.where(present.T, values[:, usable], 0.0)
-        part = replace(partition(own, weights), df=int(present[0].sum()) - design.shape[1])
+    part = replace(partition(design, weights), df=n - absorbed - design.shape[-1])
     stat = fit(part, values, kind).stat
     good = np.isfinite(stat)
     if not good.any():

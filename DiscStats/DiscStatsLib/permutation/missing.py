@@ -16,6 +16,7 @@ import numpy as np
 
 from DiscRelaxometryLib.compiled import kernel_if_numba
 
+from .blocks import count_blocks
 from .screen import EMPTY, share
 
 #: Smallest eigenvalue of the Gram matrix above which its factor is as good as QR's (directions have length 1).
@@ -48,15 +49,17 @@ class Presence:
         return who.astype(np.int32), np.searchsorted(voxel, np.arange(len(self.present) + 1)).astype(np.int32)
 
 
-def by_count(valid: np.ndarray, least: int) -> tuple[list[tuple[np.ndarray, np.ndarray | None]], int]:
+def by_count(valid: np.ndarray, least: int,
+             blocks: np.ndarray | None = None) -> tuple[list[tuple[np.ndarray, np.ndarray | None]], int]:
     """Return [(voxels, presence or None)] for each number of values of at least `least`, and how many have fewer.
 
-    Valid, shape (v, m), tells who has a value.
+    Valid, shape (v, m), tells who has a value. With `blocks` the voxels of a group have as many blocks, too.
     """
     counts = valid.sum(axis=1)
+    held = np.zeros_like(counts) if blocks is None else count_blocks(valid, blocks)
     found = []
-    for count in np.unique(counts[counts >= least]):
-        at = np.flatnonzero(counts == count)
+    for count, number in np.unique(np.stack([counts, held], axis=1)[counts >= least], axis=0):
+        at = np.flatnonzero((counts == count) & (held == number))
         found.append((at, None if count == valid.shape[1] else valid[at]))
     return found, int((counts < least).sum())
 

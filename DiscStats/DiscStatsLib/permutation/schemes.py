@@ -63,7 +63,7 @@ class Scheme:
 
 
 def make_scheme(n: int, n_permutations: int, seed: int, *, flip: bool = False, blocks=None, exchange: str = "within",
-                row_types=None) -> Scheme:
+                row_types=None, places=None) -> Scheme:
     """Return the permutations or sign flips of a test.
 
     Parameters
@@ -77,10 +77,13 @@ def make_scheme(n: int, n_permutations: int, seed: int, *, flip: bool = False, b
         Flip signs (errors symmetric about 0) instead of permuting.
     blocks : sequence, optional
         Block of each observation. With ``exchange="within"`` observations change places inside their block; with
-        ``"whole"`` blocks of equal size change places (or sign) as a whole.
+        ``"whole"`` blocks with the same `places` change places as a whole (or any block its sign).
     exchange : {"within", "whole"}
     row_types : sequence, optional
         Equal entries are observations with the same row in every design: exchanging them changes nothing.
+    places : sequence, optional
+        What each observation is in its block (level, visit): an observation takes the place of its like in another
+        block, whatever the order of the rows. Without them the order of the rows counts.
 
     Raises
     ------
@@ -100,9 +103,26 @@ def make_scheme(n: int, n_permutations: int, seed: int, *, flip: bool = False, b
     if one or exchange == "within":
         words = f"within {len(units)} blocks" if not one else "freely"
         return _permutations(n, [[np.array([i]) for i in u] for u in units], types, n_permutations, rng, words)
-    sizes = sorted({len(u) for u in units})
-    sets = [[u for u in units if len(u) == s] for s in sizes]
+    sets = list(alike_blocks(units, places).values())
     return _permutations(n, sets, types, n_permutations, rng, f"as {len(units)} whole blocks")
+
+
+def alike_blocks(units, places=None) -> dict[tuple, list[np.ndarray]]:
+    """Return the blocks by the places they hold, the observations of each in the order of these places.
+
+    Parameters
+    ----------
+    units : list of ndarray
+        Observations of each block.
+    places : sequence, optional
+        Of all observations; see :func:`make_scheme`.
+    """
+    places = np.asarray([""] * (1 + max(map(max, units))) if places is None else places).astype(str)
+    found: dict[tuple, list[np.ndarray]] = {}
+    for unit in units:
+        ordered = unit[np.argsort(places[unit], kind="stable")]
+        found.setdefault(tuple(places[ordered].tolist()), []).append(ordered)
+    return {key: found[key] for key in sorted(found)}
 
 
 def _flips(n, groups, wanted, rng) -> Scheme:
@@ -186,17 +206,3 @@ def _distinct(kinds: list[tuple]):
                 used[kind] -= 1
 
     yield from extend([])
-
-
-def constant_in_blocks(columns: np.ndarray, blocks: np.ndarray) -> bool:
-    """Tell whether the tested columns, shape (n, c), are constant in each block: blocks then move as a whole."""
-    return all(np.ptp(columns[blocks == block], axis=0).max() == 0 for block in np.unique(blocks))
-
-
-def complete_blocks(valid: np.ndarray, blocks) -> np.ndarray:
-    """Return who counts, shape (n, v): not those in a block of which an observation is missing at the voxel."""
-    valid = valid.copy()
-    for block in np.unique(blocks):
-        members = np.flatnonzero(blocks == block)
-        valid[members] &= valid[members].all(axis=0)
-    return valid

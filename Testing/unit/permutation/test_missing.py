@@ -26,8 +26,11 @@ def cohort(seed=0, share=0.15):
     return table, y
 
 
-def slow_null(table, y, scheme, weights, kind, robust=False, ranks=False):
-    """Statistic of each rearrangement, (m, v): each voxel's people alone, their residuals rearranged and refitted."""
+def slow_null(table, y, scheme, weights, kind, robust=False, ranks=False, blocks=None):
+    """Statistic of each rearrangement, (m, v): each voxel's people alone, their residuals rearranged and refitted.
+
+    Within blocks, each block among them has an intercept of its own.
+    """
     from scipy.stats import rankdata
 
     out = np.empty((len(scheme), V))
@@ -37,7 +40,11 @@ def slow_null(table, y, scheme, weights, kind, robust=False, ranks=False):
         columns = [own.grade, own.age]
         if ranks:
             columns, values = [rankdata(c) for c in columns], rankdata(values, axis=0)
-        part = partition(np.column_stack([np.ones(len(rows)), own.sex == "M", *columns]), weights)
+        matrix, tested = np.column_stack([np.ones(len(rows)), own.sex == "M", *columns]), weights
+        if blocks is not None:
+            matrix = np.column_stack([matrix[:, 1:], blocks[rows][:, None] == np.unique(blocks[rows])])
+            tested = [*weights[1:], *np.zeros(matrix.shape[1] - 3)]
+        part = partition(matrix, tested)
         rest = residuals(part.qz, values)
         order, sign = scheme.restrict(rows)
         for b in range(len(scheme)):
@@ -69,7 +76,7 @@ def test_maxima_and_counts_are_those_of_each_voxels_own_people(case, numba, monk
     flip = settings["errors"] == "symmetric"
     blocks = np.unique(table.scan.astype(str), return_inverse=True)[1] if "blocks" in settings else None
     scheme = make_scheme(N, 70, 3, flip=flip, blocks=blocks)
-    slow = slow_null(table, y, scheme, weights, kind, "standard_errors" in settings, "ranks" in settings)
+    slow = slow_null(table, y, scheme, weights, kind, "standard_errors" in settings, "ranks" in settings, blocks)
     size = np.abs(slow) if kind == "t" else slow
     np.testing.assert_allclose(result.null["tested_max"], size.max(axis=1), rtol=1e-9)
     stat = stat_to_z(result.maps[f"map_tested_{kind}"].array.ravel(), result.maps["map_tested_df"].array.ravel(), kind,
