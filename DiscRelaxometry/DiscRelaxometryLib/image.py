@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,8 +132,9 @@ class Image:
 
     def to_sitk(self) -> sitk.Image:
         """Return a SimpleITK copy."""
-        array = self.array.astype(np.uint8) if self.array.dtype == bool else self.array
-        image = sitk.GetImageFromArray(array)
+        as_itk_has_it = {"bool": np.uint8, "float16": np.float32}
+        image = sitk.GetImageFromArray(self.array.astype(as_itk_has_it.get(self.array.dtype.name, self.array.dtype),
+                                                         copy=False))
         self.geometry.stamp(image)
         return image
 
@@ -164,10 +166,14 @@ def read_volumes(path: str | os.PathLike) -> tuple[sitk.Image, np.ndarray, Geome
     path = Path(path)
     if not path.exists():
         raise GeometryError(f"'{path}' does not exist.")
-    content = nifti.nifti_content(path)
+    ending = format_ending(path)
+    if not ending:
+        raise GeometryError(f"'{path.name}' is no NIfTI, NRRD or MetaImage file, or is damaged: convert or copy it "
+                            "again.", anchor="unreadable-image")
+    content = nifti.nifti_content(path) if ending == ".nii" else None
     forms, notes = nifti.placement(content, path) if content else ({}, [])
     try:
-        image = _read_nifti(path, content) if content else sitk.ReadImage(str(path))
+        image = _read(path, ending, content)
     except RuntimeError as error:
         raise GeometryError(f"'{path.name}' cannot be read: the file is truncated, damaged, or no image.",
                             anchor="unreadable-image") from error
@@ -188,15 +194,43 @@ def read_volumes(path: str | os.PathLike) -> tuple[sitk.Image, np.ndarray, Geome
     return image, array, geometry, [*notes, *(n for n in more if n)]
 
 
-def _read_nifti(path: Path, content: bytes) -> sitk.Image:
-    try:
-        return sitk.ReadImage(str(path))
-    except RuntimeError:
-        # ITK goes by the ending, and by words in the name.
+def format_ending(path: Path) -> str:
+    """Return the usual ending of a file's format by its content, NIfTI, NRRD or MetaImage; else an empty string."""
+    with open(path, "rb") as stream:
+        start = stream.read(512)
+    if nifti.is_nifti(start):
+        return ".nii"
+    if start.startswith(b"NRRD0"):
+        return ".nrrd"
+    return ".mha" if re.match(rb"\s*(ObjectType|NDims|Comment)\s*=", start) else ""
+
+
+def _read(path: Path, ending: str, content: bytes | None) -> sitk.Image:
+    """Read a file whatever its name; ITK goes by the ending, and by words in the name."""
+    endings = {".nii": (".nii", ".nii.gz"), ".nrrd": (".nrrd", ".nhdr"), ".mha": (".mha", ".mhd")}[ending]
+    plain_content = content and nifti.for_itk(content)
+    with quiet():
+        if plain_content is content and path.name.lower().endswith(endings):
+            try:
+                return sitk.ReadImage(str(path))
+            except RuntimeError:
+                if content is None:
+                    raise
         with TemporaryDirectory() as folder:
-            plain = Path(folder) / "image.nii"
-            plain.write_bytes(content)
+            plain = Path(folder) / ("image" + ending)
+            plain.write_bytes(plain_content or path.read_bytes())
             return sitk.ReadImage(str(plain))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep ITK's warnings off the terminal; what matters of them is in notes."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.GlobalWarningDisplayOff()
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 def _placed(form: np.ndarray, forms: dict[str, np.ndarray], size) -> tuple[np.ndarray, list[str]]:
@@ -226,9 +260,10 @@ def read_image(path: str | os.PathLike) -> Image:
     image, array, geometry, notes = read_volumes(path)
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         array = array[0]
-    if array.ndim != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise GeometryError(f"'{Path(path).name}' is not a 3-D scalar volume (size {image.GetSize()}): "
-                            "load it as an echo series instead.", anchor="not-a-3d-volume")
+    if array.ndim != 3 or image.GetNumberOfComponentsPerPixel() != 1 or np.iscomplexobj(array):
+        raise GeometryError(f"'{Path(path).name}' is not a 3-D scalar volume (size {image.GetSize()}, "
+                            f"{image.GetPixelIDTypeAsString()}): load it as an echo series instead.",
+                            anchor="not-a-3d-volume")
     return Image(array, geometry, {"path": str(path), **({"notes": notes} if notes else {})})
 
 

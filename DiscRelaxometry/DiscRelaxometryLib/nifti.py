@@ -14,6 +14,9 @@ import numpy as np
 
 from .errors import GeometryError
 
+_GZIP = b"\x1f\x8b"
+#: The header's size, by which its byte order is known.
+_VERSION_1, _VERSION_2 = (b"\x5c\x01\0\0", b"\0\0\x01\x5c"), (b"\x1c\x02\0\0", b"\0\0\x02\x1c")
 _FLOATS = {16: "f4", 64: "f8"}
 _MILLIMETERS = {1: 1e3, 3: 1e-3}
 #: From RAS, in which NIfTI states positions, to LPS.
@@ -28,20 +31,63 @@ def nifti_content(path: Path) -> bytes | None:
     Raises
     ------
     GeometryError
-        If compressed data end early, or the file is NIfTI-2, which ITK does not read.
+        If compressed data end early, the file is NIfTI-2 or half of a pair, or its scaling is unusable.
     """
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        return None
     try:
         content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
+        if content[:2] == _GZIP:
             content = gzip.decompress(content)
     except (EOFError, OSError, zlib.error) as error:
         raise _truncated(path) from error
-    if content[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c"):
+    if content[:4] in _VERSION_2:
         raise GeometryError(f"'{path.name}' is a NIfTI-2 file, which is not read here: convert it to NIfTI-1.",
                             anchor="unreadable-image")
-    return content if content[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") else None
+    if content[:4] not in _VERSION_1:
+        return None
+    if len(content) < 348:
+        raise _truncated(path)
+    if content[344:348] != b"n+1\0":
+        raise GeometryError(f"'{path.name}' is the header of an image in two files (.hdr and .img): convert it to one "
+                            ".nii.gz file.", anchor="unreadable-image")
+    _require_scaling(content, path)
+    return content
+
+
+def is_nifti(start: bytes) -> bool:
+    """Tell by its first bytes whether a file is NIfTI, zipped or not."""
+    if start[:2] == _GZIP:
+        start = zlib.decompressobj(wbits=31).decompress(start, 348)
+    # A DICOM file's preamble may hold the start of another format.
+    return start[:4] in (*_VERSION_1, *_VERSION_2) and start[128:132] != b"DICM"
+
+
+def _require_scaling(content: bytes, path: Path) -> None:
+    slope, intercept = _scaling(content)
+    if np.isinf(slope) or (slope and not np.isnan(slope) and not np.isfinite(intercept)):
+        raise GeometryError(f"'{path.name}' has an unusable scaling (scl_slope {slope:g}, scl_inter {intercept:g}): "
+                            "export the image again.", anchor="unreadable-image")
+
+
+def for_itk(content: bytes) -> bytes:
+    """Return the content without what ITK would stumble over.
+
+    It adds an intercept that has no slope, which does not count, and never returns from some infinite transforms.
+    """
+    order, header = _byte_order(content), bytearray(content[:348])
+    slope, intercept = _scaling(content)
+    if (slope == 0 or np.isnan(slope)) and np.isfinite(intercept):
+        header[112:120] = bytes(8)
+    for code, start, end in ((252, 256, 280), (254, 280, 328)):
+        if not np.all(np.isfinite(np.frombuffer(content[start:end], order + "f4"))):
+            header[code:code + 2], header[start:end] = bytes(2), bytes(end - start)
+    sizes = np.frombuffer(content[76:108], order + "f4")
+    header[76:108] = np.where(np.isfinite(sizes), sizes, 1).astype(order + "f4").tobytes()
+    return content if header == content[:348] else bytes(header) + content[348:]
+
+
+def _scaling(content: bytes) -> np.ndarray:
+    """Return slope and intercept; 0 or NaN as slope is no scaling."""
+    return np.frombuffer(content, _byte_order(content) + "f4", 2, 112)
 
 
 def restore_missing(array: np.ndarray, content: bytes, path: Path) -> None:
@@ -94,8 +140,6 @@ def placement(content: bytes, path: Path) -> tuple[dict[str, np.ndarray], list[s
     GeometryError
         If the voxel size is unusable, or a transform is singular, sheared or not finite and no other is there.
     """
-    if len(content) < 348:
-        raise _truncated(path)
     order = _byte_order(content)
     pixdim, quaternion, rows = (np.frombuffer(content, order + "f4", n, at).astype(float)
                                 for n, at in ((4, 76), (6, 256), (12, 280)))
@@ -143,11 +187,13 @@ def different(gap: float) -> bool:
 
 
 def _byte_order(content: bytes) -> str:
-    return "<" if content[:4] == b"\x5c\x01\0\0" else ">"
+    return "<" if content[:4] == _VERSION_1[0] else ">"
 
 
 def _from_quaternion(values: np.ndarray, sizes: np.ndarray, qfac: float, factor: float) -> np.ndarray:
-    b, c, d = values[:3]
+    norm = np.linalg.norm(values[:3])
+    # Rounding apart, a longer vector is no rotation.
+    b, c, d = values[:3] / max(norm, 1.0) if norm < 1.001 else [np.nan] * 3
     a = np.sqrt(max(0.0, 1.0 - (b * b + c * c + d * d)))
     rotation = np.array([[a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
                          [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
@@ -159,7 +205,7 @@ def _from_quaternion(values: np.ndarray, sizes: np.ndarray, qfac: float, factor:
 def _unusable(form: np.ndarray) -> str:
     """Say why a transform is no placement of a rectangular grid, or return an empty string."""
     if not np.all(np.isfinite(form)):
-        return "is not finite"
+        return "is not finite, or no rotation"
     lengths = np.linalg.norm(form[:, :3], axis=0)
     if lengths.min() < 1e-6 or abs(np.linalg.det(form[:, :3] / lengths)) < 1e-3:
         return "is singular"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from DiscStudyLib.cli.main import main
 
@@ -36,3 +37,20 @@ def assert_sentence(done: subprocess.CompletedProcess, *words: str) -> None:
     # Usage errors are drawn in a box, which breaks lines.
     text = re.sub(r"[\s│]+", " ", done.stderr)
     assert all(word in text for word in words), done.stderr
+
+
+def generated(strategy, few: int, many: int):
+    """Try a check with `few` generated inputs in `make test`, and with `many` in a slow test of its own.
+
+    The check tells whether the input was read; a fifth has to be, or the check would say little.
+    """
+    def decorate(check):
+        def run(count):
+            outcomes = []
+            settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))(
+                given(strategy)(lambda case: outcomes.append(check(case))))()
+            assert sum(outcomes) >= 0.2 * len(outcomes)
+
+        run.__name__, run.__doc__, run.check = check.__name__, check.__doc__, check
+        return pytest.mark.parametrize("count", [few, pytest.param(many, marks=pytest.mark.slow)])(run)
+    return decorate

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import EchoSeriesError
+from ..image import format_ending
 
 _ENDING = re.compile(r"(\.seq)?\.(nii\.gz|nii|nrrd|nhdr|mha|mhd)$", re.I)
 #: Parts of a name that count echoes; files that differ in these alone are one series. ``_e2`` is dcm2niix's.
@@ -24,8 +25,8 @@ _DERIVED = re.compile(r"(?:^|_)(?:[A-Za-z0-9]*map|dseg|probseg|mask)$")
 
 
 def is_image(file: Path) -> bool:
-    """Tell by its ending whether a file is an image that is read."""
-    return bool(_ENDING.search(file.name))
+    """Tell whether a file is an image that is read, by its ending or else by its content."""
+    return bool(_ENDING.search(file.name)) or bool(format_ending(file))
 
 
 def stem(file: Path) -> str:
