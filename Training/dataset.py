@@ -18,26 +18,19 @@ FOLDS_FILE = Path(__file__).with_name("folds.json")
 
 @dataclass(frozen=True)
 class Person:
-    """One person's volume and reference labels.
+    """One person's volume and reference labels."""
 
-    Attributes
-    ----------
-    name : str
-        ``sub-XXX``.
-    image : ndarray, float32, (slices, rows, columns)
-        Normalized signal; slices along left-right, rows superior to inferior, columns anterior to posterior.
-    labels : ndarray, uint8
-        Class of each voxel, see ``network.CLASSES``.
-    spacing : tuple of float
-        mm along slices, rows, columns.
-    column : ndarray, float32, (slices, rows, 2)
-        Center and half length, in columns, of bodies and discs in each row; used to synthesize lateral slices.
-    """
-
+    #: ``sub-XXX``.
     name: str
+    #: Shape (slices, rows, columns). Normalized signal; slices along left-right, rows superior to inferior, columns
+    #: anterior to posterior.
     image: np.ndarray
+    #: Class of each voxel, see ``network.CLASSES``.
     labels: np.ndarray
+    #: mm along slices, rows, columns.
     spacing: tuple[float, float, float]
+    #: Shape (slices, rows, 2). Center and half length, in columns, of bodies and discs in each row; used to synthesize
+    #: lateral slices.
     column: np.ndarray
 
 

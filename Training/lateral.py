@@ -25,20 +25,13 @@ STILL = 4.0
 
 @dataclass(frozen=True)
 class Outline:
-    """Outline of a spine seen from above.
+    """Outline of a spine seen from above."""
 
-    Attributes
-    ----------
-    half_width : float
-        mm.
-    exponent : float
-        2 is an ellipse, more is squarer.
-    shift : float
-        Displacement of the most lateral part, in half lengths; positive is backward.
-    """
-
+    #: mm.
     half_width: float
+    #: 2 is an ellipse, more is squarer.
     exponent: float
+    #: Displacement of the most lateral part, in half lengths; positive is backward.
     shift: float
 
     def share(self, u: torch.Tensor) -> torch.Tensor:

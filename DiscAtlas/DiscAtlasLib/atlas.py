@@ -26,23 +26,15 @@ THIRDS = {"anterior_third": 1, "middle_third": 2, "posterior_third": 3}
 
 @dataclass
 class Atlas:
-    """Template discs of all levels on one LPS-aligned grid.
+    """Template discs of all levels on one LPS-aligned grid."""
 
-    Attributes
-    ----------
-    labels : Image
-        Disc labels (values of ``DiscRelaxometryLib.labels``).
-    regions : Image
-        Values of ``DiscRelaxometryLib.measure.regions.PARTITION``: nucleus, four parts of the annulus, endplate margin.
-    thirds : Image
-        Values of :data:`THIRDS`.
-    provenance : dict
-        Who and what it was built from, with license, method, convergence and versions.
-    """
-
+    #: Disc labels (values of ``DiscRelaxometryLib.labels``).
     labels: Image
+    #: Values of ``DiscRelaxometryLib.measure.regions.PARTITION``: nucleus, four parts of the annulus, endplate margin.
     regions: Image
+    #: Values of :data:`THIRDS`.
     thirds: Image
+    #: Who and what it was built from, with license, method, convergence and versions.
     provenance: dict = field(default_factory=dict)
 
     @classmethod

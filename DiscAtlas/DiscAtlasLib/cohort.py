@@ -23,19 +23,12 @@ from .registration import PersonRegistration, load_registration, register_people
 
 @dataclass
 class CohortRegistration:
-    """A group registered to one atlas.
-
-    Attributes
-    ----------
-    atlas : Atlas
-    registrations : dict of str to PersonRegistration
-        Those who failed are absent, and say why in `quality`.
-    quality : Table
-        One row per person and level.
-    """
+    """A group registered to one atlas."""
 
     atlas: Atlas
+    #: Those who failed are absent, and say why in `quality`.
     registrations: dict[str, PersonRegistration] = field(default_factory=dict)
+    #: One row per person and level.
     quality: Table | None = None
 
 

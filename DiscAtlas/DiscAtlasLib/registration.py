@@ -30,51 +30,32 @@ BACKENDS = ("coordinates", "elastix", "brainsfit")
 
 @dataclass(frozen=True)
 class Backend:
-    """What finds the correspondence of two discs.
-
-    Attributes
-    ----------
-    name : str
-    match : callable
-        Called with a ``coordinates.Target`` (the atlas's disc), a DiscShape (the person's) and a progress callback;
-        returns a ``transforms.Match`` or raises RegistrationError.
-    processes : bool
-        Whether levels side by side need processes; otherwise they run in threads.
-    alone : bool
-        Whether it has to run in the calling thread, one level after the other; it then may call the progress callback.
-    """
+    """What finds the correspondence of two discs."""
 
     name: str
+    #: Called with a ``coordinates.Target`` (the atlas's disc), a DiscShape (the person's) and a progress callback;
+    #: returns a ``transforms.Match`` or raises RegistrationError.
     match: Callable[[Target, DiscShape, ProgressCallback], Match]
+    #: Whether levels side by side need processes; otherwise they run in threads.
     processes: bool = False
+    #: Whether it has to run in the calling thread, one level after the other; it then may call the progress callback.
     alone: bool = False
 
 
 @dataclass
 class PersonRegistration:
-    """Correspondence of one person's discs with the atlas.
-
-    Attributes
-    ----------
-    person : str
-    backend : str
-    atlas : Atlas
-    levels : dict of int to LevelTransform
-        By label value; levels that failed are absent, and say why in `quality`.
-    shapes : dict of int to DiscShape
-        The person's discs (empty after reading from disk).
-    quality : Table
-        One row per requested level; see ``DiscAtlasLib.quality``.
-    limits : dict of int to Seen
-        Between which planes the person's image shows each disc; kept on disk.
-    """
+    """Correspondence of one person's discs with the atlas."""
 
     person: str
     backend: str
     atlas: Atlas
+    #: By label value; levels that failed are absent, and say why in `quality`.
     levels: dict[int, LevelTransform] = field(default_factory=dict)
+    #: The person's discs (empty after reading from disk).
     shapes: dict[int, DiscShape] = field(default_factory=dict)
+    #: One row per requested level; see ``DiscAtlasLib.quality``.
     quality: Table = field(default_factory=lambda: Table("registration_quality", QUALITY_COLUMNS))
+    #: Between which planes the person's image shows each disc; kept on disk.
     limits: dict[int, Seen] = field(default_factory=dict)
 
 

@@ -22,21 +22,14 @@ SLOPES = (0.25, 3.0)
 
 @dataclass(frozen=True)
 class DiscImages:
-    """Two discs as images in the atlas's space.
+    """Two discs as images in the atlas's space."""
 
-    Attributes
-    ----------
-    fixed, moving : Image
-        Signed distances (mm, float32) on one LPS-aligned 1 mm grid; the moving one placed by `to_moving`.
-    mask : Image
-        Voxels to look at: near the surface, and shown by the person's image.
-    to_moving : callable
-        From atlas points to the person's (LPS mm).
-    """
-
+    #: Signed distances (mm, float32) on one LPS-aligned 1 mm grid; the moving one placed by `to_moving`.
     fixed: Image
     moving: Image
+    #: Voxels to look at: near the surface, and shown by the person's image.
     mask: Image
+    #: From atlas points to the person's (LPS mm).
     to_moving: PointMap
 
     @property

@@ -20,29 +20,19 @@ ROUNDING = 0.01
 
 @dataclass(frozen=True)
 class Structure:
-    """A labelled structure.
+    """A labelled structure."""
 
-    Attributes
-    ----------
-    value : int
-        Voxel value in label images (uint8).
-    name : str
-        Name shown to the user, such as ``L4-L5``.
-    key : str
-        Name in file names and tables, such as ``L4L5``.
-    snomed : tuple of str
-        SNOMED CT code and meaning.
-    color : tuple of int
-        RGB, 0-255.
-    kind : str
-        ``disc``, ``vertebra``, ``canal`` or ``unnamed``.
-    """
-
+    #: Voxel value in label images (uint8).
     value: int
+    #: Name shown to the user, such as ``L4-L5``.
     name: str
+    #: Name in file names and tables, such as ``L4L5``.
     key: str
+    #: SNOMED CT code and meaning.
     snomed: tuple[str, str]
+    #: RGB, 0-255.
     color: tuple[int, int, int]
+    #: ``disc``, ``vertebra``, ``canal`` or ``unnamed``.
     kind: str
 
 

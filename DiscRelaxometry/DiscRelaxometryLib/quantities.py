@@ -10,32 +10,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Quantity:
-    """A physical or statistical quantity.
+    """A physical or statistical quantity."""
 
-    Attributes
-    ----------
-    key : str
-        Short name used in file names and parameters.
-    name : str
-        Name shown to the user.
-    unit : str
-        UCUM code of the unit (``1`` for none, ``[arb'U]`` for arbitrary units).
-    code : tuple of str
-        Quantity code value, coding scheme, meaning.
-    window : tuple of float
-        Fixed display range (low, high), in the unit.
-    colors : str
-        Slicer color node name.
-    description : str
-        What the number is, in one sentence.
-    """
-
+    #: Short name used in file names and parameters.
     key: str
+    #: Name shown to the user.
     name: str
+    #: UCUM code of the unit (``1`` for none, ``[arb'U]`` for arbitrary units).
     unit: str
+    #: Quantity code value, coding scheme, meaning.
     code: tuple[str, str, str]
+    #: Fixed display range (low, high), in the unit.
     window: tuple[float, float]
+    #: Slicer color node name.
     colors: str
+    #: What the number is, in one sentence.
     description: str
 
 

@@ -43,21 +43,13 @@ def images_of(maps):
 
 @dataclass
 class ResultNodes:
-    """Nodes of an analysis.
+    """Nodes of an analysis."""
 
-    Attributes
-    ----------
-    maps : dict of str to vtkMRMLScalarVolumeNode
-        By map name; ``cluster`` maps are label maps.
-    clusters : vtkMRMLTableNode
-    provenance : vtkMRMLTextNode
-    folder : int
-        Subject-hierarchy item.
-    """
-
+    #: By map name; ``cluster`` maps are label maps.
     maps: dict = field(default_factory=dict)
     clusters: Any = None
     provenance: Any = None
+    #: Subject-hierarchy item.
     folder: int = 0
 
 

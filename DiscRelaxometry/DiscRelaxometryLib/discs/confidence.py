@@ -24,29 +24,19 @@ _DISC_VALUES = {s.value for s in DISCS}
 
 @dataclass(frozen=True)
 class DiscQuality:
-    """How sure the network is of one disc.
+    """How sure the network is of one disc."""
 
-    Attributes
-    ----------
-    value : int
-        Label value of the disc.
-    confidence : float
-        Mean calibrated probability of the label over the disc's voxels.
-    entropy : float
-        Mean entropy over the disc's voxels; 0 certain, 1 every class alike.
-    expected_dice : float
-        Dice coefficient expected from the calibrated probabilities.
-    disagreement : float
-        Mean difference of the disc probability between the volume and its mirror image, over the disc's voxels.
-    review : bool
-        True if a person should look at this disc before its numbers are used.
-    """
-
+    #: Label value of the disc.
     value: int
+    #: Mean calibrated probability of the label over the disc's voxels.
     confidence: float
+    #: Mean entropy over the disc's voxels; 0 certain, 1 every class alike.
     entropy: float
+    #: Dice coefficient expected from the calibrated probabilities.
     expected_dice: float
+    #: Mean difference of the disc probability between the volume and its mirror image, over the disc's voxels.
     disagreement: float
+    #: True if a person should look at this disc before its numbers are used.
     review: bool
 
     @property

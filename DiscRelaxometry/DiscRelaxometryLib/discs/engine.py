@@ -23,22 +23,14 @@ ENGINES = ("auto", "onnx", "torch")
 
 @dataclass(frozen=True)
 class Model:
-    """What the manifest says of the shipped weights.
+    """What the manifest says of the shipped weights."""
 
-    Attributes
-    ----------
-    folder : Path
-        Where manifest and weight files lie.
-    manifest : dict
-        The manifest as read.
-    config : NetworkConfig
-    temperature : float
-        Logits are divided by it; chosen on people whose gradients were not used.
-    """
-
+    #: Where manifest and weight files lie.
     folder: Path
+    #: The manifest as read.
     manifest: dict
     config: NetworkConfig
+    #: Logits are divided by it; chosen on people whose gradients were not used.
     temperature: float
 
     @property

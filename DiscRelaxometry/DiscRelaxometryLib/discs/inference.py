@@ -24,29 +24,19 @@ PIXELS_PER_CALL = 600_000
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of each voxel of the input's grid.
+    """What the network says of each voxel of the input's grid."""
 
-    Attributes
-    ----------
-    classes : ndarray of uint8 (k, j, i)
-        0 background, 1 vertebra, 2 canal, 3 disc.
-    confidence : ndarray of float32
-        Calibrated probability of the class given.
-    disc : ndarray of float16
-        Calibrated probability of any disc.
-    l5s1 : ndarray of float16
-        Calibrated probability of the L5-S1 disc.
-    entropy : ndarray of float16
-        Entropy of the class probabilities, in units of its maximum (0 certain, 1 all classes alike).
-    disagreement : ndarray of float16
-        Difference of the disc probability between the stack and its mirror image; zero without the flip.
-    """
-
+    #: uint8, shape (k, j, i). 0 background, 1 vertebra, 2 canal, 3 disc.
     classes: np.ndarray
+    #: float32. Calibrated probability of the class given.
     confidence: np.ndarray
+    #: float16. Calibrated probability of any disc.
     disc: np.ndarray
+    #: float16. Calibrated probability of the L5-S1 disc.
     l5s1: np.ndarray
+    #: float16. Entropy of the class probabilities, in units of its maximum (0 certain, 1 all classes alike).
     entropy: np.ndarray
+    #: float16. Difference of the disc probability between the stack and its mirror image; zero without the flip.
     disagreement: np.ndarray
 
 

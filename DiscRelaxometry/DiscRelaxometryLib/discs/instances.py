@@ -28,17 +28,11 @@ SUPERIOR = np.array([0.0, 0.0, 1.0])
 
 @dataclass(frozen=True)
 class SpineCurve:
-    """Axis of the vertebral column, sampled every millimeter from caudal to cranial.
+    """Axis of the vertebral column, sampled every millimeter from caudal to cranial."""
 
-    Attributes
-    ----------
-    points : ndarray (n, 3)
-        LPS positions in mm; straight continuations reach 80 mm beyond the column at both ends.
-    tangents : ndarray (n, 3)
-        Unit vectors toward cranial.
-    """
-
+    #: Shape (n, 3). LPS positions in mm; straight continuations reach 80 mm beyond the column at both ends.
     points: np.ndarray
+    #: Shape (n, 3). Unit vectors toward cranial.
     tangents: np.ndarray
 
     def locate(self, lps) -> tuple[np.ndarray, np.ndarray]:
@@ -57,36 +51,24 @@ class SpineCurve:
 
 @dataclass
 class Piece:
-    """One disc, or a part of the disc class that is none.
+    """One disc, or a part of the disc class that is none."""
 
-    Attributes
-    ----------
-    indices : ndarray (n, 3)
-        Array indices (k, j, i) of its voxels.
-    centroid : ndarray (3,)
-        LPS mm.
-    volume : float
-        mm3.
-    position : float
-        Arc length along the spine curve, mm.
-    distance : float
-        Distance of the centroid from the curve, mm.
-    normal : ndarray (3,)
-        Unit normal of the disc's plane, toward cranial.
-    at_edge : bool
-        The piece touches the upper or lower border of the image.
-    notes : list of str
-        What was done to it: split, joined, small.
-    """
-
+    #: Shape (n, 3). Array indices (k, j, i) of its voxels.
     indices: np.ndarray
+    #: Shape (3,). LPS mm.
     centroid: np.ndarray
+    #: mm3.
     volume: float
+    #: Arc length along the spine curve, mm.
     position: float
+    #: Distance of the centroid from the curve, mm.
     distance: float
+    #: Shape (3,). Unit normal of the disc's plane, toward cranial.
     normal: np.ndarray
     extents: np.ndarray
+    #: The piece touches the upper or lower border of the image.
     at_edge: bool
+    #: What was done to it: split, joined, small.
     notes: list[str]
 
 

@@ -25,52 +25,34 @@ _FOLDER = "LabelMaps"
 
 @dataclass(frozen=True)
 class Convention:
-    """How one tool numbers structures.
-
-    Attributes
-    ----------
-    key, name, version, source : str
-    levels : str
-        ``tool``: the values name levels; ``counted``: levels are counted here from the lowest disc.
-    auto : bool
-        Whether ``convention="auto"`` may choose it.
-    table : dict
-        Value -> (the tool's name, structure here or None where it is left out, note).
-    """
+    """How one tool numbers structures."""
 
     key: str
     name: str
     version: str
     source: str
+    #: ``tool``: the values name levels; ``counted``: levels are counted here from the lowest disc.
     levels: str
+    #: Whether ``convention="auto"`` may choose it.
     auto: bool
+    #: Value -> (the tool's name, structure here or None where it is left out, note).
     table: dict[int, tuple[str, Structure | None, str]]
 
 
 @dataclass
 class ImportReport:
-    """What was imported, and why it was read that way.
-
-    Attributes
-    ----------
-    convention : Convention
-    why : str
-        One sentence: chosen by the user, or the evidence of the automatic choice.
-    imported : dict
-        Value of the input -> (the tool's name, name here, voxels).
-    left_out : dict
-        Value of the input -> (the tool's name, reason, voxels).
-    flags : list of str
-        Sentences for the user.
-    certain : bool
-        False where level names rest on an assumption that a flag states.
-    """
+    """What was imported, and why it was read that way."""
 
     convention: Convention
+    #: One sentence: chosen by the user, or the evidence of the automatic choice.
     why: str
+    #: Value of the input -> (the tool's name, name here, voxels).
     imported: dict[int, tuple[str, str, int]] = field(default_factory=dict)
+    #: Value of the input -> (the tool's name, reason, voxels).
     left_out: dict[int, tuple[str, str, int]] = field(default_factory=dict)
+    #: Sentences for the user.
     flags: list[str] = field(default_factory=list)
+    #: False where level names rest on an assumption that a flag states.
     certain: bool = True
 
 

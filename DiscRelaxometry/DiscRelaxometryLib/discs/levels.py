@@ -27,61 +27,39 @@ ROOM_BELOW = 20.0  # mm of image below the lowest disc, enough to see the sacrum
 
 @dataclass
 class Disc:
-    """A disc found in an image.
+    """A disc found in an image."""
 
-    Attributes
-    ----------
-    value : int
-        Label value; 11 is L5-S1, counted upward; 3 has no level.
-    name : str
-    centroid : tuple of float
-        LPS mm.
-    volume : float
-        mm3.
-    position : float
-        mm along the spine, cranial positive.
-    height : float
-        Extent across the disc's plane, mm (2nd to 98th percentile of its voxels).
-    l5s1_probability : float
-        Mean probability of being L5-S1 by the network; NaN if it was not given.
-    flags : list of str
-    """
-
+    #: Label value; 11 is L5-S1, counted upward; 3 has no level.
     value: int
     name: str
+    #: LPS mm.
     centroid: tuple[float, ...]
+    #: mm3.
     volume: float
+    #: mm along the spine, cranial positive.
     position: float
+    #: Extent across the disc's plane, mm (2nd to 98th percentile of its voxels).
     height: float
+    #: Mean probability of being L5-S1 by the network; NaN if it was not given.
     l5s1_probability: float = float("nan")
     flags: list[str] = field(default_factory=list)
 
 
 @dataclass
 class LevelResult:
-    """Labelled discs and vertebrae.
+    """Labelled discs and vertebrae."""
 
-    Attributes
-    ----------
-    labels : Image of uint8
-        Project label values on the input's grid.
-    discs : list of Disc
-        Caudal first.
-    vertebrae : list of int
-        Label values of the vertebrae present, caudal first.
-    flags : list of str
-        Sentences for the user; empty for a regular spine with the sacrum in view.
-    certain : bool
-        False where the level names rest on an assumption that a flag states.
-    evidence : str
-        Why the lowest disc has its name.
-    """
-
+    #: uint8. Project label values on the input's grid.
     labels: Image
+    #: Caudal first.
     discs: list[Disc]
+    #: Label values of the vertebrae present, caudal first.
     vertebrae: list[int]
+    #: Sentences for the user; empty for a regular spine with the sacrum in view.
     flags: list[str]
+    #: False where the level names rest on an assumption that a flag states.
     certain: bool
+    #: Why the lowest disc has its name.
     evidence: str
 
 

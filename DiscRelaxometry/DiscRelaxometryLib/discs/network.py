@@ -15,26 +15,17 @@ BACKGROUND, VERTEBRA, CANAL, DISC, DISC_L5S1 = range(5)
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Shape of the network and of the grid that it was trained on.
+    """Shape of the network and of the grid that it was trained on."""
 
-    Attributes
-    ----------
-    slices : int
-        Sagittal slices in a stack, odd; the center one is labelled.
-    channels : tuple of int
-        Feature channels a level, from full resolution down; each level halves the resolution.
-    blocks : tuple of int
-        Residual blocks a level in the encoder.
-    classes : int
-        Output channels, see :data:`CLASSES`.
-    spacing_mm : float
-        In-plane spacing of the grid.
-    """
-
+    #: Sagittal slices in a stack, odd; the center one is labelled.
     slices: int = 5
+    #: Feature channels a level, from full resolution down; each level halves the resolution.
     channels: tuple[int, ...] = (16, 32, 64, 128, 160, 192)
+    #: Residual blocks a level in the encoder.
     blocks: tuple[int, ...] = (1, 2, 2, 1, 1, 1)
+    #: Output channels, see :data:`CLASSES`.
     classes: int = len(CLASSES)
+    #: In-plane spacing of the grid.
     spacing_mm: float = 0.6
 
     @property

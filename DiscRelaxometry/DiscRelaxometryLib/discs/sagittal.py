@@ -22,32 +22,21 @@ INFERIOR, POSTERIOR = np.array([0.0, 0.0, -1.0]), np.array([0.0, 1.0, 0.0])
 
 @dataclass(frozen=True)
 class SagittalPlan:
-    """How a volume's slices map to upright slices.
+    """How a volume's slices map to upright slices."""
 
-    Attributes
-    ----------
-    axes : tuple of int
-        Array axes (of k, j, i) that become slice, row-like and column-like axes.
-    matrix : ndarray (2, 2)
-        Upright (row, column) steps to steps along the volume's two in-plane axes, in voxels.
-    offset : ndarray (2,)
-        In-plane voxel position of upright pixel (0, 0).
-    shape : tuple of int
-        Upright rows (superior to inferior) and columns (anterior to posterior).
-    spacing : float
-        mm between upright pixels.
-    slice_mm : float
-        Distance of neighboring slices.
-    native_mm : tuple of float
-        In-plane spacing of the volume along its two in-plane axes.
-    """
-
+    #: Array axes (of k, j, i) that become slice, row-like and column-like axes.
     axes: tuple[int, int, int]
+    #: Shape (2, 2). Upright (row, column) steps to steps along the volume's two in-plane axes, in voxels.
     matrix: np.ndarray
+    #: Shape (2,). In-plane voxel position of upright pixel (0, 0).
     offset: np.ndarray
+    #: Upright rows (superior to inferior) and columns (anterior to posterior).
     shape: tuple[int, int]
+    #: mm between upright pixels.
     spacing: float
+    #: Distance of neighboring slices.
     slice_mm: float
+    #: In-plane spacing of the volume along its two in-plane axes.
     native_mm: tuple[float, float]
 
     def upright(self, array: np.ndarray) -> np.ndarray:

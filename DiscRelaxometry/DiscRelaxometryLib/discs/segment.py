@@ -28,44 +28,29 @@ MIN_EXPECTED = 0.8
 
 @dataclass
 class Segmentation:
-    """Labelled structures of one volume, on its grid.
+    """Labelled structures of one volume, on its grid."""
 
-    Attributes
-    ----------
-    labels : Image of uint8
-        Project label values; all zero if no spine was found.
-    confidence : Image of float32
-        Calibrated probability of each voxel's class (background too).
-    discs : list of Disc
-        Caudal first; empty if no spine was found.
-    quality : list of DiscQuality
-        One entry per disc.
-    flags : list of str
-        Sentences for the user.
-    vertebrae : list of int
-        Label values of the vertebrae present.
-    certain : bool
-        False where level names rest on an assumption that a flag states, or where no spine was found.
-    evidence : str
-        Why the lowest disc has its name.
-    reason : str
-        Why the segmentation is empty; empty otherwise.
-    disc_probability : Image of float32
-        Calibrated probability of any disc.
-    model, engine : str
-        Name and version of the weights; engine and device used.
-    """
-
+    #: uint8. Project label values; all zero if no spine was found.
     labels: Image
+    #: float32. Calibrated probability of each voxel's class (background too).
     confidence: Image
+    #: Caudal first; empty if no spine was found.
     discs: list[Disc]
+    #: One entry per disc.
     quality: list[DiscQuality]
+    #: Sentences for the user.
     flags: list[str]
+    #: Label values of the vertebrae present.
     vertebrae: list[int]
+    #: False where level names rest on an assumption that a flag states, or where no spine was found.
     certain: bool
+    #: Why the lowest disc has its name.
     evidence: str
+    #: Why the segmentation is empty; empty otherwise.
     reason: str
+    #: float32. Calibrated probability of any disc.
     disc_probability: Image
+    #: Name and version of the weights; engine and device used.
     model: str
     engine: str
     meta: dict = field(default_factory=dict)

@@ -42,20 +42,13 @@ _COLUMNS = [
 
 @dataclass(frozen=True)
 class Alignment:
-    """Result of :func:`align_echoes`.
+    """Result of :func:`align_echoes`."""
 
-    Attributes
-    ----------
-    series : EchoSeries
-        Aligned series; echoes that were not resampled are bit-identical to the input.
-    motion : Table
-        Estimated motion of each echo against the first (empty with mode ``off``).
-    transforms : list of sitk.Euler3DTransform
-        From points of the first echo to points of each echo, LPS mm.
-    """
-
+    #: Aligned series; echoes that were not resampled are bit-identical to the input.
     series: EchoSeries
+    #: Estimated motion of each echo against the first (empty with mode ``off``).
     motion: Table
+    #: From points of the first echo to points of each echo, LPS mm.
     transforms: list[sitk.Euler3DTransform]
 
 

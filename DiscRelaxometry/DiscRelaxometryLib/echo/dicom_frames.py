@@ -49,35 +49,23 @@ _PRIVATE = {contents.GE_COMPONENT: (0x0043, "GEMS_PARM_01", 0x2F), contents.PHIL
 
 @dataclass
 class Frame:
-    """One 2-D image: where it lies, what its header says, where its pixels are.
-
-    Attributes
-    ----------
-    file : Path
-    index : int
-        Frame number within the file.
-    series, study : str
-        Series and study instance UID.
-    number : int
-        Series number; 0 where absent.
-    rows, columns : int
-    header : dict
-        Header values keyed by keyword, private ones by ``GGGGEEEE``.
-    scale : tuple of float
-        Slope and intercept from stored values to signal.
-    described : dict
-        Facts of the acquisition without identity.
-    """
+    """One 2-D image: where it lies, what its header says, where its pixels are."""
 
     file: Path
+    #: Frame number within the file.
     index: int
+    #: Series and study instance UID.
     series: str
     study: str
+    #: Series number; 0 where absent.
     number: int
     rows: int
     columns: int
+    #: Header values keyed by keyword, private ones by ``GGGGEEEE``.
     header: dict = field(repr=False)
+    #: Slope and intercept from stored values to signal.
     scale: tuple[float, float] = (1.0, 0.0)
+    #: Facts of the acquisition without identity.
     described: dict = field(default_factory=dict, repr=False)
 
     @property

@@ -20,20 +20,6 @@ KINDS = ("T1rho", "T2")
 class EchoSeries:
     """Images of one geometry, sorted by time.
 
-    Attributes
-    ----------
-    echoes : ndarray of float32, shape (n, k, j, i)
-        Signal in arbitrary units; NaN and Inf are kept, the fit gives such voxels a status code.
-    times_ms : ndarray of float64, shape (n,)
-        Spin-lock times (T1rho) or echo times (T2) in ms, increasing; 0 is a valid spin-lock time.
-    kind : str
-        ``T1rho`` or ``T2``.
-    geometry : Geometry
-        Grid shared by all echoes.
-    meta : dict
-        Where the series and its times came from; ``meta["notes"]`` lists what a user should know (reordering,
-        unit conversion, saturation). It never holds a patient's identity.
-
     Raises
     ------
     EchoSeriesError
@@ -41,10 +27,17 @@ class EchoSeries:
         or repeated, or if the arrays do not fit the geometry.
     """
 
+    #: float32, shape (n, k, j, i). Signal in arbitrary units; NaN and Inf are kept, the fit gives such voxels a status
+    #: code.
     echoes: np.ndarray
+    #: float64, shape (n,). Spin-lock times (T1rho) or echo times (T2) in ms, increasing; 0 is a valid spin-lock time.
     times_ms: np.ndarray
+    #: ``T1rho`` or ``T2``.
     kind: str
+    #: Grid shared by all echoes.
     geometry: Geometry
+    #: Where the series and its times came from; ``meta["notes"]`` lists what a user should know (reordering, unit
+    #: conversion, saturation). It never holds a patient's identity.
     meta: dict = field(default_factory=dict)
 
     def __post_init__(self):

@@ -24,40 +24,27 @@ _CEILINGS = (4095.0, 32767.0, 65535.0)
 
 @dataclass(frozen=True)
 class DecayFit:
-    """Maps of one fit; arrays of one shape, NaN where `status` is not ``FitStatus.OK``.
+    """Maps of one fit; arrays of one shape, NaN where `status` is not ``FitStatus.OK``."""
 
-    Attributes
-    ----------
-    options : FitOptions
-        As asked for.
-    value : numpy.ndarray
-        T1rho or T2 in ms.
-    m0 : numpy.ndarray
-        Signal at time 0.
-    offset : numpy.ndarray or None
-        Constant offset (model ``mono3``).
-    b1 : numpy.ndarray or None
-        Relative transmit field in percent (model ``epg``).
-    se : numpy.ndarray
-        Standard error of `value` in ms, from the Fisher information; NaN where there is neither a noise level nor a
-        residual to take it from.
-    r2 : numpy.ndarray
-        Coefficient of determination.
-    status : numpy.ndarray of uint8
-        :class:`FitStatus`.
-    report : dict
-        ``times_ms`` and ``echoes`` used, ``bounds_ms``, ``sigma`` (median, where a map was given) and where it is
-        from, ``saturation``, ``counts`` of each status, ``warnings`` (sentences for the user).
-    """
-
+    #: As asked for.
     options: FitOptions
+    #: T1rho or T2 in ms.
     value: np.ndarray
+    #: Signal at time 0.
     m0: np.ndarray
+    #: Constant offset (model ``mono3``).
     offset: np.ndarray | None
+    #: Relative transmit field in percent (model ``epg``).
     b1: np.ndarray | None
+    #: Standard error of `value` in ms, from the Fisher information; NaN where there is neither a noise level nor a
+    #: residual to take it from.
     se: np.ndarray
+    #: Coefficient of determination.
     r2: np.ndarray
+    #: uint8. :class:`FitStatus`.
     status: np.ndarray
+    #: ``times_ms`` and ``echoes`` used, ``bounds_ms``, ``sigma`` (median, where a map was given) and where it is from,
+    #: ``saturation``, ``counts`` of each status, ``warnings`` (sentences for the user).
     report: dict = field(default_factory=dict)
 
     @property

@@ -23,33 +23,22 @@ _TOLERANCE = np.array([[1e-5], [1e-4]])  # Last step in log T2 and in w.
 
 @dataclass(frozen=True)
 class EpgModel:
-    """What an EPG fit needs to know, prepared once a series.
+    """What an EPG fit needs to know, prepared once a series."""
 
-    Attributes
-    ----------
-    echoes : numpy.ndarray of int, shape (n,)
-        Which echoes of the train (from 0) were given.
-    spacing : float
-        Echo spacing in ms.
-    t1, refocusing : float
-        Assumed T1 in ms; nominal refocusing angle in degrees.
-    bounds : tuple of float
-        T2 in ms.
-    b1_range : tuple of float
-        Relative transmit field; equal ends fix it.
-    atoms : numpy.ndarray, shape (n, a), float32
-        Unit decays of the dictionary.
-    parameters : numpy.ndarray, shape (2, a)
-        log T2 and w of each atom.
-    """
-
+    #: Shape (n,). Which echoes of the train (from 0) were given.
     echoes: np.ndarray
+    #: Echo spacing in ms.
     spacing: float
+    #: Assumed T1 in ms; nominal refocusing angle in degrees.
     t1: float
     refocusing: float
+    #: T2 in ms.
     bounds: tuple[float, float]
+    #: Relative transmit field; equal ends fix it.
     b1_range: tuple[float, float]
+    #: Shape (n, a). Unit decays of the dictionary.
     atoms: np.ndarray
+    #: Shape (2, a). log T2 and w of each atom.
     parameters: np.ndarray
 
     @classmethod

@@ -26,15 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RelaxationFit(DecayFit):
-    """Maps of a volume, arrays (k, j, i).
+    """Maps of a volume, arrays (k, j, i)."""
 
-    Attributes
-    ----------
-    kind : str
-        ``T1rho`` or ``T2``.
-    geometry : Geometry
-    """
-
+    #: ``T1rho`` or ``T2``.
     kind: str
     geometry: Geometry
 
@@ -49,19 +43,12 @@ class RelaxationFit(DecayFit):
 
 @dataclass(frozen=True)
 class MappedSeries:
-    """A fitted series, and what was done to it before.
-
-    Attributes
-    ----------
-    fit : RelaxationFit
-    series : EchoSeries
-        The series that was fitted; aligned where motion was corrected.
-    motion : Table or None
-        Estimated motion of each echo, where alignment was asked for.
-    """
+    """A fitted series, and what was done to it before."""
 
     fit: RelaxationFit
+    #: The series that was fitted; aligned where motion was corrected.
     series: EchoSeries
+    #: Estimated motion of each echo, where alignment was asked for.
     motion: Table | None
 
     @property

@@ -21,29 +21,19 @@ _ROUNDING = 5e-8  # Beside an offset, the rounding of the signals makes a relati
 
 @dataclass(frozen=True)
 class MonoModel:
-    """What a mono-exponential fit needs to know, prepared once a series.
+    """What a mono-exponential fit needs to know, prepared once a series."""
 
-    Attributes
-    ----------
-    times : numpy.ndarray, shape (n,)
-        Times in ms, ascending, minus `start` (so that no exponential underflows).
-    start : float
-        First time in ms.
-    offset : bool
-        Whether the model has a constant offset.
-    rates : numpy.ndarray, shape (k,)
-        Candidate rates in 1/ms, ascending between the bounds, equidistant in logarithm.
-    table : numpy.ndarray, shape (n, k), float32
-        Unit decays at `rates` (centered where the model has an offset).
-    nested : MonoModel or None
-        The model without the offset, for voxels whose offset would be negative; None allows negative offsets.
-    """
-
+    #: Shape (n,). Times in ms, ascending, minus `start` (so that no exponential underflows).
     times: np.ndarray
+    #: First time in ms.
     start: float
+    #: Whether the model has a constant offset.
     offset: bool
+    #: Shape (k,). Candidate rates in 1/ms, ascending between the bounds, equidistant in logarithm.
     rates: np.ndarray
+    #: Shape (n, k). Unit decays at `rates` (centered where the model has an offset).
     table: np.ndarray
+    #: The model without the offset, for voxels whose offset would be negative; None allows negative offsets.
     nested: MonoModel | None = None
 
     @classmethod
@@ -97,18 +87,12 @@ class MonoModel:
 
 @dataclass(frozen=True)
 class LogLinearModel:
-    """A line through the logarithm of the signals.
+    """A line through the logarithm of the signals."""
 
-    Attributes
-    ----------
-    mono : MonoModel
-        Without offset.
-    weighted : bool
-        Weight each sample by y^2, the inverse variance of log(y) for constant noise (Bevington); False is the
-        ordinary line, which noise in late echoes biases. A sample at zero has no logarithm and no weight.
-    """
-
+    #: Without offset.
     mono: MonoModel
+    #: Weight each sample by y^2, the inverse variance of log(y) for constant noise (Bevington); False is the ordinary
+    #: line, which noise in late echoes biases. A sample at zero has no logarithm and no weight.
     weighted: bool
 
     @property
@@ -241,21 +225,14 @@ def _derivatives(model: MonoModel, y: np.ndarray, rate: np.ndarray) -> tuple[np.
 
 @dataclass
 class LinearPart:
-    """What follows from the rate; arrays of shape (v,).
+    """What follows from the rate; arrays of shape (v,)."""
 
-    Attributes
-    ----------
-    m0, offset : numpy.ndarray
-        Signal at time 0; constant offset (zeros without one).
-    ssr : numpy.ndarray
-        Residual sum of squares.
-    information : numpy.ndarray
-        Squared norm of d model / d rate, orthogonal to the linear parameters.
-    """
-
+    #: Signal at time 0; constant offset (zeros without one).
     m0: np.ndarray
     offset: np.ndarray
+    #: Residual sum of squares.
     ssr: np.ndarray
+    #: Squared norm of d model / d rate, orthogonal to the linear parameters.
     information: np.ndarray
 
 

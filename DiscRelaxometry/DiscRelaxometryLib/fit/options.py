@@ -18,55 +18,40 @@ ESTIMATORS = ("nlls", "loglinear", "loglinear-unweighted", "rician")
 class FitOptions:
     """Settings of a fit.
 
-    Attributes
-    ----------
-    model : str
-        ``mono2`` M0 exp(-t/T); ``mono3`` with a constant offset (near-singular for four spin-lock times);
-        ``epg`` multi-echo spin echo with stimulated echoes and B1.
-    estimator : str
-        ``nlls`` least squares; ``loglinear`` a line through the logarithm, weighted by the squared signal;
-        ``loglinear-unweighted``; ``rician`` maximum likelihood for magnitude noise. All but ``nlls`` need ``mono2``.
-    bounds : tuple of float
-        Lowest and highest time in ms. A healthy nucleus reaches 200 ms and more: a low upper bound blanks it.
-    echoes : sequence of int, optional
-        Echoes to use, counted from 0; ``range(1, n)`` leaves out the first.
-    noise : float or numpy.ndarray, optional
-        Noise level sigma, a number or one per voxel; gives the standard error. For ``rician`` it is estimated if
-        absent: from the background of the last echo, or where there is none from the residuals.
-    noise_floor : float, optional
-        Leave out, voxel by voxel, the echoes from the first one below this signal on.
-    min_r2 : float, optional
-        Fail voxels whose R squared is lower.
-    saturation : float, optional
-        Fail voxels with an echo at or above this signal. By default the largest value of an integer type, or a
-        maximum of 4095, 32767 or 65535 that several samples share.
-    negative_offset : bool
-        Allow a negative offset in ``mono3``; an offset is a noise floor, so by default it is not negative.
-    t1, refocusing : float
-        Of ``epg``: T1 in ms and the nominal refocusing angle in degrees.
-    b1_range : tuple of float, optional
-        Of ``epg``: lowest and highest relative transmit field; equal ends fix it.
-    echo_spacing : float, optional
-        Of ``epg``: ms; by default the smallest gap of the times.
-
     Raises
     ------
     EchoSeriesError
         For a setting that cannot be used.
     """
 
+    #: ``mono2`` M0 exp(-t/T); ``mono3`` with a constant offset (near-singular for four spin-lock times); ``epg``
+    #: multi-echo spin echo with stimulated echoes and B1.
     model: str = "mono2"
+    #: ``nlls`` least squares; ``loglinear`` a line through the logarithm, weighted by the squared signal;
+    #: ``loglinear-unweighted``; ``rician`` maximum likelihood for magnitude noise. All but ``nlls`` need ``mono2``.
     estimator: str = "nlls"
+    #: Lowest and highest time in ms. A healthy nucleus reaches 200 ms and more: a low upper bound blanks it.
     bounds: tuple[float, float] = (1.0, 1000.0)
+    #: Echoes to use, counted from 0; ``range(1, n)`` leaves out the first.
     echoes: Sequence[int] | None = None
+    #: Noise level sigma, a number or one per voxel; gives the standard error. For ``rician`` it is estimated if
+    #: absent: from the background of the last echo, or where there is none from the residuals.
     noise: float | np.ndarray | None = None
+    #: Leave out, voxel by voxel, the echoes from the first one below this signal on.
     noise_floor: float | None = None
+    #: Fail voxels whose R squared is lower.
     min_r2: float | None = None
+    #: Fail voxels with an echo at or above this signal. By default the largest value of an integer type, or a maximum
+    #: of 4095, 32767 or 65535 that several samples share.
     saturation: float | None = None
+    #: Allow a negative offset in ``mono3``; an offset is a noise floor, so by default it is not negative.
     negative_offset: bool = False
+    #: Of ``epg``: T1 in ms and the nominal refocusing angle in degrees.
     t1: float = 1000.0
     refocusing: float = 180.0
+    #: Of ``epg``: lowest and highest relative transmit field; equal ends fix it.
     b1_range: tuple[float, float] | None = None
+    #: Of ``epg``: ms; by default the smallest gap of the times.
     echo_spacing: float | None = None
 
     def __post_init__(self):

@@ -9,35 +9,24 @@ import numpy as np
 
 @dataclass
 class Solution:
-    """Fitted values of v voxels; arrays of shape (v,).
+    """Fitted values of v voxels; arrays of shape (v,)."""
 
-    Attributes
-    ----------
-    value : numpy.ndarray
-        Relaxation time in ms.
-    m0 : numpy.ndarray
-        Signal at time 0, in the unit of the signals.
-    ssr, sst : numpy.ndarray
-        Sums of squares, residual and total.
-    variance : numpy.ndarray
-        Variance of `value`, from the Fisher information; NaN where the noise is not known.
-    edge : numpy.ndarray of int8
-        1 where the optimum lies at or below the lower bound of `value`, -1 at or above the upper, else 0.
-    converged : numpy.ndarray of bool
-    offset : numpy.ndarray or None
-        Constant offset, in the unit of the signals.
-    b1 : numpy.ndarray or None
-        Relative transmit field in percent.
-    """
-
+    #: Relaxation time in ms.
     value: np.ndarray
+    #: Signal at time 0, in the unit of the signals.
     m0: np.ndarray
+    #: Sums of squares, residual and total.
     ssr: np.ndarray
     sst: np.ndarray
+    #: Variance of `value`, from the Fisher information; NaN where the noise is not known.
     variance: np.ndarray
+    #: int8. 1 where the optimum lies at or below the lower bound of `value`, -1 at or above the upper, else 0.
     edge: np.ndarray
+    #: bool.
     converged: np.ndarray
+    #: Constant offset, in the unit of the signals.
     offset: np.ndarray | None = None
+    #: Relative transmit field in percent.
     b1: np.ndarray | None = None
 
     @property

@@ -31,20 +31,13 @@ _RUNNING: set = set()
 
 @dataclass(frozen=True)
 class Job:
-    """A call that needs no scene.
+    """A call that needs no scene."""
 
-    Attributes
-    ----------
-    function : str
-        ``module:name`` of a function that takes `arguments` and ``progressCallback``.
-    arguments : dict
-        Arrays, images, dataclasses of the Libs and plain values.
-    title : str
-        What the user reads while it runs.
-    """
-
+    #: ``module:name`` of a function that takes `arguments` and ``progressCallback``.
     function: str
+    #: Arrays, images, dataclasses of the Libs and plain values.
     arguments: dict = field(default_factory=dict)
+    #: What the user reads while it runs.
     title: str = ""
 
     def run(self, progressCallback: ProgressCallback | None = None):

@@ -23,20 +23,14 @@ _MINIMUM_VOXELS = 12
 
 @dataclass(frozen=True)
 class DiscFrame:
-    """Axes of one disc.
+    """Axes of one disc."""
 
-    Attributes
-    ----------
-    center : ndarray, shape (3,)
-        Centroid, LPS mm.
-    axes : ndarray, shape (3, 3)
-        Orthonormal rows: LR (to patient left), AP (to anterior), CC (to cranial, normal to the disc plane), LPS.
-    extents : ndarray, shape (3,)
-        Size of the disc's bounding box along the axes, mm.
-    """
-
+    #: Shape (3,). Centroid, LPS mm.
     center: np.ndarray
+    #: Shape (3, 3). Orthonormal rows: LR (to patient left), AP (to anterior), CC (to cranial, normal to the disc
+    #: plane), LPS.
     axes: np.ndarray
+    #: Shape (3,). Size of the disc's bounding box along the axes, mm.
     extents: np.ndarray
 
     def to_local(self, lps) -> np.ndarray:
@@ -50,19 +44,13 @@ class DiscFrame:
 
 @dataclass(frozen=True)
 class LocalMask:
-    """A mask resampled on a grid aligned with a frame.
+    """A mask resampled on a grid aligned with a frame."""
 
-    Attributes
-    ----------
-    inside : ndarray of bool, shape (LR, AP, CC)
-    start : ndarray, shape (3,)
-        Local coordinates (mm) of element (0, 0, 0).
-    step : float
-        Grid spacing in mm.
-    """
-
+    #: bool, shape (LR, AP, CC).
     inside: np.ndarray
+    #: Shape (3,). Local coordinates (mm) of element (0, 0, 0).
     start: np.ndarray
+    #: Grid spacing in mm.
     step: float
 
 

@@ -29,59 +29,38 @@ LEAST_INFORMATION = 0.05  # nats; unrelated images stay below, real pairs of one
 
 @dataclass
 class CarryReport:
-    """How the labels came to the echo image.
+    """How the labels came to the echo image."""
 
-    Attributes
-    ----------
-    registered : bool
-        True if the registration moved the labels; False if the header's position was kept.
-    reason : str
-        Why.
-    mutual_information_header, mutual_information : float
-        Mattes mutual information before and after, in the region around the labels.
-    displacement_mm : float
-        Largest movement of a disc voxel relative to the header.
-    translation_mm : float
-        Movement of the discs' center.
-    rotation_deg : float
-    overlap : float
-        Share of the discs' volume inside the echo image.
-    repeat_mm : float
-        Disagreement at the discs between two runs from different starts; NaN if not asked for.
-    volumes : dict
-        Label value -> (mm3 before, mm3 after).
-    flags : list of str
-    """
-
+    #: True if the registration moved the labels; False if the header's position was kept.
     registered: bool
+    #: Why.
     reason: str
+    #: Mattes mutual information before and after, in the region around the labels.
     mutual_information_header: float = float("nan")
     mutual_information: float = float("nan")
+    #: Largest movement of a disc voxel relative to the header.
     displacement_mm: float = 0.0
+    #: Movement of the discs' center.
     translation_mm: float = 0.0
     rotation_deg: float = 0.0
+    #: Share of the discs' volume inside the echo image.
     overlap: float = float("nan")
+    #: Disagreement at the discs between two runs from different starts; NaN if not asked for.
     repeat_mm: float = float("nan")
+    #: Label value -> (mm3 before, mm3 after).
     volumes: dict[int, tuple[float, float]] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
 
 
 @dataclass
 class CarryResult:
-    """Labels on the echo image's grid.
+    """Labels on the echo image's grid."""
 
-    Attributes
-    ----------
-    labels : Image of uint8
-    coverage : Image of float32
-        Share of each voxel that its label fills (partial volume); 0 outside.
-    transform : SimpleITK.Transform
-        Maps LPS points of the echo image to LPS points of the anatomical volume.
-    report : CarryReport
-    """
-
+    #: uint8.
     labels: Image
+    #: float32. Share of each voxel that its label fills (partial volume); 0 outside.
     coverage: Image
+    #: Maps LPS points of the echo image to LPS points of the anatomical volume.
     transform: sitk.Transform
     report: CarryReport
 

@@ -22,30 +22,19 @@ CLIPPED = 0.05  # share of CSF voxels at the image's maximum above which the sig
 
 @dataclass
 class CsfReference:
-    """The CSF signal that normalizes an image.
+    """The CSF signal that normalizes an image."""
 
-    Attributes
-    ----------
-    median : float
-        Median signal of the CSF voxels; the divisor.
-    n : int
-        Number of CSF voxels.
-    spread : float
-        Robust standard deviation (1.4826 MAD) of the CSF voxels over their median.
-    threshold : float
-        Otsu threshold between CSF and the darker content of the canal.
-    contrast : float
-        Median of the CSF voxels over the median of the other canal voxels.
-    clipped : float
-        Share of the CSF voxels at the image's maximum.
-    flags : list of str
-    """
-
+    #: Median signal of the CSF voxels; the divisor.
     median: float
+    #: Number of CSF voxels.
     n: int
+    #: Robust standard deviation (1.4826 MAD) of the CSF voxels over their median.
     spread: float
+    #: Otsu threshold between CSF and the darker content of the canal.
     threshold: float
+    #: Median of the CSF voxels over the median of the other canal voxels.
     contrast: float
+    #: Share of the CSF voxels at the image's maximum.
     clipped: float
     flags: list[str] = field(default_factory=list)
 

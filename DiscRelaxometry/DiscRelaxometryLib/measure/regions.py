@@ -55,23 +55,15 @@ REGIONS = {
 
 @dataclass(frozen=True)
 class NucleusShape:
-    """Proportions of the nucleus in a disc.
+    """Proportions of the nucleus in a disc."""
 
-    Attributes
-    ----------
-    anterior : float
-        Anterior annulus's share of the AP diameter.
-    posterior : float
-        Posterior annulus's share of the AP diameter.
-    height : float
-        Nucleus's share of the local disc height.
-    width : float
-        Nucleus's share of the transverse width.
-    """
-
+    #: Anterior annulus's share of the AP diameter.
     anterior: float = 0.205
+    #: Posterior annulus's share of the AP diameter.
     posterior: float = 0.156
+    #: Nucleus's share of the local disc height.
     height: float = 0.72
+    #: Nucleus's share of the transverse width.
     width: float = 0.64
 
     @property
@@ -93,25 +85,17 @@ WIDTH_TO_AP = 1.4
 
 @dataclass(frozen=True)
 class DiscOutline:
-    """Size and position of a disc in its frame; all in mm along the frame's axes.
+    """Size and position of a disc in its frame; all in mm along the frame's axes."""
 
-    Attributes
-    ----------
-    right, left : float
-        Extent along LR of the mask (right is negative).
-    posterior, anterior : float
-        Borders on the AP axis in the mid-sagittal strip.
-    width : float
-        Full width: the mask's, or 1.4 x AP diameter where the disc is cut laterally.
-    cut_laterally : bool
-        Narrower than a whole disc can be.
-    """
-
+    #: Extent along LR of the mask (right is negative).
     right: float
     left: float
+    #: Borders on the AP axis in the mid-sagittal strip.
     posterior: float
     anterior: float
+    #: Full width: the mask's, or 1.4 x AP diameter where the disc is cut laterally.
     width: float
+    #: Narrower than a whole disc can be.
     cut_laterally: bool
 
     @property

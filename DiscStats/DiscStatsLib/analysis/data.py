@@ -15,31 +15,20 @@ from ..permutation import level_name
 
 @dataclass
 class AnalysisData:
-    """Maps over the voxels of the mask.
-
-    Attributes
-    ----------
-    geometry : Geometry
-    inside : ndarray of bool, shape (k, j, i)
-        Voxels analyzed, in array order.
-    levels : ndarray, shape (v,)
-        Label value of each voxel.
-    regions : ndarray, shape (v,), or None
-    values : dict of str to ndarray, shape (n, v), float64
-        Maps by quantity; NaN is missing.
-    covariates : dict of str to ndarray, shape (n, v), float64
-        Voxel-wise covariates.
-    ids : list of str
-        Person of each observation.
-    warnings : list of str
-    """
+    """Maps over the voxels of the mask."""
 
     geometry: Geometry
+    #: bool, shape (k, j, i). Voxels analyzed, in array order.
     inside: np.ndarray
+    #: Shape (v,). Label value of each voxel.
     levels: np.ndarray
+    #: Shape (v,).
     regions: np.ndarray | None
+    #: Shape (n, v). Maps by quantity; NaN is missing.
     values: dict[str, np.ndarray]
+    #: Shape (n, v). Voxel-wise covariates.
     covariates: dict[str, np.ndarray]
+    #: Person of each observation.
     ids: list[str]
     warnings: list[str] = field(default_factory=list)
 

@@ -36,23 +36,15 @@ from .model import ContrastFit
 
 @dataclass
 class Inference:
-    """What permutation says of one contrast.
+    """What permutation says of one contrast."""
 
-    Attributes
-    ----------
-    columns : dict of str to ndarray
-        Maps over (quantity, voxel) flattened, those of the fit among them.
-    clusters : list of dict
-        Rows of the cluster table.
-    null : dict of str to ndarray
-        Null maxima of ``max``, ``tfce``, ``extent`` and ``mass``, over all maps and levels.
-    done : dict
-        What was done, for the provenance.
-    """
-
+    #: Maps over (quantity, voxel) flattened, those of the fit among them.
     columns: dict[str, np.ndarray]
+    #: Rows of the cluster table.
     clusters: list[dict] = field(default_factory=list)
+    #: Null maxima of ``max``, ``tfce``, ``extent`` and ``mass``, over all maps and levels.
     null: dict[str, np.ndarray] = field(default_factory=dict)
+    #: What was done, for the provenance.
     done: dict = field(default_factory=dict)
 
 

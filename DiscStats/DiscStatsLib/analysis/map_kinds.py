@@ -11,27 +11,18 @@ DIVERGING, SEQUENTIAL, LABELS = "diverging", "sequential", "labels"
 
 @dataclass(frozen=True)
 class MapKind:
-    """A kind of statistical map.
+    """A kind of statistical map."""
 
-    Attributes
-    ----------
-    key : str
-        Last part of the map's name.
-    title : str
-    colors : {"diverging", "sequential", "labels"}
-    window : tuple of float, or None
-        Fixed display range; None is symmetric about 0 (diverging) or from 0, to the largest size in the map.
-    description : str
-        Format string with {contrast}, {quantity}, {how}.
-    unit : str
-        ``map`` stands for the unit of the quantity per unit of the contrast, ``quantity`` for that of the quantity.
-    """
-
+    #: Last part of the map's name.
     key: str
     title: str
+    #: One of ``diverging``, ``sequential``, ``labels``.
     colors: str
+    #: Fixed display range; None is symmetric about 0 (diverging) or from 0, to the largest size in the map.
     window: tuple[float, float] | None
+    #: Format string with {contrast}, {quantity}, {how}.
     description: str
+    #: ``map`` stands for the unit of the quantity per unit of the contrast, ``quantity`` for that of the quantity.
     unit: str = "1"
 
 

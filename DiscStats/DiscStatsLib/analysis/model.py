@@ -39,31 +39,21 @@ from .spread import DEPENDS, Spread, SpreadTest
 
 @dataclass(frozen=True)
 class Cell:
-    """Voxels of one quantity and level with the same observations, or with as many of them.
-
-    Attributes
-    ----------
-    quantity : str
-    level : int
-        Label value.
-    group : int
-        Number of (quantity, level).
-    voxels : ndarray
-        Voxel indices in the mask.
-    rows : ndarray
-        Observations of the design.
-    present : ndarray of bool, shape (v, m), or None
-        Which of the rows have a value and all covariates, the same number at every voxel; None where all have.
-    blocks : ndarray of int, shape (m,), or None
-        Blocks whose means are taken out: the test is within them.
-    """
+    """Voxels of one quantity and level with the same observations, or with as many of them."""
 
     quantity: str
+    #: Label value.
     level: int
+    #: Number of (quantity, level).
     group: int
+    #: Voxel indices in the mask.
     voxels: np.ndarray
+    #: Observations of the design.
     rows: np.ndarray
+    #: bool, shape (v, m). Which of the rows have a value and all covariates, the same number at every voxel; None
+    #: where all have.
     present: np.ndarray | None = None
+    #: Shape (m,). Blocks whose means are taken out: the test is within them.
     blocks: np.ndarray | None = None
 
     @property
@@ -166,25 +156,16 @@ def _ranked(values: np.ndarray, present: np.ndarray | None) -> np.ndarray:
 
 @dataclass
 class Block:
-    """Voxels fitted in one go.
+    """Voxels fitted in one go."""
 
-    Attributes
-    ----------
-    cell : Cell
-        Its voxels are those of the block.
-    part : Partition
-    y : ndarray, shape (m, v)
-        0 for the absent.
-    whole : Partition, or None
-        Of everyone's design, where those of the voxels are parts of it.
-    turn : ndarray, or None
-        See :class:`DiscStatsLib.permutation.Presence`.
-    """
-
+    #: Its voxels are those of the block.
     cell: Cell
     part: Partition
+    #: Shape (m, v). 0 for the absent.
     y: np.ndarray
+    #: Of everyone's design, where those of the voxels are parts of it.
     whole: Partition | None = None
+    #: See :class:`DiscStatsLib.permutation.Presence`.
     turn: np.ndarray | None = None
 
 

@@ -14,36 +14,24 @@ from .analyze import AnalysisResult
 
 @dataclass(frozen=True)
 class PlotData:
-    """One point an observation.
+    """One point an observation."""
 
-    Attributes
-    ----------
-    kind : {"scatter", "box"}
-        Box where the variable is a group.
-    x, y : ndarray, shape (n,)
-        Variable (group number for boxes) and mean of the map over the place; y is as measured.
-    adjusted : ndarray, shape (n,)
-        y without the fitted effects of the other columns, at their means: what the contrast is tested on.
-    ids : list of str
-    groups : list of str
-        Names of the groups, in the order of their numbers.
-    x_title, y_title, title : str
-    line : ndarray, shape (2, 2), or None
-        Two points of the fitted line through the adjusted values.
-    text : str
-        Effect with confidence limits, r and p of the place; post hoc where the place was chosen by the same data.
-    """
-
+    #: One of ``scatter``, ``box``. Box where the variable is a group.
     kind: str
+    #: Shape (n,). Variable (group number for boxes) and mean of the map over the place; y is as measured.
     x: np.ndarray
     y: np.ndarray
+    #: Shape (n,). y without the fitted effects of the other columns, at their means: what the contrast is tested on.
     adjusted: np.ndarray
     ids: list[str]
+    #: Names of the groups, in the order of their numbers.
     groups: list[str] = field(default_factory=list)
     x_title: str = ""
     y_title: str = ""
     title: str = ""
+    #: Shape (2, 2). Two points of the fitted line through the adjusted values.
     line: np.ndarray | None = None
+    #: Effect with confidence limits, r and p of the place; post hoc where the place was chosen by the same data.
     text: str = ""
 
     def quartiles(self) -> np.ndarray:

@@ -19,20 +19,13 @@ DEPENDS = 0.05
 
 @dataclass(frozen=True)
 class Spread:
-    """How the residual spread of one quantity and level depends on the tested columns.
-
-    Attributes
-    ----------
-    quantity, level : str
-    ratio : float
-        Fitted variance of the observation with the largest spread over that of the one with the smallest.
-    p : float
-        Of the F test of the tested columns, corrected by the number of levels and quantities (Bonferroni).
-    """
+    """How the residual spread of one quantity and level depends on the tested columns."""
 
     quantity: str
     level: str
+    #: Fitted variance of the observation with the largest spread over that of the one with the smallest.
     ratio: float
+    #: Of the F test of the tested columns, corrected by the number of levels and quantities (Bonferroni).
     p: float
 
 

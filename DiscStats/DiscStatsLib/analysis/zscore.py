@@ -26,19 +26,12 @@ class Reference:
 
 @dataclass(frozen=True)
 class Deviation:
-    """One person against a reference.
+    """One person against a reference."""
 
-    Attributes
-    ----------
-    z : Image
-        (value - mean) / SD: how many reference SDs the person lies from the mean.
-    p : Image
-        Two-sided p that a member of the reference population deviates as much: t = z / sqrt(1 + 1/n) with n - 1 degrees
-        of freedom (Crawford & Howell 1998), which allows for the reference being a sample. Uncorrected.
-    warnings : list of str
-    """
-
+    #: (value - mean) / SD: how many reference SDs the person lies from the mean.
     z: Image
+    #: Two-sided p that a member of the reference population deviates as much: t = z / sqrt(1 + 1/n) with n - 1 degrees
+    #: of freedom (Crawford & Howell 1998), which allows for the reference being a sample. Uncorrected.
     p: Image
     warnings: list[str]
 

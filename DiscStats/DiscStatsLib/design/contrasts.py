@@ -14,19 +14,13 @@ from .design import Design
 
 @dataclass(frozen=True)
 class Contrast:
-    """A linear hypothesis about the columns of a design.
+    """A linear hypothesis about the columns of a design."""
 
-    Attributes
-    ----------
-    name : str
-        Name used in map and file names.
-    weights : ndarray, shape (r, p)
-        One row: a t contrast; several rows: an F contrast.
-    kind : {"t", "F"}
-    """
-
+    #: Name used in map and file names.
     name: str
+    #: Shape (r, p). One row: a t contrast; several rows: an F contrast.
     weights: np.ndarray
+    #: One of ``t``, ``F``.
     kind: str
 
 

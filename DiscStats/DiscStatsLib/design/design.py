@@ -28,34 +28,22 @@ class NotEstimable(DesignError):
 
 @dataclass(frozen=True)
 class Design:
-    """A design matrix with names.
-
-    Attributes
-    ----------
-    formula : Formula
-    matrix : ndarray, shape (n, p), float64
-        Columns in natural units.
-    columns : list of str
-        Name of each column, such as ``C(sex)[T.M]``.
-    terms : dict of str to list of int
-        Columns of each term.
-    rows : ndarray, shape (n,), int
-        Rows of the participants table that the design holds.
-    level : str
-        Disc level that level-wise columns were taken from; empty if none were.
-    info : object
-        patsy's DesignInfo, for contrasts written as text.
-    warnings : list of str
-        What a statistician would remark before computing.
-    """
+    """A design matrix with names."""
 
     formula: Formula
+    #: Shape (n, p). Columns in natural units.
     matrix: np.ndarray
+    #: Name of each column, such as ``C(sex)[T.M]``.
     columns: list[str]
+    #: Columns of each term.
     terms: dict[str, list[int]]
+    #: Shape (n,). Rows of the participants table that the design holds.
     rows: np.ndarray
+    #: Disc level that level-wise columns were taken from; empty if none were.
     level: str = ""
+    #: patsy's DesignInfo, for contrasts written as text.
     info: Any = None
+    #: What a statistician would remark before computing.
     warnings: list[str] = field(default_factory=list)
 
     def __getstate__(self) -> dict:

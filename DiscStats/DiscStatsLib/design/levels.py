@@ -14,19 +14,12 @@ from .formula import Formula, parse_formula
 
 @dataclass(frozen=True)
 class LevelDesigns:
-    """Designs and contrasts of an analysis.
+    """Designs and contrasts of an analysis."""
 
-    Attributes
-    ----------
-    designs : dict of str to Design
-        By level; one and the same where no term is level-wise.
-    contrasts : list of Contrast
-    left_out : dict of str to str
-        Level -> why it cannot be estimated.
-    """
-
+    #: By level; one and the same where no term is level-wise.
     designs: dict[str, Design]
     contrasts: list[Contrast]
+    #: Level -> why it cannot be estimated.
     left_out: dict[str, str]
 
     @property

@@ -21,29 +21,20 @@ DESIGN_BLOCK = 2 ** 22
 
 @dataclass(frozen=True)
 class PermutationTest:
-    """Result of :func:`permutation_test`; per-voxel arrays have the shape of y without its first axis.
+    """Result of :func:`permutation_test`; per-voxel arrays have the shape of y without its first axis."""
 
-    Attributes
-    ----------
-    statistic : ndarray
-        t of one contrast row, F of several; NaN where it is undefined.
-    df : ndarray
-        Residual degrees of freedom.
-    p : ndarray
-        Uncorrected permutation p.
-    p_fwe : ndarray
-        Family-wise corrected over all voxels.
-    null : ndarray, shape (m,)
-        Maximum of each rearrangement, without the observed order; of z of the same p where voxels differ in `df`.
-    scheme : Scheme
-        The rearrangements.
-    """
-
+    #: t of one contrast row, F of several; NaN where it is undefined.
     statistic: np.ndarray
+    #: Residual degrees of freedom.
     df: np.ndarray
+    #: Uncorrected permutation p.
     p: np.ndarray
+    #: Family-wise corrected over all voxels.
     p_fwe: np.ndarray
+    #: Shape (m,). Maximum of each rearrangement, without the observed order; of z of the same p where voxels differ in
+    #: `df`.
     null: np.ndarray
+    #: The rearrangements.
     scheme: Scheme
 
 

@@ -29,19 +29,12 @@ class MapNull:
 
 @dataclass(frozen=True)
 class MapLayout:
-    """How the flat result is made of maps.
+    """How the flat result is made of maps."""
 
-    Attributes
-    ----------
-    n_maps : int
-        Maps (quantities) of v voxels each, one after the other.
-    neighbors : Neighbors
-    members : list of ndarray
-        Voxels of each level, ascending; group = map * number of levels + level.
-    """
-
+    #: Maps (quantities) of v voxels each, one after the other.
     n_maps: int
     neighbors: Neighbors
+    #: Voxels of each level, ascending; group = map * number of levels + level.
     members: list[np.ndarray]
 
     @cached_property

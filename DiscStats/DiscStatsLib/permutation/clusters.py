@@ -142,21 +142,14 @@ def _cluster_maxima(stat, height, table, group, best):
 
 @dataclass(frozen=True)
 class ClusterStatistics:
-    """Clusters of one map and what was found of them.
+    """Clusters of one map and what was found of them."""
 
-    Attributes
-    ----------
-    stat, labels : ndarray, shape (v,)
-        Statistic and cluster number of each voxel.
-    mass : ndarray
-        Mass of cluster 1, 2, ..., from :func:`cluster_sizes`.
-    extent_p, mass_p : ndarray or None
-        Corrected p of cluster 1, 2, ...
-    """
-
+    #: Shape (v,). Statistic and cluster number of each voxel.
     stat: np.ndarray
     labels: np.ndarray
+    #: Mass of cluster 1, 2, ..., from :func:`cluster_sizes`.
     mass: np.ndarray
+    #: Corrected p of cluster 1, 2, ...
     extent_p: np.ndarray | None = None
     mass_p: np.ndarray | None = None
 

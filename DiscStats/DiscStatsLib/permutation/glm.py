@@ -21,23 +21,16 @@ PERFECT = 1e-20
 
 @dataclass(frozen=True)
 class Partition:
-    """A design split by a contrast.
+    """A design split by a contrast."""
 
-    Attributes
-    ----------
-    qz : ndarray, shape (n, k) or (v, n, k)
-        Orthonormal basis of the reduced model; with voxel-wise covariates one for each voxel.
-    qx : ndarray, shape (n, r) or (v, n, r)
-        Orthonormal directions of the contrast given the reduced model. With r = 1 its sign is that of the effect.
-    scale : ndarray, shape () or (v,)
-        For r = 1: effect = scale * (qx' y), standard error = scale * sigma.
-    df : int
-        Residual degrees of freedom, n - rank.
-    """
-
+    #: Shape (n, k). Orthonormal basis of the reduced model; with voxel-wise covariates one for each voxel.
     qz: np.ndarray
+    #: Shape (n, r). Orthonormal directions of the contrast given the reduced model. With r = 1 its sign is that of the
+    #: effect.
     qx: np.ndarray
+    #: Shape (v,). For r = 1: effect = scale * (qx' y), standard error = scale * sigma.
     scale: np.ndarray
+    #: Residual degrees of freedom, n - rank.
     df: int
 
     @property
@@ -53,35 +46,24 @@ class Partition:
 
 @dataclass(frozen=True)
 class Fit:
-    """Per-voxel results of a contrast; arrays have shape (v,), NaN where the statistic is undefined.
+    """Per-voxel results of a contrast; arrays have shape (v,), NaN where the statistic is undefined."""
 
-    Attributes
-    ----------
-    effect, se, ci_low, ci_high : ndarray
-        c'b, its standard error and 95 % confidence limits in the unit of the map (t contrasts; NaN for F).
-    stat : ndarray
-        t or F.
-    p : ndarray
-        Uncorrected parametric p: two-sided for t, upper tail for F.
-    r : ndarray
-        Partial correlation t / sqrt(t^2 + df) (NaN for F).
-    size : ndarray
-        Standardized effect c'b / residual SD (Cohen's d where the contrast is a difference of two groups); partial
-        eta squared for F.
-    df : int
-    perfect, constant : ndarray of bool
-        Voxels fitted without residual, and voxels that do not vary beyond the reduced model.
-    """
-
+    #: c'b, its standard error and 95 % confidence limits in the unit of the map (t contrasts; NaN for F).
     effect: np.ndarray
     se: np.ndarray
     ci_low: np.ndarray
     ci_high: np.ndarray
+    #: t or F.
     stat: np.ndarray
+    #: Uncorrected parametric p: two-sided for t, upper tail for F.
     p: np.ndarray
+    #: Partial correlation t / sqrt(t^2 + df) (NaN for F).
     r: np.ndarray
+    #: Standardized effect c'b / residual SD (Cohen's d where the contrast is a difference of two groups); partial eta
+    #: squared for F.
     size: np.ndarray
     df: int
+    #: bool. Voxels fitted without residual, and voxels that do not vary beyond the reduced model.
     perfect: np.ndarray
     constant: np.ndarray
 

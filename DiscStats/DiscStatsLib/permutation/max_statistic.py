@@ -37,42 +37,29 @@ BASIS_LIMIT = 64
 
 @dataclass(frozen=True)
 class Stratum:
-    """Voxels that share a design and a set of observations.
+    """Voxels that share a design and a set of observations."""
 
-    Attributes
-    ----------
-    group : int
-        Family member (quantity and level) whose maximum is recorded.
-    columns : ndarray, shape (v,), int
-        Where the voxels stand in the flat result.
-    rows : ndarray, shape (m,), int
-        Observations.
-    basis : ndarray, shape (m, k), or None
-        Orthonormal basis of the residual space.
-    data : ndarray, shape (k or m, v), float64
-        Unit-length residuals of the reduced model, in the basis if there is one.
-    q : ndarray, shape (m, c) or (v, m, c)
-        Directions of the contrast, then those of the reduced model that permutation can move; the other way round
-        where observations are missing.
-    r, df : int
-        Rank of the contrast and residual degrees of freedom.
-    kind : {"t", "F"}
-    sandwich : Sandwich or VarianceGroups, optional
-        For the statistics that allow for unequal spread.
-    presence : Presence, optional
-        Who has a value, where not everyone has.
-    """
-
+    #: Family member (quantity and level) whose maximum is recorded.
     group: int
+    #: Shape (v,). Where the voxels stand in the flat result.
     columns: np.ndarray
+    #: Shape (m,). Observations.
     rows: np.ndarray
+    #: Shape (m, k). Orthonormal basis of the residual space.
     basis: np.ndarray | None
+    #: Shape (k or m, v). Unit-length residuals of the reduced model, in the basis if there is one.
     data: np.ndarray
+    #: Shape (m, c). Directions of the contrast, then those of the reduced model that permutation can move; the other
+    #: way round where observations are missing.
     q: np.ndarray
+    #: Rank of the contrast and residual degrees of freedom.
     r: int
     df: int
+    #: One of ``t``, ``F``.
     kind: str
+    #: For the statistics that allow for unequal spread.
     sandwich: Sandwich | VarianceGroups | None = None
+    #: Who has a value, where not everyone has.
     presence: Presence | None = None
 
 

@@ -25,17 +25,12 @@ FIRM = 1e-6
 
 @dataclass(frozen=True)
 class Presence:
-    """Who has a value at the voxels of a stratum.
+    """Who has a value at the voxels of a stratum."""
 
-    Attributes
-    ----------
-    present : ndarray of bool, shape (v, m)
-    turn : ndarray, shape (v, c, p), or None
-        T above: q of the stratum times it is the basis of a voxel's design, reduced model first. None where q holds
-        the basis of each voxel.
-    """
-
+    #: bool, shape (v, m).
     present: np.ndarray
+    #: Shape (v, c, p). T above: q of the stratum times it is the basis of a voxel's design, reduced model first. None
+    #: where q holds the basis of each voxel.
     turn: np.ndarray | None = None
 
     def part(self, block: slice) -> Presence:

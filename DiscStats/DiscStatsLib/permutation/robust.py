@@ -23,20 +23,13 @@ FULL_LEVERAGE = 1 - 1e-10
 
 @dataclass(frozen=True)
 class Sandwich:
-    """What the robust variance of a stratum needs.
+    """What the robust variance of a stratum needs."""
 
-    Attributes
-    ----------
-    weights : ndarray, shape (pairs, m) or (v, pairs, m)
-        qx_a qx_b / (1 - h)^2 for a <= b, row by row of the lower triangle.
-    factors : ndarray, shape (m, pairs * c), or None with voxel-wise designs
-        F above, for each pair.
-    squares : ndarray, shape (m, v)
-        Squared residuals of the reduced model.
-    """
-
+    #: Shape (pairs, m). qx_a qx_b / (1 - h)^2 for a <= b, row by row of the lower triangle.
     weights: np.ndarray
+    #: F above, for each pair.
     factors: np.ndarray | None
+    #: Shape (m, v). Squared residuals of the reduced model.
     squares: np.ndarray
 
     def part(self, block: slice) -> Sandwich:

@@ -15,23 +15,15 @@ from DiscRelaxometryLib.errors import DesignError
 
 @dataclass(frozen=True)
 class Scheme:
-    """Rearrangements of n observations, without the observed order.
+    """Rearrangements of n observations, without the observed order."""
 
-    Attributes
-    ----------
-    order : ndarray, shape (m, n), int32
-        Row b sends observation ``order[b, i]`` to place i.
-    sign : ndarray, shape (m, n), float64, or None
-        Sign given to each observation (sign flipping).
-    exhaustive : bool
-        Whether these, with the observed order, are all there are.
-    description : str
-        How they were made, for the methods text.
-    """
-
+    #: Shape (m, n). Row b sends observation ``order[b, i]`` to place i.
     order: np.ndarray
+    #: Shape (m, n). Sign given to each observation (sign flipping).
     sign: np.ndarray | None
+    #: Whether these, with the observed order, are all there are.
     exhaustive: bool
+    #: How they were made, for the methods text.
     description: str
 
     def __len__(self) -> int:

@@ -23,45 +23,31 @@ _ALL = [(k, j, i) for k in (0, 1) for j in (-1, 0, 1) for i in (-1, 0, 1) if (k,
 
 @dataclass(frozen=True)
 class TfceSettings:
-    """Parameters of the enhancement.
+    """Parameters of the enhancement."""
 
-    Attributes
-    ----------
-    extent_power, height_power : float
-        E and H; 0.5 and 2 in three dimensions (Smith & Nichols 2009), 1 and 2 in two.
-    connectivity : {6, 18, 26}
-        Neighbors that join voxels.
-    step : float or None
-        None is exact. A number sums over heights step, 2 step, ... as other tools do.
-    times_step : bool
-        Multiply the sum by the step (an integral), as FSL's randomise and PALM do.
-    """
-
+    #: E and H; 0.5 and 2 in three dimensions (Smith & Nichols 2009), 1 and 2 in two.
     extent_power: float = 0.5
     height_power: float = 2.0
+    #: One of 6, 18, 26. Neighbors that join voxels.
     connectivity: int = 6
+    #: None is exact. A number sums over heights step, 2 step, ... as other tools do.
     step: float | None = None
+    #: Multiply the sum by the step (an integral), as FSL's randomise and PALM do.
     times_step: bool = True
 
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Who touches whom among the voxels of a mask; voxels are numbered in array order.
+    """Who touches whom among the voxels of a mask; voxels are numbered in array order."""
 
-    Attributes
-    ----------
-    table : ndarray, shape (v, c), int32
-        Neighbors of each voxel, -1 where there is none.
-    place : ndarray, shape (v,), int32
-        Each label's box, padded, laid out in one line: the neighbors of a voxel stand at its place + `offsets`.
-    offsets : ndarray, shape (c,), int32
-    bounds : ndarray, shape (labels + 1,), int32
-        First place of each label's box, labels in ascending order, and the length of the line.
-    """
-
+    #: Shape (v, c). Neighbors of each voxel, -1 where there is none.
     table: np.ndarray
+    #: Shape (v,). Each label's box, padded, laid out in one line: the neighbors of a voxel stand at its place +
+    #: `offsets`.
     place: np.ndarray
+    #: Shape (c,).
     offsets: np.ndarray
+    #: Shape (labels + 1,). First place of each label's box, labels in ascending order, and the length of the line.
     bounds: np.ndarray
 
     def __len__(self) -> int:

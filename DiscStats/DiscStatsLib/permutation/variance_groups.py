@@ -26,25 +26,16 @@ NO_FREEDOM = 1e-8
 
 @dataclass(frozen=True)
 class VarianceGroups:
-    """What G needs of a design; arrays have a leading voxel axis where every voxel has a design of its own.
+    """What G needs of a design; arrays have a leading voxel axis where every voxel has a design of its own."""
 
-    Attributes
-    ----------
-    weights : ndarray, shape (groups, m) or (v, groups, m)
-        1 for the members of each group.
-    factors : ndarray, shape (m, groups * c), or None with voxel-wise designs
-    squares : ndarray, shape (m, v)
-        Squared residuals of the reduced model.
-    grams : ndarray, shape (groups, p, p) or (v, groups, p, p)
-        Q'Q over the members of each group; directions of the contrast first.
-    freedom : ndarray, shape (groups,) or (v, groups)
-        Sum of R_mm over each group.
-    """
-
+    #: Shape (groups, m). 1 for the members of each group.
     weights: np.ndarray
     factors: np.ndarray | None
+    #: Shape (m, v). Squared residuals of the reduced model.
     squares: np.ndarray
+    #: Shape (groups, p, p). Q'Q over the members of each group; directions of the contrast first.
     grams: np.ndarray
+    #: Shape (groups,). Sum of R_mm over each group.
     freedom: np.ndarray
 
     def part(self, block: slice) -> VarianceGroups:

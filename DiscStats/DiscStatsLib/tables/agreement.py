@@ -18,30 +18,21 @@ from DiscRelaxometryLib.tables import Column, Table
 
 @dataclass(frozen=True)
 class BlandAltman:
-    """Limits of agreement of ``first - second``.
+    """Limits of agreement of ``first - second``."""
 
-    Attributes
-    ----------
-    n : int
-        Pairs with both values.
-    bias, sd : float
-        Mean and standard deviation of the differences.
-    lower, upper : float
-        Limits of agreement, bias -+ 1.96 SD.
-    bias_ci, lower_ci, upper_ci : tuple of float
-        Confidence intervals.
-    slope, slope_p : float
-        Slope of the difference on the pair's mean and its p value: a small p says that the bias depends on the size.
-    """
-
+    #: Pairs with both values.
     n: int
+    #: Mean and standard deviation of the differences.
     bias: float
     sd: float
+    #: Limits of agreement, bias -+ 1.96 SD.
     lower: float
     upper: float
+    #: Confidence intervals.
     bias_ci: tuple[float, float]
     lower_ci: tuple[float, float]
     upper_ci: tuple[float, float]
+    #: Slope of the difference on the pair's mean and its p value: a small p says that the bias depends on the size.
     slope: float
     slope_p: float
 
@@ -207,29 +198,20 @@ def concordance(first, second, confidence: float = 0.95) -> Concordance:
 
 @dataclass(frozen=True)
 class Repeatability:
-    """Precision of repeated measurements of the same targets.
+    """Precision of repeated measurements of the same targets."""
 
-    Attributes
-    ----------
-    n, k : int
-        Targets, repetitions.
-    within_sd : float
-        Within-target standard deviation; ``within_ci`` its interval.
-    coefficient : float
-        Repeatability coefficient 1.96 sqrt(2) within_sd: two measurements of one target differ by less in 95 %.
-    rms_cv : float
-        Root mean square of the targets' coefficients of variation (share, not percent); ``rms_cv_ci`` its interval.
-    mean_cv : float
-        Mean of the targets' coefficients of variation.
-    """
-
+    #: Targets, repetitions.
     n: int
     k: int
+    #: Within-target standard deviation; ``within_ci`` its interval.
     within_sd: float
     within_ci: tuple[float, float]
+    #: Repeatability coefficient 1.96 sqrt(2) within_sd: two measurements of one target differ by less in 95 %.
     coefficient: float
+    #: Root mean square of the targets' coefficients of variation (share, not percent); ``rms_cv_ci`` its interval.
     rms_cv: float
     rms_cv_ci: tuple[float, float]
+    #: Mean of the targets' coefficients of variation.
     mean_cv: float
 
 

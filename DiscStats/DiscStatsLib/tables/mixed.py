@@ -20,30 +20,20 @@ ID = "participant_id"
 
 @dataclass(frozen=True)
 class MixedFit:
-    """A fitted mixed model.
+    """A fitted mixed model."""
 
-    Attributes
-    ----------
-    fixed : Table
-        Fixed effects: estimate, standard error, z, p, confidence limits.
-    variances : Table
-        Standard deviation between people (intercept, and slope if asked for) and of the residual.
-    icc : float
-        Share of the unexplained variance that lies between people (intercept).
-    n, people : int
-        Observations and people used.
-    log_likelihood : float
-        Restricted, if the fit was.
-    notes : list of str
-        Convergence, variance at the border, rows left out.
-    """
-
+    #: Fixed effects: estimate, standard error, z, p, confidence limits.
     fixed: Table
+    #: Standard deviation between people (intercept, and slope if asked for) and of the residual.
     variances: Table
+    #: Share of the unexplained variance that lies between people (intercept).
     icc: float
+    #: Observations and people used.
     n: int
     people: int
+    #: Restricted, if the fit was.
     log_likelihood: float
+    #: Convergence, variance at the border, rows left out.
     notes: list[str] = field(default_factory=list)
 
 

@@ -12,29 +12,19 @@ from DiscRelaxometryLib.errors import DesignError
 
 @dataclass(frozen=True)
 class Roc:
-    """Area under the curve.
+    """Area under the curve."""
 
-    Attributes
-    ----------
-    area : float
-        Probability that a random positive scores higher than a random negative (ties count one half).
-    standard_error : float
-    low, high : float
-        Confidence limits.
-    method : str
-        ``delong`` (on the logit scale) or ``bootstrap`` (percentile, stratified).
-    positives, negatives : int
-    false_positive, true_positive, thresholds : ndarray
-        The curve, from (0, 0) to (1, 1); scores at or above a threshold are called positive.
-    """
-
+    #: Probability that a random positive scores higher than a random negative (ties count one half).
     area: float
     standard_error: float
+    #: Confidence limits.
     low: float
     high: float
+    #: ``delong`` (on the logit scale) or ``bootstrap`` (percentile, stratified).
     method: str
     positives: int
     negatives: int
+    #: The curve, from (0, 0) to (1, 1); scores at or above a threshold are called positive.
     false_positive: np.ndarray = field(repr=False)
     true_positive: np.ndarray = field(repr=False)
     thresholds: np.ndarray = field(repr=False)

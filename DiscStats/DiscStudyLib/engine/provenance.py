@@ -25,38 +25,26 @@ LIBRARIES = ("numpy", "scipy", "SimpleITK", "onnxruntime", "torch", "itk-elastix
 
 @dataclass
 class Record:
-    """Provenance of one step of one person, or of the group.
+    """Provenance of one step of one person, or of the group."""
 
-    Attributes
-    ----------
-    step, person : str
-        `person` is empty for a group step.
-    key : str
-        Hash over step, version, parameters and input contents.
-    status : str
-        ``done`` or ``failed``.
-    inputs, outputs : dict
-        Path relative to the study -> {"sha256", "size", "mtime_ns"}.
-    facts : dict
-        What the step found (numbers for tables and the report).
-    notes : list of str
-        Warnings for the reader.
-    message : str
-        Why a step failed.
-    permanent : bool
-        Whether the same inputs would fail again (bad data), as opposed to a full disk or lack of memory.
-    """
-
+    #: `person` is empty for a group step.
     step: str
     person: str
+    #: Hash over step, version, parameters and input contents.
     key: str
+    #: ``done`` or ``failed``.
     status: str = "done"
     parameters: dict = field(default_factory=dict)
+    #: Path relative to the study -> {"sha256", "size", "mtime_ns"}.
     inputs: dict = field(default_factory=dict)
     outputs: dict = field(default_factory=dict)
+    #: What the step found (numbers for tables and the report).
     facts: dict = field(default_factory=dict)
+    #: Warnings for the reader.
     notes: list = field(default_factory=list)
+    #: Why a step failed.
     message: str = ""
+    #: Whether the same inputs would fail again (bad data), as opposed to a full disk or lack of memory.
     permanent: bool = False
     versions: dict = field(default_factory=dict)
     seconds: float = 0.0

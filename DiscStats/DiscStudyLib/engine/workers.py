@@ -15,20 +15,13 @@ from .steps import Outcome
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where people are worked on, if not in plain local processes.
+    """Where people are worked on, if not in plain local processes."""
 
-    Attributes
-    ----------
-    scheduler : str
-        Address of a Dask scheduler, or its file; its workers must see the study folder. Empty for local processes.
-    memory_gb : float, optional
-        Memory a local worker may use.
-    resources : mapping
-        Dask resources a person needs, such as ``{"GPU": 1}``.
-    """
-
+    #: Address of a Dask scheduler, or its file; its workers must see the study folder. Empty for local processes.
     scheduler: str = ""
+    #: Memory a local worker may use.
     memory_gb: float | None = None
+    #: Dask resources a person needs, such as ``{"GPU": 1}``.
     resources: Mapping[str, float] = field(default_factory=dict)
 
 

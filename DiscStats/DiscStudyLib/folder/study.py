@@ -23,37 +23,23 @@ _SUFFIXES = {"anatomical": ("T2w",), "T1rho": ("T1rho", "T1rhow"), "T2": ("MESE"
 
 @dataclass(frozen=True)
 class Series:
-    """An echo series as files.
+    """An echo series as files."""
 
-    Attributes
-    ----------
-    name : str
-        File name without echo entities and suffix.
-    files : tuple of Path
-        One 4-D file, or one file per echo in the order of their names.
-    kind : str
-        ``T1rho``, ``T2`` or ``mapss`` (both in one acquisition).
-    """
-
+    #: File name without echo entities and suffix.
     name: str
+    #: One 4-D file, or one file per echo in the order of their names.
     files: tuple[Path, ...]
+    #: ``T1rho``, ``T2`` or ``mapss`` (both in one acquisition).
     kind: str
 
 
 @dataclass(frozen=True)
 class Person:
-    """The files of one person; several candidates for one role are kept, and reported by ``validate``.
+    """The files of one person; several candidates for one role are kept, and reported by ``validate``."""
 
-    Attributes
-    ----------
-    id : str
-        ``sub-XX``.
-    anatomical, labels, reference : tuple of Path
-        T2-weighted volumes; segmentations that came with the study; reference masks used only for scoring.
-    series : tuple of Series
-    """
-
+    #: ``sub-XX``.
     id: str
+    #: T2-weighted volumes; segmentations that came with the study; reference masks used only for scoring.
     anatomical: tuple[Path, ...] = ()
     labels: tuple[Path, ...] = ()
     reference: tuple[Path, ...] = ()
@@ -72,23 +58,15 @@ class Person:
 
 @dataclass
 class Study:
-    """A study folder.
+    """A study folder."""
 
-    Attributes
-    ----------
-    root : Path
-        Folder with ``participants.tsv`` and ``sub-XX`` folders.
-    session : str
-        BIDS session (``ses-XX``) to use where people have several; empty for none.
-    output : Path, optional
-        Where results go; by default ``derivatives/disc-relaxometry`` below `root`.
-    only : sequence of str
-        Restrict the study to these people; empty means everyone.
-    """
-
+    #: Folder with ``participants.tsv`` and ``sub-XX`` folders.
     root: Path
+    #: BIDS session (``ses-XX``) to use where people have several; empty for none.
     session: str = ""
+    #: Where results go; by default ``derivatives/disc-relaxometry`` below `root`.
     output: Path | None = None
+    #: Restrict the study to these people; empty means everyone.
     only: Sequence[str] = field(default_factory=tuple)
 
     def __post_init__(self):

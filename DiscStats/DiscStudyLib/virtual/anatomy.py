@@ -36,29 +36,19 @@ _T = {name: n for n, name in enumerate(TISSUES)}
 
 @dataclass
 class Anatomy:
-    """A person's fine grid; arrays (k, j, i), k to the left or right, j downward, i to posterior.
+    """A person's fine grid; arrays (k, j, i), k to the left or right, j downward, i to posterior."""
 
-    Attributes
-    ----------
-    geometry : Geometry
-        Fine grid in the person's own axes (LPS).
-    labels : numpy.ndarray of uint8
-        The project's label values.
-    tissue : numpy.ndarray of uint8
-        Index into :data:`TISSUES`.
-    discs : dict
-        Level -> (flat indices, coordinates (n, 3): LR, AP, CC, as ``regions.disc_coordinates`` defines them).
-    measures : dict
-        Level -> anterior, middle, posterior height and AP length in mm (of a real anatomy: AP length only).
-    t2w : Image, optional
-        A real anatomy's T2-weighted volume.
-    """
-
+    #: Fine grid in the person's own axes (LPS).
     geometry: Geometry
+    #: uint8. The project's label values.
     labels: np.ndarray
+    #: uint8. Index into :data:`TISSUES`.
     tissue: np.ndarray
+    #: Level -> (flat indices, coordinates (n, 3): LR, AP, CC, as ``regions.disc_coordinates`` defines them).
     discs: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    #: Level -> anterior, middle, posterior height and AP length in mm (of a real anatomy: AP length only).
     measures: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    #: A real anatomy's T2-weighted volume.
     t2w: Image | None = None
 
 

@@ -29,40 +29,27 @@ _PERSON_SD, _DISC_SD, _PER_DECADE = 0.65, 0.55, 0.35
 
 @dataclass(frozen=True)
 class VirtualPerson:
-    """One simulated person.
+    """One simulated person."""
 
-    Attributes
-    ----------
-    id : str
-        ``sub-XX``.
-    site : int
-        0 or 1: which of the study's sites scanned the person.
-    age, sex : float, str
-        Years; ``F`` or ``M``.
-    fat_fraction : float
-        Share of fat in the paraspinal muscle, percent.
-    odi : int
-        Oswestry disability index, 0 to 60, in steps of 2.
-    severity : dict
-        Continuous degeneration of each disc: 1 to 5, whose rounding is the grade.
-    nucleus, annulus : dict
-        ``{(kind, level): ms}`` for kind ``T1rho`` and ``T2``.
-    seed : int
-        Of everything random in the person's anatomy and images.
-    listed : dict
-        What the participants table says where that is not the truth: a null cohort's shuffled variables.
-    """
-
+    #: ``sub-XX``.
     id: str
+    #: 0 or 1: which of the study's sites scanned the person.
     site: int
+    #: Years; ``F`` or ``M``.
     age: float
     sex: str
+    #: Share of fat in the paraspinal muscle, percent.
     fat_fraction: float
+    #: Oswestry disability index, 0 to 60, in steps of 2.
     odi: int
+    #: Continuous degeneration of each disc: 1 to 5, whose rounding is the grade.
     severity: Mapping[str, float]
+    #: ``{(kind, level): ms}`` for kind ``T1rho`` and ``T2``.
     nucleus: Mapping[tuple[str, str], float]
     annulus: Mapping[tuple[str, str], float]
+    #: Of everything random in the person's anatomy and images.
     seed: int
+    #: What the participants table says where that is not the truth: a null cohort's shuffled variables.
     listed: Mapping[str, object] = field(default_factory=dict)
 
     def grade(self, level: str) -> int:

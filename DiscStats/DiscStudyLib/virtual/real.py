@@ -24,23 +24,15 @@ _T = {name: n for n, name in enumerate(TISSUES)}
 
 @dataclass(frozen=True)
 class RealPerson:
-    """A real anatomy to simulate in.
+    """A real anatomy to simulate in."""
 
-    Attributes
-    ----------
-    labels : Image
-        The project's label values; its licence has to allow the use.
-    t2w : Image, optional
-        T2-weighted volume on the same grid, used as it is.
-    source : str
-        Attribution, written into the study.
-    given : dict
-        ``age``, ``sex``, ``grades`` {level: 1..5} of the person, as far as known.
-    """
-
+    #: The project's label values; its licence has to allow the use.
     labels: Image
+    #: T2-weighted volume on the same grid, used as it is.
     t2w: Image | None = None
+    #: Attribution, written into the study.
     source: str = ""
+    #: ``age``, ``sex``, ``grades`` {level: 1..5} of the person, as far as known.
     given: Mapping = field(default_factory=dict)
 
 

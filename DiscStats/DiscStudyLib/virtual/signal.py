@@ -33,26 +33,17 @@ _BORDER = (0.08, 0.10, 0.20, 0.32, 0.45)
 
 @dataclass(frozen=True)
 class Site:
-    """How one site scans: sizes of voxels in fine-grid steps (LR, CC, AP), noise and motion.
-
-    Attributes
-    ----------
-    name : str
-    t2w_block, mapss_block : tuple of int
-        Fine voxels averaged into one, along k, j, i; with the fine grid's 1.0, 0.5, 0.5 mm.
-    snr : float
-        Signal of disc tissue in volume 0 over the noise sigma of MAPSS.
-    t2w_snr : float
-        Of cerebrospinal fluid.
-    left_handed : bool
-        Whether slices are counted so that the grid is left-handed.
-    """
+    """How one site scans: sizes of voxels in fine-grid steps (LR, CC, AP), noise and motion."""
 
     name: str
+    #: Fine voxels averaged into one, along k, j, i; with the fine grid's 1.0, 0.5, 0.5 mm.
     t2w_block: tuple[int, int, int] = (1, 2, 2)
     mapss_block: tuple[int, int, int] = (4, 2, 2)
+    #: Signal of disc tissue in volume 0 over the noise sigma of MAPSS.
     snr: float = 60.0
+    #: Of cerebrospinal fluid.
     t2w_snr: float = 45.0
+    #: Whether slices are counted so that the grid is left-handed.
     left_handed: bool = True
 
 
@@ -61,30 +52,20 @@ SITES = (Site("A"), Site("B", t2w_block=(3, 2, 2), mapss_block=(5, 3, 3), snr=40
 
 @dataclass(frozen=True)
 class PlantedEffect:
-    """A focal association between a variable and a relaxation time, on top of those by grade and region.
+    """A focal association between a variable and a relaxation time, on top of those by grade and region."""
 
-    Attributes
-    ----------
-    variable : str
-        Column of the participants table; numeric.
-    kind, level : str
-        ``T1rho`` or ``T2``, and the disc.
-    center : tuple of float
-        LR, AP, CC in disc coordinates (-1 to 1).
-    radius : tuple of float
-        Gaussian width along the same axes.
-    slope : float
-        ms per unit of the variable, at the center.
-    reference : float
-        Value of the variable at which nothing is added.
-    """
-
+    #: Column of the participants table; numeric.
     variable: str
+    #: ``T1rho`` or ``T2``, and the disc.
     kind: str
     level: str
+    #: LR, AP, CC in disc coordinates (-1 to 1).
     center: tuple[float, float, float] = (0.0, -0.35, 0.0)
+    #: Gaussian width along the same axes.
     radius: tuple[float, float, float] = (0.5, 0.3, 0.6)
+    #: ms per unit of the variable, at the center.
     slope: float = -0.8
+    #: Value of the variable at which nothing is added.
     reference: float = 30.0
 
     def at(self, coordinates: np.ndarray, value: float) -> np.ndarray:
