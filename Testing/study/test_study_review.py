@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from support.cohort_phantom import make_spine_study
 
+from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image, write_image
 from DiscRelaxometryLib.labels import disc_value
 from DiscStudyLib import run_study
-from DiscStudyLib.engine import read_rows
-from DiscStudyLib.folder import Decision, decide
+from DiscStudyLib.engine import looked_at, read_rows, review_records
+from DiscStudyLib.folder import Decision, Study, decide
 
 for library in ("jinja2", "matplotlib", "pandas", "patsy"):
     pytest.importorskip(library)
@@ -39,6 +42,11 @@ def decided(study, person, level, kind, **more):
     return run, redone
 
 
+def text_of(report) -> str:
+    """Return the page's text without tags, in one line."""
+    return " ".join(re.sub("<[^>]*>", " ", report.read_text(encoding="utf-8")).split())
+
+
 def levels(study, table="discs"):
     return {(r["participant_id"], r["level"]) for r in read_rows(results(study) / "group" / f"{table}.tsv").rows}
 
@@ -46,7 +54,7 @@ def levels(study, table="discs"):
 def test_an_excluded_disc_is_missing_in_every_later_step(study):
     before = levels(study)
     _, redone = decided(study, "sub-01", "L4-L5", "excluded")
-    assert redone == {"sub-01": {"review", "normalize", "measure", "tile", "atlas"}}
+    assert redone == {"sub-01": {"review", "normalize", "measure", "automatic", "tile", "atlas"}}
     assert before - levels(study) == {("sub-01", "L4-L5")}
     warped = read_image(next(results(study).glob("sub-01/anat/*space-DiscAtlas_nT2w.nii.gz"))).array
     kept = read_image(next(results(study).glob("sub-02/anat/*space-DiscAtlas_nT2w.nii.gz"))).array
@@ -71,12 +79,63 @@ def test_a_corrected_outline_is_measured(study):
 
 def test_accepting_changes_no_result(study):
     before = {p: p.read_bytes() for p in results(study).glob("sub-*/anat/*.nii.gz")}
-    _, redone = decided(study, "sub-03", "all", "accepted")
+    _, redone = decided(study, "sub-03", "all", "accepted", reviewer="AB")
     assert redone == {"sub-03": {"review"}}
     assert {p: p.read_bytes() for p in results(study).glob("sub-*/anat/*.nii.gz")} == before
 
 
+def test_report_says_who_decided_what_and_how_the_numbers_changed(study):
+    rows = read_rows(results(study) / "group" / "review_sensitivity.tsv").rows
+    found = {r["review"]: r for r in rows if r["map"] == "nT2w"}
+    assert (found["with"]["people"], found["without"]["people"]) == (4, 4)
+    assert (found["with"]["discs"], found["without"]["discs"]) == (19, 20)  # L4-L5 of sub-01 is out
+    regions = [r for r in read_rows(results(study) / "group" / "regions.tsv").rows if r["region"] == "whole"]
+    assert found["with"]["mean"] == pytest.approx(np.mean([r["mean"] for r in regions]), rel=1e-4)
+    first = next(results(study).glob("sub-01/anat/*desc-discs_dseg.nii.gz"))
+    signal = read_image(first.with_name("sub-01_desc-csfnorm_nT2w.nii.gz")).array
+    lost = signal[read_image(first).array == disc_value("L4-L5")]
+    second = results(study) / "sub-02" / "anat"
+    signal = read_image(second / "sub-02_desc-csfnorm_nT2w.nii.gz").array
+    old, new = (read_image(second / f"sub-02_desc-{n}_dseg.nii.gz").array == disc_value("L4-L5")
+                for n in ("discs", "final"))
+    total = 19 * found["with"]["mean"] + np.nanmean(lost) + np.nanmean(signal[old]) - np.nanmean(signal[new])
+    assert found["without"]["mean"] == pytest.approx(total / 20, rel=1e-3)
+    text = text_of(results(study) / "report.html")
+    assert "reviewed by AB: 5 accepted, 1 corrected, 1 excluded (discs)" in text
+
+
+def test_a_decision_about_other_outlines_is_shown_as_stale(study):
+    now = looked_at(review_records(Study(study), "sub-03")["segment"])
+    decided(study, "sub-03", "L1-L2", "accepted", looked_at=now)
+    assert "Stale" not in text_of(results(study) / "report.html")
+    earlier = list_of(study)["sub-03", "L1-L2"]
+    decide(results(study) / "review.tsv", Decision("sub-03", "L1-L2", "accepted", looked_at="older"), earlier)
+    run_study(study)
+    assert "Stale decisions, to be looked at again: sub-03, L1-L2." in text_of(results(study) / "report.html")
+
+
+def list_of(study):
+    from DiscStudyLib.folder import read_decisions
+
+    return read_decisions(results(study) / "review.tsv")
+
+
+def test_the_group_waits_until_what_is_asked_for_is_decided(study):
+    before = (results(study) / "report.html").stat().st_mtime_ns
+    with pytest.raises(StudyError, match=r"^\d+ disc\(s\) of 4 participant\(s\) wait for review, the first is sub-01 "):
+        run_study(study, require_review="all")
+    for person in ("sub-01", "sub-02", "sub-04"):
+        decide(results(study) / "review.tsv", Decision(person, "all", "accepted"))
+    with pytest.raises(StudyError, match=r"^1 disc\(s\) of 1 participant\(s\) wait for review, .* sub-03 L1-L2"):
+        run_study(study, require_review="all")  # the stale one
+    assert (results(study) / "report.html").stat().st_mtime_ns == before
+    decide(results(study) / "review.tsv", Decision("sub-03", "L1-L2", "accepted"), list_of(study)["sub-03", "L1-L2"])
+    assert run_study(study, require_review="all").report
+
+
 def test_an_excluded_person_leaves_the_group_and_is_named(study):
+    path = results(study) / "review.tsv"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith("sub-04")))
     run, redone = decided(study, "sub-04", "all", "excluded")
     assert run.missing == {"sub-04": "Excluded in review: tried"}
     assert "sub-04" not in {person for person, _ in levels(study)}

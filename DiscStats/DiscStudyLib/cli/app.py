@@ -23,6 +23,7 @@ from .options import (
 )
 from .print import print_line, print_table, progress_bar
 from .results import VERBS as RESULT_VERBS
+from .review import review
 
 _ABOUT = ("Sagittal lumbar MRI to labelled discs, T1rho and T2 maps, and voxel-wise cohort statistics. For research; "
           "not a medical device.")
@@ -191,7 +192,7 @@ def _series(files: list[Path], kind: str, times_ms):
     return found
 
 
-VERBS = (run, validate, status, report, simulate, segment, maps, *RESULT_VERBS)
+VERBS = (run, validate, status, report, review, simulate, segment, maps, *RESULT_VERBS)
 
 
 def build_app() -> typer.Typer:

@@ -1,12 +1,13 @@
 """Steps that resume: what is due, who works on it, and what was done."""
 
-from .lock import exclusive
+from .lock import exclusive, held
 from .provenance import Record, file_hash, fingerprints, outputs_intact, read_record, step_key, versions, write_record
 from .results import (
     JOINED,
     SENSITIVITY,
     anatomical_image,
     context_atlas,
+    context_atlas_of,
     disc_labels,
     load_series,
     maps_in_atlas,
@@ -15,12 +16,24 @@ from .results import (
     shipped_atlas,
     uses_existing,
 )
+from .reviewed import (
+    ReviewedDisc,
+    decision_rows,
+    looked_at,
+    review_records,
+    reviewed_discs,
+    serious_flags,
+    step_record,
+    undecided,
+)
 from .runner import RunSpec, StudyRun, incomplete, person_records, plan_stages, read_before, run_group, run_stages
 from .steps import Context, Outcome, Stage, Step
 from .workers import Cluster, Workers
 
 __all__ = [
-    "anatomical_image", "Cluster", "Context", "context_atlas", "disc_labels", "exclusive", "file_hash",
+    "anatomical_image", "Cluster", "Context", "context_atlas", "context_atlas_of", "decision_rows", "disc_labels",
+    "exclusive", "file_hash", "held", "looked_at", "review_records", "ReviewedDisc", "reviewed_discs", "serious_flags",
+    "step_record", "undecided",
     "fingerprints", "incomplete",
     "JOINED", "load_series", "maps_in_atlas", "Outcome", "outputs_intact", "person_maps",
     "person_records", "plan_stages", "read_before", "read_record", "read_rows", "Record",

@@ -12,6 +12,19 @@ from DiscRelaxometryLib.errors import StudyError
 LOCK_SECONDS = 5.0
 
 
+def held(folder: Path) -> bool:
+    """Say whether a run holds the lock of a folder now."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / ".lock").exists():
+        return False
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 @contextmanager
 def exclusive(folder: Path, name: str = "this study") -> Iterator[None]:
     """Hold the lock of a folder; the system releases that of a killed process.

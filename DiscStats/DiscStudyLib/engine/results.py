@@ -11,7 +11,8 @@ from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.resources import resource_path
 from DiscRelaxometryLib.tables import Table, cell_value, read_tsv
 
-from ..folder import MAPS
+from ..folder import MAPS, Study
+from .reviewed import step_record
 from .steps import Context
 
 #: What the name of a sensitivity analysis ends with.
@@ -91,7 +92,17 @@ def maps_in_atlas(context: Context) -> dict[str, dict[str, Path]]:
 
 def context_atlas(context: Context):
     """Return the atlas in use: the study's own template where one was built, else the shipped one."""
-    built = context.output_of("template", "atlas.json")
+    return _atlas_at(context.output_of("template", "atlas.json"))
+
+
+def context_atlas_of(study: Study):
+    """Return the atlas of a study that was run."""
+    record = step_record(study, "", "template")
+    return _atlas_at(next((study.absolute(n) for n in record.outputs if n.endswith("atlas.json")), None)
+                     if record else None)
+
+
+def _atlas_at(built: Path | None):
     provenance = built or shipped_atlas()
     return _atlas(provenance.parent if built else None, provenance.stat().st_mtime_ns)
 

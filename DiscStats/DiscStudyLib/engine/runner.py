@@ -14,9 +14,10 @@ from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.progress import subrange
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..folder import ALL, EXCLUDED, REVIEW, Finding, Settings, Study, read_decisions
+from ..folder import Finding, Settings, Study
 from . import provenance
 from .lock import exclusive
+from .reviewed import excluded_people, undecided
 from .steps import Context, Outcome, Planned, Stage, execute, plan, record_path
 from .workers import Workers
 
@@ -178,15 +179,23 @@ def plan_group(spec: RunSpec, ids: Sequence[str], stage: int, missing: Mapping[s
     return plan(stages[stage].steps, context, due)
 
 
-def excluded_people(study: Study, ids: Sequence[str]) -> dict[str, str]:
-    """Return the people whom a reviewer excluded, and why."""
-    return {p: f"Excluded in review: {d.reason}" for (p, level), d in read_decisions(study.output / REVIEW).items()
-            if level == ALL and d.decision == EXCLUDED and p in ids}
-
-
 def run_group(spec: RunSpec, ids: Sequence[str], stage: int, progressCallback=None,
               missing: Mapping[str, str] | None = None) -> list[Outcome]:
-    """Run a group stage in this process, on the people in `ids`."""
+    """Run a group stage in this process, on the people in `ids`.
+
+    Raises
+    ------
+    StudyError
+        If the settings require a review, and discs are undecided.
+    """
+    if spec.settings.require_review != "none":
+        study, waiting = spec.study(*ids), [p for p in ids if p not in (missing or {})]
+        discs = undecided(study, spec.settings, waiting, spec.settings.require_review)
+        if discs:
+            people = len({d.person for d in discs})
+            raise StudyError(f"{len(discs)} disc(s) of {people} participant(s) wait for review, the first is "
+                             f"{discs[0].person} {discs[0].level}: use 'disc-relaxometry review', then run again.",
+                             anchor="review-decisions")
     return execute(plan_group(spec, ids, stage, missing or {}), progressCallback)
 
 

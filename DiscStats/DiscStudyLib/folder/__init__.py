@@ -1,7 +1,24 @@
 """A study on disk: who takes part, their files, settings, and what is wrong with them."""
 
-from .bids import describe_results
-from .decisions import ALL, EXCLUDED, REVIEW, Decision, apply_decisions, compare_reviews, decide, read_decisions, stale
+from .bids import describe_results, last_settings
+from .decisions import (
+    ALL,
+    COLUMNS,
+    EXCLUDED,
+    KINDS,
+    RENAMED,
+    REVIEW,
+    Decision,
+    apply_decisions,
+    change,
+    compare_reviews,
+    corrected_mask,
+    decide,
+    decision_for,
+    read_decisions,
+    require_unchanged,
+    stale,
+)
 from .rules import people_by_rule
 from .settings import CHOICES, MAPS, Settings, make_settings
 from .simulated import COLUMN, label_results
@@ -10,7 +27,9 @@ from .training import trained_on
 from .validate import Finding, validate
 
 __all__ = [
-    "ALL", "EXCLUDED", "REVIEW", "Decision", "apply_decisions", "compare_reviews", "decide", "read_decisions", "stale",
+    "ALL", "EXCLUDED", "KINDS", "RENAMED", "REVIEW", "Decision", "apply_decisions", "change", "COLUMNS",
+    "compare_reviews", "corrected_mask", "decide", "decision_for", "last_settings", "read_decisions",
+    "require_unchanged", "stale",
     "CHOICES", "COLUMN", "DERIVATIVES", "describe_results", "Finding", "label_results", "level_columns",
     "long_frame", "make_settings", "MAPS", "people_by_rule", "Person", "Settings", "Study", "trained_on",
     "validate",

@@ -6,21 +6,23 @@ thousands has a dozen of them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.atomic import write_json, write_text
+from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.labels import STRUCTURES
 from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.tables import Column, Table
 
-from .settings import Settings
+from .settings import Settings, make_settings
 from .simulated import label_results
 from .study import Study
 
 BIDS_VERSION = "1.10.0"
 #: Names that BIDS has no suffix or entity for; T1rhomap, because T1rho is the suffix of the series in use.
-_IGNORED = ("group", "figures", "prov", "settings.json", "report.html", ".lock", "xfm", "*T1rhomap.*",
+_IGNORED = ("group", "review.*", "figures", "prov", "settings.json", "report.html", ".lock", "xfm", "*T1rhomap.*",
             "*fit.nii.gz", "*fit.json", "*_echo.nii.gz", "*_echo.json", "*_nT2w.*", "*_percent.*", "*_measures.*",
             "*_quality.*", "*space-DiscAtlas_*")
 _README = """# Results of DiscRelaxometry
@@ -48,6 +50,14 @@ def describe_results(study: Study, settings: Settings) -> None:
     write_text(folder / "README.md", _README)
     if study.simulated:
         label_results([*written, folder / "desc-discs_dseg.json"])
+
+
+def last_settings(study: Study) -> Settings:
+    """Return the settings of the study's last run."""
+    path = study.output / "settings.json"
+    if not path.exists():
+        raise StudyError("The study was not run yet: use 'disc-relaxometry run' first.", anchor="study-run")
+    return make_settings(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def _description(study: Study) -> dict:

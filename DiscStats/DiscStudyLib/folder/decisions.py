@@ -10,8 +10,8 @@ from __future__ import annotations
 import datetime
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,18 @@ from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.labels import BY_NAME, BY_VALUE, disc_value
 from DiscRelaxometryLib.tables import Column, Table, read_tsv
 
+from .study import Study
+
 #: Where a study's decisions lie in its results folder.
 REVIEW = "review.tsv"
 #: In place of a level: the whole participant.
 ALL = "all"
 ACCEPTED, CORRECTED, RENAMED, EXCLUDED = KINDS = ("accepted", "corrected", "renamed", "excluded")
+
+
+def corrected_mask(study: Study, person: str) -> Path:
+    """Return where the mask that a reviewer draws lies."""
+    return study.output / person / "anat" / f"{person}_desc-reviewed_dseg.nii.gz"
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Decision:
     decision : str
         ``accepted``, ``corrected`` (a mask was drawn), ``renamed`` or ``excluded``.
     renamed_to : str
-        The level's right name, where it was renamed.
+        The level's right name, where it was renamed; a corrected disc may have one too.
     reason : str
         Why; required where something was excluded.
     reviewer : str
@@ -73,7 +80,8 @@ class Decision:
         if self.level != ALL and self.level not in BY_NAME:
             raise StudyError(f"'{self.level}' is not a level: write a name such as L4-L5, or '{ALL}'.",
                              anchor="review-decisions")
-        if (self.decision == RENAMED) != bool(self.renamed_to) or self.renamed_to and self.renamed_to not in BY_NAME:
+        named = {RENAMED: bool(self.renamed_to), CORRECTED: True}.get(self.decision, not self.renamed_to)
+        if not named or self.renamed_to and (self.renamed_to not in BY_NAME or self.level == ALL):
             raise StudyError(f"{self.participant_id}, {self.level}: the column renamed_to must hold a level such as "
                              f"L4-L5 where, and only where, a disc was renamed.", anchor="review-decisions")
         if self.decision == EXCLUDED and not self.reason.strip():
@@ -86,11 +94,13 @@ class Decision:
         return self.participant_id, self.level
 
 
-_COLUMNS = [Column("participant_id", "", "Participant"), Column("level", "", f"Disc as named then, or '{ALL}'"),
+#: Columns of the file.
+COLUMNS = [Column("participant_id", "", "Participant"), Column("level", "", f"Disc as named then, or '{ALL}'"),
             Column("decision", "", "accepted, corrected, renamed or excluded"),
             Column("renamed_to", "", "The level's right name"),
             Column("reason", "", "Why, in the reviewer's words"), Column("reviewer", "", "Initials"),
-            Column("date", "", "When, UTC"), Column("looked_at", "", "Hash of the labels and image looked at")]
+            Column("date", "", "When, UTC"),
+           Column("looked_at", "", "SHA-256 of the outlines and the images that were looked at")]
 
 
 def read_decisions(path: str | os.PathLike) -> dict[tuple[str, str], Decision]:
@@ -125,35 +135,61 @@ def merge(decisions: Iterable[Decision]) -> dict[tuple[str, str], Decision]:
 def write_decisions(path: str | os.PathLike, decisions: Iterable[Decision]) -> Path:
     """Write decisions, one row per disc, and the columns' descriptions beside them, atomically."""
     rows = [asdict(d) for d in merge(decisions).values()]
-    return Table("review", _COLUMNS, [{k: v or None for k, v in row.items()} for row in rows]).write(path)
+    return Table("review", COLUMNS, [{k: v or None for k, v in row.items()} for row in rows]).write(path)
 
 
 def decide(path: str | os.PathLike, decision: Decision, seen: Decision | None = None) -> Decision:
-    """Add a decision to a file, dated now.
+    """Add one decision to a file, dated now; `seen` is the earlier one that the reviewer saw. See :func:`change`."""
+    return change(path, {decision.disc: decision}, {decision.disc: seen} if seen else {})[decision.disc]
+
+
+def change(path: str | os.PathLike, new: Mapping[tuple[str, str], Decision | None],
+           seen: Mapping[tuple[str, str], Decision]) -> dict[tuple[str, str], Decision]:
+    """Write new decisions, dated now, all or none; return all decisions of the file.
 
     Parameters
     ----------
     path : path
-    decision : Decision
-    seen : Decision, optional
-        The earlier decision about the same disc that the reviewer saw, if there was one.
+    new : mapping
+        (participant, level) -> decision; None takes the decision back.
+    seen : mapping
+        The decisions that the reviewer saw.
 
     Raises
     ------
     StudyError
-        If another reviewer decided about this disc meanwhile: nothing is written then.
+        If another reviewer decided about one of the discs meanwhile: nothing is written then.
     """
     present = read_decisions(path)
-    earlier = present.get(decision.disc)
-    if earlier != seen:
-        who = f" by {earlier.reviewer}" if earlier and earlier.reviewer else ""
-        raise StudyError(f"{decision.participant_id}, {decision.level} was decided{who} meanwhile "
-                         f"({earlier.decision if earlier else 'taken back'}): look at it again.",
-                         anchor="review-decisions")
+    require_unchanged(present, new, seen)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    dated = Decision(**{**asdict(decision), "date": now})
-    write_decisions(path, [*present.values(), dated])
-    return dated
+    # What is replaced goes, whatever its date: the clock of another machine may be ahead.
+    kept = {disc: d for disc, d in present.items() if disc not in new}
+    kept |= {disc: replace(d, date=now) for disc, d in new.items() if d}
+    write_decisions(path, kept.values())
+    return merge(kept.values())
+
+
+def require_unchanged(present: Mapping[tuple[str, str], Decision], new: Mapping, seen: Mapping) -> None:
+    """Raise StudyError if a disc that was seen, or is decided about now, was decided about meanwhile."""
+    for disc in sorted({*new, *seen}):
+        if present.get(disc) != seen.get(disc):
+            earlier = present.get(disc)
+            who = f" by {earlier.reviewer}" if earlier and earlier.reviewer else ""
+            raise StudyError(f"{disc[0]}, {disc[1]} was decided{who} meanwhile "
+                             f"({earlier.decision if earlier else 'taken back'}): look at it again.",
+                             anchor="review-decisions")
+
+
+def decision_for(decisions: Mapping[tuple[str, str], Decision], person: str, level: str) -> Decision | None:
+    """Return what was decided about a disc: by itself, else with the whole participant.
+
+    An excluded participant's discs are excluded, whatever was decided about each.
+    """
+    whole = decisions.get((person, ALL))
+    if whole and whole.decision == EXCLUDED:
+        return whole
+    return decisions.get((person, level), whole)
 
 
 def stale(decision: Decision, looked_at: str) -> bool:
@@ -221,7 +257,7 @@ def apply_decisions(labels: Image, decisions: Sequence[Decision], corrected: Ima
             raise StudyError(f"The corrected mask has no {decision.level}.", anchor="review-decisions")
         array[array == value] = 0
         array[corrected.array == value] = value
-    names = {d.level: d.renamed_to for d in decisions if d.decision == RENAMED and d.level not in changed}
+    names = {d.level: d.renamed_to for d in decisions if d.renamed_to and d.level not in changed}
     gone = {disc_value(d.level) for d in decisions if d.decision == EXCLUDED and d.level != ALL}
     present = [v for v in np.unique(array) if v in BY_VALUE and BY_VALUE[v].kind == "disc" and v not in gone]
     after = {int(v): disc_value(names.get(BY_VALUE[v].name, BY_VALUE[v].name)) for v in present}

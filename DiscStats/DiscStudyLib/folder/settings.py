@@ -24,6 +24,7 @@ CHOICES = {
     "registration": ("coordinates", "elastix", "brainsfit"),
     **{name: ANALYSIS_CHOICES[name] for name in ("missing", "errors", "standard_errors")},
     "on_error": ("skip", "stop"),
+    "require_review": ("none", "flagged", "all"),
 }
 
 
@@ -77,6 +78,8 @@ class Settings:
         BIDS session.
     on_error : str
         ``skip`` a person that fails, or ``stop``.
+    require_review : str
+        Discs that a reviewer must have decided about before the group's steps are run.
     threads : int
         Threads of the network, and levels registered at a time; no result depends on it.
     """
@@ -103,6 +106,7 @@ class Settings:
     alpha: float = 0.05
     session: str = ""
     on_error: str = "skip"
+    require_review: str = "none"
     threads: int = 1
 
     def __post_init__(self):

@@ -10,6 +10,7 @@ from DiscRelaxometryLib.tables import Column, Table
 from ..engine import Context, versions
 from ..folder import Settings
 from .page import Paragraph, Section, TableBlock
+from .review import review_text
 
 CITATIONS = {
     "voxel-wise relaxometry of discs":
@@ -44,7 +45,7 @@ CITATIONS = {
 
 def reported() -> tuple[str, ...]:
     """Return the settings that the page lists: all that a result depends on."""
-    return tuple(f.name for f in fields(Settings) if f.name not in ("threads", "on_error"))
+    return tuple(f.name for f in fields(Settings) if f.name not in ("threads", "on_error", "require_review"))
 
 
 def methods(context: Context, analysis: str) -> Section:
@@ -71,6 +72,7 @@ def _paragraphs(context: Context, analysis: str) -> list[str]:
                      "were separated and named upward from L5-S1.")
     if "existing" in sources:
         texts.append("Existing segmentations of the study were used.")
+    texts.append(review_text(context))
     texts += [_relaxation_text(context, kind) for kind in KINDS
               if any(f"maps-{kind}" in r for r in people.values())]
     if any("normalize" in r for r in people.values()):

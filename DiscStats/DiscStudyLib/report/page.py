@@ -92,6 +92,20 @@ class Figure:
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures of people that link to the review page: (person, picture file, [(level, why it is flagged)])."""
+
+    items: Sequence[tuple[str, Path, Sequence[tuple[str, str]]]]
+    caption: str
+    kind: str = "gallery"
+
+    @property
+    def shown(self) -> list[tuple[str, str, Sequence[tuple[str, str]]]]:
+        """Person, picture as a data URI, discs."""
+        return [(person, data_uri(path), discs) for person, path, discs in self.items]
+
+
 @dataclass
 class Section:
     """A titled part of the report."""

@@ -12,11 +12,12 @@ from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.tables import Column, Table, cell_value, is_missing
 
-from ..engine import Context, read_rows
+from ..engine import Context, read_rows, serious_flags
 from ..folder import level_columns, trained_on
 from .figures import plot_cohort, plot_quality, save_figure
 from .figures_maps import montage
 from .page import Cards, Figure, Notes, Paragraph, Section, TableBlock, cell_text
+from .review import review
 
 #: At most so many people are pictured in the page; flagged ones come first.
 MAX_TILES = 48
@@ -33,7 +34,7 @@ def save(context: Context, figure, folder: Path, name: str) -> Path:
 def sections(context: Context, folder: Path) -> list[Section]:
     """Return the sections about people that have content."""
     made = [overview(context, folder), warnings(context), segmentation(context, folder), map_quality(context, folder),
-            registration(context, folder)]
+            registration(context, folder), review(context)]
     return [s for s in made if s and s.blocks]
 
 
@@ -226,8 +227,7 @@ def registration(context: Context, folder: Path) -> Section | None:
     listed = [{"flag": k, "discs": v} for k, v in sorted(counts.items(), key=lambda item: -item[1])]
     section.add(TableBlock(Table("flags", [Column("flag"), Column("discs")], listed),
                            f"Flags of the {len(rows)} discs of the levels analyzed", 20, "group/registration.tsv"))
-    serious = [{"person": r["participant_id"], "level": r["level"], "flag": f} for r, f in flags
-               if not f.startswith(("cut at", "not all of"))]
+    serious = [{"person": r["participant_id"], "level": r["level"], "flag": f} for r in rows for f in serious_flags(r)]
     if serious:
         section.add(TableBlock(Table("look", [Column("person"), Column("level"), Column("flag")], serious),
                                "Discs to look at (lateral cuts apart: slabs of middle slices have them by design)", 25))

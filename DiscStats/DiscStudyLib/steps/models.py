@@ -35,7 +35,7 @@ def _run_models(context: Context) -> list[Path]:
             if not some:
                 continue
             try:
-                table.rows += _model(context, key, region, some)
+                table.rows += fitted_terms(context, key, region, some)
             except DesignError as error:
                 context.notes.append(f"Mixed model of {key}, {region}: {error.message}")
     path = context.path("mixed_models.tsv")
@@ -44,7 +44,8 @@ def _run_models(context: Context) -> list[Path]:
     return [path, path.with_suffix(".json")]
 
 
-def _model(context: Context, key: str, region: str, rows: list[dict]) -> list[dict]:
+def fitted_terms(context: Context, key: str, region: str, rows: list[dict]) -> list[dict]:
+    """Return the terms of the mixed model of some rows, one row each; levels and intercept are left out."""
     from DiscStatsLib.tables import fit_mixed
 
     model = context.settings.model

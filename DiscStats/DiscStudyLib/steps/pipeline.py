@@ -9,6 +9,7 @@ from .group import means_step, score_step, tables_step
 from .models import models_step
 from .person import atlas_step, person_steps
 from .report import report_step, tile_step
+from .review import automatic_step, decisions_step
 
 #: What the group's steps import: plots, and statistics.
 _GROUP_IMPORTS = ("DiscStatsLib.tables.agreement", "DiscStudyLib.report.group", "matplotlib.backends.backend_agg",
@@ -17,8 +18,8 @@ _GROUP_IMPORTS = ("DiscStatsLib.tables.agreement", "DiscStudyLib.report.group", 
 
 def stages(settings: Settings) -> list[Stage]:
     """Return the stages; building a template waits for everyone's shapes, the shipped atlas does not."""
-    first = (*person_steps(), score_step(), tile_step())
-    group = [tables_step(), means_step()]
+    first = (*person_steps(), automatic_step(), score_step(), tile_step())
+    group = [tables_step(), means_step(), decisions_step()]
     if settings.formula:
         group += [analysis_step(settings.analysis), models_step()]
         if settings.sensitivity:

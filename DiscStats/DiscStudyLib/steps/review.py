@@ -1,14 +1,22 @@
-"""The review step: what reviewers decided becomes the labels that every later step reads."""
+"""Steps of the review: decisions become the labels that every later step reads; who decided what; with and without."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
 
-from DiscRelaxometryLib.image import read_image, write_image
+import numpy as np
+import SimpleITK as sitk
 
-from ..engine import Context, Step, file_hash
-from ..folder import REVIEW, Decision, apply_decisions, read_decisions, stale
+from DiscRelaxometryLib.echo import KINDS
+from DiscRelaxometryLib.errors import DesignError
+from DiscRelaxometryLib.image import read_image, write_image
+from DiscRelaxometryLib.quantities import QUANTITIES
+from DiscRelaxometryLib.tables import Column, Table
+
+from ..engine import Context, Step, decision_rows, looked_at, person_maps, read_rows, step_record
+from ..folder import COLUMNS, REVIEW, Decision, apply_decisions, corrected_mask, read_decisions, stale
+from .models import fitted_terms
 
 _DECIDING = ("decision", "renamed_to", "looked_at")
 
@@ -20,14 +28,14 @@ def _decisions(context: Context) -> list[Decision]:
 
 def _corrected(context: Context) -> list[Path]:
     """Return the mask that a reviewer drew, if there is one."""
-    path = context.folder / "anat" / f"{context.person.id}_desc-reviewed_dseg.nii.gz"
+    path = corrected_mask(context.study, context.person.id)
     return [path] if path.exists() else []
 
 
 def _run_review(context: Context) -> list[Path]:
     decisions, corrected = _decisions(context), _corrected(context)
     path = context.output_of("segment", "desc-discs_dseg.nii.gz")
-    now = file_hash(path)
+    now = looked_at(context.records["segment"])
     old = [d.level for d in decisions if stale(d, now)]
     context.facts["decisions"] = {d.level: {**asdict(d), "stale": d.level in old} for d in decisions}
     if old:
@@ -43,4 +51,112 @@ def _run_review(context: Context) -> list[Path]:
 def review_step() -> Step:
     """Return the step that applies decisions; without any, the labels stay as they were segmented."""
     return Step("review", "1", _run_review, _corrected, needs=("segment",),
-                extra=lambda c: {d.level: [getattr(d, name) for name in _DECIDING] for d in _decisions(c)})
+                extra=_deciding)
+
+
+def _deciding(context: Context) -> dict:
+    decisions = _decisions(context)
+    # Images may change and leave the outlines as they are: what was decided is stale then.
+    now = {"now": looked_at(context.records["segment"])} if decisions else {}
+    return {**now, **{d.level: [getattr(d, name) for name in _DECIDING] for d in decisions}}
+
+
+def _run_automatic(context: Context) -> list[Path]:
+    """Measure the regions of the outlines as they were before the review, on the same maps, where it changed them."""
+    from DiscRelaxometryLib.measure import measure_regions, resample_labels
+
+    if context.output_of("review", "desc-final_dseg.nii.gz") is None or not person_maps(context):
+        return []
+    labels, rows, columns = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz")), [], []
+    for key, (image, _) in person_maps(context).items():
+        names = labels
+        if key in KINDS:
+            transform = sitk.ReadTransform(str(context.output_of(f"carry-{key}", "xfm.tfm")))
+            names = resample_labels(labels, image.geometry, transform)[0]
+        table = measure_regions(names, {key: image})
+        columns = table.columns
+        rows += [{"participant_id": context.person.id, **r} for r in table.rows]
+    path = Table("regions", [Column("participant_id", "", "Person"), *columns], rows).write(
+        context.path("desc-automatic_measures.tsv"))
+    return [path, path.with_suffix(".json")]
+
+
+def automatic_step() -> Step:
+    """Return the person step that measures what the review changed as it was before."""
+    maps = ("normalize", *(f"{a}-{k}" for k in KINDS for a in ("maps", "carry")))
+    return Step("automatic", "1", _run_automatic, needs=("segment", "review"), optional=maps)
+
+
+_SENSITIVITY = [Column("map", "", "Quantity"), Column("review", "", "With the review's changes, or without them"),
+                Column("people"), Column("discs"), Column("mean", "", "Mean over discs of the disc means"),
+                Column("sd", "", "Standard deviation between discs"), Column("unit"),
+                Column("term", "", "Term of the mixed model of the disc means"), Column("estimate"), Column("low"),
+                Column("high"), Column("p", "1", "Two-sided p of this test alone (normal approximation)")]
+
+
+def _run_decisions(context: Context) -> list[Path]:
+    ids = [*context.everyone, *context.missing]
+    rows = decision_rows(context.study, ids, context.everyone)
+    table = Table("review", [*COLUMNS, Column("discs", "1", "Discs that the decision is about"),
+                             Column("stale", "", "Whether outlines or images have changed since")],
+                  [{k: v if v != "" else None for k, v in row.items()} for row in rows])
+    written = [table.write(context.path("review.tsv"))]
+    before = _before(context)
+    regions = context.output_of("tables", "regions.tsv")
+    if before and regions:
+        after = read_rows(regions).rows
+        replaced = {r["participant_id"] for r in before}
+        both = {"with": after, "without": [r for r in after if r["participant_id"] not in replaced] + before}
+        found = Table("review sensitivity", _SENSITIVITY, [
+            _summary(context, key, review, some) for key in dict.fromkeys(r["map"] for r in after)
+            for review, rows in both.items() if (some := _whole(context, rows, key))])
+        written.append(found.write(context.path("review_sensitivity.tsv")))
+    return [f for path in written for f in (path, path.with_suffix(".json"))]
+
+
+def _before(context: Context) -> list[dict]:
+    """Return the regions as measured before the review, of the people whom it changed or excluded."""
+    return [r for path in _files_before(context) for r in read_rows(path).rows]
+
+
+def _files_before(context: Context) -> list[Path]:
+    found = []
+    for person in sorted({r["participant_id"] for r in decision_rows(context.study, [*context.everyone,
+                                                                                   *context.missing])}):
+        steps = ("automatic",) if person in context.everyone else ("automatic", "measure")
+        records = filter(None, (step_record(context.study, person, step) for step in steps))
+        ends = ("desc-automatic_measures.tsv", "desc-regions_measures.tsv")
+        found += [path for r in records for name in r.outputs if name.endswith(ends)
+                  and (path := context.study.absolute(name)).exists()][:1]
+    return found
+
+
+def _whole(context: Context, rows: list[dict], key: str) -> list[dict]:
+    return [r for r in rows if (r["map"], r["region"]) == (key, "whole") and np.isfinite(r["mean"])
+            and r["level"] in context.settings.levels]
+
+
+def _summary(context: Context, key: str, review: str, rows: list[dict]) -> dict:
+    means = [r["mean"] for r in rows]
+    row = {"map": key, "review": review, "people": len({r["participant_id"] for r in rows}), "discs": len(rows),
+           "mean": float(np.mean(means)), "sd": float(np.std(means, ddof=1)) if len(means) > 1 else None,
+           "unit": QUANTITIES[key].unit}
+    if context.settings.formula:
+        try:
+            row |= {k: v for k, v in fitted_terms(context, key, "whole", rows)[0].items() if k in
+                    ("term", "estimate", "low", "high", "p")}
+        except DesignError as error:
+            context.notes.append(f"{key}, {review} the review's changes: {error.message}")
+    return row
+
+
+def decisions_step() -> Step:
+    """Return the group step that says who decided what, and how the review changed the results."""
+    def extra(context: Context) -> dict:
+        ids = [*context.everyone, *context.missing]
+        return {"rows": decision_rows(context.study, ids, context.everyone)}
+
+    return Step("decisions", "1", _run_decisions,
+                lambda c: [*_files_before(c), *(f for f in [c.study.root / "participants.tsv"] if f.exists())],
+                ("formula", "levels"), optional=("segment", "review", "automatic", "tables"),
+                applies=lambda c: (c.study.output / REVIEW).exists(), extra=extra)

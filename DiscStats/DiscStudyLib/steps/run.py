@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -25,7 +24,7 @@ from ..engine import (
     run_group,
     run_stages,
 )
-from ..folder import Settings, Study, describe_results, label_results, make_settings, validate
+from ..folder import Settings, Study, describe_results, label_results, last_settings, make_settings, validate
 from .pipeline import stages
 
 #: Levels of a BIDS app, and the stages each runs.
@@ -142,14 +141,6 @@ def make_report(path, output=None, session: str = "", progressCallback: Progress
     if failed or not report.exists():
         raise StudyError(f"The report cannot be made: {failed[0].message if failed else 'nothing was run yet.'}")
     return report
-
-
-def last_settings(study: Study) -> Settings:
-    """Return the settings of the study's last run."""
-    path = study.output / "settings.json"
-    if not path.exists():
-        raise StudyError("The study was not run yet: use 'disc-relaxometry run' first.", anchor="study-run")
-    return make_settings(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def _checked(path, formula: str, output, people: Sequence[str], pipeline, verify: bool, settings: dict,

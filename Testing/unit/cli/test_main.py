@@ -26,7 +26,7 @@ def test_every_verb_and_option_has_help():
     from DiscStudyLib.cli.app import build_app
 
     command = get_command(build_app())
-    assert set(command.commands) == {"run", "validate", "status", "report", "simulate", "segment", "maps",
+    assert set(command.commands) == {"run", "validate", "status", "report", "review", "simulate", "segment", "maps",
                                      "export-dicom", "mixed", "agreement"}
     for verb in command.commands.values():
         assert verb.help

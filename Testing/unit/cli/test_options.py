@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ import DiscRelaxometryLib.image
 import DiscRelaxometryLib.measure
 import DiscStudyLib.after
 import DiscStudyLib.folder
+import DiscStudyLib.review
 import DiscStudyLib.steps
 import DiscStudyLib.virtual
 from DiscRelaxometryLib.errors import DiscRelaxometryError
@@ -204,6 +206,21 @@ def test_mixed_and_agreement_hand_on_every_option(recorder, tmp_path):
     done.check(first=Path("a.tsv"), second=Path("b.tsv"), value="sd", on=("level", "region"), unit="ms", map="T2",
                region="nucleus")
     assert (tmp_path / "out.tsv").exists()
+
+
+def test_review_hands_on_every_option(recorder):
+    """What ``--compare``, ``--decide`` and ``--reason`` do is tried in test_review.py."""
+    seen = []
+    reviewing = SimpleNamespace(overview=lambda: [])
+    made = recorder(DiscStudyLib.review, "Session", reviewing)
+    call("review", "study", "--output", "out", "--session", "ses-02", "--reviewer", "AB", "--list")
+    made.check(path=Path("study"), output=Path("out"), session="ses-02", reviewer="AB")
+    page = recorder(DiscStudyLib.review, "ReviewPage",
+                    nullcontext(SimpleNamespace(address="x", serve=lambda browser: seen.append(browser))))
+    for more in ("--browser", "--no-browser"):
+        call("review", "study", "--port", 9000, more)
+        page.check(session=reviewing, port=9000)
+    assert seen == [True, False]
 
 
 def test_each_verb_is_recorded_here():

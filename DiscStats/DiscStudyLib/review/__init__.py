@@ -1,0 +1,9 @@
+"""The review of a study: what to look at in which order, images, decisions, and the page that shows them."""
+
+from .page import ReviewPage
+from .session import Look, Session
+from .volumes import Volume, group_volumes, person_volumes
+
+__all__ = [
+    "group_volumes", "Look", "person_volumes", "ReviewPage", "Session", "Volume",
+]

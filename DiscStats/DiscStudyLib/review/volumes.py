@@ -1,0 +1,146 @@
+"""What the review page shows of a person or of the group: volumes with head up, as bytes of a known scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from DiscRelaxometryLib.echo import KINDS
+from DiscRelaxometryLib.errors import StudyError
+from DiscRelaxometryLib.image import Geometry, Image, read_image, read_volumes
+from DiscRelaxometryLib.quantities import QUANTITIES
+
+from ..engine import context_atlas_of, review_records, step_record
+from .session import Session
+
+#: Bytes of a volume: 0 is missing, 1 to 255 are `low` to `high`.
+_STEPS = 254
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One volume of the page.
+
+    Attributes
+    ----------
+    name, unit : str
+    image, labels : Image
+        On one grid, with axes nearest to left, posterior, superior.
+    low, high : float
+        Range of the legend.
+    colors : str
+        ``gray``, ``viridis`` or ``diverging`` (around 0).
+    """
+
+    name: str
+    unit: str
+    image: Image
+    labels: Image
+    low: float
+    high: float
+    colors: str = "gray"
+
+    def head(self) -> dict:
+        """Return what the page needs to know beside the bytes."""
+        return {"name": self.name, "unit": "" if self.unit == "1" else self.unit, "low": self.low, "high": self.high,
+                "colors": self.colors, "shape": list(self.image.array.shape),
+                "spacing": list(self.image.geometry.spacing[::-1])}
+
+    def content(self) -> bytes:
+        """Return the image, then the labels, one byte per voxel, slowest axis first."""
+        array = np.asarray(self.image.array, np.float64)
+        seen = np.isfinite(array)
+        scaled = (np.where(seen, array, self.low) - self.low) / max(self.high - self.low, 1e-12)
+        image = np.where(seen, 1 + np.rint(_STEPS * np.clip(scaled, 0, 1)), 0).astype(np.uint8)
+        return image.tobytes() + self.labels.array.astype(np.uint8).tobytes()
+
+
+def upright(image: Image) -> Image:
+    """Return the image with axes nearest to left, posterior, superior; no voxel changes its value."""
+    return Image.from_sitk(sitk.DICOMOrient(image.to_sitk(), "LPS"))
+
+
+def as_stored(labels: np.ndarray, geometry: Geometry) -> Image:
+    """Return upright labels on the grid of the file, the inverse of :func:`upright`."""
+    blank = upright(Image(np.zeros(geometry.shape, np.uint8), geometry))
+    if labels.shape != blank.array.shape:
+        raise StudyError(f"The drawn mask has {labels.shape} voxels, the image {blank.array.shape}: nothing was saved.",
+                         anchor="review-decisions")
+    code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(list(geometry.direction))
+    found = Image.from_sitk(sitk.DICOMOrient(blank.like(labels).to_sitk(), code))
+    return Image(found.array, geometry)
+
+
+def person_volumes(session: Session, person: str) -> dict[str, Volume]:
+    """Return a person's image with outlines, maps, and the map in atlas space with the atlas discs."""
+    labels = session.outlines(person)
+    segment = review_records(session.study, person)["segment"]
+    source = next(session.study.absolute(n) for n in segment.inputs if "_dseg" not in n and not n.endswith(".json"))
+    image = _first_volume(source)
+    finite = image.array[np.isfinite(image.array)]
+    low, high = np.percentile(finite, (1, 99.5)) if finite.size else (0.0, 1.0)
+    found = {"image": Volume("Image", "", upright(image), upright(labels), float(low), float(high))}
+    for key, path, names in _maps(session, person):
+        outlines = read_image(names) if names else labels
+        image = read_image(path)
+        if not image.geometry.difference(outlines.geometry):
+            found[key] = Volume(QUANTITIES[key].name, QUANTITIES[key].unit, upright(image), upright(outlines),
+                                *QUANTITIES[key].window, "viridis")
+    atlas = _in_atlas(session, person)
+    if atlas:
+        found["atlas"] = atlas
+    return found
+
+
+def _first_volume(path: Path) -> Image:
+    """Return the image that was outlined: a volume, or the first echo of a series."""
+    _, array, geometry, _ = read_volumes(path)
+    return Image(array[0] if array.ndim == 4 else array, geometry)
+
+
+def _maps(session: Session, person: str):
+    """Yield key, map file and file of the labels on its grid (None: those of the image)."""
+    for step, key, ending, carried in (
+            ("normalize", "nT2w", "desc-csfnorm_nT2w.nii.gz", ""),
+            *((f"maps-{k}", k, f"{k}map.nii.gz", f"carry-{k}") for k in KINDS)):
+        path = _output(session, person, step, ending)
+        names = _output(session, person, carried, "_dseg.nii.gz") if carried else None
+        if path and (names or not carried):
+            yield key, path, names
+
+
+def _output(session: Session, person: str, step: str, ending: str) -> Path | None:
+    record = step_record(session.study, person, step)
+    paths = (session.study.absolute(n) for n in record.outputs if n.endswith(ending)) if record else ()
+    return next((p for p in paths if p.exists()), None)
+
+
+def _in_atlas(session: Session, person: str) -> Volume | None:
+    """Return a map of the person in atlas space, under the discs of the atlas: the registration, to be looked at."""
+    atlas = context_atlas_of(session.study)
+    for key in (*KINDS, "nT2w"):
+        path = _output(session, person, "atlas", f"space-DiscAtlas_{key}.nii.gz")
+        image = read_image(path) if path else None
+        if image is not None and not image.geometry.difference(atlas.labels.geometry):
+            return Volume(f"{QUANTITIES[key].name} on the atlas", QUANTITIES[key].unit, upright(image),
+                          upright(atlas.labels), *QUANTITIES[key].window, "viridis")
+    return None
+
+
+def group_volumes(session: Session) -> dict[str, Path]:
+    """Return name -> file of the statistical maps of the group's analyses."""
+    found = sorted((session.study.output / "group").glob("analysis-*/*_stat-*.nii.gz"))
+    shown = [p for p in found if p.name.removesuffix(".nii.gz").endswith(("_t", "_F", "_r", "_effect"))]
+    return {f"{p.parent.name.removeprefix('analysis-')}: {p.name.split('_stat-')[1].removesuffix('.nii.gz')}": p
+            for p in shown}
+
+
+def group_volume(session: Session, path: Path) -> Volume:
+    """Return a statistical map with the discs of the atlas."""
+    atlas, image = context_atlas_of(session.study), read_image(path)
+    top = float(np.nanpercentile(np.abs(image.array), 99.5)) if np.isfinite(image.array).any() else 1.0
+    return Volume(path.name.split("_stat-")[1].removesuffix(".nii.gz"), "", upright(image), upright(atlas.labels),
+                  -top, top, "diverging")
