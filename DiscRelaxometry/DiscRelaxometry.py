@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated
 
 import slicer
-from DiscRelaxometryWidgets import editor_effect, sample_data
+from DiscRelaxometryWidgets import registrations, sample_data
 from DiscRelaxometryWidgets.choices import Alignment, Engine, Kind, Model
 from DiscRelaxometryWidgets.relaxometry_panel import RelaxometryPanel
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLSequenceNode
@@ -53,7 +53,7 @@ class DiscRelaxometry(ScriptedLoadableModule):
                             "echo series, and measures each disc and its regions.")
         parent.acknowledgementText = _("For research; not a medical device. The documentation cites data and methods.")
         if hasattr(slicer.app, "connect"):
-            for register in (sample_data.register, editor_effect.register):
+            for register in (sample_data.register, registrations.effect, registrations.dicom_plugin):
                 slicer.app.connect("startupCompleted()", register)
 
 

@@ -91,6 +91,10 @@ class RelaxometryPanel(DiscPanel):
         if p.series is None and len(series) == 1:
             p.series = series[0]
 
+    def useSeries(self, node):
+        """Choose an echo series, which the DICOM browser has loaded."""
+        self._parameterNode.series = node
+
     @staticmethod
     def _isAnatomical(node):
         """Return whether a volume may be anatomical: no label map, no map of this extension, and not hidden."""

@@ -59,6 +59,7 @@ def start_host():
     slicer.app.processEvents = lambda *flags: application.processEvents()
     _fill_widget_base(slicer.ScriptedLoadableModule.ScriptedLoadableModuleWidget)
     slicer.util.selectModule = _select_module
+    slicer.util.getModuleWidget = lambda name: next(p for p in _PANELS if p.moduleName == name)
     slicer.modules.segmenteditor = SegmentEditor()
     host_editor.install(slicer)
     keep_values(headless_parameters._Wrapper)

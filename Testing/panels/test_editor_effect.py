@@ -37,9 +37,9 @@ def effect(slicer, monkeypatch):
 
 def opened_effect(node, volume):
     """Register the effect, and clone it for an editor, as Slicer does."""
-    from DiscRelaxometryWidgets import editor_effect
+    from DiscRelaxometryWidgets import registrations
 
-    editor_effect.register()
+    registrations.effect()
     clone = start_host().qSlicerSegmentEditorEffectFactory.instance().effects["Lumbar discs"].self().clone()
     clone.edit(node, volume)
     clone.self().setupOptionsFrame()
@@ -226,12 +226,12 @@ def test_loading_the_effect_replaces_no_module(slicer, monkeypatch):
     """Slicer puts an effect's file into sys.modules under the name of its folder."""
     factory = slicer.qSlicerSegmentEditorEffectFactory
     monkeypatch.setattr(factory, "_only", None)
-    from DiscRelaxometryWidgets import editor_effect
+    from DiscRelaxometryWidgets import registrations
 
     for name in [n for n in sys.modules if "LumbarDiscs" in n]:
         del sys.modules[name]
     before = dict(sys.modules)
-    editor_effect.register()
+    registrations.effect()
     assert {n for n in before if sys.modules.get(n) is not before[n]} == set()
     monkeypatch.delitem(sys.modules, "DiscRelaxometryWidgets.fit_inspector", raising=False)
     importlib.import_module("DiscRelaxometryWidgets.fit_inspector")

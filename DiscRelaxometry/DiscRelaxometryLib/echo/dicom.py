@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,30 @@ def read_dicom_series(files: list[Path], kind: str | None = None, times_ms: Sequ
                       series: int | str | None = None, time_tag: str | None = None,
                       progressCallback: ProgressCallback = silent) -> EchoSeries:
     """Read one echo series from DICOM files; parameters and errors as for ``read_echo_series``."""
-    frames, notes = _select(files, series, subrange(progressCallback, 0, 0.5))
+    found = find_echoes(files, kind, times_ms, series, time_tag, subrange(progressCallback, 0, 0.5))
+    echoes, more = load(found.frames, found.table, found.geometry.shape, subrange(progressCallback, 0.5, 1))
+    return EchoSeries(echoes, np.array(found.times_ms, float), found.kind, found.geometry,
+                      {"format": "DICOM", "images": int(found.table.size), **found.frames[0].described,
+                       "notes": [*found.notes, *more]})
+
+
+@dataclass(frozen=True)
+class FoundEchoes:
+    """What the headers say of an echo series: frames, their table (volume, slice), times, kind and grid."""
+
+    frames: list[Frame]
+    table: np.ndarray
+    times_ms: list[float]
+    kind: str
+    geometry: Geometry
+    notes: list[str]
+
+
+def find_echoes(files: list[Path], kind: str | None = None, times_ms: Sequence[float] | None = None,
+                series: int | str | None = None, time_tag: str | None = None,
+                progressCallback: ProgressCallback = silent) -> FoundEchoes:
+    """Find an echo series by the headers of DICOM files, without its pixels; errors as for ``read_echo_series``."""
+    frames, notes = _select(files, series, progressCallback)
     stated = stated_kind(frames, kind)
     if kind and stated and kind != stated:
         notes.append(f"The header says {stated}; the series was read as {kind}, as asked.")
@@ -48,10 +72,7 @@ def read_dicom_series(files: list[Path], kind: str | None = None, times_ms: Sequ
         times, note = sidecar
     else:
         table, times, note = _header_times(frames, slices, kind, time_tag, stated == kind)
-    echoes, more = load(frames, table, geometry.shape, subrange(progressCallback, 0.5, 1))
-    return EchoSeries(echoes, np.array(times, float), kind, geometry,
-                      {"format": "DICOM", "images": int(table.size), **frames[0].described,
-                       "notes": [*notes, note, *more]})
+    return FoundEchoes(frames, table, list(times), kind, geometry, [*notes, note])
 
 
 def read_dicom_volumes(files: list[Path], series: int | str | None = None,

@@ -18,7 +18,7 @@ _HOMES = {
     ),
     "tables": (
         "echo_volume", "heading", "sequence_from_series", "sequence_of", "sequence_times", "series_from_nodes",
-        "table_from_node", "table_node",
+        "shown_volume", "table_from_node", "table_node",
     ),
     "views": ("show_alone", "show_legend", "show_map"),
     "volumes": (

@@ -125,6 +125,12 @@ def sequence_from_series(series: EchoSeries, name: str, browser: bool = True):
     return node
 
 
+def shown_volume(sequence):
+    """Return the volume in which a browser shows a sequence, or None where none does."""
+    browser = start_headless().modules.sequences.logic().GetFirstBrowserNodeForSequenceNode(sequence)
+    return browser.GetProxyNode(sequence) if browser else None
+
+
 def sequence_of(node):
     """Return the sequence of a sequence node or of the volume that a browser shows for it, or None."""
     slicer = start_headless()
