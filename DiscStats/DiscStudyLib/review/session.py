@@ -108,7 +108,7 @@ class Session:
 
     def outlines(self, person: str) -> Image:
         """Return the outlines that a reviewer looks at: as segmented, with the discs that were drawn in their place."""
-        labels = self._segmented(person)
+        labels = self.segmented(person)
         drawn = [d for (_, _), d in self.look(person).seen.items() if d.decision == CORRECTED]
         return apply_decisions(labels, drawn, self._drawn(person))[0] if drawn else labels
 
@@ -163,7 +163,7 @@ class Session:
         list of str
             Levels that differ; ``all`` where something else than discs was drawn.
         """
-        labels, look = self._segmented(person), self.look(person)
+        labels, look = self.segmented(person), self.look(person)
         problem = labels.geometry.difference(drawn.geometry)
         if problem:
             raise StudyError(f"The drawn mask is not on the image's grid ({problem}): nothing was saved.",
@@ -199,14 +199,15 @@ class Session:
             after = {k: d for k, d in {**read_decisions(self.file), **new}.items() if k[0] == person and d}
             mask = drawn if drawn is not None else self._drawn(person)
             if any(d.decision in (RENAMED, CORRECTED) for d in after.values()):  # what cannot be obeyed is refused now
-                apply_decisions(self._segmented(person), list(after.values()), mask,
+                apply_decisions(self.segmented(person), list(after.values()), mask,
                                 [d.level for d in after.values() if stale(d, now)])
             require_unchanged(read_decisions(self.file), new, seen)
             if drawn is not None:
                 write_image(drawn, corrected_mask(self.study, person))
             change(self.file, new, seen)
 
-    def _segmented(self, person: str) -> Image:
+    def segmented(self, person: str) -> Image:
+        """Return the automatic outlines."""
         record = review_records(self.study, person)["segment"]
         name = next(n for n in record.outputs if n.endswith("desc-discs_dseg.nii.gz"))
         return read_image(self.study.absolute(name))

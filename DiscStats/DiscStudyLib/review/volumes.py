@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +83,9 @@ def person_volumes(session: Session, person: str) -> dict[str, Volume]:
     finite = image.array[np.isfinite(image.array)]
     low, high = np.percentile(finite, (1, 99.5)) if finite.size else (0.0, 1.0)
     found = {"image": Volume("Image", "", upright(image), upright(labels), float(low), float(high))}
+    automatic = session.segmented(person)
+    if (automatic.array != labels.array).any():
+        found["automatic"] = replace(found["image"], name="Before the review", labels=upright(automatic))
     for key, path, names in _maps(session, person):
         outlines = read_image(names) if names else labels
         image = read_image(path)

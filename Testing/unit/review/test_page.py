@@ -1,0 +1,329 @@
+"""The review page in a real browser: from opening to a decision on disk and a run that obeys it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import threading
+from contextlib import closing
+
+import numpy as np
+import pytest
+from support.cohort_phantom import make_spine_study
+from support.review_study import make_reviewable, outlines
+
+from DiscRelaxometryLib.image import read_image
+from DiscRelaxometryLib.labels import disc_value
+from DiscStudyLib import run_study
+from DiscStudyLib.folder import read_decisions
+from DiscStudyLib.review import ReviewPage, Session
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = {"sub-02": (["The network is unsure of L4-L5: look."], {})}
+
+
+@pytest.fixture
+def study(tmp_path):
+    return make_reviewable(tmp_path / "study", 3, FLAGS)
+
+
+def served(study, reviewer="AB"):
+    page = ReviewPage(Session(study, reviewer=reviewer), port=0)
+    threading.Thread(target=page.serve, daemon=True).start()
+    return page
+
+
+@pytest.fixture
+def page(study):
+    with served(study) as page:
+        yield page
+        page.stop()
+
+
+def request(page, path, method="GET", body=None, **headers):
+    with closing(http.client.HTTPConnection(page.host, timeout=20)) as connection:
+        connection.request(method, path, None if body is None else json.dumps(body), {"X-Token": page.token, **headers})
+        answer = connection.getresponse()
+        return answer.status, answer.read(), dict(answer.getheaders())
+
+
+def decisions(study):
+    return read_decisions(study / "derivatives/disc-relaxometry/review.tsv")
+
+
+# ------------------------------------------------------------------ who may ask
+
+@pytest.mark.parametrize("path, headers", [
+    ("/", {"X-Token": ""}), ("/?token=wrong", {"X-Token": ""}), ("/api/state", {"X-Token": "wrong"}),
+    ("/api/state", {"Host": "evil.example"}), ("/page.js", {"Host": "evil.example:80"}),
+    ("/api/state", {"Origin": "http://evil.example"}), ("/api/volume?id=sub-01&name=image", {"X-Token": ""})])
+def test_without_token_or_from_elsewhere_nothing_is_shown(page, path, headers):
+    status, body, _ = request(page, path, **headers)
+    assert status == 403 and b"sub-01" not in body
+
+
+def test_a_decision_from_another_origin_is_refused(page, study):
+    body = {"person": "sub-01", "level": "all", "decision": "accepted", "seen": []}
+    for headers in ({"X-Token": "wrong"}, {"Origin": "http://127.0.0.1:1"}, {"Host": "localhost.evil"}):
+        assert request(page, "/api/decide", "POST", body, **headers)[0] == 403
+    assert not decisions(study)
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_no_file_of_the_study(page):
+    status, _, headers = request(page, f"/?token={page.token}")
+    assert status == 200 and "default-src 'none'" in headers["Content-Security-Policy"]
+    assert headers["Referrer-Policy"] == "no-referrer"
+    for path in ("/../../participants.tsv", "/..%2f..%2fpyproject.toml", "/link.html", "/sub-01", "//etc/passwd"):
+        assert request(page, path)[0] in (403, 404), path
+
+
+@pytest.mark.parametrize("path, body", [
+    ("/api/decide", {}), ("/api/decide", {"person": "sub-01", "level": "all", "decision": "accepted", "seen": [1]}),
+    ("/api/correct", {"person": "sub-01", "voxels": [1], "seen": []}),
+    ("/api/correct", {"person": "sub-01", "voxels": [99999999, 12], "seen": []}),
+    ("/api/correct", {"person": "sub-01", "voxels": [0, 99], "seen": []}),
+    ("/api/decide", {"person": "../sub-01", "level": "all", "decision": "accepted", "seen": []}),
+    ("/api/draft", {"person": "../../x", "voxels": [1, 2]})])
+def test_requests_that_make_no_sense_are_one_sentence(page, study, path, body):
+    before = sorted(study.rglob("*"))
+    status, answer, _ = request(page, path, "POST", body)
+    assert status in (400, 409) and json.loads(answer)["error"]
+    assert sorted(study.rglob("*")) == before
+
+
+def test_a_port_in_use_is_one_sentence(page, study):
+    from DiscRelaxometryLib.errors import StudyError
+
+    with pytest.raises(StudyError, match="is in use, perhaps by another review page"):
+        ReviewPage(Session(study), page.server.server_port)
+
+
+def test_the_reports_link_leads_to_the_page_while_it_runs(study):
+    link = study / "derivatives/disc-relaxometry/review.html"
+    with served(study) as page:
+        assert page.address in link.read_text()
+        assert link.stat().st_mode & 0o077 == 0  # the address holds the token
+        page.stop()
+    assert page.token not in link.read_text()
+    assert "disc-relaxometry review study" in link.read_text()
+
+
+def test_volumes_are_what_is_on_disk(page, study):
+    import gzip
+
+    head = json.loads(request(page, "/api/person?id=sub-01")[1])["volumes"]
+    assert set(head) == {"image", "nT2w"}  # no map in atlas space was made
+    shape = head["image"]["shape"]
+    data = np.frombuffer(gzip.decompress(request(page, "/api/volume?id=sub-01&name=image")[1]), np.uint8)
+    labels = data[data.size // 2:].reshape(shape)
+    stored = outlines()
+    assert {v: (labels == v).sum() for v in (2, 11, 15)} == {v: (stored.array == v).sum() for v in (2, 11, 15)}
+    # Slowest axis from foot to head: L5-S1 (11) lies lowest; then from front to back: the canal lies behind.
+    assert np.argwhere(labels == 11)[:, 0].max() < np.argwhere(labels == 15)[:, 0].min()
+    assert np.argwhere(labels == 2)[:, 1].min() > np.argwhere(labels == 11)[:, 1].max()
+
+
+# ------------------------------------------------------------------ in a browser
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def opened(browser, page, width=1280, height=800, scheme="light", **more):
+    tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme, **more)
+    tab.errors = []
+    tab.on("pageerror", lambda error: tab.errors.append(str(error)))
+    tab.on("console", lambda m: tab.errors.append(m.text) if m.type == "error" and "409" not in m.text else None)
+    tab.goto(page.address)
+    tab.wait_for_selector("body[data-shown]")
+    return tab
+
+
+def wait_for(tab, name, value):
+    tab.wait_for_selector(f'body[data-{name}="{value}"]', timeout=60000)  # the page's policy allows no evaluation
+
+
+def painted(tab, name="main") -> int:
+    """Return how many colors a view shows: 1 where nothing was drawn."""
+    return tab.evaluate("""name => { const c = document.getElementById(name), d = c.getContext('2d').getImageData(0, 0,
+        c.width, c.height).data, s = new Set(); for (let n = 0; n < d.length; n += 4) s.add(d[n] << 16 | d[n + 1] << 8 |
+        d[n + 2]); return s.size; }""", name)
+
+
+def test_keyboard_alone_from_first_to_last(browser, page, study):
+    tab = opened(browser, page)
+    assert tab.evaluate("document.body.dataset.shown") == "sub-02"  # the flagged person first
+    assert painted(tab) > 20 and painted(tab, "map") > 5 and painted(tab, "solid") > 5
+    tab.keyboard.press("a")
+    wait_for(tab, "shown", "sub-01")
+    for _ in range(2):
+        tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("x")
+    tab.keyboard.type("hardware")
+    tab.keyboard.press("Enter")
+    wait_for(tab, "decided", "sub-01 L2-L3 excluded")
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("r")
+    tab.keyboard.type("T12-L1")
+    tab.keyboard.press("Enter")
+    wait_for(tab, "decided", "sub-01 L3-L4 renamed")
+    for _ in range(9):
+        tab.keyboard.press("ArrowUp")
+    tab.keyboard.press("a")
+    wait_for(tab, "shown", "sub-03")
+    assert tab.inner_text("#progress") == "2 of 3"
+    found = {d.disc: (d.decision, d.reason, d.renamed_to, d.reviewer) for d in decisions(study).values()}
+    assert found == {("sub-02", "all"): ("accepted", "", "", "AB"), ("sub-01", "all"): ("accepted", "", "", "AB"),
+                     ("sub-01", "L2-L3"): ("excluded", "hardware", "", "AB"),
+                     ("sub-01", "L3-L4"): ("renamed", "", "T12-L1", "AB")}
+    tab.keyboard.press("a")
+    tab.wait_for_selector("#message:has-text('last participant')")
+    tab.keyboard.press("u")
+    wait_for(tab, "decided", "sub-03 all undo")
+    assert ("sub-03", "all") not in decisions(study)
+    assert not tab.errors
+    tab.close()
+
+
+def test_two_reviewers_do_not_write_over_each_other(browser, page, study):
+    tab = opened(browser, page)
+    Session(study, reviewer="CD").decide("sub-02", "all", "excluded", reason="motion")
+    tab.keyboard.press("a")
+    tab.wait_for_selector("#message:has-text('was decided by CD meanwhile')")
+    assert decisions(study)["sub-02", "all"].reviewer == "CD"
+    assert "excluded by CD" in tab.inner_text("#discs")  # what is on disk is shown now
+    tab.keyboard.press("a")
+    wait_for(tab, "decided", "sub-02 all accepted")
+    tab.close()
+
+
+def test_a_closed_browser_in_mid_edit_loses_nothing(browser, page, study):
+    tab = opened(browser, page)
+    with tab.expect_response("**/api/draft"):
+        paint(tab)
+    tab.close()
+    tab = opened(browser, page)
+    tab.wait_for_selector("#message:has-text('unsaved drawing was found')")
+    tab.keyboard.press("s")
+    wait_for(tab, "decided", "sub-02 L4-L5 corrected")
+    assert [d.decision for d in decisions(study).values()] == ["corrected"]
+    assert not list((study / "derivatives/disc-relaxometry/review.drafts").iterdir())
+    tab.close()
+
+
+def paint(tab, level="L4-L5"):
+    """Erase across the middle of a disc; return nothing: what was drawn is looked up on disk."""
+    rows = tab.locator("#discs li")
+    while tab.locator("#discs li[aria-selected=true] b").inner_text() != level:
+        tab.keyboard.press("ArrowDown")
+    assert rows.count() >= 6
+    tab.keyboard.press("e")
+    box, place = tab.locator("#main").bounding_box(), tab.evaluate("""level => {
+        const v = view.v, [nk, nj, ni] = v.shape, ratio = window.devicePixelRatio || 1;
+        const value = Number(Object.keys(state.labels).find(k => state.labels[k] === level));
+        let [sk, sj, n] = [0, 0, 0];
+        for (let k = 0; k < nk; k++) for (let j = 0; j < nj; j++)
+            if (v.labels[(k * nj + j) * ni + slice] === value) { sk += k; sj += j; n++; }
+        return [(view.x0 + (sj / n - view.j0 + 0.5) * view.px) / ratio,
+                (view.y0 + (view.k1 - sk / n + 0.5) * view.py) / ratio];
+    }""", level)
+    tab.keyboard.press("d")
+    tab.mouse.move(box["x"] + place[0], box["y"] + place[1])
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + place[0] + 6, box["y"] + place[1])
+    tab.mouse.up()
+
+
+def test_a_person_is_corrected_and_exactly_what_depends_on_it_is_redone(browser, tmp_path):
+    """The whole way: run, draw in the browser, run again."""
+    for library in ("jinja2", "matplotlib", "pandas", "patsy"):
+        pytest.importorskip(library)
+    study = make_spine_study(tmp_path / "study", (1, 3), series=False)
+    run_study(study)
+    results = study / "derivatives/disc-relaxometry"
+    before = {p: p.read_bytes() for p in results.glob("sub-01/anat/*.nii.gz")}
+    with served(study) as page:
+        tab = opened(browser, page)
+        tab.goto(page.address + "#sub-02")
+        tab.reload()
+        wait_for(tab, "shown", "sub-02")
+        paint(tab)
+        tab.keyboard.press("s")
+        wait_for(tab, "decided", "sub-02 L4-L5 corrected")
+        assert not tab.errors
+        tab.close()
+        page.stop()
+    drawn = read_image(results / "sub-02/anat/sub-02_desc-reviewed_dseg.nii.gz")
+    automatic = read_image(results / "sub-02/anat/sub-02_desc-discs_dseg.nii.gz")
+    assert not drawn.geometry.difference(automatic.geometry)
+    changed = drawn.array != automatic.array
+    assert changed.any() and set(automatic.array[changed]) == {disc_value("L4-L5")}
+    run = run_study(study)
+    redone = {(o.person, o.step) for o in run.outcomes if o.state == "done"}
+    assert redone == {*(("sub-02", s) for s in ("review", "normalize", "measure", "automatic", "tile", "atlas")),
+                      *(("", s) for s in ("tables", "means", "decisions", "report"))}
+    assert {p: p.read_bytes() for p in before} == before
+    final = read_image(results / "sub-02/anat/sub-02_desc-final_dseg.nii.gz")
+    assert (final.array == drawn.array).all()
+
+
+@pytest.mark.parametrize("width, height", [(1280, 800), (820, 1180)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everything_can_be_reached_at_both_widths(browser, page, width, height, scheme):
+    tab = opened(browser, page, width, height, scheme)
+    for name in ("accept", "exclude", "rename", "edit", "next", "previous", "main", "solid", "map", "progress"):
+        box = tab.locator(f"#{name}").bounding_box()
+        assert box["width"] > 20 and box["height"] > 10, name
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width + 1 and box["y"] + box["height"] <= height + 1, name
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    unnamed = tab.evaluate("""[...document.querySelectorAll('button, input, select, canvas')].filter(e =>
+        !(e.textContent.trim() || e.ariaLabel || e.labels?.length)).map(e => e.id)""")
+    assert not unnamed
+    tab.close()
+
+
+def test_statistical_maps_have_a_threshold_and_clusters_that_jump(browser, study):
+    from DiscAtlasLib import load_atlas
+    from DiscRelaxometryLib.image import write_image
+    from DiscRelaxometryLib.tables import Column, Table
+
+    labels, folder = load_atlas().labels, study / "derivatives/disc-relaxometry/group/analysis-main"
+    value, place = np.where(labels.array >= 11, 1.0, np.nan), np.argwhere(labels.array == disc_value("L4-L5"))[0]
+    value[tuple(place)] = -8.0
+    write_image(labels.like(value.astype(np.float32)), folder / "space-DiscAtlas_stat-nT2w_age_t.nii.gz")
+    x, y, z = labels.geometry.index_to_world(place[::-1])  # L, P, S
+    columns = ("quantity", "contrast", "level", "peak", "p_extent", "voxels", "peak_r", "peak_a", "peak_s")
+    row = dict(zip(columns, ("nT2w", "age", "L4-L5", -8.0, 0.01, 1, -x, -y, z)))
+    Table("clusters", [Column(c) for c in columns], [row]).write(folder / "nT2w_clusters.tsv")
+    with served(study) as page:
+        tab = opened(browser, page)
+        tab.keyboard.press("m")
+        wait_for(tab, "shown", "main: nT2w_age_t")
+        tab.click("#clusters tbody tr")
+        assert f"slice {upright_index(labels, place)} of" in tab.inner_text("#where")
+        before = painted(tab)
+        tab.focus("#threshold")
+        for _ in range(30):
+            tab.keyboard.press("ArrowRight")
+        assert tab.inner_text("#thresholdText").startswith("\u00b1") and painted(tab) != before
+        tab.keyboard.press("m")
+        wait_for(tab, "shown", "sub-02")
+        assert not tab.errors
+        page.stop()
+
+
+def upright_index(labels, place) -> int:
+    """Return the number of the sagittal slice, from 1, of a voxel, with slices counted toward the left."""
+    from DiscStudyLib.review.volumes import upright
+
+    mark = np.zeros(labels.array.shape, np.uint8)
+    mark[tuple(place)] = 1
+    return int(np.argwhere(upright(labels.like(mark)).array)[0][2]) + 1
