@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from DiscRelaxometryLib.errors import Cancelled, StudyError
 from DiscRelaxometryLib.image import read_image, write_image
 from DiscStudyLib import plan_study, run_study
 from DiscStudyLib.after import status_table
-from DiscStudyLib.engine import exclusive
+from DiscStudyLib.engine import exclusive, provenance
 
 
 def results(study: Path) -> dict[str, str]:
@@ -64,6 +65,27 @@ def test_touched_but_equal_input_is_not_redone(study):
     run(study)
     os.utime(study / "sub-02" / "anat" / "sub-02_T2w.nii.gz")
     assert set(states(run(study)).values()) == {"current"}
+
+
+def test_input_that_cannot_be_read_leaves_no_results_that_look_current(study, monkeypatch):
+    run(study)
+    path = study / "sub-02" / "anat" / "sub-02_T2w.nii.gz"
+    os.utime(path)  # a known hash is trusted only while size and time are unchanged
+    whole = provenance.file_hash
+
+    def refused(file):
+        if Path(file) == path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(file))
+        return whole(file)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(provenance, "file_hash", refused)
+        found = run(study)
+        assert found.missing["sub-02"].startswith("smooth: PermissionError")
+        assert (states(found)["sub-02", "halve"], states(found)["", "mean"]) == ("blocked", "done")
+        assert not list((study / "derivatives/disc-relaxometry/sub-02").rglob("*.nii.gz"))
+    again = {k for k, v in states(run(study)).items() if v == "done"}
+    assert again == {("sub-02", "smooth"), ("sub-02", "halve"), ("", "mean")}
 
 
 def test_changed_setting_redoes_the_steps_that_use_it(study):

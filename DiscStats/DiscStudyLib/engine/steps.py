@@ -184,7 +184,13 @@ class Planned:
     @property
     def has_work(self) -> bool:
         """Whether executing it writes or removes anything."""
-        return self.state == "pending" or (self.state in ("blocked", "withdrawn") and self.earlier is not None)
+        return self.state == "pending" or self.outdated
+
+    @property
+    def outdated(self) -> bool:
+        """Whether results of the last time are there that nothing stands for any more."""
+        unreadable = self.state == "failed" and self.record is None  # its inputs, so that nobody knows whether it holds
+        return self.earlier is not None and (unreadable or self.state in ("blocked", "withdrawn"))
 
     def outcome(self) -> Outcome:
         """Return the outcome of a step that is not run."""
@@ -286,7 +292,7 @@ def execute(planned: Sequence[Planned], progressCallback=None) -> list[Outcome]:
             outcomes.append(item.outcome())
         elif item.state != "withdrawn":
             outcomes.append(item.outcome())
-        if item.state in ("blocked", "withdrawn"):
+        if item.outdated:
             _forget(item)
         stale = stale or item.state == "pending"
     if planned:
