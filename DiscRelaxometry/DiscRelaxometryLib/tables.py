@@ -17,6 +17,11 @@ from .atomic import write_json, write_text
 from .errors import DesignError
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?", re.ASCII)
+_MINUS = re.compile(r"[\u2212\u2013][.,]?\d")
+#: Marks without width, which copied text carries at its ends.
+_MARKS = " \u00a0\ufeff\u200b\u200e\u200f\u2060\u202a\u202b\u202c\u202d\u202e"
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,17 @@ class Table:
     columns : list of Column
     rows : list of dict
         One dict a row, keyed by column name; a missing key or None is an empty cell.
+    lines : list of int
+        Line of the file that each row was read from; empty for a table that was not read.
+    notes : list of str
+        What was read otherwise than it is written.
     """
 
     name: str
     columns: list[Column]
     rows: list[dict] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self):
         self.columns = [c if isinstance(c, Column) else Column(*c) for c in self.columns]
@@ -102,7 +113,7 @@ def is_missing(cell) -> bool:
 def to_number(cell) -> float | None:
     """Return a cell's number, or None where it is no finite decimal number (``inf``, ``nan``, ``1,5``, ``1_000``)."""
     if isinstance(cell, str):
-        return float(cell) if _NUMBER.fullmatch(cell.strip()) else None
+        cell = float(cell) if _NUMBER.fullmatch(cell.strip()) else None
     return float(cell) if isinstance(cell, Real) and math.isfinite(cell) else None
 
 
@@ -123,7 +134,8 @@ def read_tsv(path: str | os.PathLike, required: Sequence[str] = (), numeric: Ite
     """Read a table as spreadsheets write it; cells are stripped text, those of `numeric` columns float (or NaN).
 
     UTF-8 with or without byte-order mark or UTF-16 with one; any line ends; tabs, semicolons or commas, as the header
-    has them; quotes; empty rows and empty cells beyond the header are ignored.
+    has them; quotes; empty rows and empty cells beyond the header are ignored. Decimal commas become points where no
+    cell of the column could mean thousands.
 
     Raises
     ------
@@ -138,14 +150,15 @@ def read_tsv(path: str | os.PathLike, required: Sequence[str] = (), numeric: Ite
     except OSError as error:
         raise DesignError(f"The table '{path}' cannot be read ({error.strerror}).",
                           anchor="participants-table") from None
-    names, rows = _cells(decode(raw, path.name), path.name)
+    names, rows, notes = _cells(decode(raw, path.name), path.name)
     missing = [n for n in required if n not in names]
     if missing:
         raise DesignError(f"'{path.name}' lacks the column(s) {', '.join(missing)}; it has {', '.join(names)}.",
                           anchor="participants-table")
-    table = Table(path.stem, [Column(n) for n in names], [dict(zip(names, cells)) for _, cells in rows])
+    table = Table(path.stem, [Column(n) for n in names], [dict(zip(names, cells)) for _, cells in rows],
+                  [line for line, _ in rows], notes)
     for name in set(numeric) & set(names):
-        for (line, _), row in zip(rows, table.rows):
+        for line, row in zip(table.lines, table.rows):
             row[name] = _number(row[name], path.name, line, name)
     return table
 
@@ -155,8 +168,10 @@ def decode(raw: bytes, name: str) -> str:
     try:
         text = raw.decode("utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except UnicodeDecodeError as error:
+        spreadsheet = raw.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0"))
         line = raw[:error.start].count(b"\n") + 1
-        raise DesignError(f"'{name}' is not UTF-8 text (line {line}): save the table as UTF-8.",
+        what = "a spreadsheet file" if spreadsheet else f"not UTF-8 text (line {line})"
+        raise DesignError(f"'{name}' is {what}: save the table as tab-separated text in UTF-8.",
                           anchor="participants-table") from None
     if "\0" in text:
         raise DesignError(f"'{name}' holds NUL characters, as UTF-16 without byte-order mark and binary files do: "
@@ -165,29 +180,23 @@ def decode(raw: bytes, name: str) -> str:
     return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
-def separator_of(header: str) -> str:
-    """Return what separates the cells of a header: a tab, else a semicolon, else a comma."""
-    return next((s for s in "\t;," if s in header), "\t")
+def _separator(text: str) -> str:
+    """Return what separates the cells of a table's header, quotes apart: a tab, else most semicolons or commas."""
+    lines = re.sub(r'"[^"]*"', "x", text).split("\n")
+    header = next((line for line in lines if _plain(line.replace(";", "").replace(",", ""))), "")
+    return max("\t;,", key=lambda s: (s == "\t" and s in header, header.count(s)))
 
 
-def _cells(text: str, file: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the names of the columns, and the line and cells of each row that is not empty."""
-    text = re.sub(r"^\s*sep=.\n", "", text)  # a spreadsheet's own mark
-    header = next((line for line in text.split("\n") if line.strip()), "")
-    if not header:
+def _cells(text: str, file: str) -> tuple[list[str], list[tuple[int, list[str]]], list[str]]:
+    """Return the names of the columns, the line and cells of each row that is not empty, and notes."""
+    mark = re.match(r"\s*sep=(.)\n", text)  # a spreadsheet's own
+    start = 1 + text[:mark.end()].count("\n") if mark else 1
+    text = text[mark.end():] if mark else text
+    separator = mark.group(1) if mark else _separator(text)
+    rows = _lines(text, separator, start, file)
+    if not rows:
         raise DesignError(f"'{file}' is empty: a table begins with the names of its columns.",
                           anchor="participants-table")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator_of(header), strict=True)
-    rows, line = [], 1
-    try:
-        for cells in reader:
-            cells = [_plain(c) for c in cells]
-            if any(cells):
-                rows.append((line, cells))
-            line = reader.line_num + 1
-    except csv.Error:
-        raise DesignError(f"'{file}', line {line}: a quote (\") is not closed, or text follows it: remove the quotes.",
-                          anchor="participants-table") from None
     names = rows[0][1]
     while not names[-1]:
         names.pop()
@@ -195,12 +204,49 @@ def _cells(text: str, file: str) -> tuple[list[str], list[tuple[int, list[str]]]
     if twice:
         raise DesignError(f"'{file}' has two columns '{twice[0]}': rename or drop one.", anchor="participants-table")
     rows = [(n, _row(cells, names, file, n)) for n, cells in rows[1:]]
-    return [n for n in names if n], rows
+    names = [n for n in names if n]
+    notes = ["The table is not tab-separated."] if separator != "\t" and len(names) > 1 else []
+    if separator != ",":
+        commas = [name for k, name in enumerate(names) if _with_points([cells for _, cells in rows], k)]
+        notes += [f"Commas in {', '.join(map(repr, commas))} are read as decimal points."] if commas else []
+    return names, rows, notes
+
+
+def _lines(text: str, separator: str, line: int, file: str) -> list[tuple[int, list[str]]]:
+    """Return the number of the first line, counted from `line`, and the cells of each row that is not empty."""
+    rows, reader, before = [], csv.reader(io.StringIO(text, newline=""), delimiter=separator,
+                                        skipinitialspace=True, strict=True), line
+    try:
+        for cells in reader:
+            cells = [_plain(c) for c in cells]
+            if any(cells):
+                rows.append((line, cells))
+            line = reader.line_num + before
+    except csv.Error:
+        raise DesignError(f"'{file}', line {line}: a quote (\") is not closed, or text follows it: remove the quotes.",
+                          anchor="participants-table") from None
+    return rows
 
 
 def _plain(cell: str) -> str:
-    """Return a cell without white space around it, zero-width marks included."""
-    return cell.strip().strip("\ufeff\u200b").strip()
+    """Return a cell without white space and marks without width around it, and with a hyphen for a minus sign."""
+    cell = cell.strip().strip(_MARKS).strip()
+    return "-" + cell[1:] if _MINUS.match(cell) else cell
+
+
+def _with_points(rows: list[list[str]], column: int) -> bool:
+    """Write points for the decimal commas of a column, and tell whether there were any.
+
+    A comma before three digits may stand for thousands: there has to be one that cannot.
+    """
+    cells = [row[column] for row in rows]
+    commas = [c for c in cells if _COMMA.fullmatch(c)]
+    if all(map(_THOUSANDS.fullmatch, commas)) or not all(
+            is_missing(c) or _COMMA.fullmatch(c) or re.fullmatch(r"[+-]?\d+", c, re.ASCII) for c in cells):
+        return False
+    for row in rows:
+        row[column] = row[column].replace(",", ".")
+    return True
 
 
 def _row(cells: list[str], names: list[str], file: str, line: int) -> list[str]:

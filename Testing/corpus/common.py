@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
 import sys
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from DiscStudyLib.cli.main import main
 
@@ -42,15 +43,19 @@ def assert_sentence(done: subprocess.CompletedProcess, *words: str) -> None:
 def generated(strategy, few: int, many: int):
     """Try a check with `few` generated inputs in `make test`, and with `many` in a slow test of its own.
 
-    The check tells whether the input was read; a fifth has to be, or the check would say little.
+    The check tells whether the input was read; a fifth has to be, or the check would say little. Its arguments after
+    the input are fixtures.
     """
     def decorate(check):
-        def run(count):
+        def run(count, **fixtures):
             outcomes = []
-            settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))(
-                given(strategy)(lambda case: outcomes.append(check(case))))()
+            settings(max_examples=count, deadline=None, database=None, phases=[Phase.generate],
+                     suppress_health_check=list(HealthCheck))(
+                given(strategy)(lambda case: outcomes.append(check(case, **fixtures))))()
             assert sum(outcomes) >= 0.2 * len(outcomes)
 
+        names = ["count", *list(inspect.signature(check).parameters)[1:]]
+        run.__signature__ = inspect.Signature([inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in names])
         run.__name__, run.__doc__, run.check = check.__name__, check.__doc__, check
         return pytest.mark.parametrize("count", [few, pytest.param(many, marks=pytest.mark.slow)])(run)
     return decorate

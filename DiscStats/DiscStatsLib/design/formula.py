@@ -187,7 +187,10 @@ def _check_formula_node(node: ast.AST, names: list[str], text: str) -> None:
 def _check_value_node(node: ast.AST, names: list[str], text: str, function: str) -> None:
     """Check a node inside a function call, where operators are arithmetic."""
     if isinstance(node, ast.Name):
-        if "__" in node.id or node.id in FUNCTIONS:
+        if node.id in FUNCTIONS:
+            raise DesignError(f"In '{text}', '{node.id}' is a function: write {node.id}(COLUMN), or Q('{node.id}') for "
+                              "a column of that name.", anchor="formula")
+        if node.id.startswith("__"):
             _refuse(node, text)
         names.append(node.id)
     elif isinstance(node, ast.Call):

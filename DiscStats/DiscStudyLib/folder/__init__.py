@@ -19,12 +19,13 @@ from .decisions import (
     require_unchanged,
     stale,
 )
+from .finding import Finding
 from .rules import people_by_rule
 from .settings import CHOICES, MAPS, Settings, make_settings
 from .simulated import COLUMN, label_results
 from .study import DERIVATIVES, Person, Study, level_columns, long_frame
 from .training import trained_on
-from .validate import Finding, validate
+from .validate import validate
 
 __all__ = [
     "ALL", "EXCLUDED", "KINDS", "RENAMED", "REVIEW", "Decision", "apply_decisions", "change", "COLUMNS",

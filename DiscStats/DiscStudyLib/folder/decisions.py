@@ -115,7 +115,8 @@ def read_decisions(path: str | os.PathLike) -> dict[tuple[str, str], Decision]:
         return {}
     names = [f.name for f in fields(Decision)]
     found = []
-    for line, row in enumerate(read_tsv(path, required=names[:3]).rows, start=2):
+    table = read_tsv(path, required=names[:3])
+    for line, row in zip(table.lines, table.rows):
         cells = {n: (row.get(n) or "").strip() for n in names}
         try:
             found.append(Decision(**{n: "" if c == "n/a" else c for n, c in cells.items()}))

@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import uuid
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from DiscRelaxometryLib.errors import DesignError
-from DiscRelaxometryLib.tables import Table, decode, is_missing, to_number
+from DiscRelaxometryLib.atomic import check_folder
+from DiscRelaxometryLib.errors import OutputError
 
 from .files import check_image, check_series
-from .rules import people_by_rule
-from .settings import MAPS, Settings
-from .study import PERSON_ID, Person, Study, level_columns
+from .finding import Finding
+from .participants import check_participants
+from .settings import Settings
+from .study import PERSON_ID, Person, Study
 
 #: Disk space a person's results need per byte of input, measured (Docs/validation/study.md), with reserve.
 OUTPUT_PER_INPUT = 6.0
-TABLE = "participants.tsv"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something wrong, or worth knowing, in a study.
-
-    Attributes
-    ----------
-    severity : str
-        ``error`` (cannot be processed), ``warning`` (will be processed, look at it), or ``note``.
-    file : str
-        Relative to the study; empty for the study as a whole.
-    person : str
-        ``sub-XX``, or empty.
-    problem, remedy : str
-        One sentence each.
-    """
-
-    severity: str
-    file: str
-    person: str
-    problem: str
-    remedy: str
-
-    def __str__(self) -> str:
-        where = " ".join(v for v in (self.person, self.file and f"'{self.file}'") if v) or "study"
-        return f"{self.severity}: {where}: {self.problem} {self.remedy}"
 
 
 def validate(study: Study, settings: Settings | None = None, read_images: bool = True,
@@ -68,7 +38,7 @@ def validate(study: Study, settings: Settings | None = None, read_images: bool =
     found = [*_check_output(study), *_check_folders(study)]
     for person in study.people:
         found += _check_person(study, person, settings, read_images, trusted)
-    found += _check_participants(study, settings)
+    found += check_participants(study, settings)
     order = {"error": 0, "warning": 1, "note": 2}
     return sorted(found, key=lambda f: (order[f.severity], f.person, f.file))
 
@@ -79,13 +49,10 @@ def _check_output(study: Study) -> Iterator[Finding]:
     folder = study.output
     while not folder.exists():
         folder = folder.parent
-    probe = folder / f".{uuid.uuid4().hex[:8]}.partial.probe"
     try:
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        yield Finding("error", "", "", f"The output folder cannot be written ({error.strerror}).",
-                      "Choose another output folder, or ask for write permission.")
+        check_folder(study.output)
+    except OutputError as error:
+        yield Finding("error", "", "", error.message, "Choose another output folder, or ask for write permission.")
         return
     images = [f for p in study.people for f in (*p.anatomical, *(f for s in p.series for f in s.files))]
     done = study.output.exists() and any(study.output.glob("sub-*/prov/*.json"))
@@ -178,138 +145,3 @@ def _check_person(study: Study, person: Person, settings: Settings, read_images:
     for series in person.series:
         read = read_images and not all(f in trusted for f in series.files)
         yield from (Finding(s, study.relative(f), person.id, p, r) for f, s, p, r in check_series(series, read))
-
-
-def _check_participants(study: Study, settings: Settings) -> Iterator[Finding]:
-    """Check table, formula, contrast and rule, and build what will be fitted."""
-    if not (study.root / TABLE).exists():
-        yield Finding("error" if settings.formula else "warning", TABLE, "", "The participants table does not exist.",
-                      "Write a tab-separated table with the column 'participant_id' and one row per participant.")
-        return
-    try:
-        table = study.participants
-    except DesignError as error:
-        yield Finding("error", TABLE, "", error.message, "Correct the table.")
-        return
-    header = decode((study.root / TABLE).read_bytes(), TABLE).lstrip().split("\n")[0]
-    if "\t" not in header and len(table.names) > 1:
-        yield Finding("warning", TABLE, "", "The table is not tab-separated; it is read all the same.",
-                      "Save it as tab-separated text: other BIDS programs refuse it.")
-    yield from _check_ids(study, table)
-    try:
-        model = settings.model
-    except DesignError as error:
-        yield Finding("error", "", "", error.message, "Correct the formula.")
-        return
-    found = [*_check_response(study, settings), *_check_values(study, table, settings.variables)]
-    yield from found
-    if model and not any(f.severity == "error" for f in found):
-        yield from _check_design(study, settings, table)
-
-
-def _check_response(study: Study, settings: Settings) -> Iterator[Finding]:
-    """Check the map that the formula names."""
-    response = settings.model.response if settings.model else ""
-    if response in ("", "map"):
-        return
-    has = {kind for p in study.people for kind in (*p.kinds, *(("nT2w",) if p.anatomical else ()))}
-    if response not in MAPS:
-        yield Finding("error", "", "", f"The formula explains '{response}', which is not a map.",
-                      f"Write one of {', '.join(MAPS)} before '~', or nothing for all maps.")
-    elif settings.maps and response not in settings.maps:
-        yield Finding("error", "", "", f"The formula explains {response}, the maps to analyze are "
-                      f"{', '.join(settings.maps)}.", "Name the map once.")
-    elif study.people and response not in has:
-        yield Finding("error", "", "", f"The formula explains {response}, of which nobody has a series.",
-                      "Add the series, or correct the formula.")
-
-
-def _check_design(study: Study, settings: Settings, table: Table) -> Iterator[Finding]:
-    """Build every level's design and the contrast, of everyone and of those the sensitivity rule holds for."""
-    from DiscStatsLib.design import NotEstimable, build_level_designs, rows_of, to_frame
-
-    folders = {p.id for p in study.people}
-    some = [p for p in table["participant_id"] if p in folders]
-    where = ""
-    try:
-        groups = {"": some}
-        if settings.sensitivity:
-            kept = people_by_rule(table, settings.sensitivity)
-            groups[f"With the rule '{settings.sensitivity}': "] = [p for p in some if p in kept]
-        for where, people in groups.items():
-            found = build_level_designs(settings.model, rows_of(to_frame(table), people), settings.levels,
-                                        settings.tested, missing="drop")
-            for level, why in found.left_out.items():
-                yield Finding("warning", TABLE, "", f"{where}{level} will be left out of the analysis: {why}",
-                              "The other levels are analyzed.")
-    except DesignError as error:
-        # A trial with some of the participants may be too small for the model; their maps are made all the same.
-        few = isinstance(error, NotEstimable) and study.only
-        yield Finding("warning" if few else "error", TABLE, "", where + error.message,
-                      "Correct the formula, the contrast or the table, or choose levels with --levels.")
-
-
-def _check_ids(study: Study, table: Table) -> Iterator[Finding]:
-    ids = table["participant_id"]
-    folders = {p.id for p in study.people}
-    alike = {_id_key(f): f for f in folders}
-    for id in sorted({i for i in ids if ids.count(i) > 1}):
-        yield Finding("error", TABLE, "", f"'{id}' has {ids.count(id)} rows.", "Keep one row per participant.")
-    for id in dict.fromkeys(ids):
-        folder = alike.get(_id_key(id), "")
-        if is_missing(id):
-            yield Finding("error", TABLE, "", "A row has no participant_id.", "Fill the cell, or remove the row.")
-        elif id not in folders and folder and folder not in ids:
-            yield Finding("error", TABLE, folder, f"The id is written '{id}'.",
-                          f"Write '{folder}', as the folder is named.")
-        elif id not in folders and not study.only:
-            yield Finding("warning", TABLE, id, "The person has a row but no folder.",
-                          "Add the images, or remove the row; the person is left out.")
-    keys = {_id_key(i) for i in ids}
-    for id in sorted(f for f in folders if _id_key(f) not in keys):
-        yield Finding("warning", TABLE, id, "The person has a folder but no row.",
-                      "Add a row; without it the person has maps but is left out of the statistics.")
-
-
-def _id_key(id: str) -> str:
-    """Return what ids share that a spreadsheet or a typist wrote otherwise: sub-01, 01, 1, 1.0, SUB-01."""
-    bare = id.strip().lower().removeprefix("sub-")
-    number = to_number(bare)
-    return bare if number is None else f"{number:g}"
-
-
-def _check_values(study: Study, table: Table, variables: Sequence[str]) -> Iterator[Finding]:
-    levels = level_columns(table.names)
-    folders = {p.id for p in study.people}
-    for variable in variables:
-        columns = [variable] if variable in table.names else list(levels.get(variable, {}).values())
-        if not columns:
-            yield Finding("error", TABLE, "", f"The formula's variable '{variable}' is not a column.",
-                          f"Columns are {', '.join(table.names)}; correct the formula or add the column.")
-        for column in columns:
-            yield from _check_column(table, column, folders)
-    for column in table.names:
-        if column not in variables and any(map(_decimal_comma, table[column])):
-            yield Finding("warning", TABLE, "", f"Column '{column}' has decimal commas.",
-                          "Use decimal points; the column cannot be used as a number.")
-
-
-def _check_column(table: Table, column: str, folders: set[str]) -> Iterator[Finding]:
-    numbers = sum(to_number(c) is not None for c in table[column])
-    for person, text in zip(table["participant_id"], table[column]):
-        if person not in folders:
-            continue
-        where = f"{person}, column '{column}'"
-        if is_missing(text):
-            yield Finding("warning", TABLE, "", f"{where} is empty.",
-                          "The person is left out of the analyses that need it.")
-        elif _decimal_comma(text):
-            yield Finding("error", TABLE, "", f"{where}: '{text}' has a decimal comma.",
-                          f"Write '{text.replace(',', '.')}'.")
-        elif numbers > len(table) / 2 and to_number(text) is None:
-            yield Finding("error", TABLE, "", f"{where}: '{text}' is not a number, but most other cells are.",
-                          "Correct it, or write 'n/a'.")
-
-
-def _decimal_comma(text: str) -> bool:
-    return bool(re.fullmatch(r"[+-]?\d+,\d+", text))

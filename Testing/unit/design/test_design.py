@@ -36,6 +36,7 @@ def table(n=12):
         ("map ~ C(sex, Treatment('M')) + Q('body mass')", ("sex", "body mass")),
         ("map ~ C(grade, levels=[1, 2, 3, 4, 5])", ("grade",)),
         ("(age + odi)**2", ("age", "odi")),
+        ("symptoms___1 + Q('rank')", ("symptoms___1", "rank")),  # a checkbox of a survey program
     ],
 )
 def test_formulas_of_the_field_are_read(text, names):
@@ -89,6 +90,7 @@ def test_anything_else_is_refused_before_it_is_evaluated(text):
         ("map ~ age +", "cannot be read"),
         ("map ~ (age", "cannot be read"),
         ("map ~ mean(age)", "calls 'mean'"),
+        ("map ~ rank + age", r"'rank' is a function: write rank\(COLUMN\), or Q\('rank'\)"),
     ],
 )
 def test_typing_errors_of_formulas(text, words):

@@ -90,12 +90,36 @@ def test_echoes_in_files_of_their_own_are_one_series(study):
     assert validate(Study(study)) == []
 
 
-def test_decimal_comma(study):
+def test_decimal_commas_are_read_and_said(study):
     path = study / "participants.tsv"
     path.write_text(path.read_text().replace("\t32\t", "\t32,5\t"))
-    finding = find(study, "decimal comma", formula="age")
-    assert "sub-02, column 'age'" in finding.problem and "32.5" in finding.remedy
-    find(study, "has decimal commas", severity="warning")
+    assert Study(study).participants["age"][1] == "32.5"
+    find(study, "Commas in 'age' are read as decimal points", severity="warning", formula="age")
+
+
+def test_comma_that_may_stand_for_thousands(study):
+    path = study / "participants.tsv"
+    path.write_text(path.read_text().replace("\t32\t", "\t3,250\t"))
+    finding = find(study, "of '3,250' may stand for decimals or thousands", formula="age")
+    assert "Line 3 (sub-02), column 'age'" in finding.problem and "3.250" in finding.remedy and "3250" in finding.remedy
+    find(study, "has commas in numbers", severity="warning")
+
+
+def test_words_and_numbers_that_others_write_for_a_missing_value_are_said(study):
+    path = study / "participants.tsv"
+    rows = [["participant_id", "group", "vas", "bmi"], ["sub-01", "NA", "3", "25"], ["sub-02", "drug", "-9", "31"],
+            ["sub-03", "drug", "5", "999"]]
+    path.write_text("\n".join("\t".join(row) for row in rows))
+    settings = {"formula": "C(group) + vas + bmi", "severity": "warning"}
+    assert find(study, "'NA' is a group of its own", **settings).remedy.startswith("Write 'n/a'")
+    assert "'vas'" in find(study, "-9 is used as a number", **settings).problem
+    assert "'bmi'" in find(study, "999 is used as a number", **settings).problem
+
+
+def test_low_and_high_values_are_no_codes(study):
+    path = study / "participants.tsv"
+    path.write_text("participant_id\tt\tn\nsub-01\t-9\t99\nsub-02\t-7\t90\nsub-03\t4\t60\n")
+    assert not [f for f in validate(Study(study), make_settings(formula="t + n")) if "as a number" in f.problem]
 
 
 def test_byte_order_mark_is_read(study):
@@ -107,8 +131,9 @@ def test_byte_order_mark_is_read(study):
 
 @pytest.mark.parametrize(("change", "words"), [
     (lambda t: t.replace("participant_id", "id"), "lacks the column(s) participant_id"),
-    (lambda t: t + t.splitlines()[-1] + "\n", "'sub-03' has 2 rows"),
-    (lambda t: t.replace("sub-02", "02"), "The id is written '02'"),
+    (lambda t: t + "\n\t50\tM\t1\t1\n", "Line 6: there is no participant_id"),
+    (lambda t: t + t.splitlines()[-1] + "\n", "'sub-03' has 2 rows (lines 4 and 5)"),
+    (lambda t: t.replace("sub-02", "02"), "Line 3: the id is written '02'"),
     (lambda t: t.replace("\t32\t", "\tabc\t"), "'abc' is not a number"),
 ])
 def test_bad_participants_table(study, change, words):
@@ -120,7 +145,7 @@ def test_bad_participants_table(study, change, words):
 def test_table_and_folders_disagree(study):
     path = study / "participants.tsv"
     path.write_text(path.read_text().replace("sub-02", "sub-09"))
-    assert find(study, "a row but no folder", severity="warning").person == "sub-09"
+    assert find(study, "Line 3: the person has a row but no folder", severity="warning").person == "sub-09"
     assert find(study, "a folder but no row", severity="warning").person == "sub-02"
 
 
