@@ -130,6 +130,9 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
             for quality in result.quality:
                 if quality.review:
                     mrml.set_segment_tag(node, quality.value, "Review", _("review"))
+            for disc in result.discs:
+                mrml.set_segment_tag(node, disc.value, "Level", _("Counted from the lowest disc: {why}.").format(
+                    why=result.evidence))
             node.SetDescription(" ".join(result.flags))
             mrml.mark_written(node)
             mrml.put_in_folder(mrml.create_folder(name), node, confidence)
@@ -160,10 +163,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         return self.showSegmentation(result, volumeNode, outputNode)
 
     def shiftLevels(self, segmentationNode, n):
-        """Rename the discs and vertebrae `n` levels up (cranial, positive) or down; voxels stay as they are.
-
-        Use it when the naming counted from the wrong disc, as with a transitional vertebra.
-        """
+        """Rename discs and vertebrae `n` levels up (cranial, positive) or down, as a transitional vertebra may need."""
         mrml.shift_segment_levels(segmentationNode, n)
 
     def importSegmentation(self, source, convention="auto", referenceNode=None):

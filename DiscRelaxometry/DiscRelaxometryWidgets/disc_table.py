@@ -23,6 +23,8 @@ def fill_disc_table(widget, segmentationNode):
                      mrml.segment_tag(segment, mrml.ATTRIBUTE + "Confidence"), ", ".join(flags)])
         colors.append([round(255 * c) for c in segment.GetColor()])
     fill_table(widget, headers, rows, colors=colors)
+    for row, (_value, _segmentId, segment) in enumerate(found):
+        widget.item(row, 0).setToolTip(mrml.segment_tag(segment, mrml.LEVEL_REASON) or segment.GetName())
     return [segmentId for _value, segmentId, _segment in found]
 
 

@@ -6,6 +6,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from DiscRelaxometryLib import mrml
+from DiscRelaxometryLib.errors import DiscRelaxometryError
 
 from . import requirements
 from .panel import DiscPanel
@@ -123,10 +124,10 @@ class RelaxometryPanel(DiscPanel):
         if p.onlyDiscs:
             bounds += discs
         self.work.allow(ui.segmentButton, volume, _("Segment and name the discs of the volume"))
-        for button, tip in ((ui.shiftUpButton, _("Rename all discs one level up (cranial)")),
-                            (ui.shiftDownButton, _("Rename all discs one level down (caudal)")),
-                            (ui.editButton, _("Correct the discs by hand"))):
-            self.work.allow(button, discs, tip)
+        self.work.allow(ui.editButton, discs, _("Correct the discs by hand"))
+        for button, n in ((ui.shiftUpButton, 1), (ui.shiftDownButton, -1)):
+            impossible, effect = self._renaming(n)
+            self.work.allow(button, discs or impossible, effect)
         folder = [] if chosen_path(p.seriesFolder) else [_("Choose the folder of an echo series.")]
         self.work.allow(ui.loadSeriesButton, folder, _("Load this echo series"))
         self.work.allow(ui.computeButton, series + times + kind + bounds,
@@ -212,11 +213,20 @@ class RelaxometryPanel(DiscPanel):
         if job is not None:
             self.work.run(job, show)
 
+    def _renaming(self, n):
+        """Return why the levels cannot be renamed, as a list, and what the renaming would do."""
+        try:
+            moves = mrml.level_moves(self._parameterNode.segmentation, n) if self._discIds else []
+        except DiscRelaxometryError as error:
+            return [error.message], ""
+        names = [f"{old.name} → {new.name}" for _segment, old, new in reversed(moves) if old.kind == "disc"]
+        return [], _("Rename: {names}").format(names=", ".join(names))
+
     def onShift(self, n):
         """Rename the levels."""
         node = self._parameterNode.segmentation
         self.work.attempt(_("The levels could not be renamed."), lambda: self.logic.shiftLevels(node, n), undo=True)
-        self._showDiscs()
+        self._onDiscsSettled()
 
     def onEdit(self):
         """Open the segmentation in the Segment Editor."""

@@ -126,12 +126,15 @@ def test_discs_of_the_panel_are_the_networks_own(effect, slicer, monkeypatch):
 
     labels = np.where(box(*PLACES[L5S1]), L5S1, 0).astype(np.uint8)
     result = types.SimpleNamespace(
-        discs=[1], reason="", labels=Image(labels, GRID), confidence=Image(np.ones(GRID.shape, np.float32), GRID),
+        discs=[types.SimpleNamespace(value=L5S1)], reason="", evidence="seen",
+        labels=Image(labels, GRID), confidence=Image(np.ones(GRID.shape, np.float32), GRID),
         quality=[types.SimpleNamespace(value=L5S1, confidence=0.9, review=False)], flags=[])
     volume = effect.scriptedEffect.parameterSetNode().GetSourceVolumeNode()
     node = DiscRelaxometryLogic().showSegmentation(result, volume).segmentation
     effect.scriptedEffect.logic.SetSegmentationNode(node)
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda *a, **k: pytest.fail("a question"))
+    reason = mrml.segment_tag(node.GetSegmentation().GetNthSegment(0), mrml.LEVEL_REASON)
+    assert reason == "Counted from the lowest disc: seen.", "the table's tooltip"
     segment_all(effect)
     assert mrml.edited_discs(node) == []
     paint(node, L5S1, box(38, 47))

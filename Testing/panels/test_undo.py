@@ -7,6 +7,7 @@ import pytest
 
 from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.image import Geometry, Image
+from DiscRelaxometryLib.labels import DISCS
 from panels.host import click, close_panel, open_panel, panel_session, process
 
 #: Nodes that a user who works with undo enables it for.
@@ -59,10 +60,14 @@ def settle():
 def test_renamed_levels_are_undone_and_redone(panel, undo):
     node = panel._parameterNode.segmentation = mrml.segmentation_from_labels(labels(), "Discs")
     before = [node.GetSegmentation().GetNthSegment(n).GetColor() for n in range(2)]
+    process()
+    assert panel.ui.shiftUpButton.toolTip() == "Rename: L4-L5 → L3-L4, L5-S1 → L4-L5"
     click(panel.ui.shiftUpButton)
     assert names(panel) == ["L3-L4", "L4-L5"]
+    assert panel.ui.discTable.item(0, 0).toolTip() == "Renamed by the user, from L4-L5."
     undo.Undo()
     settle()
+    assert panel.ui.shiftUpButton.toolTip() == "Rename: L4-L5 → L3-L4, L5-S1 → L4-L5"
     assert panel._parameterNode.segmentation is node and names(panel) == ["L4-L5", "L5-S1"]
     assert [node.GetSegmentation().GetNthSegment(n).GetColor() for n in range(2)] == before
     assert mrml.labels_from_segmentation(node).array.max() == 12
@@ -144,3 +149,14 @@ def test_another_tools_segmentation_is_used_as_it_is(panel):
     assert panel.ui.measuresTable.rowCount() == 2
     click(panel.ui.shiftUpButton)
     assert names(panel) == ["L3-L4", "L4-L5"]
+
+
+def test_a_renaming_beyond_the_names_is_not_offered(panel):
+    array = labels().array
+    for low, high in ((12, DISCS[-1]), (11, DISCS[-2])):
+        array[array == low] = high.value
+    panel._parameterNode.segmentation = mrml.segmentation_from_labels(labels().like(array), "Discs")
+    process()
+    assert not panel.ui.shiftUpButton.isEnabled() and "there is no name there" in panel.ui.shiftUpButton.toolTip()
+    click(panel.ui.shiftDownButton)
+    assert panel.ui.shiftUpButton.isEnabled() and names(panel) == [DISCS[-2].name, DISCS[-3].name]

@@ -13,8 +13,9 @@ _HOMES = {
         "mask_image", "outside",
     ),
     "segmentations": (
-        "labels_from_segmentation", "own_geometry", "segment_centers", "segment_tag", "segment_value",
-        "segmentation_from_labels", "set_segment_tag", "shift_segment_levels", "terminology_entry", "was_edited",
+        "LEVEL_REASON", "labels_from_segmentation", "level_moves", "own_geometry", "segment_centers",
+        "segment_tag", "segment_value", "segmentation_from_labels", "set_segment_tag", "shift_segment_levels",
+        "terminology_entry", "was_edited",
     ),
     "tables": (
         "echo_volume", "heading", "sequence_from_series", "sequence_of", "sequence_times", "series_from_nodes",

@@ -13,6 +13,8 @@ from ..headless import start_headless
 from ..image import Geometry, Image
 from .volumes import ATTRIBUTE, add_node, oriented_geometry, ras_matrix, volume_geometry
 
+#: Tag of a segment: why it bears its level.
+LEVEL_REASON = ATTRIBUTE + "Level"
 _CATEGORY = "Segmentation category and type - Lumbar discs"
 
 
@@ -158,13 +160,13 @@ def own_geometry(node) -> Geometry | None:
     return oriented_geometry(image)
 
 
-def shift_segment_levels(node, n: int) -> None:
-    """Rename disc and vertebra segments `n` levels up (cranial, positive) or down; voxels stay as they are.
+def level_moves(node, n: int) -> list[tuple]:
+    """Return (segment, structure now, structure then) of discs and vertebrae that move `n` levels, the lowest first.
 
     Raises
     ------
     SegmentationError
-        If a disc or vertebra would move beyond the named levels, or nothing has a level; nothing is renamed then.
+        If a disc or vertebra would move beyond the named levels, or nothing has a level.
     """
     segmentation = node.GetSegmentation()
     moves = []
@@ -177,15 +179,28 @@ def shift_segment_levels(node, n: int) -> None:
         new = structures.BY_VALUE.get(old.value + n)
         if new is None or new.kind != old.kind:
             raise SegmentationError(f"'{old.name}' cannot be moved by {n:+d} level(s): there is no name there.")
-        moves.append((segment, new))
+        moves.append((segment, old, new))
     if not moves:
         raise SegmentationError(f"'{node.GetName()}' has no named disc to move.", anchor="unknown-labels")
+    return sorted(moves, key=lambda move: move[1].value)
+
+
+def shift_segment_levels(node, n: int) -> None:
+    """Rename disc and vertebra segments `n` levels up (cranial, positive) or down; voxels stay as they are.
+
+    Raises
+    ------
+    SegmentationError
+        As :func:`level_moves`; nothing is renamed then.
+    """
+    moves = level_moves(node, n)
     untouched = not was_edited(node)
     was = node.StartModify()
-    for segment, new in moves:
+    for segment, old, new in moves:
         segment.SetName(new.name)
         segment.SetColor(*(c / 255 for c in new.color))
         segment.SetTag(segment.GetTerminologyEntryTagName(), terminology_entry(new))
+        segment.SetTag(LEVEL_REASON, f"Renamed by the user, from {old.name}.")
     node.EndModify(was)
     if untouched:
         node.SetAttribute(ATTRIBUTE + "Checksum", _checksum(node))
