@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 from .design_preview import DesignPreview
 from .file_drop import FileDrop, local_path
 from .results_view import ResultsView
+from .review_section import ReviewSection
 from .study_runner import StudyRunner
 
 
@@ -23,6 +24,7 @@ class StatsPanel(DiscPanel):
         self._preview = DesignPreview(ui)
         self._results = ResultsView(ui, self.logic, self.work)
         self._study = StudyRunner(ui, self.work)
+        self._review = ReviewSection(ui, self.work)
         ui.runButton.clicked.connect(self.onRun)
         ui.installButton.clicked.connect(self.onInstall)
         ui.saveButton.clicked.connect(self.onSave)
@@ -35,12 +37,14 @@ class StatsPanel(DiscPanel):
         """Release the plot's nodes and of the drop target."""
         if self.logic is not None:
             self._results.close()
+            self._review.close()
             self._drop.close()
         super().cleanup()
 
     def onSceneStartClose(self, caller, event):
         """Forget results whose nodes go."""
         self._results.close()
+        self._review.close()
         super().onSceneStartClose(caller, event)
 
     # ------------------------------------------------------------ state
@@ -48,7 +52,7 @@ class StatsPanel(DiscPanel):
     def setParameterNode(self, parameterNode):
         """Bind the widgets to a parameter node, or to none."""
         if self.logic is not None:
-            self._results.settings = self._study.settings = parameterNode
+            self._results.settings = self._study.settings = self._review.settings = parameterNode
         super().setParameterNode(parameterNode)
 
     def chooseInputs(self):
@@ -92,6 +96,7 @@ class StatsPanel(DiscPanel):
         self.work.allow(ui.installButton, [], _("Install pandas, statsmodels and numba into Slicer's Python"))
         self._results.checkCanApply()
         self._study.checkCanApply()
+        self._review.checkCanApply()
 
     def onInstall(self):
         """Install what the statistics need."""

@@ -21,7 +21,7 @@ _HOMES = {
         "echo_volume", "heading", "sequence_from_series", "sequence_of", "sequence_times", "series_from_nodes",
         "shown_volume", "table_from_node", "table_node",
     ),
-    "views": ("show_alone", "show_legend", "show_map"),
+    "views": ("show_alone", "show_in_views", "show_legend", "show_map"),
     "volumes": (
         "ATTRIBUTE", "FITTED_SERIES", "add_node", "all_or_nothing", "color_node", "create_folder",
         "geometry_from_ras", "image_from_volume", "position_from_ras", "put_beside", "put_in_folder", "ras_matrix",

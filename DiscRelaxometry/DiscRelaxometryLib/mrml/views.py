@@ -40,6 +40,34 @@ def show_alone(*nodes, fill: float = LIGHT) -> None:
             display.SetOpacity2DFill(fill)
 
 
+def show_in_views(volumes: dict, segmentations: dict) -> None:
+    """Show a volume and the outlines of a segmentation in each slice view that is named, in sagittal slices.
+
+    Parameters
+    ----------
+    volumes, segmentations : dict
+        Name of a slice view (``Red``) -> node.
+    """
+    slicer = start_headless()
+    views = {n.GetLayoutName(): n for n in slicer.util.getNodesByClass("vtkMRMLSliceNode")}
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        if composite.GetLayoutName() in volumes:
+            composite.SetBackgroundVolumeID(volumes[composite.GetLayoutName()].GetID())
+            composite.SetForegroundVolumeID(None)
+            composite.SetLabelVolumeID(None)
+    for name in volumes:
+        if name in views and views[name].HasSliceOrientationPreset("Sagittal"):
+            views[name].SetOrientation("Sagittal")
+    for node in dict.fromkeys(segmentations.values()):
+        node.CreateDefaultDisplayNodes()
+        display = node.GetDisplayNode()
+        display.SetVisibility2DFill(False)
+        display.SetVisibility2DOutline(True)
+        display.SetViewNodeIDs([views[n].GetID() for n, some in segmentations.items() if some is node and n in views])
+    if slicer.app.layoutManager() is not None:
+        slicer.util.resetSliceViews()
+
+
 def show_legend(volume=None) -> None:
     """Show the color legend of a volume, which is made where there is none, and hide all other legends."""
     slicer = start_headless()

@@ -2,8 +2,8 @@
 
 from .page import ReviewPage
 from .session import Look, Session
-from .volumes import Volume, group_volumes, person_volumes
+from .volumes import Volume, group_volumes, person_images, person_volumes
 
 __all__ = [
-    "group_volumes", "Look", "person_volumes", "ReviewPage", "Session", "Volume",
+    "group_volumes", "Look", "person_images", "person_volumes", "ReviewPage", "Session", "Volume",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -74,27 +74,38 @@ def as_stored(labels: np.ndarray, geometry: Geometry) -> Image:
     return Image(found.array, geometry)
 
 
-def person_volumes(session: Session, person: str) -> dict[str, Volume]:
-    """Return a person's image with outlines, maps, and the map in atlas space with the atlas discs."""
-    labels = session.outlines(person)
+def person_images(session: Session, person: str) -> dict[str, tuple[Image, Image]]:
+    """Return (image, labels on its grid) by name.
+
+    ``image`` with the outlines to be looked at, ``automatic`` with those before the review where they differ, the
+    person's maps, and ``atlas``: a map in atlas space with the discs of the atlas, which shows the registration.
+    """
+    labels, automatic = session.outlines(person), session.segmented(person)
     segment = review_records(session.study, person)["segment"]
     source = next(session.study.absolute(n) for n in segment.inputs if "_dseg" not in n and not n.endswith(".json"))
-    image = _first_volume(source)
-    finite = image.array[np.isfinite(image.array)]
-    low, high = np.percentile(finite, (1, 99.5)) if finite.size else (0.0, 1.0)
-    found = {"image": Volume("Image", "", upright(image), upright(labels), float(low), float(high))}
-    automatic = session.segmented(person)
+    found = {"image": (_first_volume(source), labels)}
     if (automatic.array != labels.array).any():
-        found["automatic"] = replace(found["image"], name="Before the review", labels=upright(automatic))
+        found["automatic"] = (found["image"][0], automatic)
     for key, path, names in _maps(session, person):
-        outlines = read_image(names) if names else labels
-        image = read_image(path)
+        image, outlines = read_image(path), read_image(names) if names else labels
         if not image.geometry.difference(outlines.geometry):
-            found[key] = Volume(QUANTITIES[key].name, QUANTITIES[key].unit, upright(image), upright(outlines),
-                                *QUANTITIES[key].window, "viridis")
+            found[key] = (image, outlines)
     atlas = _in_atlas(session, person)
-    if atlas:
-        found["atlas"] = atlas
+    return found | ({"atlas": atlas} if atlas else {})
+
+
+def person_volumes(session: Session, person: str) -> dict[str, Volume]:
+    """Return what :func:`person_images` finds, for the page."""
+    found = {}
+    for name, (image, labels) in person_images(session, person).items():
+        quantity = QUANTITIES.get(image.meta.get("quantity", name))
+        if quantity:
+            found[name] = Volume(quantity.name, quantity.unit, upright(image), upright(labels), *quantity.window,
+                                 "viridis")
+        else:
+            finite = image.array[np.isfinite(image.array)]
+            low, high = np.percentile(finite, (1, 99.5)) if finite.size else (0.0, 1.0)
+            found[name] = Volume("Image", "", upright(image), upright(labels), float(low), float(high))
     return found
 
 
@@ -121,15 +132,13 @@ def _output(session: Session, person: str, step: str, ending: str) -> Path | Non
     return next((p for p in paths if p.exists()), None)
 
 
-def _in_atlas(session: Session, person: str) -> Volume | None:
-    """Return a map of the person in atlas space, under the discs of the atlas: the registration, to be looked at."""
+def _in_atlas(session: Session, person: str) -> tuple[Image, Image] | None:
     atlas = context_atlas_of(session.study)
     for key in (*KINDS, "nT2w"):
         path = _output(session, person, "atlas", f"space-DiscAtlas_{key}.nii.gz")
         image = read_image(path) if path else None
         if image is not None and not image.geometry.difference(atlas.labels.geometry):
-            return Volume(f"{QUANTITIES[key].name} on the atlas", QUANTITIES[key].unit, upright(image),
-                          upright(atlas.labels), *QUANTITIES[key].window, "viridis")
+            return image.like(image.array, quantity=key), atlas.labels
     return None
 
 
