@@ -128,6 +128,18 @@ def simulate(target: Annotated[Path, Argument(help="New folder.")],
     print_line("Simulated study", "green", str(target))
 
 
+def import_spider(archive: Annotated[Path, Argument(help="Folder that the archive of SPIDER was unpacked in.")],
+                  target: Annotated[Path, Argument(help="Study folder to write.")]) -> None:
+    """Turn the published SPIDER archive into a study with grades and reference masks."""
+    from ..folder import import_spider as run_import
+
+    with progress_bar() as callback:
+        notes = run_import(archive, target, callback)
+    for note in notes:
+        print_line("Note", "yellow", note)
+    print_line("Study", "green", str(target))
+
+
 def segment(image: Annotated[Path, Argument(help="Sagittal lumbar volume (NIfTI, NRRD, MetaImage).")],
             labels: Annotated[Path, Argument(help="Label image to write.")],
             confidence: Annotated[Path | None, Option(help="Confidence image to write.")] = None,
@@ -192,7 +204,7 @@ def _series(files: list[Path], kind: str, times_ms):
     return found
 
 
-VERBS = (run, validate, status, report, review, simulate, segment, maps, *RESULT_VERBS)
+VERBS = (run, validate, status, report, review, simulate, import_spider, segment, maps, *RESULT_VERBS)
 
 
 def build_app() -> typer.Typer:

@@ -23,6 +23,7 @@ from .finding import Finding
 from .rules import people_by_rule
 from .settings import CHOICES, MAPS, Settings, make_settings
 from .simulated import COLUMN, label_results
+from .spider import import_spider
 from .study import DERIVATIVES, Person, Study, level_columns, long_frame
 from .training import trained_on
 from .validate import validate
@@ -31,7 +32,8 @@ __all__ = [
     "ALL", "EXCLUDED", "KINDS", "RENAMED", "REVIEW", "Decision", "apply_decisions", "change", "COLUMNS",
     "compare_reviews", "corrected_mask", "decide", "decision_for", "last_settings", "read_decisions",
     "require_unchanged", "stale",
-    "CHOICES", "COLUMN", "DERIVATIVES", "describe_results", "Finding", "label_results", "level_columns",
-    "long_frame", "make_settings", "MAPS", "people_by_rule", "Person", "Settings", "Study", "trained_on",
+    "CHOICES", "COLUMN", "DERIVATIVES", "describe_results", "Finding",
+    "import_spider", "label_results", "level_columns", "long_frame",
+    "make_settings", "MAPS", "people_by_rule", "Person", "Settings", "Study", "trained_on",
     "validate",
 ]

@@ -39,7 +39,8 @@ class Person:
 
     #: ``sub-XX``.
     id: str
-    #: T2-weighted volumes; segmentations that came with the study; reference masks used only for scoring.
+    #: T2-weighted volumes, first the one that is used (the fewest entities in its name); segmentations that came with
+    #: the study; reference masks used only for scoring.
     anatomical: tuple[Path, ...] = ()
     labels: tuple[Path, ...] = ()
     reference: tuple[Path, ...] = ()
@@ -142,7 +143,8 @@ class Study:
             and DERIVATIVES not in f.as_posix())
         return Person(
             folder.name,
-            anatomical=tuple(f for f in images if _role(f) == "anatomical"),
+            anatomical=tuple(sorted((f for f in images if _role(f) == "anatomical"),
+                                    key=lambda f: (len(f.name.split("_")), f.name))),
             labels=tuple(f for f in images if _role(f) == "labels"),
             reference=tuple(reference), series=_series(images))
 

@@ -127,9 +127,16 @@ def _check_person(study: Study, person: Person, settings: Settings, read_images:
                           f"The file belongs to '{other}' by its name, but lies in the folder of {person.id}.",
                           "Move it, or correct its name.")
     if len(person.anatomical) > 1:
-        yield Finding("error", study.relative(person.anatomical[1]), person.id,
-                      f"There are {len(person.anatomical)} T2-weighted volumes.",
-                      "Keep one named '_T2w'; give the others another suffix.")
+        first, second, *_ = person.anatomical
+        if len(first.name.split("_")) < len(second.name.split("_")):
+            others = ", ".join(p.name for p in person.anatomical[1:])
+            yield Finding("note", study.relative(first), person.id,
+                          f"Of {len(person.anatomical)} T2-weighted volumes this one is used, and not {others}.",
+                          f"Name another one '{person.id}_T2w' if it is to be used.")
+        else:
+            yield Finding("error", study.relative(second), person.id,
+                          f"There are {len(person.anatomical)} T2-weighted volumes.",
+                          f"Name the one to use '{person.id}_T2w', without further entities; or use sessions.")
     for kind in ("T1rho", "T2", "mapss"):
         same = [s for s in person.series if s.kind == kind]
         if len(same) > 1:

@@ -163,6 +163,12 @@ def test_segment_hands_on_every_option(recorder, monkeypatch, tmp_path):
     assert written == {"labels": tmp_path / "labels.nii.gz", "confidence": tmp_path / "c.nrrd"}
 
 
+def test_import_hands_on_both_folders(recorder, tmp_path):
+    done = recorder(DiscStudyLib.folder, "import_spider", [])
+    call("import-spider", tmp_path / "archive", tmp_path / "study")
+    done.check(archive=tmp_path / "archive", target=tmp_path / "study", unused=("progressCallback",))
+
+
 def test_maps_hand_on_every_option(recorder, tmp_path):
     from DiscRelaxometryLib.fit import FitOptions
 

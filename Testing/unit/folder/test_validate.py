@@ -73,6 +73,16 @@ def test_wrong_person_id(study):
     assert finding.person == "sub-02" and finding.file.endswith("sub-03_T2w.nii.gz")
 
 
+def test_of_two_volumes_the_one_without_further_entities_is_used_and_the_other_is_named(study):
+    plain, other = anat(study, "sub-01", "T2w.nii.gz"), anat(study, "sub-01", "acq-SPACE_T2w.nii.gz")
+    shutil.copy(plain, other)
+    assert Study(study).person("sub-01").anatomical == (plain, other)
+    finding = find(study, "Of 2 T2-weighted volumes", "note")
+    assert finding.file.endswith(plain.name) and other.name in finding.problem
+    plain.rename(anat(study, "sub-01", "acq-TSE_T2w.nii.gz"))
+    find(study, "There are 2 T2-weighted volumes")
+
+
 def test_two_series_of_a_kind(study):
     rng = np.random.default_rng(0)
     for name in ("acq-a_MESE.nii.gz", "acq-b_MESE.nii.gz"):
