@@ -4,6 +4,9 @@ from slicer.i18n import tr as _
 
 from DiscRelaxometryLib import mrml
 
+#: Width in pixels beyond which the last column of a table makes nobody scroll.
+LAST_COLUMN = 90
+
 
 def value(widget, name):
     """Return a property: an attribute in PythonQt, a method in PySide6."""
@@ -53,10 +56,13 @@ def fill_table(widget, headers, rows, editable=(), colors=None):
 
 
 def fit_columns(widget):
-    """Make the columns of a QTableWidget as wide as their texts, and the last one as wide as there is room."""
+    """Make the columns of a QTableWidget as wide as their texts; the last takes what is left, its tooltips the rest."""
     header = widget.horizontalHeader()
     header.setStretchLastSection(False)
     widget.resizeColumnsToContents()
+    last = value(widget, "columnCount") - 1
+    if last >= 0:
+        header.resizeSection(last, min(header.sectionSize(last), LAST_COLUMN))
     header.setStretchLastSection(True)
 
 

@@ -79,9 +79,9 @@ class qMRMLPlotView(QtWidgets.QWidget):
                                   box.bottom() - (p[1] - y0) / (y1 - y0) * box.height())
 
         for value, at in ((x0, box.left()), (x1, box.right())):
-            painter.drawText(QtCore.QRectF(at - 30, box.bottom() + 1, 60, 14), QtCore.Qt.AlignCenter, f"{value:.3g}")
+            painter.drawText(QtCore.QRectF(at - 30, box.bottom() + 1, 60, 14), QtCore.Qt.AlignCenter, _tick(value))
         for value, at in ((y0, box.bottom()), (y1, box.top() + 8)):
-            painter.drawText(QtCore.QRectF(14, at - 9, 34, 18), QtCore.Qt.AlignRight, f"{value:.3g}")
+            painter.drawText(QtCore.QRectF(14, at - 9, 34, 18), QtCore.Qt.AlignRight, _tick(value))
         for _name, pairs, color, line in drawn:
             pen = QtGui.QPen(QtGui.QColor.fromRgbF(*color), 2)
             painter.setPen(pen)
@@ -93,3 +93,7 @@ class qMRMLPlotView(QtWidgets.QWidget):
                 for point in placed:
                     painter.drawEllipse(point, 3.5, 3.5)
                 painter.setBrush(QtCore.Qt.NoBrush)
+
+
+def _tick(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2g}"
