@@ -18,7 +18,7 @@ class ReviewSection:
     def __init__(self, ui, work):
         self.ui, self.work, self.settings = ui, work, None
         self.session = self.look = None
-        self.nodes, self.level = {}, ""
+        self.nodes, self.everyone, self.level = {}, {}, ""
         for button, slot in ((ui.reviewButton, self.onStart), (ui.acceptButton, self.onAccept),
                              (ui.excludeButton, self.onExclude), (ui.renameButton, self.onRename),
                              (ui.editButton, self.onEdit), (ui.saveEditButton, self.onSave),
@@ -80,13 +80,14 @@ class ReviewSection:
         self.session = self.work.attempt(_("The study cannot be reviewed."), lambda: Session(
             folder, reviewer=str(value(self.ui.reviewerEdit, "text"))))
         if self.session is not None:
+            self.everyone = {k.person: k for k in self.session.overview()}
             people = self._people()
             first = next((k.person for k in people if not k.done), people[0].person if people else "")
             self.show(first) if first else self.work.say(_("No participant was flagged."))
 
     def _people(self):
         flagged = value(self.ui.flaggedCheck, "isChecked")
-        return [k for k in self.session.overview() if k.flagged or not flagged]
+        return [k for k in self.everyone.values() if k.flagged or not flagged]
 
     def show(self, person):
         """Show a participant's image with outlines, map, and registration."""
@@ -148,10 +149,10 @@ class ReviewSection:
         if self.look is None:
             return
         compare = value(self.ui.compareCheck, "isChecked")
-        everyone = self.session.overview()
-        done = sum(k.done for k in everyone)
+        self.everyone[self.look.person] = self.look
+        done = sum(k.done for k in self.everyone.values())
         self.ui.reviewLabel.setText(_("{person}: {done} of {n} reviewed").format(
-            person=self.look.person, done=done, n=len(everyone)))
+            person=self.look.person, done=done, n=len(self.everyone)))
         rows = [[d.level, self._words(d.decision, d.stale, compare), "; ".join(d.flags)] for d in self.look.discs]
         whole = self.look.seen.get((self.look.person, "all"))
         fill_table(self.ui.reviewTable, [_("Disc"), _("Decision"), _("Why flagged")],
@@ -174,6 +175,8 @@ class ReviewSection:
         if self.look is None:
             return
         self.level = self.look.discs[row - 1].level if row else ""
+        if row:
+            self.ui.levelCombo.setCurrentText(self.look.discs[row - 1].name)
         center = mrml.segment_centers(self.nodes["outlines"]).get(self.level.replace("-", ""))
         if center is not None:
             slicer.modules.markups.logic().JumpSlicesToLocation(*center, True)

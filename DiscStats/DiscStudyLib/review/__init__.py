@@ -1,9 +1,9 @@
 """The review of a study: what to look at in which order, images, decisions, and the page that shows them."""
 
-from .page import ReviewPage
+from .page import LINK, ReviewPage, write_link
 from .session import Look, Session
 from .volumes import Volume, group_volumes, person_images, person_volumes
 
 __all__ = [
-    "group_volumes", "Look", "person_images", "person_volumes", "ReviewPage", "Session", "Volume",
+    "group_volumes", "LINK", "Look", "person_images", "person_volumes", "ReviewPage", "Session", "Volume", "write_link",
 ]

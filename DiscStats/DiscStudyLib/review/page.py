@@ -27,7 +27,7 @@ from DiscRelaxometryLib.labels import BY_VALUE, DISCS
 from DiscRelaxometryLib.resources import resource_path
 from DiscRelaxometryLib.tables import read_tsv
 
-from ..folder import Decision
+from ..folder import Decision, Study
 from .session import Look, Session
 from .volumes import Volume, as_stored, group_volume, group_volumes, person_volumes
 
@@ -76,12 +76,12 @@ class ReviewPage:
         self.address = f"http://{self.host}/?token={self.token}"
 
     def __enter__(self) -> ReviewPage:
-        write_link(self.session, self.address)
+        write_link(self.session.study, self.address)
         return self
 
     def __exit__(self, *error) -> None:
         self.server.server_close()
-        write_link(self.session)
+        write_link(self.session.study)
 
     def serve(self, browser: bool = False) -> None:
         """Answer requests until :meth:`stop` or Ctrl+C."""
@@ -184,10 +184,10 @@ class ReviewPage:
         return self.session.study.output / DRAFTS / f"{person}.json"
 
 
-def write_link(session: Session, address: str = "") -> Path:
+def write_link(study: Study, address: str = "") -> Path:
     """Write the page that the report links to: it goes on to the review page, or says how to start it."""
-    path = session.study.output / LINK
-    command = f"disc-relaxometry review {shlex.quote(session.study.root.name)}"
+    path = study.output / LINK
+    command = f"disc-relaxometry review {shlex.quote(study.root.name)}"
     text = (resource_path("Review/link.html", "DiscStatsLib").read_text(encoding="utf-8")
             .replace("{{address}}", address).replace("{{command}}", command.replace("&", "&amp;").replace("<", "&lt;")))
     write_text(path, text)

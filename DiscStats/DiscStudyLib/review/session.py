@@ -13,7 +13,7 @@ from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import Image, read_image, write_image
 from DiscRelaxometryLib.labels import BY_VALUE, DISCS, disc_name, disc_value
 
-from ..engine import ReviewedDisc, exclusive, held, looked_at, review_records, reviewed_discs
+from ..engine import Record, ReviewedDisc, exclusive, held, looked_at, review_records, reviewed_discs
 from ..folder import (
     ALL,
     KINDS,
@@ -82,24 +82,30 @@ class Session:
         self.study, self.reviewer = Study(Path(path), session, output), " ".join(reviewer.split())
         self.settings = last_settings(self.study)
         self.file = self.study.output / REVIEW
-        looks = [self.look(p.id) for p in self.study.people if review_records(self.study, p.id)]
-        if not looks:
-            raise StudyError("No participant has outlines yet: use 'disc-relaxometry run' first.", anchor="study-run")
         #: Everyone with outlines, flagged people first.
-        self.people = [k.person for k in sorted(looks, key=lambda k: (not k.flagged, k.person))]
+        self.people = [p.id for p in self.study.people]
+        self.people = [k.person for k in sorted(self.overview(), key=lambda k: (not k.flagged, k.person))]
+        if not self.people:
+            raise StudyError("No participant has outlines yet: use 'disc-relaxometry run' first.", anchor="study-run")
 
     def look(self, person: str) -> Look:
         """Return a person's discs and decisions as they are on disk now."""
         records = review_records(self.study, person)
         if not records:
             raise StudyError(f"'{person}' has no outlines to review: check the id, or run the study.", anchor=_ANCHOR)
-        decisions = read_decisions(self.file)
-        return Look(person, reviewed_discs(self.settings, person, records, decisions),
-                    {disc: d for disc, d in decisions.items() if disc[0] == person})
+        return self._look(person, records, {disc: d for disc, d in read_decisions(self.file).items()
+                                            if disc[0] == person})
+
+    def _look(self, person: str, records: Mapping[str, Record], seen: dict[tuple[str, str], Decision]) -> Look:
+        return Look(person, reviewed_discs(self.settings, person, records, seen), seen)
 
     def overview(self) -> list[Look]:
-        """Return everyone, flagged people first."""
-        return [self.look(p) for p in self.people]
+        """Return everyone, flagged people first; without those whose outlines are just being made anew."""
+        decisions: dict[str, dict] = {}
+        for disc, decision in read_decisions(self.file).items():
+            decisions.setdefault(disc[0], {})[disc] = decision
+        return [self._look(p, records, decisions.get(p, {})) for p in self.people
+                if (records := review_records(self.study, p))]
 
     @property
     def read_only(self) -> bool:
@@ -109,7 +115,7 @@ class Session:
     def outlines(self, person: str) -> Image:
         """Return the outlines that a reviewer looks at: as segmented, with the discs that were drawn in their place."""
         labels = self.segmented(person)
-        drawn = [d for (_, _), d in self.look(person).seen.items() if d.decision == CORRECTED]
+        drawn = [replace(d, renamed_to="") for d in self.look(person).seen.values() if d.decision == CORRECTED]
         return apply_decisions(labels, drawn, self._drawn(person))[0] if drawn else labels
 
     def decide(self, person: str, level: str, kind: str, *, reason: str = "", renamed_to: str = "",

@@ -26,6 +26,7 @@ from ..report import (
     save_figure,
     write_report,
 )
+from ..review import LINK, write_link
 
 
 def _run_tile(context: Context) -> list[Path]:
@@ -71,6 +72,8 @@ def _run_report(analysis: str):
                         "This file holds no name, birth date or DICOM header.")
         path = context.study.output / "report.html"
         context.written.append(path)
+        if not (context.study.output / LINK).exists():  # not while the review page runs
+            write_link(context.study)
         return [write_report(report, path), *sorted(p for p in context.written if p.suffix == ".png")]
     return run
 

@@ -193,6 +193,31 @@ def test_keyboard_alone_from_first_to_last(browser, page, study):
     tab.close()
 
 
+def test_a_picture_of_the_report_opens_its_disc_or_says_the_command(browser, study):
+    link = (study / "derivatives/disc-relaxometry/review.html").as_uri() + "#sub-01/L4-L5"
+    with served(study) as page:
+        tab = browser.new_page()
+        tab.goto(link)
+        tab.wait_for_selector('body[data-shown="sub-01"]')
+        assert tab.inner_text("#discs [aria-selected=true] b") == "L4-L5"
+        page.stop()
+    tab.goto("about:blank")
+    tab.goto(link)
+    assert "disc-relaxometry review study" in tab.inner_text("body")
+    tab.close()
+
+
+def test_a_page_that_was_killed_leaves_a_link_that_says_the_command(browser, study):
+    from DiscStudyLib.folder import Study
+    from DiscStudyLib.review import write_link
+
+    tab = browser.new_page()
+    tab.goto(write_link(Study(study), "http://127.0.0.1:9/?token=gone").as_uri())
+    tab.wait_for_timeout(500)
+    assert "The review page is not running" in tab.inner_text("body")
+    tab.close()
+
+
 def test_two_reviewers_do_not_write_over_each_other(browser, page, study):
     tab = opened(browser, page)
     Session(study, reviewer="CD").decide("sub-02", "all", "excluded", reason="motion")

@@ -103,6 +103,7 @@ def test_drawings_become_decisions_about_the_discs_that_differ(study):
     assert (session.outlines("sub-01").array == drawn).all()
     session.decide("sub-01", "L4-L5", "renamed", renamed_to="T12-L1")
     assert kinds(session) == {"L4-L5": "corrected"}  # a new name does not lose the drawing
+    assert (session.outlines("sub-01").array == drawn).all()  # and is not drawn: what is edited has the old names
     final, _ = apply_decisions(labels, list(session.look("sub-01").seen.values()), read_image(mask(study)))
     assert (final.array == disc_value("T12-L1")).sum() == (drawn == disc_value("L4-L5")).sum()
     assert session.correct("sub-01", labels) == []  # drawn back
@@ -186,6 +187,14 @@ def paths() -> dict:
     root = Path(__file__).resolve().parents[3]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(str(root / m) for m in ("DiscRelaxometry", "DiscAtlas",
                                                                                 "DiscStats", "Testing"))}
+
+
+def test_someone_whose_outlines_are_just_being_made_anew_is_left_out(study):
+    session = Session(study)
+    next(study.glob("derivatives/*/sub-02/prov/*segment*")).unlink()
+    assert [k.person for k in session.overview()] == ["sub-03", "sub-01"]
+    with pytest.raises(StudyError, match="'sub-02' has no outlines to review"):
+        session.look("sub-02")
 
 
 def test_studies_that_cannot_be_reviewed_say_so(tmp_path, study):
