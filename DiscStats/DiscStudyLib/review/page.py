@@ -198,7 +198,8 @@ def write_link(study: Study, address: str = "") -> Path:
 def _handler(page: ReviewPage) -> type[BaseHTTPRequestHandler]:
     """Return the handler of a page's requests."""
     reads = {"/api/state": lambda q: page.state(), "/api/person": lambda q: page.heads(q["id"]),
-             "/api/map": lambda q: page.clusters(q["name"])}
+             "/api/map": lambda q: page.clusters(q["name"]),
+             "/api/lock": lambda q: {"readOnly": page.session.read_only}}
     writes = {"/api/decide": page.decide, "/api/correct": page.correct, "/api/draft": page.keep_draft}
 
     def volume(query: dict) -> Volume:

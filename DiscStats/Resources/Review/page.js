@@ -297,7 +297,7 @@ function choose(n) {
 }
 
 async function show(id, level = "") {
-  if (edit) await leave();
+  if (edit) leave();
   group = null;
   document.body.classList.remove("group");
   $("statistics").hidden = true;
@@ -402,17 +402,17 @@ function startEdit() {
   $("editing").hidden = false;
   $("actions").hidden = true;
   $("editName").textContent = entry().discs[disc].level;
+  const draft = shown.draft?.voxels || [];
+  for (let n = 0; n < draft.length; n += 2) change(draft[n], draft[n + 1]);
   redraw();
+  if (draft.length) say("An unsaved drawing was found and restored: save it (s), or discard it (x).", true);
 }
 
 function restore(draft) {
-  const value = draft.voxels.find((v, n) => n % 2 && v) || valueOf(0);
-  disc = Math.max(0, entry().discs.findIndex(d => d.level === state.labels[value]));
+  const touched = draft.voxels.flatMap((v, n) => n % 2 ? [v] : [shown.volumes.image.labels[v]]).find(isDisc);
+  disc = Math.max(0, entry().discs.findIndex(d => d.level === state.labels[touched]));
   startEdit();
-  for (let n = 0; n < draft.voxels.length; n += 2) change(draft.voxels[n], draft.voxels[n + 1]);
   side();
-  redraw();
-  say("An unsaved drawing was found and restored: save it (s), or leave it (Esc).", true);
 }
 
 function change(at, value) {
@@ -458,11 +458,17 @@ async function save() {
   });
 }
 
-async function leave() {
-  if (edit.changes.size) await api("/api/draft", { person, voxels: [] }).catch(error => say(error.message));
-  cache.delete(person);
+function leave() {   // what was drawn stays a draft
+  shown.draft = edit.changes.size ? { voxels: flat() } : null;
   close();
   redraw();
+}
+
+async function discard() {
+  shown.draft = null;
+  close();
+  redraw();
+  await api("/api/draft", { person, voxels: [] }).catch(error => say(error.message));
 }
 
 function close() {
@@ -475,7 +481,7 @@ function close() {
 
 async function statistics(name = state.group.find(n => n.endsWith("_t")) || state.group[0]) {
   if (!name) return say("The study has no statistical map: run it with a formula.", true);
-  if (edit) await leave();
+  if (edit) leave();
   await guarded(async () => {
     const query = `map=${encodeURIComponent(name)}`, head = await api(`/api/map?name=${encodeURIComponent(name)}`);
     group = { name, clusters: head.clusters, volume: volume(head, await api(`/api/volume?${query}`)), threshold: 0 };
@@ -514,7 +520,7 @@ addEventListener("keydown", event => {
   if (event.target.type === "range" && event.key.startsWith("Arrow")) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key, depth = group ? group.volume : shown?.volumes.image;
   const run = work => { event.preventDefault(); work(); };
-  if (edit && "szd[]".includes(key)) return run({ s: save, z: undo, d: () => $("erase").click(), "[": () => $("radius").stepDown(), "]": () => $("radius").stepUp() }[key]);
+  if (edit && "szdx[]".includes(key)) return run({ s: save, z: undo, x: discard, d: () => $("erase").click(), "[": () => $("radius").stepDown(), "]": () => $("radius").stepUp() }[key]);
   if (edit && key === "Escape") return run(leave);
   if (key === "ArrowLeft" || key === "ArrowRight") return run(() => { slice = Math.max(0, Math.min(slice + (key === "ArrowLeft" ? -1 : 1), depth.shape[2] - 1)); redraw(); });
   if (key === "?") return run(() => $("keys").showModal());
@@ -527,7 +533,7 @@ addEventListener("keydown", event => {
 
 for (const [key, [name]] of Object.entries(KEYS)) $(name).onclick = () => actions[name]();
 $("keyList").replaceChildren(...[...Object.entries(KEYS).map(([k, [, text]]) => [k, text]), ["\u2191 \u2193", "Choose a disc, or all"], ["\u2190 \u2192", "Slice"],
-  ["f", "Flagged participants only"], ["m", "Statistical maps"], ["s z d [ ]", "While editing: save, undo, erase, radius"]].flatMap(([k, text]) =>
+  ["f", "Flagged participants only"], ["m", "Statistical maps"], ["s z x d [ ]", "While editing: save, undo, discard, erase, radius"]].flatMap(([k, text]) =>
   [Object.assign(document.createElement("dt"), { textContent: k }), Object.assign(document.createElement("dd"), { textContent: text })]));
 $("help").onclick = () => $("keys").showModal();
 $("closeKeys").onclick = () => $("keys").close();
@@ -542,6 +548,7 @@ $("erase").onclick = () => { edit.erase = !edit.erase; $("erase").setAttribute("
 $("undo").onclick = undo;
 $("save").onclick = save;
 $("leave").onclick = leave;
+$("discard").onclick = discard;
 $("main").oncontextmenu = event => event.preventDefault();
 $("main").onpointerdown = event => {
   if (!edit) return;
@@ -563,6 +570,14 @@ $("solid").onpointerdown = event => {
 };
 $("solid").onpointerup = () => { $("solid").onpointermove = null; };
 new ResizeObserver(redraw).observe($("views"));
+
+setInterval(async () => {   // a run that begins makes the review read only, its end ends that
+  const found = state && person && await api("/api/lock").catch(() => null);
+  if (!found || found.readOnly === state.readOnly) return;
+  state.readOnly = found.readOnly;
+  say("");
+  if (!group) side();
+}, 2000);
 
 guarded(async () => {
   state = await api("/api/state");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from DiscRelaxometryLib.image import Geometry, Image
 from DiscStudyLib.folder.decisions import (
     Decision,
     apply_decisions,
+    change,
     compare_reviews,
     decide,
+    decision_for,
     merge,
     read_decisions,
     stale,
@@ -139,3 +142,32 @@ def test_a_drawn_mask_without_a_decision_is_named_not_used():
 def test_a_new_name_does_not_outlive_the_labels_it_was_given_to():
     decided = [decision("L5-S1", "renamed", renamed_to="L4-L5"), decision("L3-L4", "excluded")]
     assert values(apply_decisions(labels(11, 13), decided, changed=["L5-S1", "L3-L4"])[0]) == [11, 0]
+
+
+def test_a_new_decision_replaces_one_that_a_clock_ahead_of_ours_has_dated(tmp_path):
+    ahead = Decision("sub-02", "L4-L5", "accepted", date="2999-01-01T00:00:00Z")
+    path = write_decisions(tmp_path / "review.tsv", [ahead])
+    decide(path, FIRST, seen=ahead)
+    assert read_decisions(path)[FIRST.disc].decision == "excluded"
+
+
+def test_a_disc_has_its_own_decision_before_that_of_the_participant_who_is_not_excluded():
+    whole, own = Decision("sub-02", "all", "accepted"), FIRST
+    assert decision_for({d.disc: d for d in (whole, own)}, "sub-02", "L4-L5") == own
+    assert decision_for({d.disc: d for d in (whole, own)}, "sub-02", "L3-L4") == whole
+    assert decision_for({d.disc: d for d in (whole, own)}, "sub-01", "L3-L4") is None
+    out = Decision("sub-02", "all", "excluded", reason="motion")
+    assert decision_for({d.disc: d for d in (out, LATER)}, "sub-02", "L4-L5") == out
+
+
+def test_several_decisions_are_written_all_or_none(tmp_path):
+    path = write_decisions(tmp_path / "review.tsv", [FIRST, OTHER])
+    fresh = Decision("sub-03", "all", "accepted")
+    with pytest.raises(StudyError, match="meanwhile"):
+        change(path, {fresh.disc: fresh, FIRST.disc: LATER}, {})
+    assert read_decisions(path) == {OTHER.disc: OTHER, FIRST.disc: FIRST}
+    change(path, {fresh.disc: fresh, FIRST.disc: None}, {FIRST.disc: FIRST})
+    assert [d.disc for d in read_decisions(path).values()] == [OTHER.disc, fresh.disc]
+    described = json.loads(path.with_suffix(".json").read_text())
+    assert list(described) == path.read_text().splitlines()[0].split("\t")
+    assert all(entry["Description"] for entry in described.values())

@@ -16,6 +16,7 @@ from support.review_study import make_reviewable, outlines
 from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.labels import disc_value
 from DiscStudyLib import run_study
+from DiscStudyLib.engine import exclusive
 from DiscStudyLib.folder import read_decisions
 from DiscStudyLib.review import ReviewPage, Session
 
@@ -237,10 +238,37 @@ def test_a_closed_browser_in_mid_edit_loses_nothing(browser, page, study):
     tab.close()
     tab = opened(browser, page)
     tab.wait_for_selector("#message:has-text('unsaved drawing was found')")
+    for key in ("n", "Escape", "n", "p"):  # neither another participant nor leaving drops it
+        tab.keyboard.press(key)
+    tab.wait_for_selector("#message:has-text('unsaved drawing was found')")
     tab.keyboard.press("s")
     wait_for(tab, "decided", "sub-02 L4-L5 corrected")
     assert [d.decision for d in decisions(study).values()] == ["corrected"]
     assert not list((study / "derivatives/disc-relaxometry/review.drafts").iterdir())
+    tab.close()
+
+
+def test_a_drawing_is_undone_or_discarded(browser, page, study):
+    tab = opened(browser, page)
+    for key in ("z", "x"):
+        with tab.expect_response("**/api/draft"):
+            paint(tab)
+        with tab.expect_response("**/api/draft"):
+            tab.keyboard.press(key)
+        assert not list((study / "derivatives/disc-relaxometry").glob("review.drafts/*"))
+        tab.keyboard.press("Escape")
+    assert not tab.locator("#editing").is_visible() and not tab.errors
+    tab.close()
+
+
+def test_a_run_makes_the_page_read_only_until_it_ends(browser, page, study):
+    tab = opened(browser, page)
+    with exclusive(study / "derivatives/disc-relaxometry"):
+        tab.wait_for_selector("#message:has-text('read only until it ends')")
+        assert tab.is_disabled("#accept")
+        tab.keyboard.press("a")
+    tab.wait_for_selector("#accept:not([disabled])")
+    assert tab.is_hidden("#message") and not decisions(study)
     tab.close()
 
 
