@@ -109,8 +109,10 @@ def test_a_decision_about_other_outlines_is_shown_as_stale(study):
     decided(study, "sub-03", "L1-L2", "accepted", looked_at=now)
     assert "Stale" not in text_of(results(study) / "report.html")
     earlier = list_of(study)["sub-03", "L1-L2"]
+    decide(results(study) / "review.tsv", Decision("sub-99", "all", "accepted"))
     decide(results(study) / "review.tsv", Decision("sub-03", "L1-L2", "accepted", looked_at="older"), earlier)
     run_study(study)
+    assert "participants without results were not used: sub-99, all." in text_of(results(study) / "report.html")
     assert "disc-relaxometry review" in (results(study) / "review.html").read_text(encoding="utf-8")
     assert "Stale decisions, to be looked at again: sub-03, L1-L2." in text_of(results(study) / "report.html")
 

@@ -19,7 +19,7 @@ import numpy as np
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.labels import BY_NAME, BY_VALUE, disc_value
-from DiscRelaxometryLib.tables import Column, Table, read_tsv
+from DiscRelaxometryLib.tables import Column, Table, is_missing, read_tsv
 
 from .study import Study
 
@@ -84,7 +84,7 @@ class Decision:
         if not named or self.renamed_to and (self.renamed_to not in BY_NAME or self.level == ALL):
             raise StudyError(f"{self.participant_id}, {self.level}: the column renamed_to must hold a level such as "
                              f"L4-L5 where, and only where, a disc was renamed.", anchor="review-decisions")
-        if self.decision == EXCLUDED and not self.reason.strip():
+        if self.decision == EXCLUDED and is_missing(self.reason):
             raise StudyError(f"{self.participant_id}, {self.level}: say in the column reason why it was excluded.",
                              anchor="review-decisions")
 

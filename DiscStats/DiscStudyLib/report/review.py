@@ -22,6 +22,8 @@ def review(context: Context) -> Section:
     section.add(Paragraph(review_text(context)))
     if rows:
         section.add(TableBlock(_by_reviewer(rows), "Discs by reviewer and decision", file="group/review.tsv"))
+    if "decisions" in context.records and context.records["decisions"].notes:
+        section.add(Notes([("warning", n) for n in context.records["decisions"].notes]))
     old = [f"{r['participant_id']}, {r['level']}" for r in rows if r["stale"] == "True"]
     if old:
         section.add(Notes([("warning", f"Stale decisions, to be looked at again: {'; '.join(old)}.")]))

@@ -134,7 +134,7 @@ class Session:
         StudyError
             If it is no decision, cannot be obeyed, a run is in progress, or another reviewer decided meanwhile.
         """
-        look = self.look(person)
+        look, reason = self.look(person), " ".join(reason.split())
         known = [d.level for d in look.discs]
         if level not in (*known, ALL):
             raise StudyError(f"{person} has no disc {level}: there are {', '.join(known)}.", anchor=_ANCHOR)
@@ -145,14 +145,14 @@ class Session:
         if kind == RENAMED:
             made = [self._renamed(look, v, to, reason) for v, to in _new_names(look, level, renamed_to).items()]
         else:
-            made = [Decision(person, level, kind, renamed_to, reason.strip())]
+            made = [Decision(person, level, kind, renamed_to, reason)]
         self._write(person, made, seen if seen is not None else look.seen)
 
     def _renamed(self, look: Look, level: str, name: str, reason: str) -> Decision:
         """Return a disc's new name; a correction stays one."""
         earlier = look.seen.get((look.person, level))
         kind = CORRECTED if earlier and earlier.decision == CORRECTED else RENAMED
-        return Decision(look.person, level, kind, name, reason.strip())
+        return Decision(look.person, level, kind, name, reason)
 
     def take_back(self, person: str, level: str, seen: Mapping[tuple[str, str], Decision] | None = None) -> None:
         """Remove a decision about a disc, or about the whole person."""

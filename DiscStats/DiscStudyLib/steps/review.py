@@ -97,6 +97,10 @@ _SENSITIVITY = [Column("map", "", "Quantity"), Column("review", "", "With the re
 def _run_decisions(context: Context) -> list[Path]:
     ids = [*context.everyone, *context.missing]
     rows = decision_rows(context.study, ids, context.everyone)
+    about = {(r["participant_id"], r["level"]) for r in rows}
+    unused = [", ".join(disc) for disc in read_decisions(context.study.output / REVIEW) if disc not in about]
+    if unused:
+        context.notes.append(f"Decisions about participants without results were not used: {'; '.join(unused)}.")
     table = Table("review", [*COLUMNS, Column("discs", "1", "Discs that the decision is about"),
                              Column("stale", "", "Whether outlines or images have changed since")],
                   [{k: v if v != "" else None for k, v in row.items()} for row in rows])
@@ -154,7 +158,8 @@ def decisions_step() -> Step:
     """Return the group step that says who decided what, and how the review changed the results."""
     def extra(context: Context) -> dict:
         ids = [*context.everyone, *context.missing]
-        return {"rows": decision_rows(context.study, ids, context.everyone)}
+        return {"rows": decision_rows(context.study, ids, context.everyone),
+                "all": sorted(read_decisions(context.study.output / REVIEW))}
 
     return Step("decisions", "1", _run_decisions,
                 lambda c: [*_files_before(c), *(f for f in [c.study.root / "participants.tsv"] if f.exists())],

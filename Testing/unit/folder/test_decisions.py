@@ -61,6 +61,7 @@ def test_a_decision_made_meanwhile_is_not_written_over(tmp_path):
     ("sub-01\tL4-L5\tacepted\t\t\t\t\t", "line 2: 'acepted' is no decision"),
     ("sub-01\tL45\taccepted\t\t\t\t\t", "line 2: 'L45' is not a level"),
     ("sub-01\tL4-L5\texcluded\t\t\t\t\t", "line 2: sub-01, L4-L5: say in the column reason"),
+    ("sub-01\tL4-L5\texcluded\t\tn/a\t\t\t", "line 2: sub-01, L4-L5: say in the column reason"),
     ("sub-01\tL4-L5\trenamed\t\t\t\t\t", "renamed_to must hold a level"),
     ("sub-01\tL4-L5\taccepted\tL3-L4\t\t\t\t", "renamed_to must hold a level"),
 ])

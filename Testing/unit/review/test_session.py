@@ -70,6 +70,7 @@ def test_decisions_are_stale_when_image_or_outlines_change(study):
 
 @pytest.mark.parametrize("level, kind, more, words", [
     ("L4-L5", "excluded", {}, "why it was excluded"), ("L4-L5", "excluded", {"reason": "  "}, "why it was excluded"),
+    ("L4-L5", "excluded", {"reason": "n/a"}, "why it was excluded"),
     ("T11-T12", "accepted", {}, "has no disc T11-T12"),
     ("all", "renamed", {"renamed_to": "L3-L4"}, "One disc is renamed"),
     ("L4-L5", "renamed", {"renamed_to": "L9"}, "must hold a level"), ("L4-L5", "renamed", {}, "must hold a level"),
@@ -81,6 +82,14 @@ def test_what_cannot_be_obeyed_is_refused_and_nothing_is_written(study, level, k
     with pytest.raises(StudyError, match=words):
         session.decide("sub-01", level, kind, **more)
     assert not session.file.exists()
+
+
+def test_a_reason_stays_one_line_whatever_was_typed(study):
+    session = Session(study, reviewer="A\tB")
+    session.decide("sub-01", "L4-L5", "excluded", reason='two\nlines,\t"quotes" = and \u00e4')
+    assert len(session.file.read_text(encoding="utf-8").splitlines()) == 2
+    found, = read_decisions(session.file).values()
+    assert (found.reason, found.reviewer) == ('two lines, "quotes" = and \u00e4', "A B")
 
 
 def test_a_new_name_that_a_neighbor_has_moves_everyone_but_excluded_discs(study):
