@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from DiscRelaxometryLib.echo.read import EchoSeries
-from DiscRelaxometryLib.fit import fit_arrays, fit_relaxation
+from DiscRelaxometryLib.fit import epg, fit_arrays, fit_relaxation, rician
+from DiscRelaxometryLib.fit.epg import EpgModel
+from DiscRelaxometryLib.fit.mono import MonoModel
+from DiscRelaxometryLib.fit.rician import RicianModel
 from DiscRelaxometryLib.fit.status import FitStatus
 from DiscRelaxometryLib.image import Geometry
 
@@ -35,3 +40,23 @@ def test_fast_decay_between_few_times(times):
     done = fit.status == FitStatus.OK
     assert fit.value[done] == pytest.approx(truth[done], rel=1e-3)
     assert done.all()
+
+
+@pytest.mark.parametrize("model", ["rician", "epg"])
+def test_a_step_that_damping_made_small_is_no_convergence(monkeypatch, model):
+    """Far from the optimum, a heavily damped step is below any tolerance."""
+    times = np.arange(1, 9) * 10.0
+    signal = np.exp(-times / 60)[:, None] * np.ones(5)
+    if model == "rician":
+        fit = RicianModel(MonoModel.prepare(times, (1, 1000)))
+        monkeypatch.setattr(MonoModel, "solve", lambda self, y: SimpleNamespace(value=np.full(5, 30.0), m0=np.ones(5)))
+        solve, place, name = lambda: fit.solve(signal, np.full(5, 0.02)), rician, "_damped_step"
+    else:
+        fit = EpgModel.prepare(times, (5, 500))
+        solve, place, name = lambda: fit.solve(signal), epg, "_step"
+        monkeypatch.setattr(epg, "_match", lambda model, y: np.tile([[np.log(30.0)], [0.1]], 5))
+    assert solve().converged.all()
+    step = getattr(place, name)
+    monkeypatch.setattr(place, name, lambda gradient, matrix, damping: step(
+        gradient, matrix, damping if np.ndim(damping) == 0 else np.maximum(damping, 1e9)))
+    assert not solve().converged.any()

@@ -114,7 +114,9 @@ class EpgModel:
             trial = np.clip(theta + _step(gradient, matrix, damping), limits[:, :1], limits[:, 1:])
             trial_ssr = _residual(z, self.decay(trial))[1]
             better = trial_ssr <= ssr * (1 + 1e-12) + 1e-28
-            done = (np.abs(trial - theta) <= _TOLERANCE).all(axis=0)
+            # Damping makes any step small: the one without it tells whether the optimum is here.
+            whole = np.clip(theta + _step(gradient, matrix, 0.0), limits[:, :1], limits[:, 1:])
+            done = ((np.abs(trial - theta) <= _TOLERANCE) & (np.abs(whole - theta) <= 100 * _TOLERANCE)).all(axis=0)
             theta, ssr = np.where(better, trial, theta), np.where(better, trial_ssr, ssr)
             damping = np.clip(np.where(better, damping * 0.1, damping * 10), 1e-12, 1e12)
             result[:, active] = theta

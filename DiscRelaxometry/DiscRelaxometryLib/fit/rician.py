@@ -16,7 +16,7 @@ from .mono import MonoModel
 from .solution import Solution, total_squares
 
 _MAX_STEPS = 100
-_TOLERANCE = 1e-7
+_TOLERANCE, _NEAR = 1e-7, 1e-4  # Last damped step, and the undamped one from there.
 
 
 def rician_log_likelihood(y: np.ndarray, amplitude: np.ndarray, sigma: float | np.ndarray = 1.0) -> np.ndarray:
@@ -74,6 +74,11 @@ def _maximize(model, y, sigma, rate, m0):
         step = _damped_step(gradient, matrix, damping)
         trial = theta + step
         trial[1] = np.clip(trial[1], *limits)
+        whole = theta + _damped_step(gradient, matrix, 0.0)
+        whole[1] = np.clip(whole[1], *limits)
+        # At a bound, M0 alone is left to move.
+        held = (whole[1] == theta[1]) & np.isin(theta[1], limits)
+        whole[0, held] = (theta[0] + gradient[0] / matrix[0])[held]
         # A step past a factor e in amplitude leaves the region where the quadratic model means anything.
         trial[0] = np.clip(trial[0], theta[0] - 1, theta[0] + 1)
         trial_value = _log_likelihood(times, z, trial)
@@ -81,6 +86,8 @@ def _maximize(model, y, sigma, rate, m0):
         better = trial_value >= value - 1e-12 * np.abs(value)
         moved = np.abs(trial - theta)
         small = (moved[1] <= _TOLERANCE * theta[1]) & (moved[0] <= _TOLERANCE)
+        # Damping makes any step small: the one without it tells whether the optimum is here.
+        small &= (np.abs(whole[1] - theta[1]) <= _NEAR * theta[1]) & (np.abs(whole[0] - theta[0]) <= _NEAR)
         theta = np.where(better, trial, theta)
         value = np.where(better, trial_value, value)
         damping = np.where(better, damping * 0.1, damping * 10)
