@@ -191,7 +191,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         name = source.GetName() if is_node else Path(source).name.split(".")[0]
         with mrml.all_or_nothing():
             return DiscResult(mrml.segmentation_from_labels(labels, f"{name} discs", referenceNode),
-                              flags=list(report.flags))
+                              flags=[*image.notes, *report.flags])
 
     def carryJob(self, segmentationNode, anatomicalNode, target):
         """Return the registration as a job that needs no scene; see :meth:`carrySegmentation`."""

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import __version__
-from .atomic import atomic_path
+from .atomic import atomic_path, check_folder
 from .echo import list_files
 from .errors import DiscRelaxometryError, SegmentationError
-from .image import Geometry, Image
+from .image import Geometry, Image, require_written
 from .labels import BY_VALUE
 from .progress import ProgressCallback, silent
 from .quantities import QUANTITIES
@@ -73,6 +73,7 @@ def export_study(folder: str | os.PathLike, maps: Mapping[str, Image], labels: I
     images = [*maps.values(), *([labels] if labels is not None else [])]
     if not images:
         raise DiscRelaxometryError("There is nothing to export: give a map or a segmentation.")
+    check_folder(folder)
     datasets = source_datasets(source) if source is not None else None
     study = _uid("study", subject, repr([i.geometry for i in images]))
     paths = []
@@ -315,8 +316,12 @@ def _labelled(dataset: Dataset, simulated: bool) -> Dataset:
 
 
 def _save(dataset: Dataset, path: Path) -> Path:
+    from pydicom import dcmread
+
     with atomic_path(path) as temporary:
         dataset.save_as(temporary, enforce_file_format=True)
+        written, pixels = dcmread(temporary), max(dataset.keys())
+        require_written(written.keys() == dataset.keys() and written[pixels].value == dataset[pixels].value, path)
     return path
 
 

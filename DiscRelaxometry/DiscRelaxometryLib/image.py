@@ -126,6 +126,11 @@ class Image:
         if self.array.shape != self.geometry.shape:
             raise GeometryError(f"Array shape {self.array.shape} does not fit the grid {self.geometry.shape}.")
 
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know about how the image was read."""
+        return self.meta.get("notes", [])
+
     def like(self, array: np.ndarray, **meta) -> Image:
         """Return an image on the same grid with another array; `meta` replaces the metadata."""
         return Image(np.asarray(array), self.geometry, meta)
@@ -312,7 +317,13 @@ def save_checked(image: sitk.Image, temporary: Path, path: Path) -> None:
     except (RuntimeError, GeometryError) as error:
         if shutil.disk_usage(temporary.parent).free < sitk.GetArrayViewFromImage(image).nbytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        raise OutputError(f"'{path.name}' could not be written in full: check the disk and the folder.") from error
+        require_written(False, path)
+
+
+def require_written(complete: bool, path: Path) -> None:
+    """Raise OutputError unless what is on disk is what was to be written."""
+    if not complete:
+        raise OutputError(f"'{path.name}' could not be written in full: check the disk and the folder.")
 
 
 def _ending(path: Path) -> str:

@@ -123,12 +123,16 @@ def analyze(root: Path, formula: str, **settings) -> Analysis:
     return Analysis(found, [], facts, written["notes"])
 
 
-def segmented(root: Path, labels: np.ndarray) -> tuple[list[str], dict[int, int]]:
-    """Give a study of one person this segmentation; return what was said, and how many voxels have each value."""
+def segmented(root: Path, labels: np.ndarray, edit=lambda folder: None) -> tuple[list[str], dict[int, int]]:
+    """Give a study of one person this segmentation; return what was said, and how many voxels have each value.
+
+    `edit(folder)` changes the person's two images before the run.
+    """
     grid = Geometry(labels.shape[::-1], (4.0, 1.5, 1.5))
     noise = np.random.default_rng(0).integers(0, 255, labels.shape).astype(np.uint8)
     write_image(Image(noise, grid), root / "sub-01/anat/sub-01_T2w.nii.gz")
     write_image(Image(labels, grid), root / "sub-01/anat/sub-01_dseg.nii.gz")
+    edit(root / "sub-01/anat")
     write_table(root, "participant_id\tage\nsub-01\t40\n")
     try:
         done = run_study(root, segmentation="existing", pipeline=segment_stages)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
+import pytest
 
 from corpus.made_studies import segmented
 from DiscRelaxometryLib.discs.labelmaps import import_labels
@@ -54,3 +57,15 @@ def test_values_of_another_tool_are_not_taken_for_discs(tmp_path):
         assert {v: voxels.get(v) for v in range(11, 16)} == dict.fromkeys(range(11, 16), 6 * 30 * 6)
     else:
         assert any("124" in sentence for sentence in said), said
+
+
+@pytest.mark.parametrize("name", ["sub-01_T2w.nii.gz", "sub-01_dseg.nii.gz"])
+def test_notes_of_a_header_reach_the_study(tmp_path, name):
+    """What is said of an image's header when it is read stands in the record of the step."""
+    def contradict(folder):
+        raw = bytearray(gzip.decompress((folder / name).read_bytes()))
+        raw[80:84] = np.float32(2).tobytes()  # pixdim 1; the sform says 4 mm
+        (folder / name).write_bytes(gzip.compress(raw))
+
+    said, voxels = segmented(tmp_path / "study", disc_labels(), contradict)
+    assert any("contradicts itself" in sentence for sentence in said) and len(voxels) > 5

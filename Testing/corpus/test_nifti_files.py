@@ -7,6 +7,7 @@ import gzip
 import numpy as np
 import pytest
 
+from corpus.common import command
 from corpus.made_nifti import SPACING, TIMES, patch_header, write_echo_files, write_series
 from DiscRelaxometryLib.echo.read import read_echo_series
 from DiscRelaxometryLib.errors import DiscRelaxometryError
@@ -49,3 +50,12 @@ def test_words_within_a_name_leave_no_series_out(tmp_path, name):
     else:
         source = write_echo_files(tmp_path / "converted", name)
     assert len(read_echo_series(source)) == len(TIMES)
+
+
+def test_notes_of_a_header_reach_the_command_line(tmp_path):
+    path = write_series(tmp_path / "sub-01_MESE.nii")
+    patch_header(path, _FORM_CODES, [0, 1], "<i2")
+    patch_header(path, _SFORM, [4, 0, 0, -10, 0, 1, 0, 5, 0, 0, 1, 7], "<f4")
+    patch_header(path, _PIXDIM, [2.0], "<f4")
+    done = command("maps", path, "--output", tmp_path / "maps")
+    assert done.returncode == 0 and "contradicts itself" in done.stdout and "4 x 1 x 1" in done.stdout

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 
 from ..atomic import atomic_path, write_json
 from ..errors import EchoSeriesError
+from ..image import require_written, save_checked
 from ..progress import ProgressCallback, silent
 from .contents import left_out_note
 from .dicom import read_dicom_series, read_dicom_volumes
@@ -155,20 +156,24 @@ def write_echo_series(series: EchoSeries, path: str | os.PathLike) -> Path:
     ------
     EchoSeriesError
         If the suffix is another one.
+    OutputError
+        If a file cannot be written in full.
     """
     path = Path(path)
     if path.name.lower().endswith((".nii", ".nii.gz")):
         image = sitk.JoinSeries([series.echo(n).to_sitk() for n in range(len(series))])
         key = "SpinLockTime" if series.kind == "T1rho" else "EchoTime"
-        write_json(path.with_name(stem(path) + ".json"), {
-            key: [float(np.round(t / 1e3, 12)) for t in series.times_ms], "Kind": series.kind,
-            **{k: v for k, v in series.meta.items() if k not in ("notes", "format")}, "Notes": series.notes})
         with atomic_path(path) as temporary:
-            sitk.WriteImage(image, str(temporary), useCompression=True)
+            save_checked(image, temporary, path)
+            write_json(path.with_name(stem(path) + ".json"), {
+                key: [float(np.round(t / 1e3, 12)) for t in series.times_ms], "Kind": series.kind,
+                **{k: v for k, v in series.meta.items() if k not in ("notes", "format")}, "Notes": series.notes})
         return path
     if path.name.lower().endswith(".seq.nrrd"):
         with atomic_path(path) as temporary:
-            temporary.write_bytes(_sequence_bytes(series))
+            content = _sequence_bytes(series)
+            temporary.write_bytes(content)
+            require_written(temporary.read_bytes() == content, path)
         return path
     raise EchoSeriesError(f"'{path.name}': an echo series is written as .nii.gz or .seq.nrrd.")
 

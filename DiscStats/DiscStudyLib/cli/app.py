@@ -152,7 +152,8 @@ def segment(image: Annotated[Path, Argument(help="Sagittal lumbar volume (NIfTI,
     for path in filter(None, (labels, confidence)):
         check_output(path)
         require_place(path)
-    result = run_segment(read_image(image), engine=engine)
+    volume = read_image(image)
+    result = run_segment(volume, engine=engine)
     if not result.found:
         print_line("Empty", "bold red", result.reason)
         raise SystemExit(1)
@@ -160,7 +161,7 @@ def segment(image: Annotated[Path, Argument(help="Sagittal lumbar volume (NIfTI,
     if confidence:
         write_image(result.confidence, confidence)
     print_table(measure_discs(result.labels))
-    for flag in result.flags:
+    for flag in [*volume.notes, *result.flags]:
         print_line("Note", "yellow", flag)
 
 
@@ -181,6 +182,8 @@ def maps(series: Annotated[list[Path], Argument(help="4-D file, or one file per 
     mapped = map_series(_series(series, kind, given), options, align)
     for key, image in mapped.fit.images().items():
         print(write_image(image, output / f"{key}.nii.gz"))
+    for note in mapped.notes:
+        print_line("Note", "yellow", note)
 
 
 def _series(files: list[Path], kind: str, times_ms):

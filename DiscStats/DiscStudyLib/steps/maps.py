@@ -24,7 +24,8 @@ def _run_fit(kind: str):
         mapped = map_series(load_series(series.files, kind, series.kind),
                             FitOptions(model=model, estimator=settings.estimator), settings.align)
         fit, echoes = mapped.fit, mapped.series
-        context.notes += fit.warnings
+        # Where the times came from is in the facts of every series.
+        context.notes += [n for n in mapped.notes if not n.startswith("Times ")]
         context.facts.update(notes=echoes.notes, counts=fit.counts, report=report_values(fit.report),
                              motion=[dict(r) for r in mapped.motion.rows] if mapped.motion is not None else [])
         context.facts.update(times_ms=echoes.times_ms.tolist(), model=model, echoes=len(echoes),

@@ -35,14 +35,14 @@ from .review import review_step
 def _run_segment(context: Context) -> list[Path]:
     image = anatomical_image(context)
     if uses_existing(context):
-        labels, confidence, flags = _existing_labels(context, image), None, []
+        labels, confidence, flags = _existing_labels(context, image), None, list(image.notes)
     else:
         from DiscRelaxometryLib.discs import segment
 
         result = segment(image, engine=context.settings.engine, threads=context.settings.threads)
         if not result.found:
             raise SegmentationError(result.reason, anchor="no-spine-found")
-        labels, confidence, flags = result.labels, result.confidence, list(result.flags)
+        labels, confidence, flags = result.labels, result.confidence, [*image.notes, *result.flags]
         context.facts.update(discs=[{"name": q.name, **vars(q)} for q in result.quality], model=result.model,
                              engine=result.engine, certain=result.certain, evidence=result.evidence)
     values = sorted(set(np.unique(labels.array).tolist()) & {d.value for d in DISCS})
@@ -65,13 +65,15 @@ def _run_segment(context: Context) -> list[Path]:
 def _existing_labels(context: Context, image: Image) -> Image:
     from DiscRelaxometryLib.discs import project_labels
 
-    labels, notes = project_labels(read_image(context.person.labels[0]))
-    context.notes += notes
+    path = context.person.labels[0]
+    existing = read_image(path)
+    labels, notes = project_labels(existing)
+    context.notes += [*(f"'{path.name}': {n}" for n in existing.notes), *notes]
     if not labels.geometry.difference(image.geometry):
         return labels
     moved = resample(labels, image.geometry, sitk.sitkNearestNeighbor)
     if not moved.array.any():
-        raise GeometryError(f"'{context.person.labels[0].name}' does not overlap the image: it belongs to another "
+        raise GeometryError(f"'{path.name}' does not overlap the image: it belongs to another "
                             "volume.", anchor="different-grids")
     context.notes.append("The segmentation was resampled (nearest neighbor) to the image's grid.")
     return moved

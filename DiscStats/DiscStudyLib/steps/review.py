@@ -40,9 +40,9 @@ def _run_review(context: Context) -> list[Path]:
     context.facts["decisions"] = {d.level: {**asdict(d), "stale": d.level in old} for d in decisions}
     if old:
         context.notes.append(f"The outlines have changed since the review of {', '.join(old)}: look again.")
-    labels = read_image(path)
-    decided, notes = apply_decisions(labels, decisions, read_image(corrected[0]) if corrected else None, old)
-    context.notes += notes
+    labels, redrawn = read_image(path), read_image(corrected[0]) if corrected else None
+    decided, notes = apply_decisions(labels, decisions, redrawn, old)
+    context.notes += [*(redrawn.notes if redrawn else []), *notes]
     if not (decided.array != labels.array).any():
         return []
     return [write_image(decided, context.path("desc-final_dseg.nii.gz"))]
