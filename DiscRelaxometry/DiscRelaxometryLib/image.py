@@ -190,6 +190,12 @@ def read_volumes(path: str | os.PathLike) -> tuple[sitk.Image, np.ndarray, Geome
     matrix = np.array(image.GetDirection()).reshape(dimension, dimension)[:3, :3]
     form = np.column_stack([matrix * image.GetSpacing()[:3], image.GetOrigin()[:3]])
     form, more = _placed(form, forms, image.GetSize()[:3])
+    wrong = nifti.unusable(form)
+    if wrong:
+        raise GeometryError(f"'{path.name}' has no usable position: its matrix {wrong}. Resample the image to a "
+                            "rectangular grid.", anchor="unusable-geometry")
+    if ending in _STATED and not re.search(_STATED[ending], _start(path, 1 << 14)):
+        notes = [*notes, "The header does not say how the image lies in the patient."]
     spacing = np.linalg.norm(form[:, :3], axis=0) if more else image.GetSpacing()[:3]
     direction = form[:, :3] / spacing if more else matrix
     try:
@@ -199,10 +205,18 @@ def read_volumes(path: str | os.PathLike) -> tuple[sitk.Image, np.ndarray, Geome
     return image, array, geometry, [*notes, *(n for n in more if n)]
 
 
+#: What places a grid in the headers of other formats than NIfTI.
+_STATED = {".nrrd": rb"\nspace directions:", ".mha": rb"\n(Element(Spacing|Size)) *="}
+
+
+def _start(path: Path, count: int) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read(count)
+
+
 def format_ending(path: Path) -> str:
     """Return the usual ending of a file's format by its content, NIfTI, NRRD or MetaImage; else an empty string."""
-    with open(path, "rb") as stream:
-        start = stream.read(512)
+    start = _start(path, 512)
     if nifti.is_nifti(start):
         return ".nii"
     if start.startswith(b"NRRD0"):

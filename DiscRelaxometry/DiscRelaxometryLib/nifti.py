@@ -153,7 +153,7 @@ def placement(content: bytes, path: Path) -> tuple[dict[str, np.ndarray], list[s
     if qcode > 0 and sizes_usable:
         forms["qform"] = _TO_LPS @ _from_quaternion(quaternion, sizes, pixdim[0], factor)
     for name, form in list(forms.items()):
-        wrong = _unusable(form)
+        wrong = unusable(form)
         if wrong:
             problems.append(f"{name} {wrong}")
             del forms[name]
@@ -202,7 +202,7 @@ def _from_quaternion(values: np.ndarray, sizes: np.ndarray, qfac: float, factor:
     return np.column_stack([rotation * scale, values[3:] * factor])
 
 
-def _unusable(form: np.ndarray) -> str:
+def unusable(form: np.ndarray) -> str:
     """Say why a transform is no placement of a rectangular grid, or return an empty string."""
     if not np.all(np.isfinite(form)):
         return "is not finite, or no rotation"

@@ -130,3 +130,39 @@ def test_echo_times_may_differ_in_the_last_digit(tmp_path):
     assert_decay(read_echo_series(write_classic(tmp_path / "rounding", shift(0.001))))
     with pytest.raises(EchoSeriesError, match=r"(?s)10.*10\.5"):
         read_echo_series(write_classic(tmp_path / "real", shift(0.5)))
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_an_image_without_the_scaling_of_the_others(tmp_path, private):
+    """One image's scaling is lost on the way: its values would be those of another scale."""
+    def scale(dataset, echo, place):
+        if private:
+            dataset.Manufacturer = "Philips"
+        if (echo, place) != (1, 1):
+            dataset.RescaleSlope, dataset.RescaleIntercept = "2", "0"
+        elif private:
+            dataset.RescaleSlope, dataset.RescaleIntercept = "2", "0"
+            return
+        if private:
+            dataset.private_block(0x2005, "Philips MR Imaging DD 001", create=True).add_new(0x0E, "FL", 0.01)
+
+    with pytest.raises(EchoSeriesError, match="PhilipsScaleSlope" if private else "RescaleSlope"):
+        read_echo_series(write_classic(tmp_path, scale))
+
+
+def test_a_negative_spacing_between_slices_is_a_distance(tmp_path):
+    def negative(dataset, echo, place):
+        dataset.SpacingBetweenSlices, dataset.SliceThickness = -4, ""
+
+    assert read_echo_series(write_classic(tmp_path, negative, slices=1)).geometry.spacing[2] == 4
+
+
+def test_times_in_seconds(tmp_path):
+    """Headers may hold s, which are recognized; whoever gives times gives ms."""
+    def seconds(dataset, echo, place):
+        dataset.EchoTime = f"{TIMES[echo] / 1000:g}"
+
+    folder = write_classic(tmp_path, seconds)
+    assert_decay(read_echo_series(folder))
+    with pytest.raises(EchoSeriesError, match="in ms, not in s"):
+        read_echo_series(folder, "T2", [t / 1000 for t in TIMES])

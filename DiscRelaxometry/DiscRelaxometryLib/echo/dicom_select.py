@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import EchoSeriesError
 from . import contents
 from .dicom_frames import Frame
+from .times import number
 
 #: Series are echoes of one another only if these agree, within the given share.
 _SAME = {"RepetitionTime": 0.1, "FlipAngle": 0.01, "EchoTrainLength": 0.0, "MagneticFieldStrength": 0.05}
@@ -37,6 +38,7 @@ def choose_frames(frames: list[Frame], series: int | str | None) -> tuple[list[F
     if not echoes:
         raise EchoSeriesError(f"None of the {len(frames)} image(s) is an original magnitude image: choose the series "
                               f"of the echoes. {' '.join(notes)}", anchor="no-mr-image")
+    _require_one_scaling(echoes)
     groups = _by_series(echoes)
     if len(groups) == 1:
         return echoes, notes
@@ -45,6 +47,15 @@ def choose_frames(frames: list[Frame], series: int | str | None) -> tuple[list[F
         raise EchoSeriesError(f"The files mix {len(groups)} series ({_listed(groups)}){problem}: name one with "
                               "series=NUMBER, or point to the folder of one series.", anchor="mixed-series")
     return echoes, [*notes, f"{len(groups)} series of one volume each were joined."]
+
+
+def _require_one_scaling(frames: list[Frame]) -> None:
+    """Raise if some images lack a scaling that others have: their values cannot be compared."""
+    for keyword in ("RescaleSlope", "PhilipsScaleSlope"):
+        values = [number(f.header.get(keyword)) for f in frames]
+        if None in values and set(values) - {None, 1.0}:
+            raise EchoSeriesError(f"{frames[values.index(None)].name} has no {keyword}, which other images have: "
+                                  "export the original images again.", anchor="scaling")
 
 
 def _by_series(frames: list[Frame]) -> dict[str, list[Frame]]:

@@ -93,7 +93,7 @@ def _slice_spacing(frames: list[Frame], along: np.ndarray, slices: np.ndarray) -
     if len(centers) == 1:
         for keyword in ("SpacingBetweenSlices", "SliceThickness"):
             value = frames[0].header.get(keyword)
-            if value not in (None, "") and float(value) > 0:
+            if number(value):
                 return abs(float(value))
         raise EchoSeriesError(f"{frames[0].name} is a single slice without thickness or spacing: export the original "
                               "images again.", anchor="missing-geometry")

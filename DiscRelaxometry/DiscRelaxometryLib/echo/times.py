@@ -147,16 +147,17 @@ def require_plausible(times: list[float], kind: str, source: str) -> None:
                               f"(up to {_LONGEST[kind]:g} ms): give times_ms.", anchor="times")
 
 
-def same_time(first: float, second: float) -> bool:
+def same_time(first: float, second: float, rounding: float = 0.01) -> bool:
     """Tell whether two times (ms) are one: scanners round calculated times, at most by 0.01 ms or 0.1 %."""
-    return abs(first - second) <= max(0.01, 1e-3 * min(abs(first), abs(second))) * (1 + 1e-9)
+    return abs(first - second) <= max(rounding, 1e-3 * min(abs(first), abs(second))) * (1 + 1e-9)
 
 
 def joined_times(times) -> dict[float, float]:
     """Map each time (ms) to the one that stands for all of the same echo: the most frequent, or the shortest."""
     counts, groups = Counter(times), []
+    rounding = 1e-5 if max(counts, default=0.0) < 1 else 0.01  # s, ms
     for time in sorted(counts):
-        if groups and same_time(groups[-1][0], time):
+        if groups and same_time(groups[-1][0], time, rounding):
             groups[-1].append(time)
         else:
             groups.append([time])
