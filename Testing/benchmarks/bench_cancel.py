@@ -31,7 +31,7 @@ def jobs(folder: Path) -> dict[str, Job]:
     labels = Image(anatomy(grid)[0], grid)
     times = np.array([1.0, 20.0, 40.0, 80.0])
     noise = np.random.default_rng(0).normal(500, 20, (4, *grid.shape)).astype(np.float32)
-    study = make_spine_study(folder / "study", (1, 2, 4, 5, 3), series=False)
+    study = make_spine_study(folder / "study", (1, 2, 4, 5, 3))
     return {
         "segment discs": Job("DiscRelaxometryLib.discs:segment",
                              {"image": image, "engine": "onnx", "device": None}),

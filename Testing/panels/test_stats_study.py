@@ -26,7 +26,7 @@ def panel(slicer):
 def study(tmp_path):
     from support.cohort_phantom import make_spine_study
 
-    return make_spine_study(tmp_path / "study", (1, 2, 4, 5, 3), series=False)
+    return make_spine_study(tmp_path / "study", (1, 2, 4, 5, 3))
 
 
 def fill(panel, study, monkeypatch):

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from support.cohort_phantom import MOTION, NUCLEUS_T1RHO, anatomy, make_spine_study
+from support.cohort_phantom import MOTION, anatomy, make_spine_study, true_nucleus
 
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.image import Image, read_image, write_image
@@ -28,7 +28,7 @@ def script(name: str):
 def study(tmp_path_factory):
     for library in ("jinja2", "matplotlib", "pandas", "patsy"):
         pytest.importorskip(library)
-    return make_spine_study(tmp_path_factory.mktemp("cookbook"), (1, 2, 4, 5, 3), series=False)
+    return make_spine_study(tmp_path_factory.mktemp("cookbook"), (1, 2, 4, 5, 3))
 
 
 def test_one_person(tmp_path):
@@ -44,16 +44,16 @@ def test_one_person(tmp_path):
 
 
 def test_maps_of_a_folder(tmp_path, capsys):
-    study = make_spine_study(tmp_path / "in", (2,))
+    study = make_spine_study(tmp_path / "in", (2,), ("T1rho",))
     folder = study / "sub-01" / "anat"
     series = read_image_of_series(folder / "sub-01_T1rho.nii.gz")
-    labels, _ = anatomy(series.geometry, MOTION)
+    labels, _ = anatomy(series.geometry, MOTION["T1rho"])
     write_image(Image(labels, series.geometry), folder / "sub-01_dseg.nii.gz")
     (folder / "bad_T1rho.nii.gz").write_bytes(b"no image")
     table = script("2_").maps_of_a_folder(folder, tmp_path / "out")
     assert "bad:" in capsys.readouterr().out
     nucleus = [r for r in table.rows if r["region"] == "nucleus" and r["level"] == "L4-L5"]
-    assert nucleus[0]["median"] == pytest.approx(NUCLEUS_T1RHO[2], rel=0.05)
+    assert nucleus[0]["median"] == pytest.approx(true_nucleus("T1rho", 2, "L4-L5"), rel=0.05)
     assert (tmp_path / "out" / "sub-01_T1rho.nii.gz").exists()
 
 

@@ -21,7 +21,7 @@ for library in ("jinja2", "matplotlib", "pandas", "patsy"):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    folder = make_spine_study(tmp_path_factory.mktemp("review"), (1, 3, 5, 2), series=False)
+    folder = make_spine_study(tmp_path_factory.mktemp("review"), (1, 3, 5, 2))
     run_study(folder)
     return folder
 

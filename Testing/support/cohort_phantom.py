@@ -1,4 +1,4 @@
-"""Digital lumbar phantoms as a study on disk: geometric discs, vertebrae and canal, with known T1rho and signal.
+"""Digital lumbar phantoms as a study on disk: three discs, vertebrae and canal, with known relaxation and signal.
 
 Not anatomy: ellipsoids with a bright core. It checks that the pipeline carries numbers through, not that it segments.
 """
@@ -6,6 +6,7 @@ Not anatomy: ellipsoids with a bright core. It checks that the pipeline carries 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,26 @@ import SimpleITK as sitk
 from DiscRelaxometryLib.image import Geometry, Image, write_image
 from DiscRelaxometryLib.labels import disc_value
 
-LEVELS = ("L5-S1", "L4-L5", "L3-L4", "L2-L3", "L1-L2")
-#: T1rho (ms) and T2w signal of the nucleus by grade I to V; annulus after it.
-NUCLEUS_T1RHO = {1: 200.0, 2: 145.0, 3: 100.0, 4: 70.0, 5: 62.0}
-ANNULUS_T1RHO = 65.0
-SPIN_LOCK = (0.0, 0.01, 0.04, 0.08)
-#: How people moved between the anatomical image and the echo series: 6 mm, and 5 degrees of flexion.
-MOTION = sitk.Euler3DTransform()
-MOTION.SetParameters((np.radians(5.0), 0.0, 0.0, 1.0, 4.0, 4.4))
+LEVELS = ("L5-S1", "L4-L5", "L3-L4")
+#: Relaxation (ms) of the nucleus by grade I to V at L5-S1, and of the annulus.
+NUCLEUS = {"T1rho": (200.0, 145.0, 100.0, 70.0, 62.0), "T2": (130.0, 110.0, 85.0, 60.0, 45.0)}
+ANNULUS = {"T1rho": 65.0, "T2": 40.0}
+#: Levels differ whatever the grade.
+LEVEL_FACTOR = {"L5-S1": 1.0, "L4-L5": 1.15, "L3-L4": 1.3}
+TIMES = {"T1rho": ("SpinLockTime", (0.0, 0.01, 0.04, 0.08)), "T2": ("EchoTime", (0.01, 0.03, 0.06))}
+#: How people moved between the anatomical image and each echo series: 6 mm and 5 degrees, of flexion and to the side.
+MOTION = {"T1rho": sitk.Euler3DTransform(), "T2": sitk.Euler3DTransform()}
+MOTION["T1rho"].SetParameters((np.radians(5.0), 0.0, 0.0, 1.0, 4.0, 4.4))
+MOTION["T2"].SetParameters((np.radians(-3.0), 0.0, np.radians(4.0), -2.0, 3.5, -4.4))
+#: Sagittal slices: i runs from posterior to anterior, j from foot to head, k from left to right.
+_DIRECTION = (0, 0, 1, -1, 0, 0, 0, 1, 0)
+FINE = Geometry((54, 100, 14), (1.4, 1.5, 3.6), (-23.4, 40.0, -100.0), _DIRECTION)
+COARSE = Geometry((54, 75, 10), (1.4, 2.0, 5.0), (-22.5, 40.0, -100.0), _DIRECTION)
+
+
+def true_nucleus(kind: str, grade: int, level: str) -> float:
+    """Return the relaxation time of a nucleus in ms."""
+    return NUCLEUS[kind][grade - 1] * LEVEL_FACTOR[level]
 
 
 def anatomy(geometry: Geometry, motion: sitk.Transform | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -34,7 +47,7 @@ def anatomy(geometry: Geometry, motion: sitk.Transform | None = None) -> tuple[n
         points = points @ matrix.T + np.array(inverse.TransformPoint((0.0, 0.0, 0.0)))
     x, y, z = np.moveaxis(points, -1, 0)
     labels = np.zeros(geometry.shape, np.uint8)
-    labels[(np.abs(x) < 20) & (np.abs(y) < 17) & (np.abs(z) < 95)] = 1
+    labels[(np.abs(x) < 20) & (np.abs(y) < 17) & (np.abs(z + 33) < 62)] = 1
     labels[((x / 9) ** 2 + ((y - 27) / 7) ** 2 < 1)] = 2
     nucleus = np.zeros(geometry.shape, bool)
     for n, level in enumerate(LEVELS):
@@ -45,14 +58,27 @@ def anatomy(geometry: Geometry, motion: sitk.Transform | None = None) -> tuple[n
     return labels, nucleus
 
 
-def make_spine_study(root: Path, grades, series: bool = True, simulated: bool = True) -> Path:
-    """Write a study with one person per entry of `grades` (Pfirrmann grade of all discs); return its folder."""
-    lines = ["participant_id\tage\tsex\tpfirrmann_L4L5\tpfirrmann_L5S1"]
-    rows = []
-    for n, grade in enumerate(grades, start=1):
-        person = f"sub-{n:02d}"
-        rows.append(f"{person}\t{30 + 7 * n % 23}\t{'MF'[n % 2]}\t{grade}\t{grade}")
-        _write_person(root / person / "anat", person, grade, np.random.default_rng(n), series)
+def make_spine_study(root: Path, grades: Sequence, series: Sequence[str] = (), simulated: bool = True) -> Path:
+    """Write a study of one person per entry of `grades`; return its folder.
+
+    Parameters
+    ----------
+    root : Path
+    grades : sequence
+        Pfirrmann grade of all discs of a person, or of L5-S1, L4-L5 and L3-L4; 0 for a disc without label and grade.
+    series : sequence of {"T1rho", "T2"}
+        Echo series that people have.
+    simulated : bool
+    """
+    columns = [f"pfirrmann_{level.replace('-', '')}" for level in LEVELS]
+    lines, rows = ["\t".join(["participant_id", "age", "sex", *columns])], []
+    for n, given in enumerate(grades, start=1):
+        person, own = f"sub-{n:02d}", (given,) * 3 if isinstance(given, int) else tuple(given)
+        rows.append("\t".join([person, str(30 + 7 * n % 23), "MF"[n % 2], *(str(g or "n/a") for g in own)]))
+        rng, folder = np.random.default_rng(n), root / person / "anat"
+        _write_anatomy(folder, person, dict(zip(LEVELS, own)), rng)
+        for kind in series:
+            _write_series(folder, person, kind, dict(zip(LEVELS, own)), rng)
     # The rows are in an order that is neither that of the ids nor its reverse: people are found by id.
     lines += [rows[n] for n in np.random.default_rng(5).permutation(len(rows))]
     (root / "participants.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -61,22 +87,41 @@ def make_spine_study(root: Path, grades, series: bool = True, simulated: bool = 
     return root
 
 
-def _write_person(folder: Path, person: str, grade: int, rng, series: bool) -> None:
-    # Sagittal slices: i runs from posterior to anterior, j from foot to head, k from left to right.
-    direction = np.array([[0, 0, 1], [-1, 0, 0], [0, 1, 0]], float).ravel()
-    fine = Geometry((60, 134, 16), (1.4, 1.5, 3.2), (-24.0, 42.0, -100.0), direction)
-    labels, nucleus = anatomy(fine)
-    signal = np.select([nucleus, labels >= 11, labels == 2, labels == 1], [250.0 - 40 * grade, 45.0, 300.0, 90.0], 15.0)
-    image = Image((signal + rng.normal(0, 4, signal.shape)).clip(0).astype(np.float32), fine)
+def add_reference(root: Path, person: str, wider: str) -> None:
+    """Write a reference mask: the true discs, one of them reaching one voxel further to the front."""
+    labels, _ = anatomy(FINE)
+    value = disc_value(wider)
+    labels[..., 1:][(labels[..., :-1] == value) & (labels[..., 1:] == 0)] = value
+    write_image(Image(np.where(labels >= 11, labels, 0), FINE),
+                root / "derivatives" / "rater" / person / "anat" / f"{person}_dseg.nii.gz")
+
+
+def _of_nucleus(values: dict[str, float], labels: np.ndarray) -> np.ndarray:
+    """Return the value of each voxel's own disc."""
+    table = np.zeros(256)
+    for level, value in values.items():
+        table[disc_value(level)] = value
+    return table[labels]
+
+
+def _write_anatomy(folder: Path, person: str, grades: dict[str, int], rng) -> None:
+    labels, nucleus = anatomy(FINE)
+    bright = _of_nucleus({level: 250.0 - 40 * (grade or 3) for level, grade in grades.items()}, labels)
+    signal = np.select([nucleus, labels >= 11, labels == 2, labels == 1], [bright, 45.0, 300.0, 90.0], 15.0)
+    image = Image((signal + rng.normal(0, 4, signal.shape)).clip(0).astype(np.float32), FINE)
     write_image(image, folder / f"{person}_T2w.nii.gz")
-    write_image(Image(labels, fine), folder / f"{person}_dseg.nii.gz")
-    if not series:
-        return
-    coarse = Geometry((60, 100, 10), (1.4, 2.0, 5.0), (-24.0, 42.0, -100.0), direction)
-    labels, nucleus = anatomy(coarse, MOTION)
-    times = np.select([nucleus, labels >= 11, labels == 2], [NUCLEUS_T1RHO[grade], ANNULUS_T1RHO, 400.0], 50.0)
+    lost = [disc_value(level) for level, grade in grades.items() if not grade]
+    write_image(Image(np.where(np.isin(labels, lost), 0, labels), FINE), folder / f"{person}_dseg.nii.gz")
+
+
+def _write_series(folder: Path, person: str, kind: str, grades: dict[str, int], rng) -> None:
+    labels, nucleus = anatomy(COARSE, MOTION[kind])
+    bright = _of_nucleus({level: true_nucleus(kind, grade or 3, level) for level, grade in grades.items()}, labels)
+    ms = np.select([nucleus, labels >= 11, labels == 2], [bright, ANNULUS[kind], 400.0], 50.0)
     density = np.select([labels >= 11, labels == 2, labels == 1], [800.0, 900.0, 500.0], 60.0)
-    echoes = [Image((density * np.exp(-1000 * t / times) + rng.normal(0, 3, times.shape)).astype(np.float32), coarse)
-              for t in SPIN_LOCK]
-    sitk.WriteImage(sitk.JoinSeries([e.to_sitk() for e in echoes]), str(folder / f"{person}_T1rho.nii.gz"))
-    (folder / f"{person}_T1rho.json").write_text(json.dumps({"SpinLockTime": SPIN_LOCK}), encoding="utf-8")
+    field, times = TIMES[kind]
+    echoes = [Image((density * np.exp(-1000 * t / ms) + rng.normal(0, 3, ms.shape)).astype(np.float32), COARSE)
+              for t in times]
+    name = "MESE" if kind == "T2" else kind
+    sitk.WriteImage(sitk.JoinSeries([e.to_sitk() for e in echoes]), str(folder / f"{person}_{name}.nii.gz"))
+    (folder / f"{person}_{name}.json").write_text(json.dumps({field: times}), encoding="utf-8")
