@@ -87,7 +87,12 @@ def fit_mixed(table, formula: str, group: str = ID, slope: str | None = None, re
     variances = [{"component": f"person: {name}", "sd": float(np.sqrt(max(v, 0)))}
                  for name, v in zip(names, np.diag(covariance))]
     variances.append({"component": "residual", "sd": float(np.sqrt(result.scale))})
-    return MixedFit(_fixed_table(result, design.columns, confidence),
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        errors = np.asarray(result.bse_fe)
+    if not np.isfinite(errors).all():  # the Hessian has no inverse near a variance of 0
+        errors = _gls_errors(design.matrix, groups, random, covariance, float(result.scale))
+    return MixedFit(_fixed_table(np.asarray(result.fe_params), errors, design.columns, confidence),
                     Table("variances", [Column("component", "", "Source of variation"),
                                         Column("sd", "", "Standard deviation, in the unit of the response")],
                           variances),
@@ -144,10 +149,19 @@ def _fit(response: np.ndarray, matrix: np.ndarray, groups: np.ndarray, random: n
     return result, notes
 
 
-def _fixed_table(result, columns: list[str], confidence: float) -> Table:
+def _gls_errors(matrix: np.ndarray, groups: np.ndarray, random: np.ndarray, covariance: np.ndarray,
+                scale: float) -> np.ndarray:
+    """Return the standard errors of generalized least squares at the estimated variances, as nlme and lme4 do."""
+    information = np.zeros((matrix.shape[1], matrix.shape[1]))
+    for group in np.unique(groups):
+        x, z = matrix[groups == group], random[groups == group]
+        information += x.T @ np.linalg.solve(z @ covariance @ z.T + scale * np.eye(len(z)), x)
+    return np.sqrt(np.diag(np.linalg.inv(information)))
+
+
+def _fixed_table(estimates: np.ndarray, errors: np.ndarray, columns: list[str], confidence: float) -> Table:
     from scipy import stats
 
-    estimates, errors = np.asarray(result.fe_params), np.asarray(result.bse_fe)
     z = estimates / errors
     half = stats.norm.ppf((1 + confidence) / 2) * errors
     p = 2 * stats.norm.sf(np.abs(z))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.quantities import QUANTITIES
@@ -195,7 +196,11 @@ def agreement(context: Context, folder: Path) -> Section | None:
         if len(both) < 3:
             continue
         first, second = (np.array([r[n] for r in both]) for n in (name, f"{name}_reference"))
-        summary, table = agreement_summary(first, second, unit)
+        try:
+            summary, table = agreement_summary(first, second, unit)
+        except DesignError as error:  # all discs alike: the rest of the report stands
+            section.add(Paragraph(f"{text}: {error.message}", small=True))
+            continue
         figure = plot_agreement(first, second, [r["level"] for r in both], ("Automatic", "Reference"), unit, summary)
         section.add(Figure(save(context, figure, folder, f"agreement_{name}"),
                            f"{text} of {len(both)} discs, automatic against reference segmentation.",

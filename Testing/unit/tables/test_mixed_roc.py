@@ -61,6 +61,26 @@ def test_limits_and_p_are_those_of_statsmodels(orthodont, confidence, digits):
                                rtol=1e-3, atol=1e-12)
 
 
+def test_limits_stand_where_statsmodels_finds_none(orthodont, monkeypatch):
+    """Near a variance of 0 its Hessian has no inverse; the limits of nlme and lme4 need none."""
+    from statsmodels.regression.mixed_linear_model import MixedLMResults
+
+    expected = fit_mixed(orthodont, "distance ~ age * C(sex)")
+    monkeypatch.setattr(MixedLMResults, "bse_fe", np.full(4, np.nan))
+    found = fit_mixed(orthodont, "distance ~ age * C(sex)")
+    for name in ("low", "high", "p"):
+        np.testing.assert_allclose(found.fixed[name], expected.fixed[name], rtol=1e-3)
+    # The nuclei of six phantoms at three levels.
+    grades = ((1, 2, 3), (2, 4, 1), (3, 3, 2), (4, 1, 5), (2, 4, 4))
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        table = pd.DataFrame([{"participant_id": f"s{n}", "level": level, "grade": g,
+                               "T2": 100 - 20 * g + 5 * level + rng.normal()} for n, own in enumerate(grades)
+                              for level, g in enumerate(own)])
+        fit = fit_mixed(table, "T2 ~ grade + C(level)")
+        assert np.isfinite([fit.fixed["low"], fit.fixed["high"], fit.fixed["p"]]).all()
+
+
 def test_ignoring_the_person_would_overstate_a_personal_covariate():
     rng = np.random.default_rng(8)
     p_mixed, p_plain = [], []
