@@ -18,6 +18,7 @@ MODULES = ("DiscStats", "DiscAtlas", "DiscRelaxometry")
 FEW_FILES, FEW_PARAMETERS, SHORT_FILE = 18, 12, 400
 
 
+@cache
 def sources() -> dict[str, Path]:
     """Return {dotted name: file} of the product."""
     found = {module: ROOT / module / f"{module}.py" for module in MODULES}
@@ -53,6 +54,7 @@ def wing(module: str) -> str:
     return module if sources()[module].name == "__init__.py" else module.rpartition(".")[0] or module
 
 
+@cache
 def has_face(folder: str) -> bool:
     """Say whether a folder names its public face; the ground of a Lib does not, its files are named themselves."""
     file = sources().get(folder)
