@@ -182,11 +182,12 @@ def test_study(opened, tmp_path):
     (tmp_path / "participants.tsv").write_text("participant_id\tage\nsub-01\t30\n")
     p = opened._parameterNode
     p.studyFolder, p.formula, p.contrast, p.permutations, p.seed, p.processes = tmp_path, "age", "age", 123, 45, 3
-    p.errors, p.standardErrors = type(p.errors).symmetric, type(p.standardErrors).hc3
+    p.errors, p.standardErrors, p.availableCase = type(p.errors).symmetric, type(p.standardErrors).hc3, False
     click(opened.ui.studyButton)
     job, = opened.jobs
     assert job.arguments == {"path": str(tmp_path), "processes": 3, "formula": "age", "contrast": "age",
-                             "permutations": 123, "seed": 45, "errors": "symmetric", "standard_errors": "hc3"}
+                             "permutations": 123, "seed": 45, "errors": "symmetric", "standard_errors": "hc3",
+                             "missing": "complete"}
     from DiscStudyLib.folder import make_settings
 
     assert set(job.arguments) - {"path", "processes"} <= parameters(job) | set(vars(make_settings()))
