@@ -54,6 +54,9 @@ def test_names_are_true_or_said_to_be_an_assumption(evidence, part):
             wrong.append((missing, list(found), result.flags))
         if not missing:
             assert result.certain and not result.flags
+        if len(missing) == 1:  # a bare "assumption" is no answer where its neighbors give the name away
+            assert same and result.certain == (missing != (0,)), (missing, result.flags)
+            assert len(result.flags) == (missing != (LEVELS - 1,)), result.flags
     assert not wrong, f"{len(wrong)} of {len(CASES[part::8])}: {wrong[:2]}"
 
 
