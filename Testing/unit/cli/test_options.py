@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from contextlib import nullcontext
 from dataclasses import fields
@@ -10,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.recorder import Recorder
 
 pytest.importorskip("typer")
 from typer.main import get_command
@@ -59,29 +59,6 @@ def option(name: str) -> str:
 def call(*words) -> None:
     """Call the command line in this process, as main does."""
     get_command(build_app())(spread([str(w) for w in words]), standalone_mode=False)
-
-
-class Recorder:
-    """Stands in place of a function of the project: checks the call by its signature, and keeps the arguments."""
-
-    def __init__(self, monkeypatch, module, name: str, result):
-        self.signature, self.result, self.given = inspect.signature(getattr(module, name)), result, {}
-        monkeypatch.setattr(module, name, self)
-
-    def __call__(self, *args, **kwargs):
-        bound = self.signature.bind(*args, **kwargs)
-        self.given = dict(bound.arguments)
-        for name, parameter in self.signature.parameters.items():
-            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                self.given |= self.given.pop(name, {})
-        return self.result
-
-    def check(self, unused=(), **expected) -> None:
-        """Compare all arguments; a parameter of the function that is neither expected nor named as unused fails."""
-        known = {n for n, p in self.signature.parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
-        assert known <= set(expected) | set(unused)
-        self.given.pop("progressCallback", None)
-        assert self.given == expected
 
 
 @pytest.fixture
