@@ -51,6 +51,7 @@ def fill_table(widget, headers, rows, editable=(), colors=None):
             widget.setItem(r, c, item)
     widget.verticalHeader().setVisible(False)
     fit_columns(widget)
+    widget.setWordWrap(False)
     widget.resizeRowsToContents()
     widget.blockSignals(blocked)
 
