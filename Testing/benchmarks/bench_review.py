@@ -17,6 +17,8 @@ from pathlib import Path
 
 from common import Aim, Results, versions
 
+#: Seconds that a reviewer looks at a person.
+LOOK = 2
 #: What the browser reports once a person is on screen.
 SHOWN = 'body[data-shown="{}"]'
 
@@ -47,7 +49,7 @@ def review(study: Path) -> tuple[list[float], float, float, int]:
             tab.wait_for_selector(SHOWN.format(people[0]))
             waits = []
             for person in people[1:]:
-                tab.wait_for_timeout(300)  # a reviewer looks; what comes next is fetched meanwhile
+                tab.wait_for_timeout(1000 * LOOK)  # what comes next is fetched meanwhile
                 pressed = time.perf_counter()
                 tab.keyboard.press("a")
                 tab.wait_for_selector(SHOWN.format(person))
@@ -73,7 +75,7 @@ def main() -> None:
         waits, total, memory, done = review(study)
     results.table("review", ["participants", ("all (s)", ".0f"), ("next, median (s)", ".2f"),
                              ("next, longest (s)", ".2f"), ("memory of the server (GB)", ".2f"), "decisions on disk"],
-                  [[len(waits) + 1, total, statistics.median(waits), max(waits), memory, done]])
+                  [[len(waits) + 1, total, statistics.median(waits), max(waits), memory, done]], look_s=LOOK)
     results.aims(Aim("33 people reviewed by keyboard, every image shown (s)", total, at_most=180, form=".0f", unit="s"),
                  Aim("Next person on screen (longest)", max(waits), at_most=1, form=".2f", unit="s"),
                  Aim("Memory of the review's program", memory, at_most=2, form=".2f", unit="GB"))

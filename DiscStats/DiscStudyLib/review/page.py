@@ -60,7 +60,7 @@ class ReviewPage:
 
     def __init__(self, session: Session, port: int = 8765):
         self.session, self.token = session, secrets.token_urlsafe(24)
-        self.lock = threading.Lock()
+        self.lock, self.loading = threading.Lock(), threading.Lock()  # a decision does not wait for images
         # Who is on screen, and who comes next: the page asks for them in advance.
         self.volumes: Callable[[str, int], dict[str, Volume]] = functools.lru_cache(maxsize=4)(
             lambda person, time: person_volumes(session, person))
@@ -100,10 +100,15 @@ class ReviewPage:
         """Return everyone's discs and decisions, and who is done."""
         looks = self.session.overview()
         return {"title": str(self.session.study.description.get("Name") or self.session.study.root.name),
-                "reviewer": self.session.reviewer, "readOnly": self.session.read_only,
+                "reviewer": self.session.reviewer, **self.locked(),
                 "levels": [d.name for d in reversed(DISCS)], "people": [self._person(k) for k in looks],
                 "labels": {d.value: d.name for d in DISCS},
                 "simulated": self.session.study.simulated, "group": list(group_volumes(self.session))}
+
+    def locked(self) -> dict:
+        """Say whether a run is in progress; a decision that this page writes holds the study's lock, too."""
+        with self.lock:
+            return {"readOnly": self.session.read_only}
 
     def _person(self, look: Look) -> dict:
         discs = [{"level": d.level, "name": d.name, "flags": list(d.flags), "stale": d.stale, "settled": d.settled,
@@ -120,7 +125,7 @@ class ReviewPage:
 
     def _volumes(self, person: str) -> dict[str, Volume]:
         look = self.session.look(person)  # also refuses what is no participant
-        with self.lock:
+        with self.loading:
             return self.volumes(person, hash(json.dumps([vars(d) for d in look.seen.values()])))
 
     def clusters(self, name: str) -> dict:
@@ -199,7 +204,7 @@ def _handler(page: ReviewPage) -> type[BaseHTTPRequestHandler]:
     """Return the handler of a page's requests."""
     reads = {"/api/state": lambda q: page.state(), "/api/person": lambda q: page.heads(q["id"]),
              "/api/map": lambda q: page.clusters(q["name"]),
-             "/api/lock": lambda q: {"readOnly": page.session.read_only}}
+             "/api/lock": lambda q: page.locked()}
     writes = {"/api/decide": page.decide, "/api/correct": page.correct, "/api/draft": page.keep_draft}
 
     def volume(query: dict) -> Volume:

@@ -125,6 +125,31 @@ def test_volumes_are_what_is_on_disk(page, study):
     assert np.argwhere(labels == 2)[:, 1].min() > np.argwhere(labels == 11)[:, 1].max()
 
 
+def test_a_decision_being_written_is_no_run_in_progress(page, monkeypatch):
+    begun, end = threading.Event(), threading.Event()
+    decide = page.session.decide
+
+    def slowly(*args, **more):
+        with exclusive(page.session.study.output):
+            begun.set()
+            end.wait(20)
+        decide(*args, **more)
+
+    monkeypatch.setattr(page.session, "decide", slowly)
+    body = {"person": "sub-01", "level": "all", "decision": "accepted", "seen": []}
+    answers = []
+    work = [threading.Thread(target=lambda: answers.append(request(page, "/api/decide", "POST", body)[0]))]
+    work[0].start()
+    assert begun.wait(20)
+    work.append(threading.Thread(target=lambda: answers.append(json.loads(request(page, "/api/lock")[1]))))
+    work[1].start()
+    work[1].join(0.3)
+    end.set()
+    for some in work:
+        some.join()
+    assert 200 in answers and {"readOnly": False} in answers
+
+
 # ------------------------------------------------------------------ in a browser
 
 @pytest.fixture(scope="module")
