@@ -163,6 +163,8 @@ def placement(content: bytes, path: Path) -> tuple[dict[str, np.ndarray], list[s
     if not sizes_usable and "sform" not in forms:
         raise GeometryError(f"'{path.name}' has no usable voxel size (pixdim {_listed(pixdim[1:])}): export the image "
                             "again.", anchor="unusable-geometry")
+    if np.any(pixdim[1:] < 0):
+        notes.append(f"The header's voxel spacing is negative (pixdim {_listed(pixdim[1:])}); its size was used.")
     notes += [f"The header's {p}; its {next(iter(forms))} was used." for p in problems]
     if "sform" in forms:
         lengths = np.linalg.norm(forms["sform"][:, :3], axis=0)

@@ -42,12 +42,15 @@ ODD = {"dim": st.sampled_from([[4, 4, 3, 2, 1], [4, 4, 3, 2, 3], [5, 4, 3, 2, 1,
        "pixdim": st.lists(numbers, min_size=3, max_size=3), "qfac": st.sampled_from([-1, 0]),
        "units": st.sampled_from([0, 1, 3, 10, 255]),
        "quaternion": st.lists(st.floats(-1, 1, width=32), min_size=6, max_size=6)
-       | st.lists(numbers, min_size=6, max_size=6),
+       | st.lists(numbers, min_size=6, max_size=6) | st.sampled_from([[0.9, 0.9, 0, 1, 2, 3], [4, 0, 10, 1, 2, 3]]),
        "rows": st.sampled_from([[4, 1, 0, -9, 0, 1, 0, 5, 0, 0, 1, 7], [-4, 0, 0, -9, 0, 1, 0, 5, 0, 0, 1, 7]])
        | st.lists(numbers, min_size=12, max_size=12), "order": st.just(">"), "zipped": st.just(True),
        "magic": st.sampled_from([b"ni1\0", bytes(4)]), "cut": st.sampled_from([1, 30, 100, 400]),
        "name": st.sampled_from(["a.nii.gz", "a.b.NII.GZ", "a.nrrd", "a.mha", "a.img", "a.hdr", "image"])}
-HEADERS = st.lists(st.sampled_from(list(ODD)), max_size=5, unique=True).flatmap(
+#: Any fields, or one transform alone and what it depends on.
+FIELDS = st.lists(st.sampled_from(list(ODD)), max_size=5, unique=True) | st.just(["codes", "quaternion"]) \
+    | st.just(["codes", "rows", "pixdim"])
+HEADERS = FIELDS.flatmap(
     lambda odd: st.fixed_dictionaries({k: ODD[k] if k in odd else st.just(v) for k, v in USUAL.items()}))
 
 
