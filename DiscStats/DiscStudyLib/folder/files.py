@@ -9,7 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from DiscRelaxometryLib.echo import read_json, sidecar_of, stated_times
-from DiscRelaxometryLib.errors import EchoSeriesError
+from DiscRelaxometryLib.errors import DiscRelaxometryError, EchoSeriesError
+from DiscRelaxometryLib.image import quiet, read_image
 
 from .study import Series
 
@@ -34,8 +35,28 @@ def check_image(path: Path, read: bool = True) -> Iterator[tuple[str, str, str]]
     if read and not _readable(path):
         yield ("error", "The file is truncated: its data end too early.", "Copy or export it again.")
         return
-    yield from _check_view(header)
-    yield from _check_sidecar(path)
+    found = [*_check_view(header), *_check_sidecar(path)]
+    yield from found
+    if not read or any(severity == "error" for severity, _, _ in found):
+        return
+    try:
+        image = read_image(path)
+    except DiscRelaxometryError as error:
+        yield ("error", error.message, "Export or convert it again.")
+    else:
+        yield from (("warning", note, "Look at the image in a viewer.") for note in image.meta.get("notes", []))
+
+
+def check_labels(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield (severity, problem, remedy) of a segmentation's label values: whose they are, and which nobody knows."""
+    from DiscRelaxometryLib.discs import project_labels
+
+    try:
+        _, notes = project_labels(read_image(path))
+    except DiscRelaxometryError as error:
+        yield ("error", error.message, "Correct the segmentation, or use --segmentation cnn.")
+        return
+    yield from (("note", note, "Look at the segmentation.") for note in notes)
 
 
 def _header(path: Path) -> sitk.ImageFileReader | None:
@@ -57,7 +78,8 @@ def _readable(path: Path) -> bool:
             with gzip.open(path) as stream:
                 while stream.read(1 << 22):
                     pass
-        sitk.ReadImage(str(path))
+        with quiet():
+            sitk.ReadImage(str(path))
     except (RuntimeError, OSError, EOFError):
         return False
     return True

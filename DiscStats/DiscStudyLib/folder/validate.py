@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from DiscRelaxometryLib.atomic import check_folder
+from DiscRelaxometryLib.echo import component, stem
 from DiscRelaxometryLib.errors import OutputError
 
-from .files import check_image, check_series
+from .files import check_image, check_labels, check_series
 from .finding import Finding
 from .participants import check_participants
 from .settings import Settings
@@ -38,7 +39,7 @@ def validate(study: Study, settings: Settings | None = None, read_images: bool =
     found = [*_check_output(study), *_check_folders(study)]
     for person in study.people:
         found += _check_person(study, person, settings, read_images, trusted)
-    found += check_participants(study, settings)
+    found += [*_check_left_out(study), *check_participants(study, settings)]
     order = {"error": 0, "warning": 1, "note": 2}
     return sorted(found, key=lambda f: (order[f.severity], f.person, f.file))
 
@@ -148,7 +149,25 @@ def _check_person(study: Study, person: Person, settings: Settings, read_images:
                       f"Add '{person.id}_dseg.nii.gz', or use --segmentation cnn.")
     for path in (*person.anatomical, *person.labels):
         read = read_images and path not in trusted
-        yield from (Finding(s, study.relative(path), person.id, p, r) for s, p, r in check_image(path, read))
+        found = list(check_image(path, read))
+        used = path in person.labels and settings.segmentation != "cnn"
+        if read and used and not any(severity == "error" for severity, _, _ in found):
+            found += check_labels(path)
+        yield from (Finding(s, study.relative(path), person.id, p, r) for s, p, r in found)
     for series in person.series:
         read = read_images and not all(f in trusted for f in series.files)
         yield from (Finding(s, study.relative(f), person.id, p, r) for f, s, p, r in check_series(series, read))
+
+
+def _check_left_out(study: Study) -> Iterator[Finding]:
+    """Name the kinds of files beside the images that nothing reads: phase images, other contrasts, DICOM files."""
+    found: dict[str, list[Path]] = {}
+    for person in study.people:
+        read = {*person.anatomical, *person.labels, *(f for s in person.series for f in s.files)}
+        for path in sorted((study.root / person.id / study.session).glob("anat/*")):
+            if path not in read and path.suffix != ".json" and not path.name.startswith("."):
+                kind = component(path) or f"'{stem(path).rpartition('_')[2]}'"
+                found.setdefault(kind, []).append(path)
+    for kind, paths in found.items():
+        yield Finding("note", study.relative(paths[0]), "", f"{len(paths)} file(s) of kind {kind} are left out.",
+                      "They are no T2-weighted volume, magnitude echo or segmentation by their name.")

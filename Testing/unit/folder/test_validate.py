@@ -270,3 +270,40 @@ def test_mapss_needs_seven_volumes_and_both_times(study):
         '{"SpinLockTime": [0, 0.01, 0.04, 0.08], "EchoTime": [0, 0.0137, 0.0273, 0.0547]}')
     assert validate(Study(study)) == []
     assert Study(study).person("sub-01").kinds == ("T1rho", "T2")
+
+
+def test_what_a_run_leaves_out_is_named(study):
+    for person in ("sub-01", "sub-02"):
+        anat(study, person, "part-phase_T1rho.nii.gz").write_bytes(b"")
+    anat(study, "sub-01", "T1w.nii.gz").write_bytes(b"")
+    anat(study, "sub-01", "T1w.json").write_text("{}")
+    assert "2 file(s)" in find(study, "of kind phase are left out", severity="note").problem
+    assert find(study, "1 file(s) of kind 'T1w'", severity="note").file == "sub-01/anat/sub-01_T1w.nii.gz"
+
+
+def write_labels(study, *values):
+    array = np.zeros(GEOMETRY.shape, np.uint16)
+    for place, value in enumerate(values):
+        array[5 + 4 * place:8 + 4 * place] = value
+    write_image(Image(array, GEOMETRY), anat(study, "sub-01", "dseg.nii.gz"))
+
+
+def test_label_values_that_nobody_knows_are_named(study):
+    write_labels(study, 11, 12, 13)
+    assert not [f for f in validate(Study(study)) if "dseg" in f.file]
+    write_labels(study, 7001, 7002)
+    assert find(study, "7001, 7002").file == "sub-01/anat/sub-01_dseg.nii.gz"
+    assert not [f for f in validate(Study(study), make_settings(segmentation="cnn")) if "7001" in f.problem]
+
+
+def test_contradictions_in_a_header_are_shown(study):
+    nibabel = pytest.importorskip("nibabel")
+    path = anat(study, "sub-02", "T2w.nii.gz")
+    image = nibabel.load(path)
+    moved = image.affine.copy()
+    moved[:3, 3] += 20
+    image = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine)
+    image.set_qform(image.affine, 1)
+    image.set_sform(moved, 1)
+    nibabel.save(image, path)
+    assert find(study, "sform and qform", severity="warning").person == "sub-02"
