@@ -7,7 +7,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import OutputError
@@ -30,13 +30,18 @@ def atomic_path(path: str | os.PathLike, ending: str = "") -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.partial{ending or '.' + path.name}")
+    made = [p for p in path.parents if not p.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
             os.replace(temporary, path)
-        finally:
+        except BaseException:
             temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # another may have written there meanwhile
+                for folder in made:
+                    folder.rmdir()
+            raise
     except OutputError:
         raise
     except OSError as error:

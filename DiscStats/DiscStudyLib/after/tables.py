@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from DiscRelaxometryLib.atomic import check_folder
 from DiscRelaxometryLib.errors import DesignError, StudyError
 from DiscRelaxometryLib.tables import Column, Table, read_tsv
 
@@ -66,6 +67,7 @@ def mixed_model(path, formula: str, *, map: str = "", region: str = "whole", tab
     study = Study(Path(path), session, output)
     if not name.replace("-", "").replace("_", "").isalnum():
         raise StudyError(f"Name '{name}': use letters, digits, - and _ only.")
+    check_folder(study.output / "group")
     wanted = {"map": map, "region": region} if table == "regions" else {}
     rows = group_rows(study.output / "group" / f"{table}.tsv", **wanted)
     if table == "regions" and not map and len({r["map"] for r in rows}) > 1:

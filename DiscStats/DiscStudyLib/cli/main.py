@@ -26,7 +26,10 @@ def main() -> None:
     from DiscRelaxometryLib.errors import Cancelled
 
     try:
-        app(spread(sys.argv[1:]))
+        try:
+            app(spread(sys.argv[1:]))
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe can be dealt with
     except (Cancelled, KeyboardInterrupt):
         sys.exit("Stopped. Finished steps are kept; the same command goes on from here.")
     except BrokenPipeError:  # what reads the output has ended

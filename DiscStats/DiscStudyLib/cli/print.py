@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
+from DiscRelaxometryLib.errors import Cancelled
 from DiscRelaxometryLib.tables import Table
 
 
@@ -34,7 +35,10 @@ def _plain_progress():
     def callback(fraction: float, text: str) -> None:
         if int(fraction * 20) != last["step"]:
             last["step"] = int(fraction * 20)
-            print(f"{100 * fraction:3.0f} % {text}", flush=True)
+            try:
+                print(f"{100 * fraction:3.0f} % {text}", flush=True)
+            except BrokenPipeError:  # what reads the output has ended; work is not to fail of it
+                raise Cancelled from None
     return callback
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -322,6 +323,8 @@ def _run(item: Planned) -> Outcome:
         record.permanent = isinstance(error, DiscRelaxometryError) and not isinstance(error, OSError)
         for leftover in context.written:
             leftover.unlink(missing_ok=True)
+            with suppress(OSError):  # of a folder that holds other results
+                leftover.parent.rmdir()
     record.seconds, record.cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
     record.peak_memory_mb = provenance.peak_memory_mb()
     return _finish(record, context)

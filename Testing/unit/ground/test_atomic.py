@@ -19,6 +19,13 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["map.nii.gz"]
 
 
+def test_failed_write_leaves_no_new_folder(tmp_path):
+    with pytest.raises(OSError, match="full"), atomic_path(tmp_path / "new" / "deep" / "map.nii.gz") as temporary:
+        temporary.write_text("half")
+        raise OSError("full")
+    assert os.listdir(tmp_path) == []
+
+
 def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
     path = write_json(tmp_path / "facts.json", {"n": 1})
     with pytest.raises(TypeError):
