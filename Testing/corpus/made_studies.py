@@ -76,6 +76,15 @@ def found_errors(root: Path, formula: str, **settings) -> list[str]:
     return [str(f) for f in found if f.severity == "error"]
 
 
+def atlas_and_maps():
+    """Return two discs of four voxels, and noise in them for each person."""
+    array = np.zeros((2, 2, 3), np.uint8)
+    array[..., 0], array[..., 2] = disc_value("L4-L5"), disc_value("L5-S1")
+    labels = Image(array, Geometry((3, 2, 2), (1.0, 1.0, 1.0)))
+    noise = np.random.default_rng(0).normal(80, 10, (PEOPLE, *array.shape))
+    return labels, [labels.like(n) for n in noise]
+
+
 @dataclass
 class Analysis:
     """What became of an analysis.

@@ -25,7 +25,8 @@ from DiscStudyLib.cli.main import main
 WORDS = {
     "run": "{study} {out}", "validate": "{study} {out}", "status": "{study} {results}", "report": "{study} {results}",
     "review": "{study} --output {results} --reviewer AB",
-    "simulate": "{out} --participants 1 --parametric", "segment": "{image} {out}/labels.nii.gz",
+    "simulate": "{out} --participants 1 --parametric", "import-spider": "{archive} {out}",
+    "segment": "{image} {out}/labels.nii.gz",
     "maps": "{series} --output {out}", "export-dicom": "{out} --map T1rho={image}",
     "mixed": "{study} mean~age --output {results}", "agreement": "{means} {means} --output {out}/agreement.tsv"}
 #: Verbs that write nothing.
@@ -50,8 +51,16 @@ def material(tmp_path_factory):
     (results / "group/regions.tsv").write_text("\n".join(map("\t".join, rows)), encoding="utf-8")
     (root / "means.tsv").write_text("participant_id\tmean\tname\nsub-01\t1\tä\nsub-02\t2\tx\nsub-03\t3.5\tx\n",
                                     encoding="utf-8")
+    archive, image = root / "spider", read_image(study / "sub-01/anat/sub-01_T2w.nii.gz")
+    write_image(image, archive / "images/1_t2.mha")
+    discs = _segment(image).labels
+    write_image(discs.like(np.where(discs.array > 0, 201, 0).astype(np.uint8)), archive / "masks/1_t2.mha")
+    grades = ("Patient,IVD label,Modic,UP endplate,LOW endplate,Spondylolisthesis,Disc herniation,Disc narrowing,"
+              "Disc bulging,Pfirrman grade\n1,1,0,0,0,0,0,0,0,5\n")
+    (archive / "radiological_gradings.csv").write_text(grades, encoding="utf-8")
+    (archive / "overview.csv").write_text("new_file_name,subset,num_discs,sex\n1_t2,training,1,F\n", encoding="utf-8")
     shutil.copytree(results, root / "pristine")
-    return {"study": study, "results": results, "pristine": root / "pristine",
+    return {"study": study, "results": results, "pristine": root / "pristine", "archive": archive,
             "image": study / "sub-01/anat/sub-01_T2w.nii.gz",
             "series": write_series(root / "sub-01_MESE.nii.gz"), "means": root / "means.tsv", "out": root / "new"}
 

@@ -9,10 +9,10 @@ import patsy
 import pytest
 
 from corpus.common import generated
-from corpus.made_studies import PEOPLE, write_table
+from corpus.made_studies import PEOPLE, atlas_and_maps, write_table
 from corpus.made_tables import Model, Written, models, written_tables
 from DiscRelaxometryLib.errors import DesignError
-from DiscRelaxometryLib.image import Geometry, Image
+from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.labels import disc_value
 from DiscRelaxometryLib.tables import read_tsv
 from DiscStatsLib.analysis import analyze
@@ -66,15 +66,6 @@ def test_what_validation_accepts_runs_and_what_it_refuses_does_not(model: Model,
     assert not refused, f"validate refuses {model.formula}, which runs: {refused}"
     check_numbers(model, done, labels, maps, [str(f) for f in found])
     return True
-
-
-def atlas_and_maps():
-    """Return two discs of four voxels, and noise in them for each person."""
-    array = np.zeros((2, 2, 3), np.uint8)
-    array[..., 0], array[..., 2] = disc_value("L4-L5"), disc_value("L5-S1")
-    labels = Image(array, Geometry((3, 2, 2), (1.0, 1.0, 1.0)))
-    noise = np.random.default_rng(0).normal(80, 10, (PEOPLE, *array.shape))
-    return labels, [labels.like(n) for n in noise]
 
 
 def check_numbers(model: Model, done, labels: Image, maps: list[Image], found: list[str]) -> None:

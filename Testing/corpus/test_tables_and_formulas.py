@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from corpus.made_studies import PEOPLE, analyze, found_errors, table, write_table
+from corpus.made_studies import PEOPLE, analyze, atlas_and_maps, found_errors, table, write_table
+from DiscRelaxometryLib.labels import disc_value
+from DiscRelaxometryLib.tables import Table
+from DiscStatsLib.analysis import analyze as statistics
+from DiscStatsLib.design import to_frame
+from DiscStatsLib.settings import AnalysisSettings
 from DiscStudyLib.folder.study import Study, level_columns
+from DiscStudyLib.report.methods import _left_out_text
 
 
 @pytest.mark.parametrize("word", ["None", "NULL"])
@@ -31,6 +38,23 @@ def test_people_left_out_are_not_counted(people):
     assert done.facts["people"] == [f"sub-{n:02d}" for n in (2, 3, 4, 5, 7, 8, 10, 11, 12)]
     said = f"{done.notes} {done.facts}"
     assert all(person in said for person in ("sub-01", "sub-06", "sub-09"))
+
+
+def test_counts_are_by_level_where_people_lack_a_disc():
+    """Who has no disc at a level was counted there, and named nowhere."""
+    labels, maps = atlas_and_maps()
+    for person in (2, 3):
+        maps[person].array[labels.array == disc_value("L4-L5")] = np.nan
+    rows = [line.split("\t") for line in table(bmi=["n/a", 25, 30, 22, 27, 26, 29, 31, 21, 24, 26, 28]).splitlines()]
+    frame = to_frame(Table("people", [(name,) for name in rows[0]], [dict(zip(rows[0], row)) for row in rows[1:]]))
+    done = statistics(maps, labels, frame, "map ~ bmi", settings=AnalysisSettings(n_permutations=100,
+                                                                                  missing_covariates="drop"))
+    made = done.provenance
+    assert made["observations_by_level"] == {"L4-L5": 9, "L5-S1": 11}
+    assert made["people"] == made["observations"] == 11 and "sub-01" not in made["participants"]
+    assert made["without_map"] == {"L4-L5": ["sub-03", "sub-04"]}
+    assert "No value of a map at L4-L5: sub-03, sub-04." in done.warnings
+    assert _left_out_text({"T1rho": {"provenance": made}}).endswith(" Without a disc map at L4-L5: sub-03, sub-04.")
 
 
 @pytest.mark.parametrize("formula", ['C(sex, Treatment(reference="M")) + age', "C(sex, Sum)", 'Q("body mass") + age',

@@ -151,6 +151,10 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     remarks = list(dict.fromkeys([*data.warnings, *found.remarks]))
     remarks += [f"Left out{'' if where == 'all levels' else f' at {where}'} for a missing value of the model's "
                 f"variables: {', '.join(ids)}." for where, ids in left_out.items()]
+    without = {level_name(level): [data.ids[row] for row in np.setdiff1d(design.rows, _measured(data, level))]
+               for level, design in designs.items()}
+    without = {level: ids for level, ids in without.items() if ids}
+    remarks += [f"No value of a map at {level}: {', '.join(ids)}." for level, ids in without.items()]
     result = AnalysisResult(_data_maps(data, cells), cluster_table([]), designs[data.level_values[0]], found.contrasts,
                             {}, remarks + lost, designs, data)
     described = []
@@ -169,7 +173,8 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
         described.append(inference.done | {"exchange": mode, "block_means_removed": own[0].blocks is not None,
                                            "errors": "symmetric" if fitted.flip else "exchangeable",
                                            "residual_spread": vars(fitted.spread) if fitted.spread else None})
-    result.provenance = _provenance(parsed, result, described, settings, cells) | {"left_out": left_out}
+    result.provenance = _provenance(parsed, result, described, settings, cells) | {
+        "left_out": left_out, "without_map": without}
     if progressCallback:
         progressCallback(1.0, "Analysis done")
     return result
@@ -197,6 +202,12 @@ def _places(participants) -> np.ndarray | None:
     """Return what each row is in its block, from the columns that tell rows of one person apart; None without them."""
     columns = [c for c in PLACES if c in participants.columns]
     return participants[columns].astype(str).agg("|".join, axis=1).to_numpy() if columns else None
+
+
+def _measured(data: AnalysisData, level: int) -> np.ndarray:
+    """Return the observations that have a value of some map at a level."""
+    at = data.levels == level
+    return np.flatnonzero(np.any([np.isfinite(v[:, at]).any(axis=1) for v in data.values.values()], axis=0))
 
 
 def _left_out(designs: dict[int, Design], data: AnalysisData) -> dict[str, list[str]]:
@@ -364,13 +375,15 @@ def _provenance(formula: Formula, result: AnalysisResult, described, settings: A
         except PackageNotFoundError:
             continue
     data, designs = result.data, result.designs
-    people = list(dict.fromkeys(data.ids))
+    rows = {level: np.intersect1d(design.rows, _measured(data, level)) for level, design in designs.items()}
+    fitted = np.unique(np.concatenate(list(rows.values())))
+    people = list(dict.fromkeys(data.ids[row] for row in fitted))
     return {
         "method": "Mass-univariate general linear model; permutation inference (Freedman-Lane) where p is corrected",
         "formula": str(formula), "columns": result.design.columns, "voxel_covariates": list(data.covariates),
-        "ranks": settings.ranks, "observations": data.n, "people": len(people), "participants": people,
-        "observations_by_level": {level_name(v): d.n for v, d in designs.items()}, "voxels": data.n_voxels,
-        "quantities": list(data.values), "levels": data.level_values,
+        "ranks": settings.ranks, "observations": len(fitted), "people": len(people), "participants": people,
+        "observations_by_level": {level_name(level): len(some) for level, some in rows.items()},
+        "voxels": data.n_voxels, "quantities": list(data.values), "levels": data.level_values,
         "tested_voxels": sum(len(c.voxels) for c in cells),
         "missing": settings.missing, "correction": list(settings.correction), "alternative": settings.alternative,
         "standard_errors": settings.standard_errors, "errors": settings.errors,

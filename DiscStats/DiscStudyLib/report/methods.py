@@ -112,8 +112,10 @@ def people_text(facts: dict) -> str:
 
 def _left_out_text(facts: dict) -> str:
     found = {(where, tuple(ids)) for v in facts.values() for where, ids in v["provenance"]["left_out"].items()}
-    return "".join(f" Left out{'' if where == 'all levels' else f' at {where}'} for a missing value of the model's "
-                   f"variables: {', '.join(ids)}." for where, ids in sorted(found))
+    without = {(where, tuple(ids)) for v in facts.values() for where, ids in v["provenance"]["without_map"].items()}
+    return "".join([*(f" Left out{'' if where == 'all levels' else f' at {where}'} for a missing value of the model's "
+                      f"variables: {', '.join(ids)}." for where, ids in sorted(found)),
+                    *(f" Without a disc map at {where}: {', '.join(ids)}." for where, ids in sorted(without))])
 
 
 def _errors_text(settings, facts: dict) -> str:

@@ -105,7 +105,7 @@ def analysis_step(name: str, rule: str = "") -> Step:
 
     With a rule, it is the sensitivity analysis of the people for whom the rule holds.
     """
-    return Step(f"analysis-{name}", "2", _run_analysis(name, rule), lambda c: [c.study.root / "participants.tsv"],
+    return Step(f"analysis-{name}", "3", _run_analysis(name, rule), lambda c: [c.study.root / "participants.tsv"],
                 ("formula", "contrast", "maps", "levels", "permutations", "seed", "missing", "errors",
                  "standard_errors", "template"),
                 optional=("atlas", "template"), applies=lambda c: bool(maps_in_atlas(c)),
