@@ -178,3 +178,19 @@ def models(draw, people: int) -> Model:
         "mixed": column(["1", "2", "high"], 0), "zero": column(["0", "1"], 0),
         "thousands": column(["1,234", "2,500"]), "nothing": [""] * people}
     return Model(columns, draw(formulas()))
+
+
+#: Ways to write the id of a person, by number.
+_SPELLED = ["sub-{:02d}", " sub-{:02d}\u00a0", "{:02d}", "{}", "SUB-{:02d}", "sub-{}", "{}.0", "sub-{:03d}",
+            "sub_{:02d}"]
+
+
+@st.composite
+def id_columns(draw, people: int) -> list[str]:
+    """Draw ids of people: half of the columns are as they should be but for spaces."""
+    spelled = draw(st.sampled_from([_SPELLED[:2], _SPELLED]))
+    ids = [draw(st.sampled_from(spelled)).format(n) for n in range(1, people + 1)]
+    for odd in draw(st.lists(st.sampled_from(["sub-01", "", "n/a", "sub-99", "control", "gone"]), max_size=2)):
+        place = draw(st.integers(0, len(ids)))
+        ids[place:place + (odd == "gone")] = [] if odd == "gone" else [odd]
+    return ids

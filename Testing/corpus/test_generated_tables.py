@@ -10,7 +10,7 @@ import pytest
 
 from corpus.common import generated
 from corpus.made_studies import PEOPLE, atlas_and_maps, write_table
-from corpus.made_tables import Model, Written, models, written_tables
+from corpus.made_tables import MISSING, Model, Written, id_columns, models, written_tables
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.labels import disc_value
@@ -45,6 +45,21 @@ def test_tables_are_read_as_they_were_meant(written: Written, folder) -> bool:
         for value, expected in zip(frame[name], written.values(column), strict=True):
             assert value == expected or (expected is None and (value is None or math.isnan(value)))
     return True
+
+
+@generated(id_columns(PEOPLE), 50, 400)
+def test_ids_that_match_nobody_are_named(ids: list[str], people) -> bool:
+    rows = [f"{id}\t{30 + n * n % 11}" for n, id in enumerate(ids)]
+    write_table(people, "\n".join(["participant_id\tage", *rows]))
+    found = [str(f) for f in validate(Study(people), make_settings(formula="age"), read_images=False)]
+    ids, folders = [id.strip() for id in ids], [f"sub-{n:02d}" for n in range(1, PEOPLE + 1)]
+    for line, id in enumerate(ids, start=2):
+        if id not in folders or ids.count(id) > 1:
+            assert any(str(line) in f and (id in MISSING or id in f) for f in found), (line, id, found)
+    for absent in set(folders) - set(ids):
+        assert any(absent in f for f in found), (absent, found)
+    assert sorted(ids) != folders or not found
+    return not any(f.startswith("error") for f in found)
 
 
 @generated(models(PEOPLE), 100, 800)

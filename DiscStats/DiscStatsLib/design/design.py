@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +21,11 @@ PLACES = ("level", "session", "visit")
 _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([T ].*)?|\d{1,2}([./-])\d{1,2}\2(\d{4}|\d{2})")
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _NEARLY_NUMBER = re.compile(r"[<>~\u2248\u2264\u2265+-]?\s*[.,]?\d")
+#: Cyrillic and Greek letters that look like Latin ones.
+_LOOK_ALIKE = str.maketrans(
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u0430\u0435\u043e\u0440\u0441\u0445"
+    "\u0391\u0392\u0395\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a7\u03bf",
+    "ABEKMHOPCTXaeopcx" "ABEHIKMNOPTXo")
 
 
 class NotEstimable(DesignError):
@@ -228,10 +234,11 @@ def _check_cells(formula: Formula, table) -> None:
 
 
 def _no_twins(name: str, texts) -> None:
-    """Raise DesignError where two groups differ in case or white space alone."""
+    """Raise DesignError where two groups differ in case, white space, or letters of one look alone."""
     seen: dict[str, str] = {}
     for text in texts:
-        other = seen.setdefault("".join(text.casefold().split()), text)
+        key = unicodedata.normalize("NFKC", text.translate(_LOOK_ALIKE)).casefold()
+        other = seen.setdefault("".join(key.split()), text)
         if other != text:
             raise DesignError(f"Column '{name}' holds {other!r} and {text!r}: they would be two groups; write them "
                               "alike, or give the groups different names.", anchor="participants-table")
@@ -304,6 +311,8 @@ def _remarks(design: Design, table, where: str, extra_columns: int) -> list[str]
     """Return what to say before computing: few degrees of freedom, collinearity, small groups, ordinal numbers."""
     remarks = []
     df = design.n - design.rank - extra_columns
+    if "Intercept" not in design.terms:
+        remarks.append("The model has no intercept: a contrast of single columns, as that of a term, compares with 0.")
     if df < 10:
         remarks.append(f"Underpowered{where}: {design.n} observations leave {df} residual degrees of freedom.")
     for name, factor in variance_inflation(design).items():

@@ -143,8 +143,8 @@ def _parse(right: str, text: str) -> ast.expr:
     try:
         return ast.parse(_outside_quotes(right), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise DesignError(f"'{text}' cannot be read as a formula: check its operators and brackets.",
-                          anchor="formula") from None
+        raise DesignError(f"'{text}' cannot be read as a formula: check its operators and brackets, and write "
+                          "Q('NAME') for a column whose name is no plain word.", anchor="formula") from None
 
 
 def _outside_quotes(text: str) -> str:
@@ -162,8 +162,9 @@ def _outside_quotes(text: str) -> str:
 
 def _refuse(node: ast.AST, text: str):
     raise DesignError(
-        f"The formula '{text}' holds something that is not allowed ({type(node).__name__}): use column names, numbers, "
-        f"+ - * : / **, brackets, and {', '.join(FUNCTIONS)}.", anchor="formula")
+        f"The formula '{text}' holds something that is not allowed ({type(node).__name__}): use column names, "
+        f"numbers, + - * : / **, brackets, and {', '.join(FUNCTIONS)}; Q('NAME') stands for any other name of a "
+        "column.", anchor="formula")
 
 
 def _check_formula_node(node: ast.AST, names: list[str], text: str) -> None:
@@ -175,6 +176,10 @@ def _check_formula_node(node: ast.AST, names: list[str], text: str) -> None:
         _check_formula_node(node.left, names, text)
         if not (_is_number(node.right) and _constant(node.right) in range(1, MAX_POWER + 1)):
             raise DesignError(f"In '{text}', '**' must be followed by a whole number from 1 to {MAX_POWER}.")
+        if isinstance(node.left, (ast.Name, ast.Call)):  # its interactions with itself: the term alone
+            power = ast.unparse(node)
+            raise DesignError(f"In '{text}', {power} is the term itself: write I({power}) for a power.",
+                              anchor="formula")
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.UAdd, ast.USub)):
         _check_formula_node(node.operand, names, text)
     elif _is_number(node):

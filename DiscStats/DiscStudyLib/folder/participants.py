@@ -97,7 +97,8 @@ def _check_ids(study: Study, table: Table) -> Iterator[Finding]:
     for id, where in lines.items():
         folder, line = alike.get(_id_key(id), ""), f"Line {where[0]}: "
         if is_missing(id):
-            yield Finding("error", TABLE, "", line + "there is no participant_id.", "Fill the cell, or remove the row.")
+            yield Finding("error", TABLE, "", f"Line {' and '.join(map(str, where))}: there is no participant_id.",
+                          "Fill the cell, or remove the row.")
         elif len(where) > 1:
             yield Finding("error", TABLE, "", f"'{id}' has {len(where)} rows (lines {' and '.join(map(str, where))}).",
                           "Keep one row per participant.")
@@ -114,8 +115,8 @@ def _check_ids(study: Study, table: Table) -> Iterator[Finding]:
 
 
 def _id_key(id: str) -> str:
-    """Return what ids share that a spreadsheet or a typist wrote otherwise: sub-01, 01, 1, 1.0, SUB-01."""
-    bare = id.strip().lower().removeprefix("sub-")
+    """Return what ids share that a spreadsheet or a typist wrote otherwise: sub-01, 01, 1, 1.0, SUB_01."""
+    bare = re.sub(r"^sub[-_ ]*", "", id.strip().lower())
     number = to_number(bare)
     return bare if number is None else f"{number:g}"
 

@@ -90,6 +90,9 @@ def test_anything_else_is_refused_before_it_is_evaluated(text):
         ("map ~ age +", "cannot be read"),
         ("map ~ (age", "cannot be read"),
         ("map ~ mean(age)", "calls 'mean'"),
+        ("map ~ age**2", r"age \*\* 2 is the term itself: write I\(age \*\* 2\)"),
+        ("map ~ body.mass", r"Q\('NAME'\)"),
+        ("map ~ class", r"Q\('NAME'\)"),
         ("map ~ rank + age", r"'rank' is a function: write rank\(COLUMN\), or Q\('rank'\)"),
     ],
 )
@@ -216,3 +219,18 @@ def test_contrasts_by_name_text_vector_and_matrix():
 def test_bad_contrasts(contrast, words):
     with pytest.raises(DesignError, match=words):
         build_contrasts(contrast, build_design("map ~ age + odi", table()))
+
+
+def test_groups_that_look_alike_are_refused():
+    """A Cyrillic M is typed where the keyboard has two layouts."""
+    data = table()
+    data["sex"] = ["\u041c", *data["sex"][1:]]
+    assert set(data["sex"]) == {"\u041c", "M", "F"}
+    with pytest.raises(DesignError, match="two groups"):
+        build_design("map ~ C(sex)", data)
+
+
+def test_models_without_intercept_are_remarked_on():
+    said = "compares with 0"
+    assert any(said in w for w in build_design("map ~ 0 + C(sex)", table()).warnings)
+    assert not any(said in w for w in build_design("map ~ C(sex)", table()).warnings)
