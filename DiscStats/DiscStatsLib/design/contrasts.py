@@ -71,19 +71,30 @@ def _contrast(name: str, value, design: Design, extra: tuple[str, ...]) -> Contr
     if isinstance(value, (tuple, list)) and len(value) == 2 and value[0] in ("t", "F"):
         kind, value = value
     weights = _by_name(value, design, extra) if isinstance(value, str) else _numbers(name, value)
-    width = design.rank + len(extra)
-    if weights.ndim != 2 or weights.shape[1] != width:
-        raise DesignError(f"Contrast '{name}' has {weights.shape[-1]} weights; the design has {width} columns "
-                          f"({', '.join([*design.columns, *extra])}).", anchor="contrasts")
-    if not np.isfinite(weights).all() or np.any(~weights.any(axis=1)):
-        raise DesignError(f"Contrast '{name}' has a row of zeros or a weight that is not a number.", anchor="contrasts")
-    if np.linalg.matrix_rank(weights) < len(weights):
-        raise DesignError(f"The rows of contrast '{name}' repeat each other: drop the redundant ones.",
-                          anchor="contrasts")
+    columns = [*design.columns, *extra]
+    require_weights(weights, f"Contrast '{name}'", len(columns), f" ({', '.join(columns)})")
     kind = kind or ("t" if len(weights) == 1 else "F")
     if kind == "t" and len(weights) > 1:
         raise DesignError(f"Contrast '{name}' has {len(weights)} rows and can only be tested by F.")
     return Contrast(file_name(name), weights, kind)
+
+
+def require_weights(weights: np.ndarray, who: str, width: int, columns: str = "") -> np.ndarray:
+    """Return weights, shape (r, p), that make a hypothesis about `width` columns; `who` begins each sentence.
+
+    Raises
+    ------
+    DesignError
+        For another shape, a row of zeros, a weight that is not a number, or rows that repeat each other.
+    """
+    if weights.ndim != 2 or weights.shape[1] != width:
+        raise DesignError(f"{who} has {weights.shape[-1]} weights; the design has {width} columns{columns}.",
+                          anchor="contrasts")
+    if not np.isfinite(weights).all() or np.any(~weights.any(axis=1)):
+        raise DesignError(f"{who} has a row of zeros or a weight that is not a number.", anchor="contrasts")
+    if np.linalg.matrix_rank(weights) < len(weights):
+        raise DesignError(f"{who} has rows that repeat each other: drop the redundant ones.", anchor="contrasts")
+    return weights
 
 
 def _numbers(name: str, value) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError
 
+from ..design import require_weights
 from .blocks import complete_blocks, constant_in_blocks, count_blocks, less_block_means, within_columns
 from .deviates import stat_to_z
 from .glm import Partition, fit, full_rank, partition
@@ -87,47 +88,56 @@ def permutation_test(y, design, contrast, *, n_permutations: int = 5000, permuta
     :func:`DiscStatsLib.analysis.analyze` does with maps and a table.
     """
     y, design, weights = _checked(y, design, contrast)
+    _require_choice("errors", errors, "exchangeable", "symmetric")
+    _require_choice("alternative", alternative, "two-sided", "greater", "less")
+    _require_choice("exchange", exchange, None, "within", "whole")
     shape, y = y.shape[1:], y.reshape(len(y), -1)
-    _require(errors in ("exchangeable", "symmetric"), f"errors = '{errors}' is not known: choose exchangeable or "
-             "symmetric.")
-    _require(alternative in ("two-sided", "greater", "less"), f"alternative = '{alternative}' is not known: choose "
-             "two-sided, greater or less.")
-    _require(exchange in (None, "within", "whole"), f"exchange = '{exchange}' is not known: choose within or whole.")
     kind = "t" if len(weights) == 1 else "F"
     alternative = alternative if kind == "t" else "two-sided"
+    given = _given(permutations, signs, len(y))
+    _require(given is None or blocks is None, "Rearrangements and exchangeability blocks were both given: choose one.")
     blocks, places = (None, None) if blocks is None else _numbered(blocks, len(y))
-    constant = blocks is not None and constant_in_blocks(design[:, weights.any(axis=0)], blocks)
-    mode = None if blocks is None else exchange or ("whole" if constant else "within")
-    valid, inside = np.isfinite(y), blocks if mode == "within" else None
-    if mode == "whole" and errors != "symmetric":
-        valid = complete_blocks(valid, blocks)
-    if inside is not None:
-        columns = within_columns(design, weights, blocks)
-        design, weights = design[:, columns], weights[:, columns]
+    valid, inside, whole = np.isfinite(y), None, False
+    if blocks is not None:
+        constant = constant_in_blocks(design[:, weights.any(axis=0)], blocks)
+        whole = (exchange or ("whole" if constant else "within")) == "whole"
+        inside = None if whole else blocks
+        if not whole:
+            columns = within_columns(design, weights, blocks)
+            design, weights = design[:, columns], weights[:, columns]
+        elif errors != "symmetric":
+            valid = complete_blocks(valid, blocks)
     fits = _fits(y, valid, design, weights, kind, inside)
     _require(bool(fits), "No voxel can be tested: values are missing, constant or fitted perfectly, or the design is "
              "collinear where they are present.")
-    scheme = _given(permutations, signs, len(y))
-    _require(scheme is None or blocks is None, "Rearrangements and exchangeability blocks were both given: choose one.")
-    if scheme is not None:
-        flip = scheme.sign is not None
+    if given is not None:
+        flip = given.sign is not None
     else:
         flip = errors == "symmetric" or (inside is None and not all(has_constant(part.qz, present)
                                                                     for part, _, present, _, _ in fits))
     strata = [make_stratum(part, values, kind, columns=voxels, rows=np.arange(len(y)), flip=flip, present=present)
               for part, values, present, voxels, _ in fits]
+    scheme = given
     if scheme is None:
         _require(n_permutations >= 2, f"At least two permutations are needed, the observed order among them; "
                  f"{n_permutations} were asked for.")
-        types = np.unique(design, axis=0, return_inverse=True)[1].ravel() if _everyone(strata) else None
+        everyone = all(s.presence is None for s in strata)
+        types = np.unique(design, axis=0, return_inverse=True)[1].ravel() if everyone else None
         scheme = make_scheme(len(y), n_permutations - 1, seed, flip=flip, blocks=blocks,
-                             exchange="whole" if flip or mode == "whole" else "within", row_types=types, places=places)
-    stat, df = np.full(y.shape[1], np.nan), np.full(y.shape[1], np.nan)
+                             exchange="whole" if flip or whole else "within", row_types=types, places=places)
+    return _tested(fits, strata, scheme, kind, alternative, workers, len(weights), shape)
+
+
+def _tested(fits: list[tuple], strata: list[Stratum], scheme: Scheme, kind: str, alternative: str, workers: int,
+            rank: int, shape: tuple[int, ...]) -> PermutationTest:
+    """Rearrange and compare the observed statistics with the maxima."""
+    size = int(np.prod(shape))
+    stat, df = np.full(size, np.nan), np.full(size, np.nan)
     for part, _, _, voxels, values in fits:
         stat[voxels], df[voxels] = values, part.df
     as_z = len({s.df for s in strata}) > 1
-    null = max_statistics(strata, scheme, y.shape[1], alternative=alternative, as_z=as_z, workers=workers)
-    compared = stat_to_z(stat, df, kind, len(weights)) if as_z else stat
+    null = max_statistics(strata, scheme, size, alternative=alternative, as_z=as_z, workers=workers)
+    compared = stat_to_z(stat, df, kind, rank) if as_z else stat
     p = np.where(np.isfinite(stat), (null.counts + 1) / (len(scheme) + 1), np.nan)
     p_fwe = fwe_p(directed(compared, alternative, kind), null.maxima[0])
     return PermutationTest(stat.reshape(shape), df.reshape(shape), p.reshape(shape), p_fwe.reshape(shape),
@@ -137,6 +147,10 @@ def permutation_test(y, design, contrast, *, n_permutations: int = 5000, permuta
 def _require(condition, sentence: str) -> None:
     if not condition:
         raise DesignError(sentence)
+
+
+def _require_choice(name: str, value, *choices) -> None:
+    _require(value in choices, f"{name} = '{value}' is not known: choose {' or '.join(c for c in choices if c)}.")
 
 
 def _checked(y, design, contrast) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -152,14 +166,7 @@ def _checked(y, design, contrast) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     _require(not np.isinf(y).any(), "The observations hold infinite values: mark missing ones by NaN.")
     _require(np.isfinite(design).all(), "The design holds values that are no numbers: leave these rows out.")
     _require(bool(full_rank(design)), "The columns of the design are collinear, or no fewer than its rows.")
-    _require(weights.ndim == 2 and weights.shape[1] == design.shape[1],
-             f"The contrast has {weights.shape[-1]} weights; "
-             f"the design has {design.shape[1]} columns.")
-    _require(np.isfinite(weights).all() and weights.any(axis=1).all(), "The contrast has a row of zeros or a weight "
-             "that is not a number.")
-    _require(np.linalg.matrix_rank(weights) == len(weights), "The rows of the contrast repeat each other: drop the "
-             "redundant ones.")
-    return y, design, weights
+    return y, design, require_weights(weights, "The contrast", design.shape[1])
 
 
 def _numbered(blocks, n: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -170,10 +177,6 @@ def _numbered(blocks, n: int) -> tuple[np.ndarray, np.ndarray | None]:
              "block.")
     blocks = blocks.astype(str).reshape(n, -1)
     return np.unique(blocks[:, 0], return_inverse=True)[1], blocks[:, 1] if blocks.shape[1] > 1 else None
-
-
-def _everyone(strata: list[Stratum]) -> bool:
-    return all(s.presence is None for s in strata)
 
 
 def _fits(y, valid, design, weights, kind: str, blocks) -> list[tuple]:
