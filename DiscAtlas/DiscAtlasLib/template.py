@@ -167,40 +167,46 @@ def _means(fixed: DiscShape, shapes, points, progress, words) -> tuple[np.ndarra
     person's map is an affine one and the rest: the affine one goes on where the image shows nothing, so that sides that
     only some people show are not those of larger or smaller people.
     """
-    own, target = fixed.surface_at(points), Target(fixed)
-    near = own < NEAR
-    here, inside, rim = points[near], own[near] < 0, np.abs(own[near]) < RIM
-    design = np.column_stack([np.ones(len(here)), here[:, 1:]])
-    rest, distance, weight, affine = np.zeros(here.shape), np.zeros(len(here)), np.zeros(len(here)), []
-    for step, moving in enumerate(shapes):
+    distance, target = fixed.surface_at(points), Target(fixed)
+    near = distance < NEAR
+    nearby, inside, rim = points[near], distance[near] < 0, np.abs(distance[near]) < RIM
+    terms = _affine_terms(nearby)
+    bend, gap, weight = np.zeros(nearby.shape), np.zeros(len(nearby)), np.zeros(len(nearby))
+    affines = []
+    for step, person in enumerate(shapes):
         progress(step / len(shapes), f"{words}, person {step + 1}")
         try:
-            there = target.match(moving).forward(here)
+            matched = target.match(person).forward(nearby)
         except RegistrationError:
             continue
-        seen = _seen_share(moving, there)
-        moved = moving.to_frame(there) * [1, -1, 1] - here
+        seen = _seen_share(person, matched)
+        moved = person.to_frame(matched) * [1, -1, 1] - nearby
         # A common shift is pose, not shape.
         moved -= np.average(moved[inside], axis=0, weights=seen[inside])
-        scaled = design[rim] * seen[rim][:, None]
-        affine.append(np.linalg.solve(scaled.T @ design[rim], scaled.T @ moved[rim]))
-        rest += seen[:, None] * (moved - design @ affine[-1])
-        distance += seen * moving.surface_at(there)
+        weighted = terms[rim] * seen[rim][:, None]
+        affines.append(np.linalg.solve(weighted.T @ terms[rim], weighted.T @ moved[rim]))
+        bend += seen[:, None] * (moved - terms @ affines[-1])
+        gap += seen * person.surface_at(matched)
         weight += seen
-    if len(affine) < 2:
+    if len(affines) < 2:
         raise RegistrationError(f"{disc_name(fixed.value)}: fewer than two discs could be matched to the template.")
-    share = np.clip(2 * weight / len(affine), 0, 1)
+    share = np.clip(2 * weight / len(affines), 0, 1)
     weight = np.maximum(weight, 1e-6)
-    affine = np.mean(affine, axis=0)
-    mean = np.column_stack([np.ones(points.size // 3), points.reshape(-1, 3)[:, 1:]]) @ affine
-    mean[near.ravel()] += (share / weight)[:, None] * rest
+    affine = np.mean(affines, axis=0)
+    mean = _affine_terms(points.reshape(-1, 3)) @ affine
+    mean[near.ravel()] += (share / weight)[:, None] * bend
     mean = mean.reshape(points.shape)
     if all(all(s.cut) for s in shapes):
         # Nobody shows how wide the disc is: its width over depth stays as it is.
         mean[..., 0] = affine[1, 1] * points[..., 0]
-    averaged = own.copy()
-    averaged[near] = share * distance / weight + (1 - share) * own[near]
+    averaged = distance.copy()
+    averaged[near] = share * gap / weight + (1 - share) * distance[near]
     return mean, averaged
+
+
+def _affine_terms(points: np.ndarray) -> np.ndarray:
+    """Return the terms (n, 3) of a map that is affine in AP and CC; LR is not known where a disc is cut."""
+    return np.column_stack([np.ones(len(points)), points[:, 1:]])
 
 
 def _seen_share(shape: DiscShape, lps: np.ndarray) -> np.ndarray:
