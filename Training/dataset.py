@@ -51,14 +51,23 @@ def class_labels(dseg: np.ndarray) -> np.ndarray:
     return classes
 
 
+def read_packed(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
+    """Return normalized signal (float32), classes (uint8) and spacing of a packed person."""
+    from PIL import Image
+
+    facts = json.loads((folder / f"{name}.json").read_text())
+    image, labels = (np.asarray(Image.open(folder / f"{name}.{suffix}")).reshape(facts["shape"])
+                     for suffix in ("jp2", "png"))
+    signal = np.clip(image.astype(np.float32), facts["low"], facts["high"])
+    return (signal - facts["mean"]) / max(facts["sd"], 1e-6), labels.copy(), tuple(facts["spacing"])
+
+
 def load_person(folder: Path, name: str) -> Person:
     """Read ``NAME_T2w.nii.gz`` and ``NAME_dseg.nii.gz``, stored as x = left-right, y = to anterior, z = to superior.
 
     A folder written by ``Training.pack`` is read as well, and needs no SimpleITK.
     """
     if (folder / f"{name}.json").exists():
-        from Training.pack import read_packed
-
         image, labels, spacing = read_packed(folder, name)
     else:
         from DiscRelaxometryLib.discs import normalize_signal

@@ -8,12 +8,12 @@ spine, may be cut off to save space. Reading needs numpy and Pillow alone.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 
 from DiscRelaxometryLib.atomic import atomic_path, write_json
+from Training.dataset import add_data, people, read_upright
 
 
 def pack_person(source: Path, name: str, target: Path, rows: int, columns: int) -> None:
@@ -35,8 +35,6 @@ def pack_person(source: Path, name: str, target: Path, rows: int, columns: int) 
     """
     from PIL import Image
 
-    from Training.dataset import read_upright
-
     image, labels, spacing = read_upright(source, name)
     if image.dtype != np.uint8:
         raise ValueError(f"{name}: only 8-bit signal is packed without loss, this one is {image.dtype}.")
@@ -54,21 +52,8 @@ def pack_person(source: Path, name: str, target: Path, rows: int, columns: int) 
     write_json(target / f"{name}.json", facts)
 
 
-def read_packed(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
-    """Return normalized signal (float32), classes (uint8) and spacing of a packed person."""
-    from PIL import Image
-
-    facts = json.loads((folder / f"{name}.json").read_text())
-    image, labels = (np.asarray(Image.open(folder / f"{name}.{suffix}")).reshape(facts["shape"])
-                     for suffix in ("jp2", "png"))
-    signal = np.clip(image.astype(np.float32), facts["low"], facts["high"])
-    return (signal - facts["mean"]) / max(facts["sd"], 1e-6), labels.copy(), tuple(facts["spacing"])
-
-
 def main() -> None:
     """Parse arguments and pack every person."""
-    from Training.dataset import add_data, people
-
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("output", type=Path)
     add_data(parser, "spider_t2space")

@@ -8,7 +8,7 @@ anisotropic, oblique or flipped. Lengths used as limits are choices of this proj
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import SimpleITK as sitk
@@ -70,6 +70,26 @@ class Piece:
     at_edge: bool
     #: What was done to it: split, joined, small.
     notes: list[str]
+
+
+@dataclass
+class Disc:
+    """A disc found in an image."""
+
+    #: Label value; 11 is L5-S1, counted upward; 3 has no level.
+    value: int
+    name: str
+    #: LPS mm.
+    centroid: tuple[float, ...]
+    #: mm3.
+    volume: float
+    #: mm along the spine, cranial positive.
+    position: float
+    #: Extent across the disc's plane, mm (2nd to 98th percentile of its voxels).
+    height: float
+    #: Mean probability of being L5-S1 by the network; NaN if it was not given.
+    l5s1_probability: float = float("nan")
+    flags: list[str] = field(default_factory=list)
 
 
 def world(indices: np.ndarray, geometry: Geometry) -> np.ndarray:

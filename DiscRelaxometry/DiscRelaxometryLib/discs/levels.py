@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import SegmentationError
 from ..image import Geometry, Image
 from ..labels import BY_VALUE, CANAL, DISC, DISCS, SACRUM, VERTEBRA, VERTEBRAE
-from .instances import Piece, SpineCurve, column_core, find_discs, spine_curve
+from .instances import Disc, Piece, SpineCurve, column_core, find_discs, spine_curve
 from .vertebra_names import name_vertebrae, spacings_between
 
 LOWEST, HIGHEST = DISCS[0].value, DISCS[-1].value
@@ -23,26 +23,6 @@ SMALL = 0.35  # of a disc's volume; smaller pieces need a vertebra beside them t
 SHORT, LITTLE = 0.72, 0.75  # of the next disc's AP length and volume; a remnant disc S1-S2 is below both
 CUT = "cut by the edge of the image"
 ROOM_BELOW = 20.0  # mm of image below the lowest disc, enough to see the sacrum or L5
-
-
-@dataclass
-class Disc:
-    """A disc found in an image."""
-
-    #: Label value; 11 is L5-S1, counted upward; 3 has no level.
-    value: int
-    name: str
-    #: LPS mm.
-    centroid: tuple[float, ...]
-    #: mm3.
-    volume: float
-    #: mm along the spine, cranial positive.
-    position: float
-    #: Extent across the disc's plane, mm (2nd to 98th percentile of its voxels).
-    height: float
-    #: Mean probability of being L5-S1 by the network; NaN if it was not given.
-    l5s1_probability: float = float("nan")
-    flags: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -15,7 +15,8 @@ from ..tables import Table
 from .confidence import DiscQuality, disc_quality, quality_table
 from .engine import Model, load_engine, load_model
 from .inference import Prediction, predict
-from .levels import Disc, LevelResult, label_instances
+from .instances import Disc
+from .levels import LevelResult, label_instances
 
 _MODEL_CLASS = {"vertebra": 1, "canal": 2, "disc": 3}
 #: mm from a disc's center to the canal; half an AP diameter plus a wide canal.

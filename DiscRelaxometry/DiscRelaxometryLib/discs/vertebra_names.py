@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import SimpleITK as sitk
 
 from ..image import Geometry
 from ..labels import DISCS, SACRUM, VERTEBRA, VERTEBRAE
-from .instances import Piece, SpineCurve, world
-
-if TYPE_CHECKING:
-    from .levels import Disc
+from .instances import Disc, Piece, SpineCurve, world
 
 LOWEST = DISCS[0].value
 _VERTEBRA_OFFSET = VERTEBRAE[1].value - LOWEST
