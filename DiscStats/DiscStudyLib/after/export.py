@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from DiscRelaxometryLib.dicom_export import export_study
+from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 
-from ..engine import person_records
+from ..engine import endings, person_records
 from ..folder import Study
 
 #: Maps of a fit that are exported with the relaxation map itself.
@@ -90,18 +91,18 @@ def _spaces(study: Study, records: dict) -> dict[str, tuple[dict[str, Image], Im
         names = records[step].outputs if step in records else ()
         return next((study.absolute(n) for n in names if n.endswith(ending)), None)
 
-    signal = output("normalize", "_nT2w.nii.gz")
+    signal = output("normalize", endings.NORMALIZED)
     found = {"T2w": ({"nT2w": read_image(signal)} if signal else {},
-                     read_image(output("review", "desc-final_dseg.nii.gz") or output("segment", "_dseg.nii.gz")))}
-    for kind in ("T1rho", "T2"):
-        labels = output(f"carry-{kind}", "_dseg.nii.gz")
+                     read_image(output("review", endings.DECIDED) or output("segment", endings.DISCS)))}
+    for kind in KINDS:
+        labels = output(f"carry-{kind}", endings.carried(kind))
         if labels:
             found[kind] = (_fit_maps(kind, output), read_image(labels))
     return found
 
 
 def _fit_maps(kind: str, output: Callable) -> dict[str, Image]:
-    files = {kind: output(f"maps-{kind}", f"_{kind}map.nii.gz"),
+    files = {kind: output(f"maps-{kind}", endings.relaxation_map(kind)),
              **{key: output(f"maps-{kind}", f"desc-{key}_{kind}fit.nii.gz") for key in _FIT}}
     return {key: read_image(path) for key, path in files.items() if path}
 

@@ -1,5 +1,6 @@
 """Steps that resume: what is due, who works on it, and what was done."""
 
+from . import endings
 from .lock import exclusive, held
 from .provenance import Record, file_hash, fingerprints, outputs_intact, read_record, step_key, versions, write_record
 from .results import (
@@ -32,11 +33,9 @@ from .workers import Cluster, Workers
 
 __all__ = [
     "anatomical_image", "Cluster", "Context", "context_atlas", "context_atlas_of", "decision_rows", "disc_labels",
-    "exclusive", "file_hash", "held", "looked_at", "review_records", "ReviewedDisc", "reviewed_discs", "serious_flags",
-    "step_record", "undecided",
-    "fingerprints", "incomplete",
-    "JOINED", "load_series", "maps_in_atlas", "Outcome", "outputs_intact", "person_maps",
-    "person_records", "plan_stages", "read_before", "read_record", "read_rows", "Record",
-    "run_group", "run_stages", "RunSpec", "SENSITIVITY", "shipped_atlas", "Stage", "Step", "step_key", "StudyRun",
-    "uses_existing", "versions", "Workers", "write_record",
+    "endings", "exclusive", "file_hash", "fingerprints", "held", "incomplete", "JOINED", "load_series", "looked_at",
+    "maps_in_atlas", "Outcome", "outputs_intact", "person_maps", "person_records", "plan_stages", "read_before",
+    "read_record", "read_rows", "Record", "review_records", "reviewed_discs", "ReviewedDisc", "run_group",
+    "run_stages", "RunSpec", "SENSITIVITY", "serious_flags", "shipped_atlas", "Stage", "Step", "step_key",
+    "step_record", "StudyRun", "undecided", "uses_existing", "versions", "Workers", "write_record",
 ]

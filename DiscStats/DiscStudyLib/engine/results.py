@@ -12,15 +12,16 @@ from DiscRelaxometryLib.resources import resource_path
 from DiscRelaxometryLib.tables import Table, cell_value, read_tsv
 
 from ..folder import MAPS, Study
+from . import endings
 from .reviewed import step_record
 from .steps import Context
 
 #: What the name of a sensitivity analysis ends with.
 SENSITIVITY = "-sensitivity"
 #: Tables of people that are joined: name of the group's table -> (step, ending of the person's file).
-JOINED = {"discs": ("measure", "desc-discs_measures.tsv"), "regions": ("measure", "desc-regions_measures.tsv"),
-          "registration": ("atlas", "desc-registration_quality.tsv"),
-          "agreement": ("score", "desc-agreement_measures.tsv")}
+JOINED = {"discs": ("measure", endings.MEASURES), "regions": ("measure", endings.REGIONS),
+          "registration": ("atlas", endings.REGISTRATION),
+          "agreement": ("score", endings.AGREEMENT)}
 _TEXT = ("participant_id", "level", "region", "map", "unit", "flags", "label", "status", "backend", "notes", "name",
          "term", "data")
 
@@ -62,20 +63,21 @@ def anatomical_image(context: Context) -> Image:
 
 def disc_labels(context: Context, person: str = "") -> Path | None:
     """Return the file of the disc labels in use: as decided in review, else as segmented."""
-    return (context.output_of("review", "desc-final_dseg.nii.gz", person)
-            or context.output_of("segment", "desc-discs_dseg.nii.gz", person))
+    return (context.output_of("review", endings.DECIDED, person)
+            or context.output_of("segment", endings.DISCS, person))
 
 
 def person_maps(context: Context) -> dict[str, tuple[Image, Image]]:
     """Return the person's maps: key -> (map, labels on its grid)."""
     found = {}
-    path = context.output_of("normalize", "desc-csfnorm_nT2w.nii.gz")
+    path = context.output_of("normalize", endings.NORMALIZED)
     if path:
         found["nT2w"] = (read_image(path), read_image(disc_labels(context)))
     for kind in KINDS:
-        path = context.output_of(f"carry-{kind}", f"space-{kind}_desc-discs_dseg.nii.gz")
+        path = context.output_of(f"carry-{kind}", endings.carried(kind))
         if path:
-            found[kind] = (read_image(context.output_of(f"maps-{kind}", f"{kind}map.nii.gz")), read_image(path))
+            relaxation = context.output_of(f"maps-{kind}", endings.relaxation_map(kind))
+            found[kind] = (read_image(relaxation), read_image(path))
     return found
 
 
@@ -86,7 +88,7 @@ def maps_in_atlas(context: Context) -> dict[str, dict[str, Path]]:
     if model and model.response in MAPS:
         wanted = (model.response,)
     found = {key: {p: path for p in context.everyone
-                   if (path := context.output_of("atlas", f"space-DiscAtlas_{key}.nii.gz", p))} for key in wanted}
+                   if (path := context.output_of("atlas", endings.in_atlas(key), p))} for key in wanted}
     return {key: files for key, files in found.items() if files}
 
 

@@ -11,6 +11,7 @@ from DiscRelaxometryLib.labels import disc_value
 from DiscRelaxometryLib.tables import is_missing
 
 from ..folder import ALL, EXCLUDED, REVIEW, Decision, Settings, Study, decision_for, read_decisions, stale
+from . import endings
 from .provenance import Record, read_record
 from .steps import record_path
 
@@ -57,7 +58,7 @@ class ReviewedDisc:
 
 def looked_at(segment: Record) -> str:
     """Return the hash of what a reviewer of a person looks at: the outlines, and the images they were drawn on."""
-    outlines = [e["sha256"] for name, e in segment.outputs.items() if name.endswith("desc-discs_dseg.nii.gz")]
+    outlines = [e["sha256"] for name, e in segment.outputs.items() if name.endswith(endings.DISCS)]
     images = sorted(e["sha256"] for e in segment.inputs.values())
     return hashlib.sha256(" ".join([*outlines, *images]).encode()).hexdigest()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from DiscRelaxometryLib.echo import read_json, sidecar_of, stated_times
+from DiscRelaxometryLib.echo import KINDS, read_json, sidecar_of, stated_times
 from DiscRelaxometryLib.errors import DiscRelaxometryError, EchoSeriesError
 from DiscRelaxometryLib.image import quiet, read_image
 
@@ -160,7 +160,7 @@ def _check_times(series: Series, volumes: int) -> Iterator[tuple[Path, str, str,
             yield (series.files[0], "error", f"There are {volumes} volumes; a combined MAPSS acquisition has 7.",
                    "Name separate series '_T1rho' and '_MESE'.")
             return
-        for kind in ("T1rho", "T2"):
+        for kind in KINDS:
             yield from _check_kind(series, kind, 4)
         return
     yield from _check_kind(series, series.kind, volumes)

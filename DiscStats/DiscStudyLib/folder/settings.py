@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 
+from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscStatsLib.settings import CHOICES as ANALYSIS_CHOICES
@@ -12,7 +13,7 @@ from DiscStatsLib.settings import AnalysisSettings
 from .rules import parse_rule
 
 #: Maps that can be analyzed, and what they need.
-MAPS = ("T1rho", "T2", "nT2w")
+MAPS = (*KINDS, "nT2w")
 #: Values of the settings that are a choice.
 CHOICES = {
     "segmentation": ("auto", "cnn", "existing"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from DiscRelaxometryLib.echo import component, group_series, series_name, stem
+from DiscRelaxometryLib.echo import KINDS, component, group_series, series_name, stem
 from DiscRelaxometryLib.errors import DesignError, EchoSeriesError, StudyError
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.tables import Table, read_tsv, typed
@@ -54,7 +54,7 @@ class Person:
     @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds of relaxation maps the person's series give."""
-        return tuple(k for k in ("T1rho", "T2") if self.of_kind(k))
+        return tuple(k for k in KINDS if self.of_kind(k))
 
 
 @dataclass
@@ -158,7 +158,7 @@ def _role(path: Path) -> str:
 
 def _series(images: Sequence[Path]) -> tuple[Series, ...]:
     """Group image files into echo series; phase, real and imaginary images are left out."""
-    roles = {"T1rho", "T2", "mapss"}
+    roles = {*KINDS, "mapss"}
     files = [f for f in images if _role(f) in roles and not component(f)]
     try:
         groups = group_series(files)

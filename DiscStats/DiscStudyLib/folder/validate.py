@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from DiscRelaxometryLib.atomic import check_folder
-from DiscRelaxometryLib.echo import component, stem
+from DiscRelaxometryLib.echo import KINDS, component, stem
 from DiscRelaxometryLib.errors import OutputError
 
 from .files import check_image, check_labels, check_series
@@ -138,7 +138,7 @@ def _check_person(study: Study, person: Person, settings: Settings, read_images:
             yield Finding("error", study.relative(second), person.id,
                           f"There are {len(person.anatomical)} T2-weighted volumes.",
                           f"Name the one to use '{person.id}_T2w', without further entities; or use sessions.")
-    for kind in ("T1rho", "T2", "mapss"):
+    for kind in (*KINDS, "mapss"):
         same = [s for s in person.series if s.kind == kind]
         if len(same) > 1:
             yield Finding("error", study.relative(same[1].files[0]), person.id,

@@ -12,7 +12,7 @@ from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.tables import Column, Table, cell_value, is_missing
 
-from ..engine import Context, read_rows, serious_flags
+from ..engine import Context, endings, read_rows, serious_flags
 from ..folder import level_columns, trained_on
 from .figures import plot_cohort, plot_quality, save_figure
 from .figures_maps import montage
@@ -143,7 +143,7 @@ def segmentation(context: Context, folder: Path) -> Section:
                            "Flagged people have an orange frame: look at them first.")
     tiles = []
     for person, records in context.everyone.items():
-        path = context.output_of("tile", "desc-segmentation.png", person)
+        path = context.output_of("tile", endings.SEGMENTATION_TILE, person)
         if path:
             tiles.append((person, path, bool(records["segment"].notes)))
     tiles.sort(key=lambda t: (not t[2], t[0]))
@@ -196,7 +196,7 @@ def map_quality(context: Context, folder: Path) -> Section | None:
                            "mean": float(np.nanmean(means)), "SD between discs": float(np.nanstd(means, ddof=1)),
                            "failed": 100 * float(np.nanmean(failed)), "worst disc": 100 * float(np.nanmax(failed))})
     section.add(TableBlock(table, "Maps inside the lumbar discs"))
-    shown = [(p, f) for p in context.everyone if (f := context.output_of("tile", "desc-maps.png", p))][:3]
+    shown = [(p, f) for p in context.everyone if (f := context.output_of("tile", endings.MAPS_TILE, p))][:3]
     section.add(*(Figure(f, f"Maps of {p}, mid-sagittal.", f"Relaxation maps of {p}", False) for p, f in shown))
     return section
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from DiscRelaxometryLib.tables import Column, Table, is_missing, read_tsv
 
-from ..engine import Context, ReviewedDisc, read_rows, reviewed_discs
+from ..engine import Context, ReviewedDisc, endings, read_rows, reviewed_discs
 from ..folder import KINDS, REVIEW, read_decisions
 from .page import Gallery, Notes, Paragraph, Section, TableBlock
 
@@ -34,7 +34,7 @@ def review(context: Context) -> Section:
     waiting = [d for d in _discs(context) if d.flags and not d.settled]
     people = list(dict.fromkeys(d.person for d in waiting))
     pictures = [(p, path, [(d.level, "; ".join(d.flags)) for d in waiting if d.person == p]) for p in people
-                if (path := context.output_of("tile", "desc-segmentation.png", p))]
+                if (path := context.output_of("tile", endings.SEGMENTATION_TILE, p))]
     if pictures:
         more = f" {len(pictures) - MAX_PICTURES} more people have some." if len(pictures) > MAX_PICTURES else ""
         section.add(Gallery(pictures[:MAX_PICTURES], f"Flagged discs that wait for a decision.{more} A picture opens "

@@ -13,7 +13,7 @@ from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import Image, read_image, write_image
 from DiscRelaxometryLib.labels import BY_VALUE, DISCS, disc_name, disc_value
 
-from ..engine import Record, ReviewedDisc, exclusive, held, looked_at, review_records, reviewed_discs
+from ..engine import Record, ReviewedDisc, endings, exclusive, held, looked_at, review_records, reviewed_discs
 from ..folder import (
     ALL,
     KINDS,
@@ -215,7 +215,7 @@ class Session:
     def segmented(self, person: str) -> Image:
         """Return the automatic outlines."""
         record = review_records(self.study, person)["segment"]
-        name = next(n for n in record.outputs if n.endswith("desc-discs_dseg.nii.gz"))
+        name = next(n for n in record.outputs if n.endswith(endings.DISCS))
         return read_image(self.study.absolute(name))
 
     def _drawn(self, person: str) -> Image | None:

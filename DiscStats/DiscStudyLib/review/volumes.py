@@ -13,7 +13,7 @@ from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import Geometry, Image, read_image, read_volumes
 from DiscRelaxometryLib.quantities import QUANTITIES
 
-from ..engine import context_atlas_of, review_records, step_record
+from ..engine import context_atlas_of, endings, review_records, step_record
 from .session import Session
 
 #: Bytes of a volume: 0 is missing, 1 to 255 are `low` to `high`.
@@ -118,10 +118,10 @@ def _first_volume(path: Path) -> Image:
 def _maps(session: Session, person: str):
     """Yield key, map file and file of the labels on its grid (None: those of the image)."""
     for step, key, ending, carried in (
-            ("normalize", "nT2w", "desc-csfnorm_nT2w.nii.gz", ""),
-            *((f"maps-{k}", k, f"{k}map.nii.gz", f"carry-{k}") for k in KINDS)):
+            ("normalize", "nT2w", endings.NORMALIZED, ""),
+            *((f"maps-{k}", k, endings.relaxation_map(k), f"carry-{k}") for k in KINDS)):
         path = _output(session, person, step, ending)
-        names = _output(session, person, carried, "_dseg.nii.gz") if carried else None
+        names = _output(session, person, carried, endings.carried(key)) if carried else None
         if path and (names or not carried):
             yield key, path, names
 

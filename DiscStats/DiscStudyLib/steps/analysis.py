@@ -9,7 +9,7 @@ import numpy as np
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image, write_image
 
-from ..engine import Context, Step, context_atlas, disc_labels, maps_in_atlas
+from ..engine import Context, Step, context_atlas, disc_labels, endings, maps_in_atlas
 from ..folder import people_by_rule
 
 
@@ -85,7 +85,7 @@ def _analyze_family(context: Context, folder: str, family, files, people: list[s
                      levels=[v for v in settings.levels if v in atlas.levels])
     written = []
     for stat, image in result.maps.items():
-        path = context.path(f"{folder}/space-DiscAtlas_stat-{stat}.nii.gz")
+        path = context.path(f"{folder}/{endings.in_atlas(f'stat-{stat}')}")
         written.append(write_image(image.like(np.asarray(image.array, np.float32)), path))
     table = context.path(f"{folder}/{'-'.join(family)}_clusters.tsv")
     result.clusters.write(table)

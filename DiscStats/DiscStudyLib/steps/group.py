@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.image import Image, read_image, write_image
 from DiscRelaxometryLib.labels import DISCS, disc_name
 from DiscRelaxometryLib.measure import resample_labels
 from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine import JOINED, Context, Step, disc_labels, maps_in_atlas
+from ..engine import JOINED, Context, Step, disc_labels, endings, maps_in_atlas, person_maps
 
 
 def _run_tables(context: Context) -> list[Path]:
@@ -55,7 +56,7 @@ def _run_means(context: Context) -> list[Path]:
         found = group_moments(map(read_image, files.values()))
         for name, array in (("mean", found.mean), ("sd", found.sd), ("n", found.n)):
             written.append(write_image(found.first.like(array.astype(np.float32)),
-                                       context.path(f"space-DiscAtlas_stat-{name}_{key}.nii.gz")))
+                                       context.path(endings.in_atlas(f"stat-{name}_{key}"))))
         context.facts[key] = len(files)
     return written
 
@@ -68,7 +69,7 @@ def _run_score(context: Context) -> list[Path]:
         context.notes.append("No reference mask lies on the image's grid; it was not compared.")
         return []
     reference = found[0]
-    maps = _scored_maps(context, labels, reference)
+    maps = _scored_maps(context, reference)
     columns = [Column("participant_id"), Column("level", "", "Disc level"),
                Column("dice", "1", "Dice overlap with the reference mask of the same level"),
                Column("volume", "cm3", "Volume, automatic"), Column("volume_reference", "cm3", "Volume, reference"),
@@ -76,26 +77,23 @@ def _run_score(context: Context) -> list[Path]:
                  for name, where in ((key, ", automatic"), (f"{key}_reference", " in the reference mask")))]
     table = Table("agreement", columns, [_score_row(context.person.id, d.value, labels, reference, maps)
                                          for d in reversed(DISCS) if np.any(reference.array == d.value)])
-    path = table.write(context.path("desc-agreement_measures.tsv"))
+    path = table.write(context.path(endings.AGREEMENT))
     return [path, path.with_suffix(".json")]
 
 
-def _scored_maps(context: Context, labels: Image, reference: Image) -> dict[str, tuple[Image, Image, Image]]:
+def _scored_maps(context: Context, reference: Image) -> dict[str, tuple[Image, Image, Image]]:
     """Return key -> (map, automatic labels, reference labels), all on the map's grid.
 
     Both segmentations come to an echo series by the same rigid transform, so that they alone differ.
     """
     maps = {}
-    path = context.output_of("normalize", "desc-csfnorm_nT2w.nii.gz")
-    if path:
-        maps["nT2w"] = (read_image(path), labels, reference)
-    for kind in ("T1rho", "T2"):
-        carried = context.output_of(f"carry-{kind}", f"space-{kind}_desc-discs_dseg.nii.gz")
-        if carried:
-            transform = sitk.ReadTransform(str(context.output_of(f"carry-{kind}", "xfm.tfm")))
-            image = read_image(context.output_of(f"maps-{kind}", f"{kind}map.nii.gz"))
+    for key, (image, automatic) in person_maps(context).items():
+        given = reference
+        if key in KINDS:
+            transform = sitk.ReadTransform(str(context.output_of(f"carry-{key}", endings.TRANSFORM)))
             discs = reference.like(np.where(np.isin(reference.array, [d.value for d in DISCS]), reference.array, 0))
-            maps[kind] = (image, read_image(carried), resample_labels(discs, image.geometry, transform)[0])
+            given = resample_labels(discs, image.geometry, transform)[0]
+        maps[key] = (image, automatic, given)
     return maps
 
 
@@ -118,7 +116,7 @@ def _mean(values: np.ndarray) -> float:
 
 def score_step() -> Step:
     """Return the person step that scores against a reference mask, where the study has one."""
-    maps = tuple(f"{a}-{k}" for k in ("T1rho", "T2") for a in ("maps", "carry"))
+    maps = tuple(f"{a}-{k}" for k in KINDS for a in ("maps", "carry"))
     return Step("score", "2", _run_score, lambda c: c.person.reference, needs=("segment", "review"),
                 optional=("normalize", *maps), applies=lambda c: bool(c.person.reference))
 

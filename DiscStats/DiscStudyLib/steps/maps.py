@@ -11,7 +11,7 @@ from DiscRelaxometryLib.atomic import atomic_path
 from DiscRelaxometryLib.echo import sidecar_of
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
 
-from ..engine import Context, Step, disc_labels, load_series
+from ..engine import Context, Step, disc_labels, endings, load_series
 
 
 def _run_fit(kind: str):
@@ -31,7 +31,7 @@ def _run_fit(kind: str):
         context.facts.update(times_ms=echoes.times_ms.tolist(), model=model, echoes=len(echoes),
                              voxels=int(np.isfinite(fit.value).sum()), size=list(echoes.geometry.size),
                              spacing=list(echoes.geometry.spacing))
-        written = [write_image(echoes.echo(0), context.path(f"acq-{kind}_desc-first_echo.nii.gz"))]
+        written = [write_image(echoes.echo(0), context.path(f"acq-{kind}_{endings.FIRST_ECHO}"))]
         for key, image in fit.images().items():
             name = f"{kind}map" if key == kind else f"acq-{kind}_desc-{key.replace(' ', '')}_{kind}fit"
             written.append(write_image(image, context.path(f"{name}.nii.gz")))
@@ -41,9 +41,9 @@ def _run_fit(kind: str):
 
 def _run_carry(kind: str):
     def run(context: Context) -> list[Path]:
-        echo = read_image(context.output_of(f"maps-{kind}", "desc-first_echo.nii.gz"))
+        echo = read_image(context.output_of(f"maps-{kind}", endings.FIRST_ECHO))
         labels = read_image(disc_labels(context))
-        target = context.path(f"space-{kind}_desc-discs_dseg.nii.gz")
+        target = context.path(endings.carried(kind))
         if not context.person.anatomical:  # the series itself was segmented
             return [write_image(labels, target), _write_transform(sitk.Euler3DTransform(), context, kind)]
         from DiscRelaxometryLib.measure import carry_labels
@@ -57,7 +57,7 @@ def _run_carry(kind: str):
 
 
 def _write_transform(transform: sitk.Transform, context: Context, kind: str) -> Path:
-    path = context.path(f"from-{kind}_to-T2w_mode-points_xfm.tfm", "xfm")
+    path = context.path(f"from-{kind}_to-T2w_mode-points_{endings.TRANSFORM}", "xfm")
     with atomic_path(path) as temporary:
         sitk.WriteTransform(transform, str(temporary))
     return path

@@ -23,6 +23,7 @@ from ..engine import (
     anatomical_image,
     context_atlas,
     disc_labels,
+    endings,
     file_hash,
     person_maps,
     shipped_atlas,
@@ -54,7 +55,7 @@ def _run_segment(context: Context) -> list[Path]:
         flags.append(f"Levels not found: {', '.join(missing)}.")
     context.notes += flags
     context.facts.update(levels=[disc_name(v) for v in values], source="existing" if uses_existing(context) else "cnn")
-    written = [write_image(labels, context.path("desc-discs_dseg.nii.gz"))]
+    written = [write_image(labels, context.path(endings.DISCS))]
     if confidence is not None:
         # Confidence has two meaningful digits: 8 bits keep the file small.
         percent = np.clip(np.rint(100 * np.nan_to_num(confidence.array)), 0, 100).astype(np.uint8)
@@ -114,7 +115,7 @@ def _run_normalize(context: Context) -> list[Path]:
     normalized = normalized_t2w(image, labels)
     context.facts["csf"] = normalized.meta["csf"]
     context.notes += normalized.meta["flags"]
-    return [write_image(normalized, context.path("desc-csfnorm_nT2w.nii.gz"))]
+    return [write_image(normalized, context.path(endings.NORMALIZED))]
 
 
 def _run_measure(context: Context) -> list[Path]:
@@ -124,10 +125,10 @@ def _run_measure(context: Context) -> list[Path]:
     person = Column("participant_id", "", "Person")
     discs = measure_discs(labels)
     tables = [measure_regions(names, {key: image}) for key, (image, names) in person_maps(context).items()]
-    written = [_with_person(discs, person, context, "desc-discs_measures.tsv")]
+    written = [_with_person(discs, person, context, endings.MEASURES)]
     if tables:
         regions = Table("regions", tables[0].columns, [r for t in tables for r in t.rows])
-        written.append(_with_person(regions, person, context, "desc-regions_measures.tsv"))
+        written.append(_with_person(regions, person, context, endings.REGIONS))
     return [f for path in written for f in (path, path.with_suffix(".json"))]
 
 
@@ -148,15 +149,15 @@ def _run_atlas(context: Context) -> list[Path]:
     quality = registration.quality
     context.facts["quality"] = [dict(r) for r in quality.rows]
     context.notes += [f"{r['level']}: {r['flags']}" for r in quality.rows if r.get("flags")]
-    path = quality.write(context.path("desc-registration_quality.tsv"))
+    path = quality.write(context.path(endings.REGISTRATION))
     written = [path, path.with_suffix(".json")]
     for key, (image, _) in person_maps(context).items():
         if key in KINDS:
-            transform = sitk.ReadTransform(str(context.output_of(f"carry-{key}", "xfm.tfm")))
+            transform = sitk.ReadTransform(str(context.output_of(f"carry-{key}", endings.TRANSFORM)))
             image = moved_to_anatomy(image, transform)
         warped = warp_to_atlas(image, registration)
         context.facts[f"{key}_voxels"] = int(np.isfinite(warped.array).sum())
-        written.append(write_image(warped, context.path(f"space-DiscAtlas_{key}.nii.gz")))
+        written.append(write_image(warped, context.path(endings.in_atlas(key))))
     return written
 
 

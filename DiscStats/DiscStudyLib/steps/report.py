@@ -14,7 +14,7 @@ from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.resources import resource_path
 
-from ..engine import SENSITIVITY, Context, Step, anatomical_image, disc_labels, file_hash, person_maps
+from ..engine import SENSITIVITY, Context, Step, anatomical_image, disc_labels, endings, file_hash, person_maps
 from ..report import (
     Look,
     Report,
@@ -32,7 +32,7 @@ from ..review import LINK, write_link
 def _run_tile(context: Context) -> list[Path]:
     labels = read_image(disc_labels(context))
     tile = person_tile(anatomical_image(context), labels)
-    path = context.path("desc-segmentation.png", "figures")
+    path = context.path(endings.SEGMENTATION_TILE, "figures")
     with atomic_path(path) as temporary:
         _write_png(tile, temporary)
     written = [path]
@@ -41,7 +41,7 @@ def _run_tile(context: Context) -> list[Path]:
         looks = {k: Look("viridis", *QUANTITIES[k].window, QUANTITIES[k].unit if QUANTITIES[k].unit != "1" else "")
                  for k in shown}
         figure = map_row({k: (image, names, looks[k]) for k, (image, names) in shown.items()})
-        written.append(save_figure(figure, context.path("desc-maps.png", "figures"), context.study.simulated, 110))
+        written.append(save_figure(figure, context.path(endings.MAPS_TILE, "figures"), context.study.simulated, 110))
     return written
 
 

@@ -14,7 +14,7 @@ from DiscRelaxometryLib.image import read_image, write_image
 from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine import Context, Step, decision_rows, looked_at, person_maps, read_rows, step_record
+from ..engine import Context, Step, decision_rows, endings, looked_at, person_maps, read_rows, step_record
 from ..folder import COLUMNS, REVIEW, Decision, apply_decisions, corrected_mask, read_decisions, stale
 from .models import fitted_terms
 
@@ -34,7 +34,7 @@ def _corrected(context: Context) -> list[Path]:
 
 def _run_review(context: Context) -> list[Path]:
     decisions, corrected = _decisions(context), _corrected(context)
-    path = context.output_of("segment", "desc-discs_dseg.nii.gz")
+    path = context.output_of("segment", endings.DISCS)
     now = looked_at(context.records["segment"])
     old = [d.level for d in decisions if stale(d, now)]
     context.facts["decisions"] = {d.level: {**asdict(d), "stale": d.level in old} for d in decisions}
@@ -45,7 +45,7 @@ def _run_review(context: Context) -> list[Path]:
     context.notes += [*(redrawn.notes if redrawn else []), *notes]
     if not (decided.array != labels.array).any():
         return []
-    return [write_image(decided, context.path("desc-final_dseg.nii.gz"))]
+    return [write_image(decided, context.path(endings.DECIDED))]
 
 
 def review_step() -> Step:
@@ -65,9 +65,9 @@ def _run_automatic(context: Context) -> list[Path]:
     """Measure the regions of the outlines as they were before the review, on the same maps, where it changed them."""
     from DiscRelaxometryLib.measure import measure_regions, resample_labels
 
-    if context.output_of("review", "desc-final_dseg.nii.gz") is None or not person_maps(context):
+    if context.output_of("review", endings.DECIDED) is None or not person_maps(context):
         return []
-    labels, rows, columns = read_image(context.output_of("segment", "desc-discs_dseg.nii.gz")), [], []
+    labels, rows, columns = read_image(context.output_of("segment", endings.DISCS)), [], []
     for key, (image, _) in person_maps(context).items():
         names = labels
         if key in KINDS:

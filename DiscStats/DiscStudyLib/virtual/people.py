@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 
@@ -115,7 +116,7 @@ def _draw_person(id: str, site: int, rng: np.random.Generator, given: Mapping) -
     for level in LEVELS:
         # One disc's T1rho and T2 deviate together, mostly.
         both_n, both_a = rng.normal(0, 1), rng.normal(0, 1)
-        for kind in ("T1rho", "T2"):
+        for kind in KINDS:
             own_n, own_a = rng.normal(0, 1), rng.normal(0, 1)
             log_n = person_n + NUCLEUS_SPREAD[1] * (0.9 * both_n + 0.44 * own_n)
             log_a = person_a + ANNULUS_SPREAD[1] * (0.9 * both_a + 0.44 * own_a)

@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.image import Geometry, Image, resample
 from DiscRelaxometryLib.labels import disc_value
 from DiscRelaxometryLib.measure import NUCLEUS, NucleusShape
@@ -118,7 +119,7 @@ class Scanner:
         # A real volume keeps its place.
         self.geometry = anatomy.geometry if anatomy.t2w is not None else _posed(anatomy.geometry, self._rng)
         self.truth = {kind: {level: disc_values(person, level, kind, xyz, effects)
-                             for level, (_, xyz) in anatomy.discs.items()} for kind in ("T1rho", "T2")}
+                             for level, (_, xyz) in anatomy.discs.items()} for kind in KINDS}
         shift = self._rng.normal(0, 1, 6) * series_motion_mm
         # Someone who moves, moves more the longer it takes.
         steps = np.cumsum(self._rng.normal(0, 1, (7, 6)) * echo_motion_mm / 2, axis=0)

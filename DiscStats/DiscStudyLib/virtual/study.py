@@ -17,6 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from DiscRelaxometryLib.atomic import atomic_path, write_json, write_text
+from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import Geometry, Image, write_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
@@ -139,7 +140,7 @@ def _write_truth(folder: Path, scanner: Scanner, maps: bool) -> None:
     write_image(scanner.labels("t2w"), base / "anat" / f"{person.id}_dseg.nii.gz")
     if maps:
         for name, image in scanner.truth_maps().items():
-            suffix = f"{name}map" if name in ("T1rho", "T2") else name.replace("_", "")
+            suffix = f"{name}map" if name in KINDS else name.replace("_", "")
             write_image(image, base / "anat" / f"{person.id}_space-mapss_desc-truth_{suffix}.nii.gz")
         write_image(scanner.labels("mapss"), base / "anat" / f"{person.id}_space-mapss_desc-truth_labels.nii.gz")
     write_json(base / f"{person.id}_truth.json", {
@@ -151,7 +152,7 @@ def _write_truth(folder: Path, scanner: Scanner, maps: bool) -> None:
 
 
 def _by_kind(values) -> dict:
-    return {kind: {level: round(v, 3) for (k, level), v in values.items() if k == kind} for kind in ("T1rho", "T2")}
+    return {kind: {level: round(v, 3) for (k, level), v in values.items() if k == kind} for kind in KINDS}
 
 
 def _write_participants(folder: Path, cohort: Sequence[VirtualPerson]) -> None:
