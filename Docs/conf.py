@@ -19,7 +19,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sp
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 autosummary_generate = True
-autodoc_default_options = {"members": True, "undoc-members": False}
+# A wing's face is described by its modules: functions named like their module would be described twice.
+autodoc_default_options = {"members": True, "undoc-members": False, "ignore-module-all": True}
 napoleon_google_docstring = False
 # Attributes are described by their class: as objects of their own, short names such as "n" would collide.
 napoleon_use_ivar = True

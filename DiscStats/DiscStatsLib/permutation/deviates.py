@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
-#: Nodes per unit of |t|, or of log F, and the range of the tables; what lies outside is computed.
+#: Nodes per unit of t (without its sign), or of log F, and the range of the tables; what lies outside is computed.
 NODES, T_TOP, F_RANGE = 128, 16, (-12, 10)
 #: p below 1e-300 are not told apart.
 Z_TOP = 37

@@ -28,7 +28,8 @@ ROOM = 1.01
 LONGEST, FEWEST = 1024, 256
 #: Above this share of undecided pairs float64 takes the whole batch.
 UNDECIDED = 1 / 16
-#: Below this, 1 - |Qz'PE|^2 is rounding: the rearranged data lie in the reduced model and have no statistic (0).
+#: Below this, one less the squared length of Qz'PE is rounding: the rearranged data lie in the reduced model and have
+#: no statistic (0).
 EMPTY = 1e-14
 
 
