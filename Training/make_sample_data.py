@@ -177,7 +177,7 @@ def write_table(path: Path, rows: list[dict]) -> None:
 
 
 def gradings(spider: Path, people: set[str]) -> list[dict]:
-    """Return SPIDER's gradings a disc, with level names (grading 1 is the lowest disc) for the lumbar discs."""
+    """Return SPIDER's gradings by disc, with level names (grading 1 is the lowest disc) for the lumbar discs."""
     names = {n + 1: level for n, level in enumerate(reversed(LUMBAR_LEVELS))} | {
         6: "T12-L1", 7: "T11-T12", 8: "T10-T11", 9: "T9-T10"}
     rows = []

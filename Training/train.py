@@ -1,7 +1,7 @@
 """Train folds: ``python -m Training.train --folds 0 1 2 3 --minutes 9``. Resumes from its last checkpoint.
 
 Folds trained together share each sample: it goes to the networks of all folds but the one whose test person it shows.
-Preparing samples is the larger part of the work next to a GPU, and is done once instead of once a fold.
+Preparing samples is the larger part of the work next to a GPU, and is done once, not once per fold.
 """
 
 from __future__ import annotations
@@ -283,9 +283,9 @@ def main() -> None:
     parser.add_argument("--folds", type=int, nargs="+", default=[0])
     parser.add_argument("--minutes", type=float, default=90, help="training time; the learning rate ends with it")
     parser.add_argument("--iterations", type=int, help="number of steps instead of a time (reproducible)")
-    parser.add_argument("--batch", type=int, default=12, help="samples a step, of all groups of people together")
+    parser.add_argument("--batch", type=int, default=12, help="samples per step, of all groups of people together")
     parser.add_argument("--seed", type=int, default=20261123)
-    parser.add_argument("--workers", type=int, default=0, help="processes a training process that prepare samples")
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare samples for each training process")
     parser.add_argument("--processes", type=int, default=1, help="processes that share each batch (CPU)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--start", type=Path, help="weights to begin from (safetensors)")

@@ -78,7 +78,7 @@ class AtlasPanel(DiscPanel):
         folder = [] if chosen_path(p.peopleFolder) else [_("Choose a folder of segmentations.")]
         self.work.allow(ui.loadPeopleButton, folder, _("Load the segmentations of this folder"))
         output = [] if chosen_path(p.outputFolder) else [_("Choose the folder of results.")]
-        self.work.allow(ui.loadResultsButton, output, _("Take up registrations that were written to this folder"))
+        self.work.allow(ui.loadResultsButton, output, _("Load the registrations that were written to this folder"))
         self.work.allow(ui.showAtlasButton, [], _("Show the discs of the atlas"))
         done = [] if self._cohort else [_("Register people first, or load results of a folder.")]
         own = done or ([] if self._segmentation() else [_("This person's segmentation is not in the scene.")])
@@ -153,7 +153,7 @@ class AtlasPanel(DiscPanel):
             run(job, lambda result: self._show(result, p))
 
     def onLoadResults(self):
-        """Take up registrations from the folder of results."""
+        """Load registrations from the folder of results."""
         p = self._parameterNode
         result = self.work.attempt(_("The registrations could not be loaded."),
                                    lambda: self.logic.loadRegistrations(p.outputFolder))

@@ -19,9 +19,9 @@ class NetworkConfig:
 
     #: Sagittal slices in a stack, odd; the center one is labelled.
     slices: int = 5
-    #: Feature channels a level, from full resolution down; each level halves the resolution.
+    #: Feature channels per level, from full resolution down; each level halves the resolution.
     channels: tuple[int, ...] = (16, 32, 64, 128, 160, 192)
-    #: Residual blocks a level in the encoder.
+    #: Residual blocks per level in the encoder.
     blocks: tuple[int, ...] = (1, 2, 2, 1, 1, 1)
     #: Output channels, see :data:`CLASSES`.
     classes: int = len(CLASSES)

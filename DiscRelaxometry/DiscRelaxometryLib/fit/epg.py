@@ -23,7 +23,7 @@ _TOLERANCE = np.array([[1e-5], [1e-4]])  # Last step in log T2 and in w.
 
 @dataclass(frozen=True)
 class EpgModel:
-    """What an EPG fit needs to know, prepared once a series."""
+    """What an EPG fit needs to know, prepared once per series."""
 
     #: Shape (n,). Which echoes of the train (from 0) were given.
     echoes: np.ndarray

@@ -21,7 +21,7 @@ _ROUNDING = 5e-8  # Beside an offset, the rounding of the signals makes a relati
 
 @dataclass(frozen=True)
 class MonoModel:
-    """What a mono-exponential fit needs to know, prepared once a series."""
+    """What a mono-exponential fit needs to know, prepared once per series."""
 
     #: Shape (n,). Times in ms, ascending, minus `start` (so that no exponential underflows).
     times: np.ndarray

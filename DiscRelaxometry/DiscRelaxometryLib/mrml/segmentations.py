@@ -50,7 +50,7 @@ def segmentation_from_labels(labels: Image, name: str, reference=None, confidenc
     reference : vtkMRMLScalarVolumeNode, optional
         Volume that was segmented; its grid becomes the reference geometry.
     confidence : dict, optional
-        Mean probability a label value, kept as a tag of the segment.
+        Mean probability by label value, kept as a tag of the segment.
     node : vtkMRMLSegmentationNode, optional
         Node to refill. If its voxels were changed since this module wrote them, it is kept and a new node is returned.
 
@@ -91,7 +91,7 @@ def segmentation_from_labels(labels: Image, name: str, reference=None, confidenc
 
 
 def _add_segments(node, labels: Image, values: list[int], confidence: dict[int, float]) -> None:
-    """Add one segment a value, all sharing one labelmap whose voxel values are the project's."""
+    """Add one segment per value, all sharing one labelmap whose voxel values are the project's."""
     slicer = start_headless()
     shared = oriented_image(labels.array.astype(np.uint8), labels.geometry)
     representation = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()

@@ -160,7 +160,7 @@ def image_from_volume(node) -> Image:
     """
     geometry = volume_geometry(node)
     if node.GetImageData().GetNumberOfScalarComponents() != 1:
-        raise GeometryError(f"'{node.GetName()}' has several values a voxel: choose a scalar volume.",
+        raise GeometryError(f"'{node.GetName()}' has several values per voxel: choose a scalar volume.",
                             anchor="not-a-3d-volume")
     array = np.array(start_headless().util.arrayFromVolume(node))
     return Image(array, geometry, {"name": node.GetName(), "node_id": node.GetID()})

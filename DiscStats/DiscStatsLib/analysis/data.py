@@ -1,4 +1,4 @@
-"""The input of an analysis, checked: maps as arrays over the atlas's voxels, one row an observation."""
+"""The input of an analysis, checked: maps as arrays over the atlas's voxels, one row per observation."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def _stack(value, name: str, ids: list[str], atlas: Image, inside: np.ndarray) -
                               f"({len(surplus)} such map(s)): add the person, or leave the map out.",
                               anchor="participants-table")
         if len(set(ids)) < len(ids):
-            raise DesignError(f"The '{name}' maps are given by person, but the table has several rows a person: give "
+            raise DesignError(f"The '{name}' maps are given by person, but the table has several rows per person: give "
                               "them as a list in the order of the rows.")
         named = {str(k): v for k, v in value.items()}
         value = [named.get(i) for i in ids]

@@ -14,7 +14,7 @@ from .analyze import AnalysisResult
 
 @dataclass(frozen=True)
 class PlotData:
-    """One point an observation."""
+    """One point per observation."""
 
     #: One of ``scatter``, ``box``. Box where the variable is a group.
     kind: str

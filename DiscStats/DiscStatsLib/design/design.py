@@ -79,7 +79,7 @@ def build_design(formula: str | Formula, participants, *, level: str = "", ranks
     formula : str or Formula
         Such as ``map ~ pfirrmann + age + C(sex)``.
     participants : pandas.DataFrame
-        One row an observation.
+        One row per observation.
     level : str
         Disc level, such as ``L5-S1``.
     ranks : bool

@@ -1,4 +1,4 @@
-"""Results of a study as DICOM: a Segmentation and Parametric Maps a person, one folder for each space."""
+"""Results of a study as DICOM: a Segmentation and Parametric Maps of each person, one folder per space."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def save_figure(figure, path: Path, simulated: bool = False, dpi: int = 150) -> 
 
 
 def plot_cohort(values: Mapping[str, Sequence], grades: Mapping[str, Sequence[float]]):
-    """Plot who takes part: a histogram or bar chart a variable, and grades by level.
+    """Plot who takes part: a histogram or bar chart of each variable, and grades by level.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def plot_agreement(first: np.ndarray, second: np.ndarray, groups: Sequence[str],
 
 
 def plot_groups(panels: Mapping[str, Mapping[float, Sequence[float]]], xlabel: str, ylabel: str):
-    """Plot single values and medians by an ordinal or group variable, one panel a region.
+    """Plot single values and medians by an ordinal or group variable, one panel per region.
 
     Parameters
     ----------
