@@ -251,14 +251,10 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         with mrml.all_or_nothing():
             return mrml.sequence_from_series(series, Path(first).name.split(".")[0] or series.kind)
 
-    def mapsJob(self, series, timesMs=None, kind=None, align="auto", model="mono2", estimator="nlls",
-                bounds=(1.0, 1000.0), segmentationNode=None, **fit):
+    def mapsJob(self, series, timesMs=None, kind=None, align="auto", options=None, segmentationNode=None):
         """Return the computation of maps as a job that needs no scene; see :meth:`computeMaps`."""
-        from DiscRelaxometryLib.fit import FitOptions
-
         echoes = mrml.series_from_nodes(series, timesMs, kind)
         mask = mrml.labels_from_segmentation(segmentationNode, echoes.geometry) if segmentationNode else None
-        options = FitOptions(model=model, estimator=estimator, bounds=tuple(bounds), **fit)
         arguments = {"series": echoes, "options": options, "align": align, "mask": mask}
         return Job("DiscRelaxometryLib.fit:map_series", arguments, _("Computing maps"))
 
@@ -278,8 +274,8 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
             mrml.put_in_folder(mrml.create_folder(f"{name} maps"), *nodes.values(), *tables)
         return nodes
 
-    def computeMaps(self, series, timesMs=None, kind=None, align="auto", model="mono2", estimator="nlls",
-                    bounds=(1.0, 1000.0), segmentationNode=None, progressCallback=None, **fit):
+    def computeMaps(self, series, timesMs=None, kind=None, align="auto", options=None, segmentationNode=None,
+                    progressCallback=None):
         """Compute a T1rho or T2 map with M0, standard error, R squared and status.
 
         Parameters
@@ -292,8 +288,8 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
             ``T1rho`` or ``T2``; by default what the sequence says.
         align : str, optional
             ``auto``, ``on`` or ``off``.
-        model, estimator, bounds
-            See ``DiscRelaxometryLib.fit.FitOptions``; its further fields may follow by name.
+        options : DiscRelaxometryLib.fit.FitOptions, optional
+            Model, estimator, bounds and whatever else shapes the fit.
         segmentationNode : vtkMRMLSegmentationNode, optional
             Fit these voxels only.
 
@@ -302,7 +298,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         dict of vtkMRMLScalarVolumeNode
             By quantity: ``T1rho`` or ``T2``, ``M0``, ``SE``, ``R2``, ``status``, ... A voxel without a good fit is NaN.
         """
-        job = self.mapsJob(series, timesMs, kind, align, model, estimator, bounds, segmentationNode, **fit)
+        job = self.mapsJob(series, timesMs, kind, align, options, segmentationNode)
         return self.showMaps(job.run(progressCallback), series)
 
     def alignEchoes(self, series, mode="on", progressCallback=None):

@@ -304,12 +304,15 @@ class RelaxometryPanel(DiscPanel):
 
     def onCompute(self):
         """Compute the maps in a child process."""
+        from DiscRelaxometryLib.fit import FitOptions
+
         p = self._parameterNode
         series, segmentation = p.series, p.segmentation
         model, estimator = p.model.value.split("/")
         job = self.work.attempt(_("The maps could not be computed."), lambda: self.logic.mapsJob(
-            series, p.times, None if p.kind.value == "auto" else p.kind.value, p.alignment.value, model, estimator,
-            (p.lowerBound, p.upperBound), p.segmentation if p.onlyDiscs else None))
+            series, p.times, None if p.kind.value == "auto" else p.kind.value, p.alignment.value,
+            FitOptions(model=model, estimator=estimator, bounds=(p.lowerBound, p.upperBound)),
+            p.segmentation if p.onlyDiscs else None))
 
         def show(result):
             nodes = self.logic.showMaps(result, series)
