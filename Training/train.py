@@ -285,7 +285,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, help="number of steps instead of a time (reproducible)")
     parser.add_argument("--batch", type=int, default=12, help="samples per step, of all groups of people together")
     parser.add_argument("--seed", type=int, default=20261123)
-    parser.add_argument("--workers", type=int, default=0, help="processes that prepare samples for each training process")
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare samples, per training process")
     parser.add_argument("--processes", type=int, default=1, help="processes that share each batch (CPU)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--start", type=Path, help="weights to begin from (safetensors)")
