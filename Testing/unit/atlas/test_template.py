@@ -10,7 +10,7 @@ from DiscAtlasLib.montage import montage
 from DiscAtlasLib.parametric import DiscSize
 from DiscAtlasLib.registration import register_person
 from DiscAtlasLib.shape import disc_shape
-from DiscAtlasLib.template import CONVERGED, build_template
+from DiscAtlasLib.template import CONVERGED, _affine_terms, build_template
 from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.measure.regions import PARTITION
@@ -98,3 +98,11 @@ def test_the_shipped_atlas_has_five_levels_and_says_where_it_is_from():
         assert 1.2 < shape.half[0] / shape.half[1] < 1.65 and shape.cut == (False, False)
     moves = atlas.provenance["convergence_mm"]
     assert set(moves) == set(atlas.levels) and max(m[-1] for m in moves.values()) < CONVERGED
+
+
+def test_the_affine_part_follows_depth_and_height_and_never_width():
+    points = np.random.default_rng(0).normal(0, 10, (60, 3))
+    moved = np.array([2.0, 0.0, -1.0]) + points[:, 1:] @ np.array([[0.0, 1.1, 0.1], [0.0, -0.2, 0.9]])
+    found = np.linalg.lstsq(_affine_terms(points), moved, rcond=None)[0]
+    np.testing.assert_allclose(_affine_terms(points) @ found, moved, atol=1e-9)
+    np.testing.assert_array_equal(_affine_terms(points * [3, 1, 1]), _affine_terms(points))
