@@ -14,7 +14,7 @@ export DISC_SHARED_DATA ?= $(abspath ../shared/data)
 endif
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo test coverage mutants lint train evaluate benchmark tables docs cmake-lists clean
+.PHONY: demo test coverage mutants lint train train-grades evaluate benchmark tables docs cmake-lists clean
 
 demo: $(VENV)/.cohort ## real people, from pixels to the report
 	$(BIN)/python -m DiscStudyLib.demo --output $(OUT)
@@ -36,6 +36,9 @@ lint: $(VENV)/.test
 
 train: $(VENV)/.training ## ARGS="--folds 0"; see Training/README.md
 	$(BIN)/python -m Training.train $(ARGS)
+
+train-grades: $(VENV)/.training ## features, cross-validation, weights of the grading network
+	OMP_NUM_THREADS=1 $(BIN)/python -m Training.grades $(ARGS)
 
 evaluate: $(VENV)/.training
 	$(BIN)/python -m Training.evaluate --tables $(ARGS)

@@ -151,6 +151,22 @@ def summary(run) -> list[str]:
     return lines
 
 
+def grades(study_folder: Path) -> str:
+    """Return each person's read and estimated grades as text; people that the estimates were trained on are marked."""
+    from .engine import read_rows
+    from .folder import Study, trained_on
+    from .report import NETWORK, grades_beside
+
+    study = Study(study_folder)
+    path = study.output / "group" / "grades.tsv"
+    if not path.exists():
+        return "No Pfirrmann grade was estimated."
+    table = grades_beside(read_rows(path).rows, study.participants, trained_on(study, NETWORK))
+    lines = ["Pfirrmann grades, read / estimated (* in the estimates' training set; see Docs/validation/grades.md):",
+             "  " + "".join(f"{name:13s}" for name in table.names)]
+    return "\n".join(lines + ["  " + "".join(f"{row.get(name, ''):13s}" for name in table.names) for row in table.rows])
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the demonstration; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -169,6 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     except DiscRelaxometryError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
+    print(grades(options.output / "spider-cohort"))
     print("\n".join(summary(run)))
     print(f"Finished in {(time.perf_counter() - started) / 60:.1f} minutes.")
     if run.report is None:

@@ -89,7 +89,7 @@ def test_another_atlas_or_network_redoes_what_it_made(run, study, monkeypatch, t
     atlas.write_text(json.dumps({**content, "name": "Another"}), encoding="utf-8")
     monkeypatch.setattr("DiscStudyLib.steps.person.shipped_atlas", lambda: atlas)
     assert due(plan_study(study, "pfirrmann", **SETTINGS)) == {"atlas", *TABLES, *GROUP, "report"}
-    weights = tmp_path / "Weights" / "network.safetensors"
+    weights = tmp_path / "Weights" / "lumbar-discs.safetensors"
     weights.parent.mkdir()
     monkeypatch.setattr("DiscStudyLib.steps.person.resource_path", lambda name: weights.parent)
     context = Context(Study(study), make_settings(segmentation="cnn"), Study(study).person("sub-01"), {})

@@ -8,8 +8,10 @@ import json
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +31,11 @@ class Model:
     folder: Path
     #: The manifest as read.
     manifest: dict
-    config: NetworkConfig
+    config: Any
     #: Logits are divided by it; chosen on people whose gradients were not used.
     temperature: float
+    #: Returns the network of a configuration as a ``torch.nn.Module``.
+    build: Callable = build_network
 
     @property
     def name(self) -> str:
@@ -57,8 +61,9 @@ class Model:
         return path
 
 
-def load_model(manifest: Path | str | None = None) -> Model:
-    """Read the manifest of the shipped (or another) network.
+def load_model(manifest: Path | str | None = None, config: type = NetworkConfig,
+               build: Callable = build_network) -> Model:
+    """Read the manifest of the shipped (or another) network, whose architecture is a `config` that `build` understands.
 
     Raises
     ------
@@ -68,7 +73,7 @@ def load_model(manifest: Path | str | None = None) -> Model:
     path = Path(manifest) if manifest else resource_path(MANIFEST)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Model(path.parent, values, NetworkConfig.of(values["architecture"]), float(values["temperature"]))
+        return Model(path.parent, values, config.of(values["architecture"]), float(values["temperature"]), build)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DiscRelaxometryError(f"The network's description '{path.name}' is missing or damaged: reinstall the "
                                    "extension.", anchor="weights") from error
@@ -92,9 +97,10 @@ class OnnxEngine:
         self.session = onnxruntime.InferenceSession(str(model.file("onnx")), options,
                                                     providers=["CPUExecutionProvider"])
 
-    def run(self, stacks: np.ndarray) -> np.ndarray:
-        """Map stacks (n, slices, rows, columns) to logits (n, classes, rows, columns), float32."""
-        return self.session.run(None, {"stack": np.ascontiguousarray(stacks, np.float32)})[0]
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Map a batch (n, ...) to the network's output (n, ...), float32; stacks of slices to logits."""
+        name = self.session.get_inputs()[0].name
+        return self.session.run(None, {name: np.ascontiguousarray(batch, np.float32)})[0]
 
 
 class TorchEngine:
@@ -108,17 +114,17 @@ class TorchEngine:
 
         if threads:
             torch.set_num_threads(threads)
-        network = build_network(model.config)
+        network = model.build(model.config)
         weights = {k: v.float() if v.is_floating_point() else v for k, v in
                    load_file(model.file("safetensors")).items()}
         network.load_state_dict(weights)
         self.device = device or best_torch_device()
         self.network = network.eval().to(self.device, memory_format=torch.channels_last)
 
-    def run(self, stacks: np.ndarray) -> np.ndarray:
-        """Map stacks (n, slices, rows, columns) to logits (n, classes, rows, columns), float32."""
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Map a batch (n, ...) to the network's output (n, ...), float32; stacks of slices to logits."""
         try:
-            return self._run(stacks)
+            return self._run(batch)
         except RuntimeError as error:
             if self.device == "cpu" or "out of memory" not in str(error).lower():
                 raise
@@ -126,15 +132,15 @@ class TorchEngine:
                           "CPU, which takes longer.", RuntimeWarning, stacklevel=2)
             self.device = "cpu"
             self.network = self.network.to("cpu")
-            return self._run(stacks)
+            return self._run(batch)
 
-    def _run(self, stacks: np.ndarray) -> np.ndarray:
+    def _run(self, batch: np.ndarray) -> np.ndarray:
         import torch
 
         with torch.inference_mode():
-            stack = torch.from_numpy(np.ascontiguousarray(stacks, np.float32))
-            stack = stack.to(self.device, memory_format=torch.channels_last)
-            return self.network(stack).float().cpu().numpy()
+            tensor = torch.from_numpy(np.ascontiguousarray(batch, np.float32))
+            layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
+            return self.network(tensor.to(self.device, memory_format=layout)).float().cpu().numpy()
 
 
 def may_accelerate() -> bool:
@@ -160,7 +166,7 @@ def best_torch_device() -> str:
 
 
 def load_engine(model: Model, engine: str = "auto", device: str | None = None, threads: int | None = None):
-    """Return an engine with ``run(stacks) -> logits``.
+    """Return an engine with ``run(batch) -> output``.
 
     Parameters
     ----------

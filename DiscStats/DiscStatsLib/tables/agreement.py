@@ -263,6 +263,26 @@ def agreement_table(first, second, unit: str = "", confidence: float = 0.95) -> 
         Column("unit", "", "UCUM unit"), Column("n", "1", "Pairs")], rows)
 
 
+def weighted_kappa(first, second) -> float:
+    """Return Cohen's kappa of two readings of ordered grades with quadratic weights (Cohen 1968).
+
+    Parameters
+    ----------
+    first, second : array-like, shape (n,)
+        Grades as numbers; pairs with a missing value are left out.
+
+    Raises
+    ------
+    DesignError
+        With fewer than three pairs, or if both readings are the same grade throughout.
+    """
+    first, second = paired(first, second)
+    expected = ((first[:, None] - second[None]) ** 2).mean()
+    if expected == 0:
+        raise DesignError("Both readings have the same grade throughout: kappa is not defined.", anchor="agreement")
+    return float(1 - ((first - second) ** 2).mean() / expected)
+
+
 def pair_tables(first: Table, second: Table, on: Sequence[str], value: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Pair one column of two tables by key columns.
 

@@ -9,7 +9,7 @@ from DiscRelaxometryLib.atomic import check_folder
 from DiscRelaxometryLib.errors import DesignError, StudyError
 from DiscRelaxometryLib.tables import Column, Table, read_tsv
 
-from ..engine import read_rows
+from ..engine import read_rows, with_estimates
 from ..folder import COLUMN, Study, label_results, long_frame
 
 #: Columns that name a row of the tables of discs and regions.
@@ -74,7 +74,10 @@ def mixed_model(path, formula: str, *, map: str = "", region: str = "whole", tab
         maps = ", ".join(dict.fromkeys(r["map"] for r in rows))
         raise StudyError(f"The table holds several maps ({maps}): choose one with --map.", anchor="mixed")
     parsed = parse_formula(formula)
-    frame = long_frame(rows, study.participants, [*parsed.names, *([slope] if slope else [])])
+    names = [*parsed.names, *([slope] if slope else [])]
+    grades = study.output / "group" / "grades.tsv"
+    estimates = read_rows(grades).rows if grades.exists() else []
+    frame = long_frame(rows, with_estimates(study.participants, names, estimates), names)
     fit = fit_mixed(frame, formula, slope=slope or None, missing="drop")
     return fit, _write(study, {f"mixed-{name}_fixed": fit.fixed, f"mixed-{name}_variances": fit.variances})
 

@@ -165,6 +165,37 @@ def segment(image: Annotated[Path, Argument(help="Sagittal lumbar volume (NIfTI,
         print_line("Note", "yellow", flag)
 
 
+def grade(image: Annotated[Path, Argument(help="Sagittal T2-weighted volume or slice.")],
+          labels: Annotated[Path | None, Option(help="Label image on its grid (default: segment it).")] = None,
+          output: Annotated[Path | None, Option(help="Table (TSV) to write.")] = None,
+          engine: Engine = "auto") -> None:
+    """Estimate the Pfirrmann grade of each disc, with probabilities; not a reader's grade."""
+    from DiscRelaxometryLib.discs import project_labels
+    from DiscRelaxometryLib.discs import segment as run_segment
+    from DiscRelaxometryLib.errors import SegmentationError
+    from DiscRelaxometryLib.grades import ESTIMATED, grade_discs, grade_summary
+    from DiscRelaxometryLib.image import read_image
+
+    if output:
+        require_place(output, ".tsv")
+    volume, notes = read_image(image), []
+    if labels:
+        named, notes = project_labels(read_image(labels))
+    else:
+        result = run_segment(volume, engine=engine)
+        if not result.found:
+            raise SegmentationError(result.reason, anchor="no-spine-found")
+        named, notes = result.labels, result.flags
+    table = grade_discs(volume, named, engine)
+    if output:
+        table.write(output)
+    print_table(grade_summary(table))
+    for note in notes:
+        print_line("Note", "yellow", note)
+    if all(v is None for v in table[ESTIMATED]):
+        raise SystemExit(1)
+
+
 def maps(series: Annotated[list[Path], Argument(help="4-D file, or one file per echo, with JSON sidecar.")],
          output: Annotated[Path, Option(help="Folder of the maps.")] = Path("maps"),
          kind: Annotated[str, Option(help="T1rho or T2 (default: what the series says).")] = "",
@@ -207,7 +238,7 @@ def _series(files: list[Path], kind: str, times_ms):
     return found
 
 
-VERBS = (run, validate, status, report, review, simulate, import_spider, segment, maps, *RESULT_VERBS)
+VERBS = (run, validate, status, report, review, simulate, import_spider, segment, grade, maps, *RESULT_VERBS)
 
 
 def build_app() -> typer.Typer:

@@ -12,10 +12,12 @@ from .results import (
     disc_labels,
     load_series,
     maps_in_atlas,
+    participants_of,
     person_maps,
     read_rows,
     shipped_atlas,
     uses_existing,
+    with_estimates,
 )
 from .reviewed import (
     ReviewedDisc,
@@ -34,8 +36,10 @@ from .workers import Cluster, Workers
 __all__ = [
     "anatomical_image", "Cluster", "Context", "context_atlas", "context_atlas_of", "decision_rows", "disc_labels",
     "endings", "exclusive", "file_hash", "fingerprints", "held", "incomplete", "JOINED", "load_series", "looked_at",
-    "maps_in_atlas", "Outcome", "outputs_intact", "person_maps", "person_records", "plan_stages", "read_before",
-    "read_record", "read_rows", "Record", "review_records", "reviewed_discs", "ReviewedDisc", "run_group",
+    "maps_in_atlas", "Outcome", "outputs_intact", "participants_of", "person_maps", "person_records", "plan_stages",
+    "read_before", "read_record", "read_rows", "Record", "review_records", "reviewed_discs", "ReviewedDisc",
+    "run_group",
     "run_stages", "RunSpec", "SENSITIVITY", "serious_flags", "shipped_atlas", "Stage", "Step", "step_key",
-    "step_record", "StudyRun", "undecided", "uses_existing", "versions", "Workers", "write_record",
+    "step_record", "StudyRun", "undecided", "uses_existing", "versions", "with_estimates", "Workers",
+    "write_record",
 ]

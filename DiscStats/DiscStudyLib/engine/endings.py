@@ -10,6 +10,7 @@ MEASURES = "desc-discs_measures.tsv"
 REGIONS = "desc-regions_measures.tsv"
 REGISTRATION = "desc-registration_quality.tsv"
 AGREEMENT = "desc-agreement_measures.tsv"
+GRADES = "desc-grades_measures.tsv"
 SEGMENTATION_TILE = "desc-segmentation.png"
 MAPS_TILE = "desc-maps.png"
 

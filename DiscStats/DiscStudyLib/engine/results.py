@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from DiscRelaxometryLib.echo import KINDS
+from DiscRelaxometryLib.errors import DesignError
+from DiscRelaxometryLib.grades import ESTIMATED, EXPECTED
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.resources import resource_path
-from DiscRelaxometryLib.tables import Table, cell_value, read_tsv
+from DiscRelaxometryLib.tables import Column, Table, cell_value, read_tsv
 
 from ..folder import MAPS, Study
 from . import endings
@@ -21,9 +23,9 @@ SENSITIVITY = "-sensitivity"
 #: Tables of people that are joined: name of the group's table -> (step, ending of the person's file).
 JOINED = {"discs": ("measure", endings.MEASURES), "regions": ("measure", endings.REGIONS),
           "registration": ("atlas", endings.REGISTRATION),
-          "agreement": ("score", endings.AGREEMENT)}
+          "agreement": ("score", endings.AGREEMENT), "grades": ("grade", endings.GRADES)}
 _TEXT = ("participant_id", "level", "region", "map", "unit", "flags", "label", "status", "backend", "notes", "name",
-         "term", "data")
+         "term", "data", "statement")
 
 
 def read_rows(path: Path) -> Table:
@@ -34,6 +36,42 @@ def read_rows(path: Path) -> Table:
             if name not in _TEXT:
                 row[name] = cell_value(text)
     return table
+
+
+def with_estimates(participants: Table, names: Sequence[str], rows: Sequence[dict]) -> Table:
+    """Return the participants table with the estimated grades that a formula names, one column per level.
+
+    Parameters
+    ----------
+    participants : Table
+    names : sequence of str
+        Variables of the formula; of these ``pfirrmann_estimated`` and ``pfirrmann_expected`` are added.
+    rows : sequence of dict
+        Of the table of grades.
+
+    Raises
+    ------
+    DesignError
+        If the table has such a column of its own: estimates are never mixed with what a reader wrote.
+    """
+    wanted = [name for name in (ESTIMATED, EXPECTED) if name in names]
+    given = {(name, r["participant_id"], r["level"]): r.get(name) for r in rows for name in wanted}
+    levels = list(dict.fromkeys(r["level"] for r in rows))
+    columns = {f"{name}_{level.replace('-', '')}": (name, level) for name in wanted for level in levels}
+    own = [n for n in participants.names if any(n == name or n.startswith(name + "_") for name in wanted)]
+    if own:
+        raise DesignError(f"participants.tsv has a column '{own[0]}', a name kept for estimated grades: rename it.",
+                          anchor="grades")
+    return Table(participants.name, [*participants.columns, *map(Column, columns)],
+                 [row | {c: given.get((name, row["participant_id"], level)) for c, (name, level) in columns.items()}
+                  for row in participants.rows])
+
+
+def participants_of(context: Context) -> Table:
+    """Return the participants table that a group step works with: with estimated grades where the formula asks."""
+    files = [f for p in context.everyone if (f := context.output_of("grade", JOINED["grades"][1], p))]
+    return with_estimates(context.study.participants, context.settings.variables,
+                          [row for file in files for row in read_rows(file).rows])
 
 
 def load_series(files: Sequence[Path], kind: str, layout: str, times_ms=None):

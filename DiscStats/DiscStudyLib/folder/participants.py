@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from DiscRelaxometryLib.errors import DesignError
+from DiscRelaxometryLib.grades import ESTIMATED, EXPECTED
 from DiscRelaxometryLib.tables import Table, is_missing, to_number
 
 from .finding import Finding
@@ -41,7 +42,8 @@ def check_participants(study: Study, settings: Settings) -> Iterator[Finding]:
         return
     found = [*_check_response(study, settings), *_check_values(study, table, settings.variables)]
     yield from found
-    if model and not any(f.severity == "error" for f in found):
+    # Estimated grades are known only after the run.
+    if model and not settings.estimated and not any(f.severity == "error" for f in found):
         yield from _check_design(study, settings, table)
 
 
@@ -126,9 +128,18 @@ def _check_values(study: Study, table: Table, variables: Sequence[str]) -> Itera
     folders = {p.id for p in study.people}
     for variable in variables:
         columns = [variable] if variable in table.names else list(levels.get(variable, {}).values())
+        if variable in (ESTIMATED, EXPECTED):
+            if columns:
+                yield Finding("error", TABLE, "", f"The table has a column '{columns[0]}', a name kept for the grades "
+                              "that the program estimates.", "Rename the column.")
+            elif not any(p.anatomical for p in study.people):
+                yield Finding("error", TABLE, "", f"'{variable}' needs T2-weighted images, which nobody has.",
+                              "Add them, or a reader's grades.")
+            continue
         if not columns:
+            hint = f" Without a reader's grades, '{ESTIMATED}' is the program's estimate." * (variable == "pfirrmann")
             yield Finding("error", TABLE, "", f"The formula's variable '{variable}' is not a column.",
-                          f"Columns are {', '.join(table.names)}; correct the formula or add the column.")
+                          f"Columns are {', '.join(table.names)}; correct the formula or add the column.{hint}")
         for column in columns:
             yield from _check_column(table, column, folders)
     for column in table.names:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 
 from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.errors import StudyError
+from DiscRelaxometryLib.grades import ESTIMATED, EXPECTED
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscStatsLib.settings import CHOICES as ANALYSIS_CHOICES
 from DiscStatsLib.settings import AnalysisSettings
@@ -146,6 +147,11 @@ class Settings:
     def variables(self) -> tuple[str, ...]:
         """Variables of the formula."""
         return self.model.names if self.formula else ()
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the formula names grades that the program estimates."""
+        return bool({ESTIMATED, EXPECTED} & set(self.variables))
 
     @property
     def tested(self) -> str:

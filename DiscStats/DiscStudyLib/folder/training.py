@@ -1,4 +1,4 @@
-"""Which people of a study the shipped network was trained on, by the manifest beside its weights."""
+"""Which people of a study a shipped network was trained on, by the manifest beside its weights."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from DiscRelaxometryLib.resources import resource_path
 from .study import Study
 
 
-def trained_on(study: Study) -> set[str]:
-    """Return the ids of the study's people that are in the network's training set.
+def trained_on(study: Study, network: str = "lumbar-discs") -> set[str]:
+    """Return the ids of the study's people that are in a network's training set.
 
     Only the SPIDER cohort can overlap: the study's description must name SPIDER as its source, so that a person of
     another study who happens to have the same id is not meant.
@@ -20,13 +20,10 @@ def trained_on(study: Study) -> set[str]:
     if "SPIDER" not in source.upper():
         return set()
     try:
-        folder = resource_path("Weights")
+        path = resource_path(f"Weights/{network}.json")
     except DiscRelaxometryError:
         return set()
-    found: set[str] = set()
-    for path in sorted(folder.glob("*.json")):
-        found |= _people(json.loads(path.read_text(encoding="utf-8")))
-    return found & {p.id for p in study.people}
+    return _people(json.loads(path.read_text(encoding="utf-8"))) & {p.id for p in study.people}
 
 
 def _people(value, below_training: bool = False) -> set[str]:

@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError
+from DiscRelaxometryLib.grades import ESTIMATED
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.tables import Column, Table, cell_value, is_missing
 
-from ..engine import Context, context_atlas, maps_in_atlas, read_rows
+from ..engine import Context, context_atlas, maps_in_atlas, participants_of, read_rows
 from ..folder import level_columns, trained_on
 from .figures import ROMAN, plot_agreement, plot_groups
 from .figures_maps import Look, atlas_figure
+from .grades import grades
 from .methods import methods
 from .page import Cards, Figure, Paragraph, Section, TableBlock, cell_text
 from .people import save, training_overlap
@@ -33,7 +35,7 @@ def sections(context: Context, folder: Path, analysis: str) -> list[Section]:
     """Return the sections about the group that have content."""
     made = [mean_maps(context, folder), *parametric_maps(context, folder, analysis),
             sensitivity(context, analysis), regions(context, folder),
-            agreement(context, folder), methods(context, analysis)]
+            agreement(context, folder), grades(context), methods(context, analysis)]
     return [s for s in made if s and s.blocks]
 
 
@@ -134,7 +136,7 @@ def _region_table(rows: list[dict], key: str) -> Table:
 
 def variable_values(context: Context, variable: str) -> dict[tuple[str, str], object]:
     """Return (person, level) -> value of a variable of the participants table, per level where it is given so."""
-    table = context.study.participants
+    table = participants_of(context)
     per_level = level_columns(table.names).get(variable, {})
     found = {}
     for row in table.rows:
@@ -165,9 +167,9 @@ def _region_figure(context: Context, rows: list[dict], key: str, folder: Path) -
                 panels.setdefault(name.replace("_", " "), {}).setdefault(group, []).append(r["mean"])
     if not panels:
         return None
-    if variable == "pfirrmann":
+    if variable in ("pfirrmann", ESTIMATED):
         panels = {k: {ROMAN[int(g) - 1]: v for g, v in p.items()} for k, p in panels.items()}
-    label = {"pfirrmann": "Pfirrmann grade"}.get(variable, variable)
+    label = {"pfirrmann": "Pfirrmann grade", ESTIMATED: "Estimated Pfirrmann grade"}.get(variable, variable)
     figure = plot_groups(panels, label, f"{key} {('[' + unit_of(key) + ']') if unit_of(key) else ''}".strip())
     return Figure(save(context, figure, folder, f"regions_{key}"),
                   f"{key} by {label}: one point per disc of the lumbar levels, the bar is the median. Discs of one "

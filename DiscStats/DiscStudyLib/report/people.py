@@ -88,9 +88,12 @@ def warnings(context: Context) -> Section:
         items.append(("warning", "nT2w is the T2-weighted signal divided by that of cerebrospinal fluid. It is not T2: "
                       "it depends on the sequence, coil and proton density, and is compared here between people of the "
                       "same or similar protocols only."))
+    if context.settings.estimated:
+        items.append(("warning", "The model's Pfirrmann grades are estimated by a network, not read by a person: see "
+                      "'Estimated Pfirrmann grades'."))
     items += [("error", f"{p} is missing: {w}") for p, w in sorted(context.missing.items())]
     flagged = [f"{p}: {n}" for p, records in context.everyone.items() for s, r in records.items()
-               if s in ("segment", "normalize") or s.startswith(("maps", "carry")) for n in r.notes]
+               if s in ("segment", "normalize", "grade") or s.startswith(("maps", "carry")) for n in r.notes]
     shown = [("note", n) for n in condensed(flagged)]
     overlap = training_overlap(context)
     if overlap:

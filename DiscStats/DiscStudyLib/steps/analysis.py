@@ -9,7 +9,7 @@ import numpy as np
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image, write_image
 
-from ..engine import Context, Step, context_atlas, disc_labels, endings, maps_in_atlas
+from ..engine import Context, Step, context_atlas, disc_labels, endings, maps_in_atlas, participants_of
 from ..folder import people_by_rule
 
 
@@ -78,7 +78,7 @@ def _analyze_family(context: Context, folder: str, family, files, people: list[s
 
     settings, atlas = context.settings, context_atlas(context)
     maps = {key: [read_image(files[key][p]) for p in people] for key in family}
-    table = rows_of(to_frame(context.study.participants), people)
+    table = rows_of(to_frame(participants_of(context)), people)
     result = analyze(maps, atlas.labels, table, f"map ~ {settings.model.terms}", settings.tested,
                      settings.statistics(), regions=atlas.regions,
                      region_names={code: region for region, code in PARTITION.items()},
@@ -100,14 +100,15 @@ def _analyze_family(context: Context, folder: str, family, files, people: list[s
     return [*written, table, table.with_suffix(".json")]
 
 
-def analysis_step(name: str, rule: str = "") -> Step:
+def analysis_step(name: str, rule: str = "", after: tuple[str, ...] = ()) -> Step:
     """Return the voxel-wise analysis, one a name, so that several analyses of a study stand side by side.
 
-    With a rule, it is the sensitivity analysis of the people for whom the rule holds.
+    With a rule, it is the sensitivity analysis of the people for whom the rule holds. `after` are further steps whose
+    results it reads.
     """
     return Step(f"analysis-{name}", "3", _run_analysis(name, rule), lambda c: [c.study.root / "participants.tsv"],
                 ("formula", "contrast", "maps", "levels", "permutations", "seed", "missing", "errors",
                  "standard_errors", "template"),
-                optional=("atlas", "template"), applies=lambda c: bool(maps_in_atlas(c)),
+                optional=("atlas", "template", *after), applies=lambda c: bool(maps_in_atlas(c)),
                 extra=lambda c: {"variables": list(c.settings.variables),
                                  **({"rule": rule} if rule else {})})

@@ -123,7 +123,7 @@ def score_step() -> Step:
 
 def tables_step() -> Step:
     """Return the step that joins everyone's tables."""
-    return Step("tables", "1", _run_tables, optional=("measure", "atlas", "score"))
+    return Step("tables", "1", _run_tables, optional=("measure", "atlas", "score", "grade"))
 
 
 def means_step() -> Step:

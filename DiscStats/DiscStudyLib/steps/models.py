@@ -9,7 +9,7 @@ import numpy as np
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine import Context, Step, maps_in_atlas, read_rows
+from ..engine import Context, Step, maps_in_atlas, participants_of, read_rows
 from ..folder import long_frame
 
 #: Regions that are modelled, of those in the table.
@@ -49,7 +49,7 @@ def fitted_terms(context: Context, key: str, region: str, rows: list[dict]) -> l
     from DiscStatsLib.tables import fit_mixed
 
     model = context.settings.model
-    frame = long_frame(rows, context.study.participants, model.names)
+    frame = long_frame(rows, participants_of(context), model.names)
     # Levels differ whatever the person; the term of interest must not stand for that.
     several = frame["level"].nunique() > 1 and "level" not in model.names
     fit = fit_mixed(frame, f"mean ~ {model.terms}{' + C(level)' if several else ''}", missing="drop")
@@ -61,8 +61,8 @@ def fitted_terms(context: Context, key: str, region: str, rows: list[dict]) -> l
              **{n: r[n] for n in ("term", "estimate", "low", "high", "p")}} for r in shown]
 
 
-def models_step() -> Step:
-    """Return the step that fits the mixed models of the regions."""
+def models_step(after: tuple[str, ...] = ()) -> Step:
+    """Return the step that fits the mixed models of the regions; `after` are further steps whose results it reads."""
     return Step("models", "1", _run_models, lambda c: [c.study.root / "participants.tsv"],
-                ("formula", "levels", "maps"), needs=("tables",), optional=("atlas",),
+                ("formula", "levels", "maps"), needs=("tables",), optional=("atlas", *after),
                 applies=lambda c: bool(maps_in_atlas(c)) and c.output_of("tables", "regions.tsv") is not None)

@@ -80,14 +80,12 @@ def _existing_labels(context: Context, image: Image) -> Image:
     return moved
 
 
-def _weights(context: Context) -> dict:
-    if uses_existing(context):
-        return {"source": "existing"}
+def _weights(network: str) -> dict:
     try:
         folder = resource_path("Weights")
     except DiscRelaxometryError:
         return {"weights": "missing"}
-    files = [f for f in sorted(folder.iterdir()) if f.suffix in (".onnx", ".safetensors")]
+    files = [f for f in sorted(folder.glob(f"{network}.*")) if f.suffix in (".onnx", ".safetensors")]
     return {"weights": {f.name: _hash(f, f.stat().st_mtime_ns) for f in files}}
 
 
@@ -130,6 +128,20 @@ def _run_measure(context: Context) -> list[Path]:
         regions = Table("regions", tables[0].columns, [r for t in tables for r in t.rows])
         written.append(_with_person(regions, person, context, endings.REGIONS))
     return [f for path in written for f in (path, path.with_suffix(".json"))]
+
+
+def _run_grade(context: Context) -> list[Path]:
+    from DiscRelaxometryLib.grades import grade_discs
+
+    image, labels = read_image(context.person.anatomical[0]), read_image(disc_labels(context))
+    try:
+        table = grade_discs(image, labels, context.settings.engine, threads=context.settings.threads)
+    except DiscRelaxometryError as error:
+        context.notes.append(f"Grades were not estimated. {error.message}")
+        return []
+    context.notes += [f"{r['level']} has no estimated grade. {r['statement']}" for r in table.rows if r["statement"]]
+    written = _with_person(table, Column("participant_id", "", "Person"), context, endings.GRADES)
+    return [written, written.with_suffix(".json")]
 
 
 def _with_person(table: Table, column: Column, context: Context, name: str) -> Path:
@@ -175,7 +187,8 @@ def _provenance(path: Path, time_ns: int) -> str:
 
 def segment_step() -> Step:
     """Return the segmentation step."""
-    return Step("segment", "2", _run_segment, _segment_inputs, ("segmentation", "engine", "levels"), extra=_weights)
+    return Step("segment", "2", _run_segment, _segment_inputs, ("segmentation", "engine", "levels"),
+                extra=lambda c: {"source": "existing"} if uses_existing(c) else _weights("lumbar-discs"))
 
 
 def person_steps() -> Sequence[Step]:
@@ -185,7 +198,9 @@ def person_steps() -> Sequence[Step]:
     normalize = Step("normalize", "1", _run_normalize, lambda c: c.person.anatomical, needs=("segment", "review"),
                      applies=lambda c: bool(c.person.anatomical))
     measure = Step("measure", "1", _run_measure, needs=("segment", "review"), optional=has_map)
-    return [segment_step(), review_step(), *maps, normalize, measure]
+    grade = Step("grade", "1", _run_grade, lambda c: c.person.anatomical, ("engine",), needs=("segment", "review"),
+                 applies=lambda c: bool(c.person.anatomical), extra=lambda c: _weights("disc-grades"))
+    return [segment_step(), review_step(), *maps, normalize, measure, grade]
 
 
 def atlas_step() -> Step:

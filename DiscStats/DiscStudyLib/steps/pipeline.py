@@ -21,9 +21,10 @@ def stages(settings: Settings) -> list[Stage]:
     first = (*person_steps(), automatic_step(), score_step(), tile_step())
     group = [tables_step(), means_step(), decisions_step()]
     if settings.formula:
-        group += [analysis_step(settings.analysis), models_step()]
+        grades = ("grade",) if settings.estimated else ()
+        group += [analysis_step(settings.analysis, after=grades), models_step(grades)]
         if settings.sensitivity:
-            group.append(analysis_step(settings.analysis + SENSITIVITY, settings.sensitivity))
+            group.append(analysis_step(settings.analysis + SENSITIVITY, settings.sensitivity, grades))
     group.append(report_step(settings.analysis if settings.formula else "", bool(settings.sensitivity)))
     last = Stage("group", tuple(group), _GROUP_IMPORTS)
     if settings.template == "build":

@@ -26,8 +26,8 @@ def test_every_verb_and_option_has_help():
     from DiscStudyLib.cli.app import build_app
 
     command = get_command(build_app())
-    assert set(command.commands) == {"run", "validate", "status", "report", "review", "simulate", "segment", "maps",
-                                     "import-spider", "export-dicom", "mixed", "agreement"}
+    assert set(command.commands) == {"run", "validate", "status", "report", "review", "simulate", "segment",
+                                     "grade", "maps", "import-spider", "export-dicom", "mixed", "agreement"}
     for verb in command.commands.values():
         assert verb.help
         assert all(getattr(p, "help", "") for p in verb.params), verb.name

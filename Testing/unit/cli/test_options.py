@@ -17,6 +17,7 @@ from typer.main import get_command
 import DiscRelaxometryLib.discs
 import DiscRelaxometryLib.echo
 import DiscRelaxometryLib.fit
+import DiscRelaxometryLib.grades
 import DiscRelaxometryLib.image
 import DiscRelaxometryLib.measure
 import DiscStudyLib.after
@@ -144,6 +145,25 @@ def test_import_hands_on_both_folders(recorder, tmp_path):
     done = recorder(DiscStudyLib.folder, "import_spider", [])
     call("import-spider", tmp_path / "archive", tmp_path / "study")
     done.check(archive=tmp_path / "archive", target=tmp_path / "study", unused=("progressCallback",))
+
+
+def test_grade_hands_on_every_option(recorder, monkeypatch, tmp_path):
+    rows = [{"level": "L5-S1", "pfirrmann_estimated": 3, "statement": None}]
+    done = recorder(DiscRelaxometryLib.grades, "grade_discs",
+                    Table("grades", [("level",), ("pfirrmann_estimated",), ("statement",)], rows))
+    segmented = recorder(DiscRelaxometryLib.discs, "segment", SimpleNamespace(found=True, labels="labels", flags=()))
+    monkeypatch.setattr(DiscRelaxometryLib.image, "read_image", str)
+    monkeypatch.setattr(DiscRelaxometryLib.discs, "project_labels", lambda image: (image, []))
+    call("grade", "t2w.nii.gz", "--engine", "onnx", "--output", tmp_path / "grades.tsv")
+    assert {n: segmented.given[n] for n in ("image", "engine")} == {"image": "t2w.nii.gz", "engine": "onnx"}
+    done.check(image="t2w.nii.gz", labels="labels", engine="onnx", unused=("device", "threads", "model"))
+    assert (tmp_path / "grades.tsv").read_text().splitlines()[1] == "L5-S1\t3\tn/a"
+    call("grade", "t2w.nii.gz", "--labels", "dseg.nii.gz")
+    assert done.given["labels"] == "dseg.nii.gz"
+    # Nothing graded is a failure, with the table printed.
+    done.result.rows[0]["pfirrmann_estimated"] = None
+    with pytest.raises(SystemExit):
+        call("grade", "t2w.nii.gz", "--labels", "dseg.nii.gz")
 
 
 def test_maps_hand_on_every_option(recorder, tmp_path):

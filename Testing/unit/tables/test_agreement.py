@@ -7,7 +7,15 @@ import pytest
 
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.tables import Column, Table
-from DiscStatsLib.tables.agreement import agreement_table, bland_altman, concordance, icc, pair_tables, repeatability
+from DiscStatsLib.tables.agreement import (
+    agreement_table,
+    bland_altman,
+    concordance,
+    icc,
+    pair_tables,
+    repeatability,
+    weighted_kappa,
+)
 
 #: Peak expiratory flow, l/min: Bland and Altman, Lancet 1986;i:307-310.
 WRIGHT = ([494, 395, 516, 434, 476, 557, 413, 442, 650, 433, 417, 656, 267, 478, 178, 423, 427],
@@ -160,3 +168,17 @@ def test_bad_input_is_named():
         icc(np.ones((4, 2)))
     with pytest.raises(DesignError, match="positive means"):
         repeatability([[1, 2], [-1, -2], [3, 4]])
+
+
+def test_weighted_kappa_agrees_with_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(3)
+    first = rng.integers(1, 6, 200)
+    second = np.clip(first + rng.integers(-1, 3, 200), 1, 5)
+    assert weighted_kappa(first, second) == pytest.approx(
+        metrics.cohen_kappa_score(first, second, weights="quadratic"), abs=1e-12)
+    assert weighted_kappa(first, first) == 1
+    assert weighted_kappa([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+    assert weighted_kappa([1, 2, 3, np.nan], [1, 2, 3, 5]) == 1
+    with pytest.raises(DesignError, match="same grade throughout"):
+        weighted_kappa([2, 2, 2], [2, 2, 2])

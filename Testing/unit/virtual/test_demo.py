@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support import shared_data
 
-from DiscStudyLib.demo import FORMULA, SENSITIVITY, SERIES, copy_cohort, fit_shared_series, remembered
+from DiscStudyLib.demo import FORMULA, SENSITIVITY, SERIES, copy_cohort, fit_shared_series, grades, remembered
 from DiscStudyLib.folder.rules import people_by_rule
 from DiscStudyLib.folder.settings import make_settings
 from DiscStudyLib.folder.study import Study
@@ -49,3 +49,18 @@ def test_what_is_known_is_not_done_again(tmp_path):
     assert remembered(output, "step", [source], work) == "says 22"
     (output / "result").unlink()
     assert remembered(output, "step", [source], work) == "says 22" and len(calls) == 3
+
+
+def test_estimated_grades_are_shown_beside_those_read(tmp_path):
+    from DiscRelaxometryLib.tables import Column, Table
+
+    folder = copy_cohort(tmp_path / "cohort")
+    assert grades(folder) == "No Pfirrmann grade was estimated."
+    rows = [{"participant_id": "sub-007", "level": "L5-S1", "pfirrmann_estimated": 4},
+            {"participant_id": "sub-141", "level": "L5-S1", "pfirrmann_estimated": 2}]
+    Table("grades", [Column(name) for name in rows[0]], rows).write(
+        Study(folder).output / "group" / "grades.tsv")
+    lines = grades(folder).splitlines()
+    assert [line.split() for line in lines[2:]] == [["sub-007", "*", "V", "/", "IV"],
+                                                    ["sub-141", *lines[3].split()[1:]]]
+    assert lines[3].split()[-1] == "II" and "*" not in lines[3]

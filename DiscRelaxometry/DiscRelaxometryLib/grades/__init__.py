@@ -1,0 +1,18 @@
+"""Pfirrmann grades and findings of discs, estimated from T2-weighted images."""
+
+from .grade import (
+    COLUMNS,
+    ESTIMATED,
+    EXPECTED,
+    describe_discs,
+    grade_discs,
+    grade_summary,
+    load_grader,
+    median_grade,
+)
+from .network import FINDINGS, GRADES, GradeConfig, build_grader
+
+__all__ = [
+    "build_grader", "COLUMNS", "describe_discs", "ESTIMATED", "EXPECTED", "FINDINGS", "grade_discs", "grade_summary",
+    "GradeConfig", "GRADES", "load_grader", "median_grade",
+]

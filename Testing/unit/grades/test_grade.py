@@ -1,0 +1,277 @@
+"""Estimated grades: a drawn spine with known discs, everything that must not be graded, and real people."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+from support import shared_data
+
+from DiscRelaxometryLib.errors import DiscRelaxometryError, GeometryError, SegmentationError
+from DiscRelaxometryLib.grades import (
+    COLUMNS,
+    ESTIMATED,
+    EXPECTED,
+    GRADES,
+    describe_discs,
+    grade_discs,
+    grade_summary,
+    load_grader,
+    median_grade,
+)
+from DiscRelaxometryLib.grades.features import disc_features
+from DiscRelaxometryLib.grades.views import CANAL, SPACING, THIS_DISC, VERTEBRA, disc_views
+from DiscRelaxometryLib.image import Geometry, Image, read_image
+from DiscRelaxometryLib.resources import resource_path
+
+CSF, MARROW, ANNULUS, BACK = 200.0, 100.0, 30.0, 40.0
+HEIGHT, LENGTH, STEP = 10.0, 34.0, 36.0
+MM = 0.6
+
+
+def spine(nuclei=(150,) * 6, heights=(HEIGHT,) * 6, slices=1, canal=CSF, marrow=MARROW, tilt=0.0):
+    """Draw a straight spine on x = slice, y = to anterior, z = to superior: signal and labels, discs 11 upward."""
+    rows, columns = int(260 / MM), int(120 / MM)
+    z, y = np.meshgrid(np.arange(rows) * MM, np.arange(columns) * MM, indexing="ij")
+    c, s = np.cos(tilt), np.sin(tilt)
+    z, y = c * (z - 130) - s * (y - 60) + 130, s * (z - 130) + c * (y - 60) + 60
+    signal, labels = np.full(z.shape, BACK), np.zeros(z.shape, np.uint8)
+    sac = np.abs(y - 30) < 6
+    signal[sac], labels[sac] = canal, 2
+    bodies = np.abs(y - 60) < LENGTH / 2
+    signal[bodies], labels[bodies] = marrow, 1
+    for n, (nucleus, height) in enumerate(zip(nuclei, heights)):
+        along, across = z - (40 + n * STEP), y - 60
+        disc = (np.abs(along) < height / 2) & bodies
+        signal[disc], labels[disc] = ANNULUS, 11 + n
+        signal[(np.abs(along) < 0.43 * height) & (across > -12.2) & (across < 10.5)] = nucleus
+    geometry = Geometry((slices, columns, rows), (4.0 if slices == 1 else 1.0, MM, MM), (0.0, 0.0, 0.0),
+                        (1, 0, 0, 0, -1, 0, 0, 0, 1))
+
+    def image(a):
+        return Image(np.repeat(a[:, :, None], slices, axis=2), geometry)
+    return image(signal.astype(np.float32)), image(labels)
+
+
+def value(image, labels, name):
+    _, _, names, values = describe_discs(image, labels)
+    return values[:, names.index(name)]
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.3, -0.4])
+@pytest.mark.parametrize("slices", [1, 5])
+def test_features_of_a_drawn_spine_are_what_was_drawn(tilt, slices):
+    nuclei, heights = (40, 60, 90, 120, 150, 180), (6, 7, 8, 9, 10, 11)
+    image, labels = spine(nuclei, heights, slices, tilt=tilt)
+    assert value(image, labels, "nucleus") == pytest.approx(np.array(nuclei) / CSF, abs=0.04)
+    assert value(image, labels, "height_middle") == pytest.approx(heights, abs=0.8)
+    assert value(image, labels, "length") == pytest.approx(LENGTH, abs=1.2)
+    assert value(image, labels, "anterior") == pytest.approx(ANNULUS / CSF, abs=0.06)
+    assert value(image, labels, "marrow") == pytest.approx(MARROW / CSF, abs=0.02)
+    assert value(image, labels, "level").tolist() == [0, 1, 2, 3, 4, 5]
+    # Of the others: the brightest but for oneself, and the distance from it.
+    highest = value(image, labels, "nucleus_highest")
+    assert highest == pytest.approx(np.array([180] * 5 + [150]) / CSF, abs=0.04)
+    assert value(image, labels, "nucleus_below_highest") == pytest.approx(np.array(nuclei) / CSF - highest, abs=0.05)
+    assert value(image, labels, "canal_gap") == pytest.approx(60 - LENGTH / 2 - 36, abs=1.5)
+
+
+def test_a_view_is_upright_whatever_the_grid():
+    image, labels = spine()
+    views = disc_views(image, labels)
+    view = views[2]
+    rows, columns = np.nonzero(view.classes == THIS_DISC)
+    assert np.ptp(columns) * SPACING == pytest.approx(LENGTH, abs=1.5) and np.ptp(rows) * SPACING < HEIGHT + 1
+    assert np.nonzero(view.classes == CANAL)[1].min() > columns.max()
+    assert (view.classes == VERTEBRA)[:rows.min()].any() and (view.classes == VERTEBRA)[rows.max() + 1:].any()
+    g = image.geometry
+    for axes in ((2, 1, 0), (1, 0, 2), (1, 2, 0)):
+        # The same volume with its axes (x, y, z) permuted.
+        turned = Geometry(*(tuple(np.array(v)[list(axes)]) for v in (g.size, g.spacing)), g.origin,
+                          tuple(np.reshape(g.direction, (3, 3))[:, axes].ravel()))
+        other = disc_views(*(Image(i.array.transpose([2 - a for a in axes[::-1]]), turned) for i in (image, labels)))
+        assert [v.value for v in other] == [v.value for v in views]
+        assert np.nanmax(np.abs(other[2].signal - view.signal)) < 1e-3
+
+
+def test_darker_and_lower_discs_have_higher_grades():
+    image, labels = spine((10, 25, 60, 110, 150, 190), (3, 5, 8, 10, 10, 11))
+    table = grade_discs(image, labels)
+    assert table.names == [c.name for c in COLUMNS]
+    assert table["level"] == ["T12-L1", "L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S1"]  # cranial to caudal
+    expected = table[EXPECTED]
+    assert expected[0] < expected[2] < expected[4] and expected[5] > 4.2 and expected[0] < 2.5
+    for row in table.rows:
+        p = np.array([row[f"pfirrmann_p{n}"] for n in range(1, GRADES + 1)])
+        assert p.sum() == pytest.approx(1, abs=1e-5) and (p >= 0).all()
+        assert row[EXPECTED] == pytest.approx(p @ np.arange(1, 6), abs=1e-5)
+        assert row[ESTIMATED] == median_grade(p)
+
+
+def test_the_scale_of_the_signal_does_not_matter():
+    image, labels = spine((10, 25, 60, 110, 150, 190))
+    first = grade_discs(image, labels)[EXPECTED]
+    again = grade_discs(image.like(image.array * 7.5), labels)[EXPECTED]
+    assert again == pytest.approx(first, abs=1e-3)
+
+
+def test_median_grade_is_the_middle_of_the_probabilities():
+    p = np.array([[0.5, 0.5, 0, 0, 0], [0.4, 0.2, 0.4, 0, 0], [0, 0, 0, 0.1, 0.9]])
+    assert median_grade(p).tolist() == [1, 2, 5]
+
+
+def refuses(image, labels, words):
+    with pytest.raises(SegmentationError, match=words) as caught:
+        grade_discs(image, labels)
+    assert caught.value.anchor == "grades"
+
+
+def test_t1w_is_refused():
+    # In T1w the canal is darker than fat marrow, whatever the discs look like.
+    refuses(*spine((60,) * 6, canal=50.0), "no T2-weighted image")
+
+
+def test_a_slice_beside_the_canal_is_refused():
+    image, labels = spine()
+    refuses(image, labels.like(np.where(labels.array == 2, 0, labels.array)), "canal is not seen")
+
+
+def test_fewer_than_three_discs_are_refused():
+    image, labels = spine()
+    refuses(image, labels.like(np.where(labels.array > 12, 1, labels.array)), "has 2 named disc")
+
+
+@pytest.mark.parametrize("change", [{11: 1}, {13: 1}, {13: 3}, {11: 10}])
+def test_labels_that_do_not_run_up_from_the_sacrum_are_refused(change):
+    image, labels = spine()
+    array = labels.array.copy()
+    for old, new in change.items():
+        array[labels.array == old] = new
+    refuses(image, labels.like(array), "do not run up from L5-S1")
+
+
+def test_another_grid_is_refused():
+    image, labels = spine()
+    with pytest.raises(GeometryError):
+        grade_discs(image, Image(labels.array[:-1], Geometry((1, 200, 432), (4.0, MM, MM), (0, 0, 0),
+                                                             labels.geometry.direction)))
+
+
+def statements(image, labels):
+    table = grade_discs(image, labels)
+    for row in table.rows:
+        # A disc has an estimate or a statement, never both.
+        assert (row["statement"] is None) == (row.get(ESTIMATED) is not None) == (row.get("pfirrmann_p1") is not None)
+    return {r["level"]: r["statement"] for r in table.rows}
+
+
+def test_a_disc_cut_by_the_edge_has_a_statement():
+    image, labels = spine()
+    last = int((40 + 5 * STEP) / MM)
+    geometry = Geometry((1, 200, last), image.geometry.spacing, image.geometry.origin, image.geometry.direction)
+    found = statements(Image(image.array[:last], geometry), Image(labels.array[:last], geometry))
+    assert "edge" in found["T12-L1"] and not any(v for k, v in found.items() if k != "T12-L1")
+
+
+def test_a_disc_beside_which_no_canal_is_seen_has_a_statement():
+    image, labels = spine()
+    array = labels.array.copy()
+    array[:int(75 / MM)][labels.array[:int(75 / MM)] == 2] = 0
+    found = statements(image, labels.like(array))
+    assert "canal" in found["L5-S1"] and found["L2-L3"] is None
+
+
+def test_an_implant_has_a_statement():
+    image, labels = spine()
+    array = image.array.copy()
+    array[int(65 / MM):int(87 / MM)] = 0
+    found = statements(image.like(array), labels)
+    assert "signal void" in found["L4-L5"] and found["L2-L3"] is None
+
+
+def test_a_speck_is_no_disc():
+    image, labels = spine()
+    array = labels.array.copy()
+    speck = np.argwhere(array == 16)
+    array[array == 16] = 1
+    array[tuple(speck[len(speck) // 2 - 8:len(speck) // 2 + 8].T)] = 16
+    found = statements(image, labels.like(array))
+    assert "too small" in found["T12-L1"] and found["L5-S1"] is None
+
+
+def test_missing_features_count_as_the_mean():
+    torch = pytest.importorskip("torch")
+    model = load_grader()
+    network = model.build(model.config)
+    from safetensors.torch import load_file
+
+    network.load_state_dict(load_file(model.file("safetensors")))
+    with torch.inference_mode():
+        filled = network(network.mean[None])
+        assert torch.equal(network(torch.full((1, len(model.config.features)), float("nan"))), filled)
+
+
+def test_both_engines_say_the_same():
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxruntime")
+    image, labels = spine((10, 25, 60, 110, 150, 190))
+    one, two = (grade_discs(image, labels, engine) for engine in ("onnx", "torch"))
+    for a, b in zip(one.rows, two.rows):
+        first, second = ([v for v in row.values() if isinstance(v, float)] for row in (a, b))
+        assert len(first) >= 6 and first == pytest.approx(second, abs=1e-5)
+
+
+def test_the_weights_are_small_and_say_what_they_are():
+    model = load_grader()
+    assert sum(model.file(kind).stat().st_size for kind in ("onnx", "safetensors")) < 3_000_000
+    assert "CC BY 4.0" in model.manifest["data"] and len(model.manifest["training"]["people"]["train"]) > 140
+    image, labels = spine()
+    assert tuple(disc_features(disc_views(image, labels))[0]) == model.config.features
+
+
+def test_weights_of_other_features_are_refused():
+    from dataclasses import replace
+
+    model = load_grader()
+    other = replace(model, config=replace(model.config, features=model.config.features[::-1]))
+    with pytest.raises(DiscRelaxometryError, match="other features"):
+        grade_discs(*spine(), model=other)
+
+
+def test_a_summary_has_one_row_per_disc_and_says_estimated():
+    summary = grade_summary(grade_discs(*spine()))
+    assert len(summary) == 6 and "estimated" in summary.name
+    assert re.fullmatch(r"(\d\.\d\d ){4}\d\.\d\d", summary.rows[0]["probability of I to V"])
+
+
+def test_graded_people_of_the_embedded_cohort():
+    """Reference outlines and T2 SPACE, of people whose other images were trained on: most within one grade."""
+    cohort = resource_path("SampleData/spider-cohort", "DiscStatsLib")
+    with open(cohort / "participants.tsv", encoding="utf-8", newline="") as file:
+        people = {r["participant_id"]: r for r in csv.DictReader(file, delimiter="\t")}
+    from DiscRelaxometryLib.discs import project_labels
+
+    errors = []
+    for person in ("sub-007", "sub-055", "sub-142"):
+        image = read_image(cohort / person / "anat" / f"{person}_T2w.nii.gz")
+        labels = project_labels(read_image(next(cohort.glob(f"derivatives/*/{person}/anat/*_dseg.nii.gz"))))[0]
+        for row in grade_discs(image, labels).rows:
+            read = people[person].get(f"pfirrmann_{row['level'].replace('-', '')}", "n/a")
+            if read.isdigit() and row.get(ESTIMATED):
+                errors.append(abs(int(read) - row[ESTIMATED]))
+    assert len(errors) >= 12 and np.mean(np.array(errors) <= 1) >= 0.9 and np.mean(errors) < 0.7
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(("name", "words"), [("sub-133_T2w", "No spine"), ("sub-253_T2w", "No spine"),
+                                             ("sub-035_T2w", "No spine"), ("sub-012_T1w", "no T2-weighted"),
+                                             ("sub-022_T1w", "no T2-weighted"), ("sub-001_T2w", "do not run up")])
+def test_images_that_must_not_be_graded(name, words):
+    from DiscRelaxometryLib.discs import segment
+
+    image = read_image(shared_data("spider_midsagittal") / f"{name}.nii.gz")
+    result = segment(image, "onnx")
+    if not result.found:
+        assert words in result.reason
+        return
+    refuses(image, result.labels, words)

@@ -1,0 +1,246 @@
+"""Train and validate the grading network: ``python -m Training.grades``, or ``make train-grades``.
+
+Outlines are those of the shipped segmentation network, kept in ``Training/runs/grades``. Figures come from five-fold
+cross-validation by person; the network that is written to the extension is trained on everyone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+
+from DiscRelaxometryLib.atomic import atomic_path, write_json
+from DiscRelaxometryLib.discs import segment
+from DiscRelaxometryLib.errors import DiscRelaxometryError
+from DiscRelaxometryLib.grades import FINDINGS, GRADES, GradeConfig, build_grader, describe_discs
+from DiscRelaxometryLib.image import Image, read_image, write_image
+from DiscRelaxometryLib.labels import DISCS
+from DiscRelaxometryLib.resources import resource_path
+from DiscRelaxometryLib.tables import cell_value, read_tsv
+from Training.dataset import add_data
+from Training.export import WEIGHTS
+from Training.train import RUNS
+
+NAME, VERSION = "disc-grades", "1.0.0"
+FOLDS, SEED = 5, 20261128
+#: Weight of the squared coefficients (of standardized features), for losses summed over discs.
+PENALTY = 20.0
+
+
+@dataclass
+class Discs:
+    """Discs with features and gradings, of many people.
+
+    Attributes
+    ----------
+    names : list of str
+        Of the features.
+    people, series : list of str
+        Person and file of each disc.
+    values : list of int
+        Label value of each disc.
+    features : list of ndarray
+    gradings : list of dict
+        Columns of the table of gradings as numbers.
+    refused : dict
+        Series -> why none of its discs is graded.
+    withheld : dict
+        (series, label value) -> why that disc is not graded.
+    """
+
+    names: list[str] = field(default_factory=list)
+    people: list[str] = field(default_factory=list)
+    series: list[str] = field(default_factory=list)
+    values: list[int] = field(default_factory=list)
+    features: list[np.ndarray] = field(default_factory=list)
+    gradings: list[dict] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    withheld: dict[tuple[str, int], str] = field(default_factory=dict)
+
+    @property
+    def x(self) -> np.ndarray:
+        """Features (discs, features)."""
+        return np.array(self.features)
+
+    @property
+    def grade(self) -> np.ndarray:
+        """Grades read, 1 to 5."""
+        return np.array([g["pfirrmann"] for g in self.gradings], int)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What the regressions learn (discs, thresholds and findings), bool."""
+        found = [{**g, "endplates": g["upper_endplate"] + g["lower_endplate"]} for g in self.gradings]
+        return np.column_stack([self.grade[:, None] > np.arange(1, GRADES),
+                                [[g[name] > 0 for name in FINDINGS] for g in found]])
+
+
+def outlines(path: Path, cache: Path) -> Image | None:
+    """Return the shipped network's labels of an image, kept in `cache`; None where it finds no spine."""
+    cache.mkdir(parents=True, exist_ok=True)
+    kept = cache / path.name.replace(".nii", "_dseg.nii")
+    if not kept.exists():
+        write_image(segment(read_image(path), threads=1).labels, kept)
+    labels = read_image(kept)
+    return labels if labels.array.any() else None
+
+
+def load_discs(files: list[Path], gradings: dict[tuple[str, int], dict], cache: Path) -> Discs:
+    """Return the graded discs of images named ``PERSON_...``."""
+    found = Discs()
+    for path in files:
+        series, person = path.name.removesuffix(".nii.gz"), path.name.split("_")[0]
+        labels = outlines(path, cache)
+        try:
+            if labels is None:
+                raise DiscRelaxometryError("No spine was found.")
+            views, statements, found.names, features = describe_discs(read_image(path), labels)
+        except DiscRelaxometryError as error:
+            found.refused[series] = error.message
+            continue
+        for view, statement, row in zip(views, statements, features):
+            graded = gradings.get((person, view.value))
+            if statement and graded:
+                found.withheld[series, view.value] = statement
+            elif graded:
+                found.people.append(person)
+                found.series.append(series)
+                found.values.append(view.value)
+                found.features.append(row)
+                found.gradings.append(graded)
+    return found
+
+
+def read_gradings(path: Path) -> dict[tuple[str, int], dict]:
+    """Return (person, label value) -> gradings as numbers, of a table with ``disc_from_below``; 1 is L5-S1."""
+    rows = read_tsv(path, required=("participant_id", "disc_from_below", "pfirrmann", *FINDINGS.keys() - {"endplates"}))
+    lowest = DISCS[0].value - 1
+    return {(r["participant_id"], lowest + int(r["disc_from_below"])): {k: cell_value(v) for k, v in r.items()}
+            for r in rows.rows if r["pfirrmann"].isdigit()}
+
+
+def deal_people(people: list[str], grades: np.ndarray) -> dict[str, int]:
+    """Return each person's fold: people in order of their mean grade are dealt at random, five at a time."""
+    rng, names = np.random.default_rng(SEED), sorted(set(people))
+    means = {p: grades[np.array(people) == p].mean() for p in names}
+    ordered = sorted(names, key=lambda p: (means[p], p))
+    return {p: int(fold) for start in range(0, len(ordered), FOLDS)
+            for p, fold in zip(ordered[start:start + FOLDS], rng.permutation(FOLDS))}
+
+
+def fit(features: np.ndarray, targets: np.ndarray, names: list[str]) -> torch.nn.Module:
+    """Return the network trained on features (n, f) and targets (n, outputs)."""
+    network = build_grader(GradeConfig(tuple(names)))
+    mean, scale = np.nanmean(features, axis=0), np.nanstd(features, axis=0)
+    z = np.nan_to_num((features - mean) / scale)
+    weights, biases = zip(*(regress(z, y) for y in targets.T))
+    state = {"mean": mean, "scale": scale, "linear.weight": np.array(weights), "linear.bias": np.array(biases)}
+    network.load_state_dict({k: torch.as_tensor(v, dtype=torch.float32) for k, v in state.items()})
+    return network.eval()
+
+
+def regress(z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return coefficients and intercept of a logistic regression with penalty PENALTY / 2 |coefficients|^2."""
+    sign = np.where(y, 1.0, -1.0)
+
+    def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
+        margin = sign * (z @ w[:-1] + w[-1])
+        pull = -sign / (1 + np.exp(margin))
+        return (np.logaddexp(0, -margin).sum() + PENALTY / 2 * w[:-1] @ w[:-1],
+                np.append(z.T @ pull + PENALTY * w[:-1], pull.sum()))
+
+    found = minimize(loss, np.zeros(z.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 2000})
+    return found.x[:-1], float(found.x[-1])
+
+
+def predict(network: torch.nn.Module, features: np.ndarray) -> np.ndarray:
+    """Return the network's probabilities (n, grades and findings)."""
+    with torch.inference_mode():
+        return network(torch.as_tensor(features, dtype=torch.float32)).double().numpy()
+
+
+def cross_validate(discs: Discs, others: list[Discs]) -> list[np.ndarray]:
+    """Return probabilities of each disc by the network that has not seen its person.
+
+    Parameters
+    ----------
+    discs : Discs
+        Trained on.
+    others : list of Discs
+        Predicted as well; people that are in no fold are predicted by the first fold's network.
+
+    Returns
+    -------
+    list of ndarray
+        Of `discs`, then of each of `others`.
+    """
+    fold = deal_people(discs.people, discs.grade)
+    sets = [discs, *others]
+    results = [np.zeros((len(d.people), GRADES + len(FINDINGS))) for d in sets]
+    of = [np.array([fold.get(p, 0) for p in d.people]) for d in sets]
+    for k in range(FOLDS):
+        train = of[0] != k
+        network = fit(discs.x[train], discs.targets[train], discs.names)
+        for result, d, own in zip(results, sets, of):
+            result[own == k] = predict(network, d.x[own == k])
+    return results
+
+
+def export(network: torch.nn.Module, discs: Discs, folder: Path) -> Path:
+    """Write weights, ONNX and manifest; return the manifest."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    files, config = {}, GradeConfig(tuple(discs.names))
+    for kind in ("safetensors", "onnx"):
+        path = folder / f"{NAME}.{kind}"
+        with atomic_path(path) as temporary:
+            if kind == "onnx":
+                program = torch.onnx.export(
+                    network, (torch.zeros(2, len(discs.names)),), input_names=["features"],
+                    output_names=["probabilities"], dynamo=True, opset_version=18, external_data=False, verbose=False,
+                    dynamic_shapes=({0: torch.export.Dim("n", min=1)},))
+                temporary.write_bytes(program.model_proto.SerializeToString())
+            else:
+                save_file({k: v.contiguous() for k, v in network.state_dict().items()}, str(temporary), {"name": NAME})
+        content = path.read_bytes()
+        files[kind] = {"name": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    return write_json(folder / f"{NAME}.json", {
+        "name": NAME, "version": VERSION, "license": "Apache-2.0",
+        "data": "SPIDER (van der Graaf et al., Sci Data 2024;11:264), CC BY 4.0: clinical mid-sagittal T2w slices",
+        "architecture": config.to_dict(), "temperature": 1.0,
+        "input": "features: n x features, see DiscRelaxometryLib.grades.disc_features; NaN is missing",
+        "output": "probabilities of Pfirrmann grades 1 to 5, then of each finding",
+        "parameters": int(sum(p.numel() for p in network.parameters())),
+        "training": {"discs": len(discs.people), "penalty": PENALTY, "people": {"train": sorted(set(discs.people))}},
+        "files": files})
+
+
+def main() -> None:
+    """Parse arguments, validate, train and export."""
+    from Training.grades_tables import write_tables
+
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add_data(parser, "spider_midsagittal")
+    parser.add_argument("--runs", type=Path, default=RUNS / "grades")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    gradings = read_gradings(options.data / "gradings.tsv")
+    cohort = resource_path("SampleData/spider-cohort", "DiscStatsLib")
+    clinical, t1w = (load_discs(sorted(options.data.glob(f"*_{kind}.nii.gz")), gradings, options.runs / "clinical")
+                     for kind in ("T2w", "T1w"))
+    space = load_discs(sorted(cohort.glob("sub-*/anat/*_T2w.nii.gz")), gradings, options.runs / "space")
+    write_tables(options.data / "participants.tsv", clinical, space, t1w, cross_validate(clinical, [space]))
+    print(export(fit(clinical.x, clinical.targets, clinical.names), clinical, options.weights))
+
+
+if __name__ == "__main__":
+    main()
