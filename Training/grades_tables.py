@@ -55,7 +55,7 @@ def intervals(people: Sequence[str], read: np.ndarray, p: np.ndarray) -> dict[st
 def row_of(name: str, people: Sequence[str], read: np.ndarray, p: np.ndarray) -> list:
     """Return a row: group, discs, people, and each figure with its interval."""
     found, limits = figures(read, p), intervals(people, read, p)
-    cells = [f"{found[f]:.3f} ({limits[f][0]:.3f} to {limits[f][1]:.3f})" if np.isfinite(found[f]) else ""
+    cells = [f"{found[f]:.3f} ({limits[f][0]:.3f}\N{EN DASH}{limits[f][1]:.3f})" if np.isfinite(found[f]) else ""
              for f in FIGURES]
     return [name, len(read), len(set(people)), *cells]
 
@@ -102,7 +102,7 @@ def findings(kept: Results, discs, p: np.ndarray) -> None:
     for n, text in enumerate(FINDINGS.values()):
         present = discs.targets[:, GRADES - 1 + n]
         area = roc(p[:, n], present)
-        rows.append([text, int(present.sum()), f"{area.area:.3f} ({area.low:.3f} to {area.high:.3f})",
+        rows.append([text, int(present.sum()), f"{area.area:.3f} ({area.low:.3f}\N{EN DASH}{area.high:.3f})",
                      calibration_error(np.maximum(p[:, n], 1 - p[:, n]), (p[:, n] > 0.5) == present)])
     kept.table("findings", ["finding", "discs with it", "area under the ROC curve", ("calibration error", ".3f")], rows)
 
@@ -111,14 +111,9 @@ def refusals(kept: Results, sets: dict) -> None:
     """Keep how many series and discs were not graded, and why."""
     rows = []
     for name, discs in sets.items():
-        reasons: dict[str, int] = {}
-        for text in discs.refused.values():
-            reason = text.split(":")[0].split("(")[0].rstrip(". ")
-            reasons[reason] = reasons.get(reason, 0) + 1
-        graded = len(set(discs.series))
-        rows.append([name, graded + len(discs.refused), graded, "; ".join(f"{n}: {r}" for r, n in reasons.items())])
-        for text in sorted(set(discs.withheld.values())):
-            rows.append([f"{name}, discs", len(discs.people) + len(discs.withheld), len(discs.people),
-                         f"{sum(v == text for v in discs.withheld.values())}: {text}"])
-    kept.table("refusals", ["images", "given", "graded", "not graded"], rows)
-
+        series = len(set(discs.series)) + len(discs.refused)
+        whole = [text.split(":")[0].split("(")[0].rstrip(". ") for text in discs.refused.values()]
+        for of, given, reasons in ((name, series, whole), (f"{name}, discs", len(discs.people) + len(discs.withheld),
+                                                          list(discs.withheld.values()))):
+            rows += [[of, given, reasons.count(reason), reason.rstrip(".")] for reason in sorted(set(reasons))]
+    kept.table("refusals", ["images", "given", "not graded", "why"], rows)
