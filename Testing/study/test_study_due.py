@@ -22,7 +22,7 @@ MAPPED = {"maps-T1rho", "carry-T1rho", *JOINED}
 T2_MAPPED = {"maps-T2", "carry-T2", *JOINED}
 ANALYZED = {"analysis-grade", "analysis-grade-sensitivity"}
 GROUP = {"means", *ANALYZED, "models"}
-SEGMENTED = {"segment", "review", "normalize", "carry-T1rho", "carry-T2", *JOINED, *GROUP}
+SEGMENTED = {"segment", "review", "normalize", "grade", "carry-T1rho", "carry-T2", *JOINED, *GROUP}
 #: For each setting: another value, and the steps that become due besides the report.
 DUE = {
     "formula": ("pfirrmann + age", GROUP), "contrast": ("pfirrmann", ANALYZED), "maps": (("T1rho",), GROUP),
