@@ -24,7 +24,7 @@ SETTINGS = {"levels": ("L4-L5", "L5-S1"), "permutations": 200}
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    root = make_spine_study(tmp_path_factory.mktemp("grades"), GRADES, series=False)
+    root = make_spine_study(tmp_path_factory.mktemp("grades"), GRADES, series=())
     # The last person has no canal labelled, so that nothing of theirs is graded.
     from DiscRelaxometryLib.image import read_image, write_image
     path = root / "sub-06" / "anat" / "sub-06_dseg.nii.gz"
