@@ -167,7 +167,7 @@ def _checked(frame: Frame) -> Frame:
                               f"({header.get('RescaleSlope')}, {header.get('RescaleIntercept')}): export the original "
                               "images again.", anchor="truncated")
     factor = number(header.get("PhilipsScaleSlope"))
-    if factor and "philips" in str(frame.described.get("Manufacturer", "")).lower():
+    if factor:  # known by its private creator; anonymized images may lack the manufacturer
         slope, intercept = 1 / factor, intercept / (slope * factor)
     frame.scale = (slope, intercept)
     return frame
