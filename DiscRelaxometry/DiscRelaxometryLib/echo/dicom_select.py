@@ -51,9 +51,9 @@ def choose_frames(frames: list[Frame], series: int | str | None) -> tuple[list[F
 
 def _require_one_scaling(frames: list[Frame]) -> None:
     """Raise if some images lack a scaling that others have: their values cannot be compared."""
-    for keyword in ("RescaleSlope", "PhilipsScaleSlope"):
+    for keyword, neutral in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0), ("PhilipsScaleSlope", 1.0)):
         values = [number(f.header.get(keyword)) for f in frames]
-        if None in values and set(values) - {None, 1.0}:
+        if None in values and set(values) - {None, neutral}:
             raise EchoSeriesError(f"{frames[values.index(None)].name} has no {keyword}, which other images have: "
                                   "export the original images again.", anchor="scaling")
 
