@@ -128,16 +128,17 @@ def test_simulate_hands_on_every_option(recorder, tmp_path):
                        "spacing"))
 
 
-def test_segment_hands_on_every_option(recorder, monkeypatch, tmp_path):
+def test_segment_hands_on_every_option(recorder, monkeypatch, tmp_path, capsys):
     result = SimpleNamespace(found=True, labels="labels", confidence="confidence", flags=())
-    read = recorder(DiscRelaxometryLib.image, "read_image", "image")
+    image = SimpleNamespace(notes=["from the header"])
+    read = recorder(DiscRelaxometryLib.image, "read_image", image)
     done = recorder(DiscRelaxometryLib.discs, "segment", result)
     recorder(DiscRelaxometryLib.measure, "measure_discs", Table("discs", [("level",)]))
     written = {}
     monkeypatch.setattr(DiscRelaxometryLib.image, "write_image", lambda image, path: written.update({image: path}))
     call("segment", "t2w.nii.gz", tmp_path / "labels.nii.gz", "--confidence", tmp_path / "c.nrrd", "--engine", "onnx")
-    assert read.given["path"] == Path("t2w.nii.gz")
-    assert {n: done.given[n] for n in ("image", "engine")} == {"image": "image", "engine": "onnx"}
+    assert read.given["path"] == Path("t2w.nii.gz") and "from the header" in capsys.readouterr().out
+    assert {n: done.given[n] for n in ("image", "engine")} == {"image": image, "engine": "onnx"}
     assert written == {"labels": tmp_path / "labels.nii.gz", "confidence": tmp_path / "c.nrrd"}
 
 
@@ -170,7 +171,8 @@ def test_maps_hand_on_every_option(recorder, tmp_path):
     from DiscRelaxometryLib.fit import FitOptions
 
     read = recorder(DiscRelaxometryLib.echo, "read_echo_series", SimpleNamespace(kind="T2"))
-    done = recorder(DiscRelaxometryLib.fit, "map_series", SimpleNamespace(fit=SimpleNamespace(images=lambda: {})))
+    done = recorder(DiscRelaxometryLib.fit, "map_series", SimpleNamespace(fit=SimpleNamespace(images=lambda: {}),
+                                                                            notes=[]))
     call("maps", "a.nii.gz", "b.nii.gz", "--kind", "t2", "--times", "1,2;3 4,", "--estimator", "rician", "--align",
          "off", "--output", tmp_path / "out")
     assert (read.given["path"], read.given["times_ms"]) == ([Path("a.nii.gz"), Path("b.nii.gz")], [1, 2, 3, 4])
