@@ -61,7 +61,7 @@ class Model:
         return path
 
 
-def load_model(manifest: Path | str | None = None, config: type = NetworkConfig,
+def load_model(manifest: Path | str | None = None, config: Any = NetworkConfig,
                build: Callable = build_network) -> Model:
     """Read the manifest of the shipped (or another) network, whose architecture is a `config` that `build` understands.
 

@@ -94,8 +94,8 @@ def _check_ids(study: Study, table: Table) -> Iterator[Finding]:
     folders = {p.id for p in study.people}
     alike = {_id_key(f): f for f in folders}
     lines: dict[str, list[int]] = {}
-    for line, id in zip(table.lines, ids):
-        lines.setdefault(id, []).append(line)
+    for number, id in zip(table.lines, ids):
+        lines.setdefault(id, []).append(number)
     for id, where in lines.items():
         folder, line = alike.get(_id_key(id), ""), f"Line {where[0]}: "
         if is_missing(id):

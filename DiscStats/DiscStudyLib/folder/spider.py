@@ -161,7 +161,7 @@ def _claim(target: Path) -> None:
     check_folder(target)
     description = target / "dataset_description.json"
     if target.is_dir() and any(target.iterdir()) and not (
-            description.is_file() and _DESCRIPTION["Name"] in description.read_text(encoding="utf-8")):
+            description.is_file() and str(_DESCRIPTION["Name"]) in description.read_text(encoding="utf-8")):
         raise StudyError(f"The folder '{target.name}' holds something else: name a new or empty one.",
                          anchor="import-spider")
 
