@@ -23,6 +23,8 @@ _MILLIMETERS = {1: 1e3, 3: 1e-3}
 _TO_LPS = np.diag([-1.0, -1.0, 1.0])
 #: Positions (mm) and voxel sizes (share) that differ by less are the same but for rounding.
 _SAME_MM, _SAME_SHARE = 0.1, 0.01
+#: What float32 leaves of a squared length of 1, as NiBabel has it.
+_ROUNDING = 3 * float(np.finfo(np.float32).eps)
 
 
 def nifti_content(path: Path) -> bytes | None:
@@ -166,6 +168,10 @@ def placement(content: bytes, path: Path) -> tuple[dict[str, np.ndarray], list[s
     if np.any(pixdim[1:] < 0):
         notes.append(f"The header's voxel spacing is negative (pixdim {_listed(pixdim[1:])}); its size was used.")
     notes += [f"The header's {p}; its {next(iter(forms))} was used." for p in problems]
+    length = np.linalg.norm(quaternion[:3])
+    if list(forms) == ["qform"] and length ** 2 > 1 + _ROUNDING:
+        notes.append(f"The header's qform is no exact rotation (quaternion of length {length:.7g}); it was "
+                     "scaled to one.")
     if "sform" in forms:
         lengths = np.linalg.norm(forms["sform"][:, :3], axis=0)
         if not sizes_usable or np.any(np.abs(lengths - sizes) > _SAME_SHARE * lengths):

@@ -12,7 +12,7 @@ from corpus.made_nifti import SPACING, TIMES, patch_header, write_echo_files, wr
 from DiscRelaxometryLib.echo.read import read_echo_series
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 
-_PIXDIM, _FORM_CODES, _SFORM = 80, 252, 280
+_PIXDIM, _FORM_CODES, _QUATERNION, _SFORM = 80, 252, 256, 280
 
 
 def test_content_tells_whether_a_file_is_compressed(tmp_path):
@@ -40,6 +40,25 @@ def test_spacing_that_contradicts_the_sform(tmp_path, width):
     else:
         said = any("pacing" in note or "pixdim" in note for note in series.notes)
         assert said or series.geometry.spacing == pytest.approx(SPACING)
+
+
+@pytest.mark.parametrize(("quaternion", "said"), [((-0.96552300, -0.25808168, -0.05473677), True),
+                                                  ((0.6, 0.8, 0.001), True), ((0.6, 0.8, 0), False),
+                                                  ((0.5, 0.5, 0.5), False)])
+def test_a_quaternion_longer_than_a_rotation(tmp_path, quaternion, said):
+    """A transform that NiBabel refuses is scaled as in ITK, without a word."""
+    path = write_series(tmp_path / "sub-01_MESE.nii")
+    patch_header(path, _FORM_CODES, [1, 0], "<i2")
+    patch_header(path, _QUATERNION, quaternion, "<f4")
+    series = read_echo_series(path)
+    assert any("no exact rotation" in note for note in series.notes) == said
+    if np.linalg.norm(quaternion) > 1:  # the longest axis turns the image by 180 degrees
+        axis = np.array(quaternion) / np.linalg.norm(quaternion)
+        turn = np.diag([-1, -1, 1]) @ (2 * np.outer(axis, axis) - np.eye(3))
+        np.testing.assert_allclose(np.reshape(series.geometry.direction, (3, 3)), turn, atol=1e-6)
+    patch_header(path, _FORM_CODES, [1, 1], "<i2")
+    patch_header(path, _SFORM, [4, 0, 0, -10, 0, 1, 0, 5, 0, 0, 1, 7], "<f4")
+    assert not any("no exact rotation" in note for note in read_echo_series(path).notes)
 
 
 @pytest.mark.parametrize("name", ["acq-T2map_MESE", "desc-preproc_MESE", "acq-unmask_MESE", "SAG_T2MAP"])
