@@ -52,6 +52,7 @@ def infer(fitted: ContrastFit, data: AnalysisData, scheme: Scheme | None, settin
           region_names: dict[int, str], report: ProgressCallback) -> Inference:
     """Return the maps, cluster rows and null distributions of one contrast; without a scheme what needs none."""
     contrast, columns = fitted.contrast, dict(fitted.columns)
+    stat = columns.pop("compared")
     alternative = settings.alternative if contrast.kind == "t" else "two-sided"
     as_z = len(fitted.dfs) > 1
     done: dict = {"name": contrast.name, "kind": contrast.kind, "weights": contrast.weights, "df": fitted.dfs,
@@ -66,7 +67,8 @@ def infer(fitted: ContrastFit, data: AnalysisData, scheme: Scheme | None, settin
     if scheme is None:
         return result
     needs_maps = bool({"tfce", "cluster"} & set(settings.correction))
-    stat = stat_to_z(columns["stat"], columns["df"], contrast.kind, len(contrast.weights)) if as_z else columns["stat"]
+    if as_z:
+        stat = stat_to_z(stat, columns["df"], contrast.kind, len(contrast.weights))
     null = max_statistics(fitted.strata, scheme, len(stat), alternative=alternative, as_z=as_z,
                           workers=settings.workers, device=settings.device,
                           progressCallback=subrange(report, 0.0, 0.3 if needs_maps else 1.0))

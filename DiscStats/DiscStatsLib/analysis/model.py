@@ -248,7 +248,7 @@ class ContrastFit:
         return sorted({s.df for s in self.strata})
 
 
-MAP_KEYS = ("effect", "se", "stat", "r", "size", "ci_low", "ci_high", "p")
+MAP_KEYS = ("effect", "se", "stat", "r", "size", "ci_low", "ci_high", "p", "compared")
 
 
 def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Design], data: AnalysisData,
@@ -280,13 +280,16 @@ def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Desig
     # Groups of unequal variance do not change places: with G, permuting them is too liberal in small groups.
     depends = groups is not None or (result.spread is not None and result.spread.p <= DEPENDS)
     result.flip = settings.errors == "symmetric" or (settings.errors == "auto" and depends) \
-        or not all(constant for constant, _ in makers)
-    result.strata = [make(flip=result.flip) for _, make in makers]
+        or not all(constant for constant, *_ in makers)
+    weights = {} if groups is None else {cell.group: spread.weights(cell.group, groups) for cell in cells}
+    result.strata = [make(flip=result.flip, **({} if groups is None else {"weights": weights[cell.group][cell.rows]}))
+                     for _, make, cell in makers]
     return result
 
 
 def _fit_block(result: ContrastFit, block: Block, first: int, robust: bool, groups) -> list:
-    """Fill the maps of a block; return [(whether its reduced model holds the constant, how to make its stratum)]."""
+    """Fill the maps of a block; return [(whether its reduced model holds the constant, how to make its stratum, cell)].
+    """
     cell, part, kind = block.cell, block.part, result.contrast.kind
     fitted = fit(part, block.y, kind, robust=robust, variance_groups=groups)
     where = first + cell.voxels
@@ -305,6 +308,6 @@ def _fit_block(result: ContrastFit, block: Block, first: int, robust: bool, grou
     constant = cell.blocks is not None or has_constant(part.qz, present)
     if block.turn is None or robust or groups is not None:
         return [(constant, partial(make_stratum, part, y, robust=robust, variance_groups=groups, present=present,
-                                   **own))]
+                                   **own), cell)]
     return [(constant, partial(make_partial_stratum, block.whole, unit_residuals(part, y),
-                               presence=Presence(present, block.turn[good]), df=part.df, **own))]
+                               presence=Presence(present, block.turn[good]), df=part.df, **own), cell)]

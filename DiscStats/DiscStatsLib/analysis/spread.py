@@ -45,22 +45,28 @@ class SpreadTest:
         self.sums: dict[int, tuple] = {}
 
     def add(self, cell, part: Partition, y: np.ndarray) -> None:
-        """Count in the voxels of a cell; those with voxel-wise covariates have no design of their own to speak of."""
-        if self.data.covariates:
-            return
+        """Count in the voxels of a cell."""
         squares = relative_squares(part, y, cell.present)
         _, size, count = self.sums.setdefault(cell.group, (cell, np.zeros(self.data.n), np.zeros(self.data.n)))
         size[cell.rows] += np.nansum(squares, axis=1)
         count[cell.rows] += np.isfinite(squares).sum(axis=1)
 
     def result(self) -> Spread | None:
-        """Return the smallest p, corrected; None where it cannot be told."""
+        """Return the smallest p, corrected; None where it cannot be told, as with designs that differ by voxel."""
+        if self.data.covariates:
+            return None
         found = [self._dependence(*self.sums[group]) for group in sorted(self.sums)]
         found = [f for f in found if f is not None]
         if not found:
             return None
         least = min(found, key=lambda f: f.p)
         return replace(least, p=min(least.p * len(found), 1.0))
+
+    def weights(self, group: int, numbers: np.ndarray) -> np.ndarray:
+        """Return a weight for each observation, shape (n,): one over the mean squares of its variance group."""
+        _, size, count = self.sums.get(group, (None, np.ones(self.data.n), np.ones(self.data.n)))
+        total = np.bincount(numbers, size) / np.maximum(np.bincount(numbers, count), 1)
+        return 1 / np.where(total > 0, total, 1.0)[numbers]
 
     def _dependence(self, cell, size: np.ndarray, count: np.ndarray) -> Spread | None:
         design, blocks = self.designs[cell.level], self.blocks

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import special
 
 from .robust import hc3_weights, wald_share
-from .variance_groups import make_groups, statistic
+from .variance_groups import equivalent_share, make_groups, statistic
 
 #: Residual sum of squares below this share of the total is rounding: the fit is perfect and t is undefined.
 PERFECT = 1e-20
@@ -66,6 +66,8 @@ class Fit:
     #: bool. Voxels fitted without residual, and voxels that do not vary beyond the reduced model.
     perfect: np.ndarray
     constant: np.ndarray
+    #: What rearrangements are compared with: `stat`, or for variance groups the t or F of `df` with its p.
+    compared: np.ndarray
 
 
 def partition(matrix: np.ndarray, weights: np.ndarray) -> Partition:
@@ -160,18 +162,22 @@ def fit(part: Partition, y: np.ndarray, kind: str = "t", level: float = 0.95, ro
             of = make_groups(part.qx, part.qz, part.qz, error, variance_groups)
             sums = np.einsum("gn,nv->gv" if of.weights.ndim == 2 else "vgn,nv->gv", of.weights, error ** 2)
             g, df, variance = (a + 0 * sigma2 for a in statistic(of, along, sums))
-            variances = variance[None]
+            df, variances = np.minimum(df, part.df), variance[None]
+            share = equivalent_share(g, df, part.r, part.df)
+            compared = part.df / part.r * share / (1 - share)
         if kind == "F":
             share = wald_share(along, variances, part.r, part.df) if robust else None
             stat = part.df / part.r * share / (1 - share) if robust else ssx / part.r / sigma2
             stat = stat if variance_groups is None else g
             p = special.fdtrc(part.r, df, stat)
-            return Fit(empty, empty, empty, empty, stat, p, empty, ssx / (ssx + sse), part.df, perfect, constant)
+            return Fit(empty, empty, empty, empty, stat, p, empty, ssx / (ssx + sse), part.df, perfect, constant,
+                       stat if variance_groups is None else compared)
         effect, se = part.scale * along[0], part.scale * np.sqrt(variances[0])
         t = along[0] / np.sqrt(variances[0])
         half = special.stdtrit(df, 0.5 + level / 2) * se
         return Fit(effect, se, effect - half, effect + half, t, t_to_p(t, df), t / np.sqrt(t ** 2 + part.df),
-                   effect / np.sqrt(sigma2), part.df, perfect, constant)
+                   effect / np.sqrt(sigma2), part.df, perfect, constant,
+                   t if variance_groups is None else np.copysign(np.sqrt(compared), t))
 
 
 def _hc3(part: Partition, error: np.ndarray) -> np.ndarray:

@@ -73,14 +73,18 @@ class MaxResult:
 
 def make_stratum(part: Partition, y: np.ndarray, kind: str, *, columns: np.ndarray, rows: np.ndarray, group: int = 0,
                  flip: bool = False, robust: bool = False, variance_groups: np.ndarray | None = None,
-                 present: np.ndarray | None = None) -> Stratum:
+                 weights: np.ndarray | None = None, present: np.ndarray | None = None) -> Stratum:
     """Return the stratum of data y, shape (m, v), none of it constant given the reduced model.
 
-    With `robust` its statistic is that of HC3, with `variance_groups`, shape (m,), it is G. With `present`, shape
-    (v, m), the designs are voxel-wise, and they and y are 0 for the absent.
+    With `robust` its statistic is that of HC3, with `variance_groups`, shape (m,), it is G. With `weights`, shape (m,),
+    the reduced model of flipped signs is fitted by weighted least squares: an ordinary fit bends the errors of the
+    group with the larger spread toward 0. With `present`, shape (v, m), the designs are voxel-wise, and they and y are
+    0 for the absent.
     """
     e = unit_residuals(part, y)
-    m = len(e)
+    m, weighted = len(e), flip and weights is not None and part.qz.shape[-1] > 0
+    if weighted:
+        e = _weighted_residuals(part.qz, e, weights)
     if part.voxelwise:
         sandwich = _unequal(part, None, e, robust, variance_groups)
         return Stratum(group, columns, rows, None, e, np.concatenate([part.qx, part.qz], axis=2), part.r, part.df, kind,
@@ -88,10 +92,20 @@ def make_stratum(part: Partition, y: np.ndarray, kind: str, *, columns: np.ndarr
     q = np.hstack([part.qx, part.qz if flip else part.qz @ _movable(part.qz)])
     sandwich = _unequal(part, q, e, robust, variance_groups)
     basis = None
-    if m <= BASIS_LIMIT:
+    if m <= BASIS_LIMIT and not weighted:
         basis = np.linalg.qr(part.qz, mode="complete")[0][:, part.qz.shape[1]:]
         e = basis.T @ e
     return Stratum(group, columns, rows, basis, np.ascontiguousarray(e), q, part.r, part.df, kind, sandwich)
+
+
+def _weighted_residuals(qz: np.ndarray, e: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the residuals of a weighted fit of the reduced model to e, shape (m, v)."""
+    heavy = qz * weights[:, None]
+    gram = np.swapaxes(qz, -1, -2) @ heavy
+    if qz.ndim == 2:
+        return e - qz @ np.linalg.solve(gram, heavy.T @ e)
+    fitted = np.linalg.solve(gram, np.einsum("vmk,mv->vk", heavy, e)[:, :, None])
+    return e - np.einsum("vmk,vk->mv", qz, fitted[:, :, 0])
 
 
 def _unequal(part: Partition, movable, e, robust: bool, variance_groups) -> Sandwich | VarianceGroups | None:

@@ -7,6 +7,9 @@ With R the residual-forming matrix, e the residuals and W diagonal, W_nn = (sum 
 s the rank of C and w_g the share of group g in the trace of W (Winkler et al. 2014, Neuroimage 92:381). It is Welch's t
 squared for two groups, Welch's F for several, and the ordinary F for one variance group. Under rearrangement the
 residual sums of squares of the groups are matrix products as those of HC3 (see ``robust``).
+
+Voxels and rearrangements differ in Welch's degrees of freedom, so G is compared as the F of nearly the same p with those
+of the design: where the larger spread is in the smaller group, maxima of G itself are those of the heaviest tails.
 """
 
 from __future__ import annotations
@@ -46,9 +49,18 @@ class VarianceGroups:
                        freedom=self.freedom[block])
 
     def share(self, along: np.ndarray, sums: np.ndarray, r: int, df: int) -> np.ndarray:
-        """Return rho such that (df / r) rho / (1 - rho) is G; see :func:`statistic`."""
-        wald = r * statistic(self, along[:r], sums)[0]
-        return wald / (wald + df)
+        """Return rho such that (df / r) rho / (1 - rho) has the p of G; see :func:`statistic`."""
+        return equivalent_share(*statistic(self, along[:r], sums)[:2], r, df)
+
+
+def equivalent_share(g: np.ndarray, welch: np.ndarray, r: int, df: int) -> np.ndarray:
+    """Return the partial R squared whose F of (r, df) degrees of freedom has nearly the p of G with (r, welch).
+
+    Both are brought to a chi squared by Bartlett's factor, (df + r / 2 - 1) log(1 + r F / df) (Bartlett 1938, Math Proc
+    Camb Phil Soc 34:33).
+    """
+    welch, half = np.clip(welch, 1.0, df), r / 2 - 1
+    return -np.expm1(-(welch + half) / (df + half) * np.log1p(r * g / welch))
 
 
 def make_groups(qx: np.ndarray, qz: np.ndarray, movable: np.ndarray | None, e: np.ndarray,

@@ -9,6 +9,7 @@ from support.analyses import analyze
 
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import Geometry, Image
+from DiscStatsLib.analysis.spread import relative_squares
 from DiscStatsLib.permutation.cluster_null import statistic_maps
 from DiscStatsLib.permutation.deviates import stat_to_z
 from DiscStatsLib.permutation.glm import Partition, fit, partition, residuals
@@ -26,8 +27,8 @@ def cohort(seed=0):
     return x, 80 + rng.normal(size=(N, 8)) * (1 + GROUPS)[:, None]
 
 
-def written_out(x, c, y, groups):
-    """G of one voxel, Winkler et al. 2014, with every matrix formed."""
+def written_out(x, c, y, groups, equal=False):
+    """G of one voxel, Winkler et al. 2014, with every matrix formed; with `equal` the F of ordinary df with its p."""
     c = np.array(c, float).T
     b = np.linalg.pinv(x) @ y
     resid = np.eye(len(y)) - x @ np.linalg.pinv(x)
@@ -41,7 +42,19 @@ def written_out(x, c, y, groups):
         uneven += (1 - w[own].sum() / w.sum()) ** 2 / np.diag(resid)[own].sum()
     s = c.shape[1]
     middle = np.linalg.inv(c.T @ np.linalg.inv(x.T @ np.diag(w) @ x) @ c)
-    return (b @ c @ middle @ c.T @ b) / s / (1 + 2 * (s - 1) / (s * (s + 2)) * uneven)
+    g = (b @ c @ middle @ c.T @ b) / s / (1 + 2 * (s - 1) / (s * (s + 2)) * uneven)
+    if not equal:
+        return g
+    df = len(y) - x.shape[1]
+    welch = min(s * (s + 2) / (3 * uneven), df)
+    chi2 = (welch + s / 2 - 1) * np.log(1 + s * g / welch)
+    return df / s * (np.exp(chi2 / (df + s / 2 - 1)) - 1)
+
+
+def weighted_rest(z, y, weights):
+    """Residuals of a fit that minimizes the weighted squares."""
+    root = np.sqrt(weights)[:, None]
+    return y - z @ np.linalg.lstsq(root * z, root * y, rcond=None)[0]
 
 
 def test_two_groups_are_welchs_t():
@@ -77,25 +90,38 @@ def test_g_is_its_formula_and_for_one_group_the_ordinary_statistic(weights):
     np.testing.assert_allclose([one.stat, one.size], [plain.stat, plain.size], rtol=1e-10)
 
 
-@pytest.mark.parametrize("weights", [T, F])
+@pytest.mark.parametrize("contrast", [T, F])
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("voxelwise", [False, True])
-def test_permuted_g_is_that_of_a_refit(weights, flip, voxelwise):
+def test_permuted_g_is_that_of_a_refit(contrast, flip, voxelwise):
     x, y = cohort()
-    kind, scheme = "t" if len(weights) == 1 else "F", make_scheme(N, 20, 3, flip=flip)
-    whole = part = partition(x, weights)
+    kind, scheme = "t" if len(contrast) == 1 else "F", make_scheme(N, 20, 3, flip=flip)
+    whole = part = partition(x, contrast)
     if voxelwise:
         part = Partition(*(np.repeat(a[None], 8, 0) for a in (part.qz, part.qx, part.scale)), part.df)
-    stratum = make_stratum(part, y, kind, columns=np.arange(8), rows=np.arange(N), flip=flip, variance_groups=GROUPS)
-    rest = residuals(whole.qz, y)
+    weights = np.where(GROUPS, 0.3, 1.0)
+    stratum = make_stratum(part, y, kind, columns=np.arange(8), rows=np.arange(N), flip=flip, variance_groups=GROUPS,
+                           weights=weights)
+    rest = weighted_rest(whole.qz, y, weights) if flip else residuals(whole.qz, y)
     slow = np.empty((20, 8))
     for b in range(20):
         moved = rest[scheme.order[b]] if scheme.sign is None else rest * scheme.sign[b][:, None]
         for v in range(8):
-            g = written_out(x, weights, moved[:, v], GROUPS)
+            g = written_out(x, contrast, moved[:, v], GROUPS, equal=True)
             slow[b, v] = g if kind == "F" else np.sqrt(g)
     np.testing.assert_allclose(np.abs(statistic_maps([stratum], scheme, 8)), slow, rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(max_statistics([stratum], scheme, 8).maxima[0], slow.max(axis=1), rtol=1e-8)
+
+
+def test_g_is_compared_as_the_statistic_of_nearly_its_p():
+    x, y = cohort()
+    for weights, kind in ((T, "t"), (F, "F")):
+        found = fit(partition(x, weights), y, kind, variance_groups=GROUPS)
+        p = 2 * stats.t.sf(np.abs(found.compared), N - 4) if kind == "t" else stats.f.sf(found.compared, 2, N - 4)
+        np.testing.assert_allclose(p, found.p, rtol=0.03)
+        assert np.all(np.abs(found.compared) < np.abs(found.stat))
+    one = fit(partition(x, T), y, variance_groups=np.zeros(N, int))
+    np.testing.assert_allclose([one.p, one.compared], [fit(partition(x, T), y).p, one.stat], rtol=1e-9)
 
 
 def test_a_scanner_with_one_person_is_refused():
@@ -123,13 +149,22 @@ def test_variance_groups_reach_maps_and_permutations():
     assert result.provenance["contrasts"][0]["errors"] == "symmetric"
     assert "G statistic" in result.maps["map_scanner_t"].meta["description"]
     scheme, best = make_scheme(N, 60, 2, flip=True), np.zeros(60)
+    squares = np.zeros((N, 48))
+    for v in range(48):
+        rows = np.flatnonzero(np.isfinite(y[:, v]))
+        x = np.column_stack([np.ones(len(rows)), GROUPS[rows], table.age[rows]])
+        resid = np.eye(len(rows)) - x @ np.linalg.pinv(x)
+        e = resid @ y[rows, v]
+        squares[rows, v] = e ** 2 / np.diag(resid) / (e @ e / (len(rows) - 3))
+    spread = np.array([squares[GROUPS == g].sum() / np.isfinite(y[GROUPS == g]).sum() for g in (0, 1)])
+    assert 2 < spread[1] / spread[0] < 6
     for v in range(48):
         rows = np.flatnonzero(np.isfinite(y[:, v]))
         x = np.column_stack([np.ones(len(rows)), GROUPS[rows], table.age[rows]])
         found, own = result.maps["map_scanner_t"].array.ravel()[v], GROUPS[rows]
         np.testing.assert_allclose(found ** 2, written_out(x, [[0, 1, 0]], y[rows, v], own), rtol=1e-4)
-        rest = residuals(partition(x, [0, 1, 0]).qz, y[rows, v][:, None])[:, 0]
-        g = [written_out(x, [[0, 1, 0]], sign[rows] * rest, own) for sign in scheme.sign]
+        rest = weighted_rest(x[:, [0, 2]], y[rows, v][:, None], 1 / spread[own])[:, 0]
+        g = [written_out(x, [[0, 1, 0]], sign[rows] * rest, own, equal=True) for sign in scheme.sign]
         best = np.maximum(best, np.abs(stat_to_z(np.sqrt(g), len(rows) - 3)))
     np.testing.assert_allclose(result.null["scanner_max"], best, rtol=1e-7)
 
@@ -151,8 +186,11 @@ def test_error_rate_of_unequal_groups_of_unequal_spread(sizes, ratio):
         y = gaussian_filter(rng.normal(size=(n, 6, 6, 6)), (0, 1, 1, 1)).reshape(n, -1)
         y *= np.where(groups == 1, ratio, 1.0)[:, None]
         part, columns = partition(np.column_stack([np.ones(n), groups]), [0, 1]), np.arange(216)
-        stratum = make_stratum(part, y, "t", columns=columns, rows=np.arange(n), flip=True, variance_groups=groups)
+        squares = relative_squares(part, y).mean(axis=1)
+        weights = np.where(groups, 1 / squares[groups == 1].mean(), 1 / squares[groups == 0].mean())
+        stratum = make_stratum(part, y, "t", columns=columns, rows=np.arange(n), flip=True, variance_groups=groups,
+                               weights=weights)
         null = max_statistics([stratum], make_scheme(n, 199, number, flip=True), 216).maxima[0]
-        hits += fwe_p(np.abs(fit(part, y, variance_groups=groups).stat).max()[None], null)[0] <= 0.05
+        hits += fwe_p(np.abs(fit(part, y, variance_groups=groups).compared).max()[None], null)[0] <= 0.05
     low, high = stats.binom.ppf([0.001, 0.999], 1000, 0.05)
     assert low <= hits <= high
