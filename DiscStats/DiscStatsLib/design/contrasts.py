@@ -10,6 +10,7 @@ import numpy as np
 from DiscRelaxometryLib.errors import DesignError
 
 from .design import Design
+from .words import in_words
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ def build_contrasts(specification, design: Design, extra: tuple[str, ...] = ()) 
     ----------
     specification : None, str, list, or dict of str to (str, vector, matrix, or ("F", any of these))
         None stands for every term but the intercept (the intercept where it is alone). A str is a column
-        (``C(sex)[T.M]``), a term (``C(sex)``, or ``sex`` for short), or a combination (``a - 0.5 * b``). A vector is
-        a t contrast, a matrix an F contrast.
+        (``C(sex)[T.M]``), a term (``C(sex)``, or ``sex`` for short), words of :func:`.words.in_words` (``severe -
+        minimal``), every term with a variable (``all of age``), or a combination (``a - 0.5 * b``). A vector is a t contrast, a matrix an F contrast.
     design : Design
     extra : tuple of str
         Names of voxel-wise covariates, whose columns follow those of the design.
@@ -113,11 +114,20 @@ def _by_name(text: str, design: Design, extra: tuple[str, ...]) -> np.ndarray:
     for term, indices in design.terms.items():
         if text == term or re.sub(r"^C\(\s*(\w+).*\)$", r"\1", term) == text:
             return identity[indices]
+    if text.startswith("all of "):
+        variable = re.compile(rf"(?<!\w){re.escape(text[7:].strip())}(?!\w)")
+        indices = [at for at, column in enumerate(columns) if variable.search(re.sub(r"\[.*?\]", "", column))]
+        if indices:
+            return identity[indices]
+    words = in_words(text, design) if design.info is not None else None
+    if words is not None and words.any():
+        return np.pad(words, ((0, 0), (0, len(extra))))
     try:
         constraint = design.info.linear_constraint(text)
     except Exception:  # patsy raises many kinds for a text it cannot read
         raise DesignError(f"'{text}' is no contrast of this design: use its columns ({', '.join(columns)}), its terms "
-                          f"({', '.join(design.terms)}), or a combination such as 'a - b'.",
+                          f"({', '.join(design.terms)}), groups ('severe - minimal', 'age in F - age in M'), 'all of' a "
+                          "variable, or a combination such as 'a - b'.",
                           anchor="contrasts") from None
     if np.any(constraint.constants):
         raise DesignError(f"Contrast '{text}' compares with a number: write a combination that is zero under the null.")
