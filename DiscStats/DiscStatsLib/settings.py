@@ -16,6 +16,7 @@ CHOICES = {
     "exchange": (None, "within", "whole"),
     "standard_errors": ("classical", "hc3"),
     "errors": ("auto", "exchangeable", "symmetric"),
+    "tail": ("counted", "pareto"),
     "alternative": ("two-sided", "greater", "less"),
 }
 
@@ -55,6 +56,9 @@ class AnalysisSettings:
         For t contrasts.
     cluster_p : float
         Uncorrected p that forms clusters; above 0.001 is not accepted in the field (Woo 2014) and is warned of.
+    tail : {"counted", "pareto"}
+        Family-wise p by counting alone, or beyond the 90th percentile of the null distribution by a generalized Pareto
+        distribution, where one fits: p below 1 / (permutations + 1), approximated.
     tfce : DiscStatsLib.permutation.TfceSettings, optional
     workers : int
         Threads; no result depends on it.
@@ -80,6 +84,7 @@ class AnalysisSettings:
     errors: str = "auto"
     alternative: str = "two-sided"
     cluster_p: float = 0.001
+    tail: str = "counted"
     tfce: Any = None
     workers: int = 1
     device: str = "cpu"

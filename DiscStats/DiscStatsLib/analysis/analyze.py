@@ -313,6 +313,7 @@ def _data_maps(data: AnalysisData, cells: list[Cell]) -> dict[str, Image]:
     return maps
 
 
+_TAILS = {"pfwe": "tail_max", "ptfce": "tail_tfce"}
 _OF_STANDARD_ERROR = ("se", "ci_low", "ci_high", "stat", "r", "p", "qfdr", "qbky")
 _ORDER = ("effect", "se", "ci_low", "ci_high", "stat", "r", "size", "p", "pperm", "pfwe", "qfdr", "qbky", "tfce",
           "ptfce", "cluster", "pextent", "pmass")
@@ -335,6 +336,8 @@ def _contrast_maps(fitted: ContrastFit, inference: Inference, data: AnalysisData
         for key in wanted:
             name, values = names.get(key, key), columns[key][part]
             meta = map_meta(name, quantity, contrast.name, values, how)
+            if key in ("pfwe", "ptfce") and isinstance(inference.done.get(_TAILS[key]), dict):
+                meta["description"] += "; beyond the 90th percentile of the null approximated (generalized Pareto)"
             if spread and key in _OF_STANDARD_ERROR:
                 meta["description"] += f"; {spread}"
             maps[f"{quantity}_{contrast.name}_{name}"] = data.to_image(values, **meta)

@@ -27,6 +27,7 @@ from ..permutation import (
     neighbors_of,
     one_side,
     stat_to_z,
+    tail_p,
     tfce_values,
 )
 from ..settings import AnalysisSettings
@@ -74,7 +75,7 @@ def infer(fitted: ContrastFit, data: AnalysisData, scheme: Scheme | None, settin
                           progressCallback=subrange(report, 0.0, 0.3 if needs_maps else 1.0))
     columns["pperm"] = np.where(np.isfinite(stat), (null.counts + 1) / (len(scheme) + 1), np.nan)
     result.null["max"] = null.maxima.max(axis=0)
-    columns["pfwe"] = fwe_p(directed(stat, alternative, contrast.kind), result.null["max"])
+    columns["pfwe"] = _corrected(result, directed(stat, alternative, contrast.kind), "max", settings)
     done["max_threshold_05"] = float(np.quantile(result.null["max"], 0.95, method="higher"))
     if not needs_maps:
         return result
@@ -87,7 +88,7 @@ def infer(fitted: ContrastFit, data: AnalysisData, scheme: Scheme | None, settin
     shown = one_side(stat, alternative, contrast.kind)
     if nulls.tfce is not None:
         result.null["tfce"] = nulls.tfce.max(axis=0)
-        _add_tfce(result, enhance_input(shown, contrast.kind, as_z), layout, enhancement)
+        _add_tfce(result, enhance_input(shown, contrast.kind, as_z), layout, settings)
         done["tfce"] = vars(enhancement) | {}
     if height is not None:
         result.null |= {"extent": nulls.extent.max(axis=0), "mass": nulls.mass.max(axis=0)}
@@ -114,13 +115,22 @@ def _height(fitted: ContrastFit, cluster_p: float, as_z: bool, alternative: str)
     return np.full(len(fitted.columns["stat"]), height)
 
 
-def _add_tfce(result: Inference, shown: np.ndarray, layout: MapLayout, settings: TfceSettings) -> None:
-    v = len(layout.neighbors)
-    value = np.concatenate([tfce_values(shown[m * v:(m + 1) * v], layout.neighbors, settings)
+def _corrected(result: Inference, observed: np.ndarray, key: str, settings: AnalysisSettings) -> np.ndarray:
+    """Return the family-wise p of observed maxima, and record the tail that approximated some."""
+    if settings.tail == "counted":
+        return fwe_p(observed, result.null[key])
+    p, tail = tail_p(observed, result.null[key])
+    result.done[f"tail_{key}"] = vars(tail) if tail else "no Pareto distribution fits: p is counted"
+    return p
+
+
+def _add_tfce(result: Inference, shown: np.ndarray, layout: MapLayout, settings: AnalysisSettings) -> None:
+    v, enhancement = len(layout.neighbors), settings.tfce or TfceSettings()
+    value = np.concatenate([tfce_values(shown[m * v:(m + 1) * v], layout.neighbors, enhancement)
                             for m in range(layout.n_maps)])
     value[np.isnan(shown)] = np.nan
     result.columns["tfce"] = value
-    result.columns["ptfce"] = fwe_p(np.abs(value), result.null["tfce"])
+    result.columns["ptfce"] = _corrected(result, np.abs(value), "tfce", settings)
 
 
 def _add_clusters(result: Inference, shown: np.ndarray, data: AnalysisData, layout: MapLayout, height: np.ndarray,

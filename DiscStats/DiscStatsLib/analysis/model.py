@@ -288,8 +288,7 @@ def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Desig
 
 
 def _fit_block(result: ContrastFit, block: Block, first: int, robust: bool, groups) -> list:
-    """Fill the maps of a block; return [(whether its reduced model holds the constant, how to make its stratum, cell)].
-    """
+    """Fill the maps of a block; return [(whether its reduced model has the constant, maker of its stratum, cell)]."""
     cell, part, kind = block.cell, block.part, result.contrast.kind
     fitted = fit(part, block.y, kind, robust=robust, variance_groups=groups)
     where = first + cell.voxels

@@ -25,6 +25,7 @@ from .max_statistic import (
 from .missing import Presence, by_count, restricted_factors
 from .multiple import adjust_bh, adjust_bky
 from .schemes import Scheme, alike_blocks, make_scheme
+from .tail import Tail, fit_tail, tail_p
 from .tfce import TfceSettings, neighbors_of, tfce, tfce_values
 from .torch_products import require_device
 
@@ -32,9 +33,9 @@ __all__ = [
     "DESIGN_BLOCK",
     "adjust_bh", "adjust_bky", "alike_blocks", "by_count", "cluster_rows", "cluster_sizes", "cluster_table",
     "ClusterStatistics", "complete_blocks", "constant_in_blocks", "count_blocks", "directed", "enhance_input",
-    "estimates", "find_clusters", "fit", "full_rank", "full_residuals", "fwe_p", "has_constant", "less_block_means",
-    "level_name", "leverage", "make_partial_stratum", "make_scheme", "make_stratum", "map_null", "MapLayout",
-    "max_statistics", "neighbors_of", "one_side", "partition", "Partition", "permutation_test", "PermutationTest",
-    "Presence", "require_device", "restricted_factors", "Scheme", "stat_to_z", "Stratum", "tfce",
-    "tfce_values", "TfceSettings", "unit_residuals", "within_columns",
+    "estimates", "find_clusters", "fit", "fit_tail", "full_rank", "full_residuals", "fwe_p", "has_constant",
+    "less_block_means", "level_name", "leverage", "make_partial_stratum", "make_scheme", "make_stratum", "map_null",
+    "MapLayout", "max_statistics", "neighbors_of", "one_side", "partition", "Partition", "permutation_test",
+    "PermutationTest", "Presence", "require_device", "restricted_factors", "Scheme", "stat_to_z", "Stratum", "Tail",
+    "tail_p", "tfce", "tfce_values", "TfceSettings", "unit_residuals", "within_columns",
 ]

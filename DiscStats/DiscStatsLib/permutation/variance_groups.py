@@ -8,8 +8,8 @@ s the rank of C and w_g the share of group g in the trace of W (Winkler et al. 2
 squared for two groups, Welch's F for several, and the ordinary F for one variance group. Under rearrangement the
 residual sums of squares of the groups are matrix products as those of HC3 (see ``robust``).
 
-Voxels and rearrangements differ in Welch's degrees of freedom, so G is compared as the F of nearly the same p with those
-of the design: where the larger spread is in the smaller group, maxima of G itself are those of the heaviest tails.
+Voxels and rearrangements differ in Welch's degrees of freedom, so G is compared as the F of nearly the same p with
+those of the design: where the larger spread is in the smaller group, maxima of G itself are of the heaviest tails.
 """
 
 from __future__ import annotations
