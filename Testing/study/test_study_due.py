@@ -33,7 +33,8 @@ DUE = {
     "template": ("build", {"template", "atlas", *TABLES, *GROUP}), "levels": (("L4-L5", "L5-S1"), SEGMENTED),
     "permutations": (300, ANALYZED), "seed": (7, ANALYZED),
     "sensitivity": ("participant_id != sub-05", {"analysis-grade-sensitivity"}), "missing": ("complete", ANALYZED),
-    "errors": ("symmetric", ANALYZED), "standard_errors": ("hc3", ANALYZED), "alpha": (0.01, set()),
+    "errors": ("symmetric", ANALYZED), "pooled": (True, {"pooled-disc", *ANALYZED}),
+    "variance_groups": ("sex", ANALYZED), "standard_errors": ("hc3", ANALYZED), "alpha": (0.01, set()),
     "require_review": ("all", None), "session": ("ses-01", None), "on_error": ("stop", None), "threads": (2, None)}
 
 

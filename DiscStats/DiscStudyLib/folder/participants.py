@@ -12,7 +12,7 @@ from DiscRelaxometryLib.tables import Table, is_missing, to_number
 from .finding import Finding
 from .rules import people_by_rule
 from .settings import MAPS, Settings
-from .study import Study, level_columns
+from .study import Study, level_columns, long_frame
 
 TABLE = "participants.tsv"
 _COMMA = re.compile(r"[+-]?\d+,\d+")
@@ -40,7 +40,7 @@ def check_participants(study: Study, settings: Settings) -> Iterator[Finding]:
     except DesignError as error:
         yield Finding("error", "", "", error.message, "Correct the formula.")
         return
-    found = [*_check_response(study, settings), *_check_values(study, table, settings.variables)]
+    found = [*_check_response(study, settings), *_check_values(study, table, settings.columns)]
     yield from found
     # Estimated grades are known only after the run.
     if model and not settings.estimated and not any(f.severity == "error" for f in found):
@@ -66,7 +66,7 @@ def _check_response(study: Study, settings: Settings) -> Iterator[Finding]:
 
 def _check_design(study: Study, settings: Settings, table: Table) -> Iterator[Finding]:
     """Build every level's design and the contrast, of everyone and of those the sensitivity rule holds for."""
-    from DiscStatsLib.design import NotEstimable, build_level_designs, rows_of, to_frame
+    from DiscStatsLib.design import NotEstimable, build_contrasts, build_design, build_level_designs, rows_of, to_frame
 
     folders = {p.id for p in study.people}
     some = [p for p in table["participant_id"] if p in folders]
@@ -77,6 +77,13 @@ def _check_design(study: Study, settings: Settings, table: Table) -> Iterator[Fi
             kept = people_by_rule(table, settings.sensitivity)
             groups[f"With the rule '{settings.sensitivity}': "] = [p for p in some if p in kept]
         for where, people in groups.items():
+            if settings.pooled and len(settings.levels) < 2:
+                raise DesignError("A pooled analysis needs at least two levels.", anchor="design")
+            if settings.pooled:
+                discs = [{"participant_id": p, "level": level} for p in people for level in settings.levels]
+                design = build_design(settings.pooled_model, long_frame(discs, table, settings.columns), missing="drop")
+                build_contrasts(settings.tested, design)
+                continue
             found = build_level_designs(settings.model, rows_of(to_frame(table), people), settings.levels,
                                         settings.tested, missing="drop")
             for level, why in found.left_out.items():
@@ -138,7 +145,7 @@ def _check_values(study: Study, table: Table, variables: Sequence[str]) -> Itera
             continue
         if not columns:
             hint = f" Without a reader's grades, '{ESTIMATED}' is the program's estimate." * (variable == "pfirrmann")
-            yield Finding("error", TABLE, "", f"The formula's variable '{variable}' is not a column.",
+            yield Finding("error", TABLE, "", f"The model's variable '{variable}' is not a column.",
                           f"Columns are {', '.join(table.names)}; correct the formula or add the column.{hint}")
         for column in columns:
             yield from _check_column(table, column, folders)

@@ -59,7 +59,9 @@ class Settings:
     template : str
         ``shipped`` atlas, or ``build`` one from the people of the study.
     levels : tuple of str
-        Disc levels to analyze.
+        Disc levels to analyze; ``pooled`` among them (or alone, for all) brings them into one disc.
+    pooled : bool
+        All levels of a person are observations of one disc, with the person as exchangeability block.
     permutations : int
         Permutations of the group analysis.
     seed : int
@@ -74,6 +76,9 @@ class Settings:
         sign is flipped (``symmetric``), or the latter where the spread depends on the tested variable (``auto``).
     standard_errors : str
         ``classical``, or ``hc3``, which hold where the residual spread differs between people.
+    variance_groups : str
+        Column of the participants table, such as the scanner, whose groups have variances of their own; empty means one
+        variance.
     alpha : float
         Family-wise error level of the tables.
     session : str
@@ -99,12 +104,14 @@ class Settings:
     registration: str = "coordinates"
     template: str = "shipped"
     levels: tuple[str, ...] = LUMBAR_LEVELS
+    pooled: bool = False
     permutations: int = AnalysisSettings.n_permutations
     seed: int = AnalysisSettings.seed
     sensitivity: str = ""
     missing: str = AnalysisSettings.missing
     errors: str = AnalysisSettings.errors
     standard_errors: str = AnalysisSettings.standard_errors
+    variance_groups: str = AnalysisSettings.variance_groups
     alpha: float = 0.05
     session: str = ""
     on_error: str = "skip"
@@ -121,6 +128,9 @@ class Settings:
             object.__setattr__(self, name,
                                tuple(v.strip() for v in value.split(",") if v.strip()) if isinstance(value, str)
                                else tuple(value))
+        if "pooled" in self.levels:
+            object.__setattr__(self, "pooled", True)
+            object.__setattr__(self, "levels", tuple(v for v in self.levels if v != "pooled") or LUMBAR_LEVELS)
         unknown = [m for m in self.maps if m not in MAPS] + [v for v in self.levels if v not in LUMBAR_LEVELS]
         if unknown:
             raise StudyError(f"Unknown map or level {', '.join(unknown)}; maps are {', '.join(MAPS)}, levels "
@@ -129,6 +139,9 @@ class Settings:
             raise StudyError(f"Settings: no level was given; levels are {', '.join(LUMBAR_LEVELS)}.")
         if self.permutations < 100 or not 0 < self.alpha < 1:
             raise StudyError("Settings: permutations must be at least 100, and alpha between 0 and 1.")
+        if self.variance_groups and self.standard_errors == "hc3":
+            raise StudyError("Settings: variance groups and standard errors 'hc3' both allow for unequal spread: "
+                             "choose one.")
         if self.sensitivity:
             parse_rule(self.sensitivity)
         if self.threads < 1:
@@ -144,6 +157,14 @@ class Settings:
         return parse_formula(self.formula) if self.formula else None
 
     @property
+    def pooled_model(self):
+        """The formula of the pooled analysis: levels differ whatever the person, so that the level is in it."""
+        from DiscStatsLib.design import parse_formula
+
+        own = "level" in self.variables or len(self.levels) == 1
+        return parse_formula(f"map ~ {self.model.terms}{'' if own else ' + C(level)'}")
+
+    @property
     def variables(self) -> tuple[str, ...]:
         """Variables of the formula."""
         return self.model.names if self.formula else ()
@@ -152,6 +173,12 @@ class Settings:
     def estimated(self) -> bool:
         """Whether the formula names grades that the program estimates."""
         return bool({ESTIMATED, EXPECTED} & set(self.variables))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the participants table that the analysis reads; a pooled one has levels of its own."""
+        names = (*self.variables, *([self.variance_groups] if self.variance_groups else []))
+        return tuple(dict.fromkeys(n for n in names if not (self.pooled and n == "level")))
 
     @property
     def tested(self) -> str:
@@ -168,8 +195,8 @@ class Settings:
 
     def statistics(self) -> AnalysisSettings:
         """Return how the maps are analyzed; what a study cannot set has the default of every analysis."""
-        return AnalysisSettings(n_permutations=self.permutations, **self.pick("seed", "missing", "errors",
-                                                                              "standard_errors"))
+        return AnalysisSettings(n_permutations=self.permutations, **self.pick(
+            "seed", "missing", "errors", "standard_errors", "variance_groups"))
 
 
 def make_settings(**values) -> Settings:

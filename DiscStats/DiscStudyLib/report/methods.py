@@ -105,6 +105,8 @@ def _paragraphs(context: Context, analysis: str) -> list[str]:
 def people_text(facts: dict) -> str:
     """Return how many people were fitted, by level where the numbers differ: ``n = 30``, ``n = 28 at L4-L5, ...``."""
     counts = facts["levels"]
+    if facts.get("discs"):
+        return f"n = {facts['n']} with {facts['discs']} discs"
     if len(set(counts.values())) == 1:
         return f"n = {facts['n']}"
     return "n = " + ", ".join(f"{n} at {level}" for level, n in counts.items())
@@ -129,13 +131,30 @@ def _errors_text(settings, facts: dict) -> str:
     text = "; ".join(f"residuals of the reduced model for {maps} were {how[c.get('errors', 'exchangeable')]}, "
                      f"{c['permutation']}" for maps, c in made)
     text = text[:1].upper() + text[1:] + "."
-    if settings.errors == "auto":
+    text += _blocks_text(facts)
+    if settings.variance_groups:
+        text += (f" Each group of {settings.variance_groups} had a variance of its own (G statistic, compared by its "
+                 "p); signs were flipped on residuals of a fit weighted by these variances.")
+    elif settings.errors == "auto":
         where = "so for " + ", ".join(flipped) if flipped else "nowhere here"
         text += (" By the rule set beforehand, signs are flipped where the residual spread depends on the tested "
                  f"variable (test at p <= {DEPENDS:g}): {where}.")
     if settings.standard_errors == "hc3":
         text += " Standard errors are heteroscedasticity-consistent (HC3)."
     return text
+
+
+def _blocks_text(facts: dict) -> str:
+    """Say how the discs of one person were treated."""
+    modes = {c["name"]: c["exchange"] for v in facts.values() for c in v["provenance"]["contrasts"]}
+    if not any(v.get("discs") for v in facts.values()):
+        return ""
+    said = {"within": "was tested within persons (person means taken out; discs of a person change places, which "
+            "assumes that their errors are alike but for the person)",
+            "whole": "was tested between persons (all discs of a person change places together with those of another "
+            "one who has the same levels)", None: "was fitted"}
+    return (" All levels were carried into one mean disc by disc coordinates, each disc an observation and each person "
+            "an exchangeability block: " + "; ".join(f"{name} {said[mode]}" for name, mode in modes.items()) + ".")
 
 
 def _relaxation_text(context: Context, kind: str) -> str:

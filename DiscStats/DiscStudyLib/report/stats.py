@@ -39,6 +39,8 @@ def parametric_maps(context: Context, folder: Path, analysis: str) -> list[Secti
         table = _readable(read_rows(context.output_of(step, facts["clusters"])))
         clusters.add(TableBlock(table, f"{', '.join(facts['maps'])}: clusters (formed at uncorrected p < 0.001)", 12,
                                 f"group/{step}/{facts['clusters']}"))
+    if context.settings.pooled:
+        maps.lead += " All levels were analyzed as one disc; its result is laid back on each of them, the same at all."
     if record.notes:
         maps.add(Notes([("note", n) for n in condensed(record.notes)]))
     return [maps, clusters]

@@ -11,6 +11,7 @@ from DiscRelaxometryLib.image import read_image, write_image
 
 from ..engine import Context, Step, context_atlas, disc_labels, endings, maps_in_atlas, participants_of
 from ..folder import people_by_rule
+from .pooled import pooled_observations
 
 
 def _run_template(context: Context) -> list[Path]:
@@ -74,41 +75,77 @@ def _run_analysis(name: str, rule: str = ""):
 def _analyze_family(context: Context, folder: str, family, files, people: list[str]) -> list[Path]:
     from DiscRelaxometryLib.measure import PARTITION
     from DiscStatsLib.analysis import analyze
-    from DiscStatsLib.design import rows_of, to_frame
 
     settings, atlas = context.settings, context_atlas(context)
-    maps = {key: [read_image(files[key][p]) for p in people] for key in family}
-    table = rows_of(to_frame(participants_of(context)), people)
-    result = analyze(maps, atlas.labels, table, f"map ~ {settings.model.terms}", settings.tested,
-                     settings.statistics(), regions=atlas.regions,
-                     region_names={code: region for region, code in PARTITION.items()},
-                     levels=[v for v in settings.levels if v in atlas.levels])
+    disc = _pooled_disc(context)
+    data = (_observations if disc is None else _pooled)(context, family, files, people, disc)
+    formula = f"map ~ {settings.model.terms}" if disc is None else str(settings.pooled_model)
+    result = analyze(contrasts=settings.tested, settings=settings.statistics(), formula=formula,
+                     region_names={code: region for region, code in PARTITION.items()}, **data)
     written = []
     for stat, image in result.maps.items():
-        path = context.path(f"{folder}/{endings.in_atlas(f'stat-{stat}')}")
-        written.append(write_image(image.like(np.asarray(image.array, np.float32)), path))
+        image = image.like(np.asarray(image.array, np.float32))
+        if disc is not None:
+            written.append(write_image(image, context.path(f"{folder}/space-PooledDisc_stat-{stat}_map.nii.gz")))
+            image = disc.lay_back(image, atlas.labels)
+        written.append(write_image(image, context.path(f"{folder}/{endings.in_atlas(f'stat-{stat}')}")))
+    if disc is not None:
+        for row in result.clusters.rows:
+            row["level"] = "pooled"
     table = context.path(f"{folder}/{'-'.join(family)}_clusters.tsv")
     result.clusters.write(table)
     context.written.append(table.with_suffix(".json"))
     contrasts = [c.name for c in result.contrasts]
     # Of the fitted model, which leaves people without a covariate out.
     fitted, counts = result.provenance["participants"], result.provenance["observations_by_level"]
+    discs = sum(counts.values()) if disc is not None else 0
+    if discs:
+        rows = data["participants"].dropna(subset=list(settings.columns))
+        counts = {level: int((rows["level"] == level).sum()) for level in disc.levels}
     context.facts["-".join(family)] = {
-        "maps": list(family), "people": fitted, "n": len(fitted), "levels": counts, "stats": sorted(result.maps),
+        "maps": list(family), "discs": discs, "people": fitted, "n": len(fitted), "levels": counts,
+        "stats": sorted(result.maps),
         "contrasts": contrasts, "clusters": table.name, "provenance": result.provenance}
     context.notes += result.warnings
     return [*written, table, table.with_suffix(".json")]
 
 
-def analysis_step(name: str, rule: str = "", after: tuple[str, ...] = ()) -> Step:
+def _observations(context: Context, family, files, people: list[str], disc=None) -> dict:
+    """Return the data of an analysis by level: one row per person."""
+    from DiscStatsLib.design import rows_of, to_frame
+
+    atlas = context_atlas(context)
+    return {"maps": {key: [read_image(files[key][p]) for p in people] for key in family},
+            "participants": rows_of(to_frame(participants_of(context)), people), "atlas_labels": atlas.labels,
+            "regions": atlas.regions, "levels": [v for v in context.settings.levels if v in atlas.levels]}
+
+
+def _pooled(context: Context, family, files, people: list[str], disc) -> dict:
+    """Return the data of a pooled analysis: one row per disc."""
+    maps, table = pooled_observations(context, family, files, people, disc)
+    labels = disc.atlas.labels
+    return {"maps": maps, "participants": table, "blocks": "participant_id", "regions": disc.atlas.regions,
+            "atlas_labels": labels.like((labels.array > 0).astype(np.uint8))}
+
+
+def _pooled_disc(context: Context):
+    """Return the disc of a pooled analysis; None of one by level."""
+    from DiscAtlasLib import load_pooled
+
+    found = context.output_of("pooled-disc", "pooled-disc/atlas.json") if context.settings.pooled else None
+    return found and load_pooled(found.parent)
+
+
+def analysis_step(name: str, rule: str = "", pooled: bool = False, after: tuple[str, ...] = ()) -> Step:
     """Return the voxel-wise analysis, one a name, so that several analyses of a study stand side by side.
 
     With a rule, it is the sensitivity analysis of the people for whom the rule holds. `after` are further steps whose
     results it reads.
     """
-    return Step(f"analysis-{name}", "3", _run_analysis(name, rule), lambda c: [c.study.root / "participants.tsv"],
-                ("formula", "contrast", "maps", "levels", "permutations", "seed", "missing", "errors",
-                 "standard_errors", "template"),
-                optional=("atlas", "template", *after), applies=lambda c: bool(maps_in_atlas(c)),
+    return Step(f"analysis-{name}", "4", _run_analysis(name, rule), lambda c: [c.study.root / "participants.tsv"],
+                ("formula", "contrast", "maps", "levels", "pooled", "permutations", "seed", "missing", "errors",
+                 "standard_errors", "variance_groups", "template"),
+                needs=("pooled-disc",) if pooled else (), optional=("atlas", "template", *after),
+                applies=lambda c: bool(maps_in_atlas(c)),
                 extra=lambda c: {"variables": list(c.settings.variables),
                                  **({"rule": rule} if rule else {})})

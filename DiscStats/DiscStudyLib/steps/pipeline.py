@@ -8,6 +8,7 @@ from .analysis import analysis_step, template_step
 from .group import means_step, score_step, tables_step
 from .models import models_step
 from .person import atlas_step, person_steps
+from .pooled import pooled_step
 from .report import report_step, tile_step
 from .review import automatic_step, decisions_step
 
@@ -22,9 +23,10 @@ def stages(settings: Settings) -> list[Stage]:
     group = [tables_step(), means_step(), decisions_step()]
     if settings.formula:
         grades = ("grade",) if settings.estimated else ()
-        group += [analysis_step(settings.analysis, after=grades), models_step(grades)]
+        group += [pooled_step()] if settings.pooled else []
+        group += [analysis_step(settings.analysis, pooled=settings.pooled, after=grades), models_step(grades)]
         if settings.sensitivity:
-            group.append(analysis_step(settings.analysis + SENSITIVITY, settings.sensitivity, grades))
+            group.append(analysis_step(settings.analysis + SENSITIVITY, settings.sensitivity, settings.pooled, grades))
     group.append(report_step(settings.analysis if settings.formula else "", bool(settings.sensitivity)))
     last = Stage("group", tuple(group), _GROUP_IMPORTS)
     if settings.template == "build":

@@ -156,7 +156,7 @@ def test_variance_groups_reach_maps_and_permutations():
         resid = np.eye(len(rows)) - x @ np.linalg.pinv(x)
         e = resid @ y[rows, v]
         squares[rows, v] = e ** 2 / np.diag(resid) / (e @ e / (len(rows) - 3))
-    spread = np.array([squares[GROUPS == g].sum() / np.isfinite(y[GROUPS == g]).sum() for g in (0, 1)])
+    spread = np.array([squares[g == GROUPS].sum() / np.isfinite(y[g == GROUPS]).sum() for g in (0, 1)])
     assert 2 < spread[1] / spread[0] < 6
     for v in range(48):
         rows = np.flatnonzero(np.isfinite(y[:, v]))

@@ -1,0 +1,151 @@
+"""Error rates and power of repeated measures, pooled levels and variance groups, by `analyze` as a study calls it.
+
+    python Testing/benchmarks/bench_designs.py --sets 1000
+
+Each null data set: 216 voxels of smooth noise, 59 permutations, the smallest corrected p of max-T and TFCE.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+from common import Results
+
+SHAPE = (6, 6, 6)
+LEVELS = ("L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S1")
+#: Share of the variance that is the person's.
+ICC = 0.8
+
+
+def noise(rng, n: int) -> np.ndarray:
+    """Return smooth noise of unit variance, shape (n, voxels)."""
+    from scipy.ndimage import gaussian_filter
+    y = gaussian_filter(rng.normal(size=(n, *SHAPE)), (0, 1.2, 1.2, 1.2), mode="wrap").reshape(n, -1)
+    return y / y.std()
+
+
+def people(rng, count: int, places, missing: float):
+    """Return (table, maps) of people with `places` (levels or visits) each, some of them missing at random."""
+    import pandas as pd
+    name = "level" if places is LEVELS else "session"
+    age, ids = rng.uniform(20, 80, count), [f"s{i:02}" for i in range(count)]
+    m = len(places)
+    table = pd.DataFrame({"participant_id": np.repeat(ids, m), name: list(places) * count,
+                          "age": np.repeat(age, m), "treated": np.repeat(np.arange(count) % 2, m),
+                          "grade": rng.integers(1, 6, m * count), "years": np.tile(np.arange(m) * 1.0, count)})
+    y = np.sqrt(ICC) * np.repeat(noise(rng, count), m, axis=0) + np.sqrt(1 - ICC) * noise(rng, m * count)
+    y += np.tile(np.arange(m) * (places is LEVELS), count)[:, None]
+    kept = rng.uniform(size=len(y)) >= missing
+    return table[kept].reset_index(drop=True), y[kept]
+
+
+def pooled(tested: str):
+    """Return a maker of people with five discs, a tenth of them missing, and the model."""
+    return (lambda rng: people(rng, 20, LEVELS, 0.1)), "map ~ grade + age + C(level)", tested, {"blocks": True}
+
+
+def visits(count: int, missing: float, formula: str, tested: str, number: int = 2):
+    """Return a maker of people with some visits, and the model."""
+    places = tuple(f"ses-{i + 1}" for i in range(number))
+    return (lambda rng: people(rng, count, places, missing)), formula, tested, {"blocks": True}
+
+
+def groups(sizes, sds, formula: str = "map ~ group", tested: str = "group"):
+    """Return a maker of unequal groups (scanners) with SDs of their own, and the model."""
+    def make(rng):
+        import pandas as pd
+        n, group = sum(sizes), np.repeat(np.arange(len(sizes)), sizes)
+        table = pd.DataFrame({"participant_id": [f"s{i:02}" for i in range(n)], "group": group,
+                              "grade": rng.integers(1, 6, n), "age": rng.uniform(20, 80, n)})
+        return table, noise(rng, n) * np.array(sds)[group][:, None] + 0.7 * group[:, None] * ("C(" in formula)
+    return make, formula, tested, {"variance_groups": "group"}
+
+
+ROWS: dict[str, tuple[Callable, str, str, dict]] = {
+    "pooled levels, ICC 0.8: grade (within persons)": pooled("grade"),
+    "pooled levels, ICC 0.8: age (whole persons)": pooled("age"),
+    "two visits of 16: paired": visits(16, 0.0, "map ~ C(session)", "session"),
+    "three visits of 24, a fifth missing: years": visits(24, 0.2, "map ~ years", "years", 3),
+    "the same: years by treatment": visits(24, 0.2, "map ~ years * treated", "years:treated", 3),
+    "the same: treatment (whole persons)": visits(24, 0.2, "map ~ years + treated", "treated", 3),
+    "groups of 25 and 6, small one with twice the SD": groups((25, 6), (1, 2)),
+    "groups of 25 and 6, small one with half the SD": groups((25, 6), (1, 0.5)),
+    "groups of 25 and 6, same SD": groups((25, 6), (1, 1)),
+    "groups of 16 and 15, 3-fold SD": groups((16, 15), (1, 3)),
+    "two vendors at two fields, scanner as nuisance: grade": groups(
+        (14, 10, 9, 7), (1, 1.5, 2, 0.7), "map ~ grade + C(group) + age", "grade"),
+}
+
+
+def smallest(table, y, formula: str, tested: str, options: dict, seed: int) -> tuple[float, float]:
+    """Return the smallest corrected p of max-T and TFCE."""
+    from DiscRelaxometryLib.image import Geometry, Image
+    from DiscStatsLib.analysis import analyze
+    from DiscStatsLib.settings import AnalysisSettings
+    labels = Image(np.full(SHAPE, 11, np.uint8), Geometry(SHAPE))
+    settings = AnalysisSettings(("fwe", "tfce"), 59, seed, variance_groups=options.get("variance_groups", ""))
+    found = analyze(y, labels, table, formula, tested, settings,
+                    blocks="participant_id" if options.get("blocks") else None)
+    name = found.contrasts[0].name
+    return tuple(float(np.nanmin(found.maps[f"map_{name}_{k}"].array)) for k in ("pfwe", "ptfce"))
+
+
+def power(sets: int) -> list[tuple]:
+    """Return how often the pooled analysis, and that by level, find an effect of grade in 48 of the 216 voxels."""
+    import pandas as pd
+
+    from DiscRelaxometryLib.image import Geometry, Image
+    from DiscRelaxometryLib.labels import disc_value
+    from DiscStatsLib.analysis import analyze
+    from DiscStatsLib.settings import AnalysisSettings
+    true, settings = np.zeros(SHAPE, bool), AnalysisSettings(("fwe", "tfce"), 99)
+    true[1:5, 1:5, 1:4] = True
+    labels = Image(np.repeat([disc_value(v) for v in LEVELS], 6)[:, None, None] * np.ones((1, 6, 6), int),
+                   Geometry((6, 6, 30)))
+    rows = []
+    for effect in (0.0, 0.1, 0.15, 0.2, 0.3):
+        hits = []
+        for number in range(sets):
+            table, y = people(np.random.default_rng([9, number]), 30, LEVELS, 0.0)
+            y = y - effect * true.ravel() * table.grade.to_numpy()[:, None]
+            found = smallest(table, y, "map ~ grade + age + C(level)", "grade", {"blocks": True}, number)
+            wide = pd.DataFrame({"participant_id": table.participant_id[::5].to_numpy(), "age": table.age[::5].to_numpy(),
+                                 **{f"grade_{v.replace('-', '')}": table.grade[k::5].to_numpy()
+                                    for k, v in enumerate(LEVELS)}})
+            single = analyze(y.reshape(30, 30, 6, 6), labels, wide, "map ~ grade + age", "grade", settings)
+            own = [float(np.nanmin(single.maps[f"map_grade_{k}"].array)) for k in ("pfwe", "ptfce")]
+            hits.append([p <= 0.05 + 1e-12 for p in (*found, *own)])
+        rows.append((f"{effect:g}", *np.mean(hits, axis=0)))
+        print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    """Make the rows asked for and keep them."""
+    from calibration import limits
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sets", type=int, default=1000)
+    parser.add_argument("--rows", type=int, nargs="*", help="numbers of the rows to make (default: all)")
+    parser.add_argument("--power", action="store_true", help="power of pooled levels beside the analysis by level")
+    options = parser.parse_args()
+    results = Results("designs")
+    if options.power:
+        results.table("power", ["effect, SD per grade", *((n, ".0%") for n in (
+            "pooled, max T", "pooled, TFCE", "by level, max T", "by level, TFCE"))], power(options.sets),
+            sets=options.sets, people=30, icc=ICC)
+        return
+    rows, names = [], list(ROWS)
+    for number in options.rows or range(len(names)):
+        make, formula, tested, more = ROWS[names[number]]
+        p = [smallest(*make(np.random.default_rng([3, k])), formula, tested, more, k) for k in range(options.sets)]
+        rows.append((names[number], *np.mean(np.array(p) <= 0.05 + 1e-12, axis=0)))
+        print(rows[-1], flush=True)
+    low, high = limits(options.sets)
+    results.table("null", ["null data", ("max T", ".1%"), ("TFCE", ".1%")], rows, sets=options.sets,
+                  voxels=int(np.prod(SHAPE)), permutations=59, limits=f"{low:.1%} to {high:.1%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""A study whose levels are analyzed as one disc: settings, validation, maps in both spaces, and the report's words."""
+
+import json
+
+import numpy as np
+import pytest
+from support.cohort_phantom import make_spine_study
+
+from DiscAtlasLib import load_atlas, load_pooled
+from DiscRelaxometryLib.image import read_image
+from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
+from DiscStudyLib import Study, make_settings, plan_study, run_study, validate
+
+for library in ("jinja2", "matplotlib", "pandas", "patsy"):
+    pytest.importorskip(library)
+PAIR = ("L4-L5", "L5-S1")
+SETTINGS = {"levels": "pooled,L4-L5,L5-S1", "permutations": 100, "maps": ("T1rho",)}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    root = make_spine_study(tmp_path_factory.mktemp("pooled"), (1, 2, 3, 4, 5, 2, 3))
+    table = root / "participants.tsv"
+    lines = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()]
+    for line in lines[1:]:
+        line[3] = str(1 + int(line[0][-1]) % 3)  # the grade of L4-L5 differs from that of L5-S1
+    table.write_text("\n".join("\t".join(line) for line in lines) + "\n", encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(study):
+    return run_study(study, "pfirrmann + age", **SETTINGS)
+
+
+def group(study):
+    return study / "derivatives" / "disc-relaxometry" / "group"
+
+
+def record(study, name="main"):
+    return json.loads((group(study) / "prov" / f"step-analysis-{name}_prov.json").read_text(encoding="utf-8"))
+
+
+def test_pooled_stands_among_the_levels():
+    chosen = make_settings(**SETTINGS)
+    assert chosen.pooled and chosen.levels == PAIR
+    assert make_settings(levels="pooled").levels == LUMBAR_LEVELS
+    assert make_settings(**chosen.to_dict()) == chosen
+    assert not make_settings(levels="L4-L5").pooled
+
+
+def test_grade_is_tested_within_people_and_laid_back_on_both_levels(run, study):
+    assert not run.failed, run.failed
+    facts = record(study)["facts"]["T1rho"]
+    assert facts["n"] == 7 and facts["discs"] == 14 and facts["levels"] == dict.fromkeys(PAIR, 7)
+    described = facts["provenance"]["contrasts"][0]
+    assert (described["name"], described["exchange"], described["block_means_removed"]) == ("pfirrmann", "within", True)
+    assert "C(level)" in facts["provenance"]["formula"]
+    folder = group(study) / "analysis-main"
+    pooled = read_image(folder / "space-PooledDisc_stat-T1rho_pfirrmann_t_map.nii.gz")
+    atlas, back = load_atlas(), read_image(folder / "space-DiscAtlas_stat-T1rho_pfirrmann_t.nii.gz")
+    known = set(pooled.array[np.isfinite(pooled.array)].tolist())
+    for level in PAIR:
+        values = back.array[atlas.labels.array == disc_value(level)]
+        assert np.isfinite(values).mean() > 0.85 and set(values[np.isfinite(values)].tolist()) <= known
+    assert not np.isfinite(back.array[atlas.labels.array == disc_value("L1-L2")]).any()
+
+
+def test_pooled_maps_meet_those_of_the_levels(run, study):
+    """A map of the AP coordinate in each atlas disc is that of the pooled disc, whatever the level."""
+    disc, atlas = load_pooled(group(study) / "pooled-disc"), load_atlas()
+    inside = disc.atlas.labels.array > 0
+    for level in PAIR:
+        value = disc_value(level)
+        shape, array = atlas.shape(value), np.full(atlas.geometry.shape, np.nan, np.float32)
+        mask = atlas.labels.array == value
+        array[mask] = shape.to_frame(atlas.geometry.index_to_world(np.argwhere(mask)[:, ::-1]))[:, 1] / shape.half[1]
+        own = disc.atlas.shape(disc.atlas.values[0])
+        there = own.to_frame(disc.atlas.geometry.index_to_world(np.argwhere(inside)[:, ::-1]))[:, 1] / own.half[1]
+        found = disc.pool(atlas.labels.like(array), level).array[inside]
+        good = np.isfinite(found)
+        assert good.mean() > 0.95 and np.abs(found - there)[good].mean() < 0.04
+
+
+def test_age_exchanges_whole_people_and_the_report_says_so(run, study):
+    run_study(study, "pfirrmann + age", contrast="age", analysis="age", **SETTINGS)
+    facts = record(study, "age")["facts"]["T1rho"]
+    assert facts["provenance"]["contrasts"][0]["exchange"] == "whole"
+    page = (group(study).parent / "report.html").read_text(encoding="utf-8")
+    assert "carried into one mean disc" in page and "tested between persons" in page and "with 14 discs" in page
+
+
+def test_a_level_in_the_formula_and_one_level_alone_are_told_before_a_run(study):
+    assert not [f for f in validate(Study(study), make_settings(formula="pfirrmann + C(level) + age", **SETTINGS))
+                if f.severity == "error"]
+    found = validate(Study(study), make_settings(formula="pfirrmann + C(level)", levels="L4-L5"))
+    assert any("'level' is not a column" in f.problem for f in found)
+    found = validate(Study(study), make_settings(formula="pfirrmann", levels="pooled,L4-L5"))
+    assert any("at least two levels" in f.problem for f in found)
+
+
+def test_variance_groups_must_be_a_column(run, study):
+    found = validate(Study(study), make_settings(formula="pfirrmann", variance_groups="scanner", **SETTINGS))
+    assert any("'scanner' is not a column" in f.problem for f in found)
+    assert {o.step for o in plan_study(study, "pfirrmann + age", variance_groups="sex", **SETTINGS).outcomes
+            if o.state == "pending"} == {"analysis-main", "report"}
