@@ -39,5 +39,5 @@ def find_maps(folder: str | os.PathLike) -> dict[str, dict[str, Path]]:
 
 def atlas_of(folder: str | os.PathLike) -> Path | None:
     """Return the atlas folder that the study under `folder` built for itself, or None for the shipped one."""
-    built = sorted(Path(folder).rglob("atlas_dseg.nii.gz"))
+    built = sorted(Path(folder).rglob("template/atlas_dseg.nii.gz"))
     return built[0].parent if built else None

@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from DiscRelaxometryLib.atomic import check_folder
 
-from .options import Labels, Output, Quantity, Region, Session, StudyFolder, require_place
+from .options import Labels, Output, Quantity, Region, Session, StudyFolder, numbers, require_place
 from .print import print_line, print_table, progress_bar
 
 
@@ -86,4 +86,24 @@ def agreement(first: Annotated[Path, Argument(help="Table (TSV) of the first met
         print_line("Table", "green", str(result.write(output)))
 
 
-VERBS = (export_dicom, mixed, agreement)
+def power(study: StudyFolder,
+          formula: Annotated[str, Argument(help="Such as 'T1rho ~ pfirrmann + age'; the first term is tested.")],
+          effect: Annotated[float, Option(help="Change of the map for one unit of the term.")],
+          map: Quantity = "", region: Region = "whole",
+          levels: Annotated[str, Option(help="Levels with the effect, comma-separated (default: all).")] = "",
+          sizes: Annotated[str, Option(help="Sizes of study, such as 30,60 (default: its own).")] = "",
+          sets: Annotated[int, Option(min=1, help="Simulated studies per size.")] = 100,
+          output: Output = None, session: Session = "") -> None:
+    """Simulate how often a study's analysis finds an effect, from its own residuals and participants."""
+    from ..after import study_power
+
+    with progress_bar() as callback:
+        table, path = study_power(study, formula, effect, map=map, region=region,
+                                  levels=tuple(v.strip() for v in levels.split(",") if v.strip()),
+                                  sizes=tuple(numbers(sizes, "--sizes")), sets=sets, output=output,
+                                  session=session, progressCallback=callback)
+    print_table(table)
+    print_line("Table", "green", str(path))
+
+
+VERBS = (export_dicom, mixed, agreement, power)

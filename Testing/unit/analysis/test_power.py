@@ -1,0 +1,74 @@
+"""Power by simulation against the noncentral t of one voxel, its limits, and what it refuses."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from DiscRelaxometryLib.errors import DesignError
+from DiscRelaxometryLib.image import Geometry, Image
+from DiscStatsLib.analysis import Planted, design_power, place_of
+from DiscStatsLib.settings import AnalysisSettings
+
+N = 30
+
+
+def cohort(voxels, missing=0.0):
+    rng = np.random.default_rng(4)
+    table = pd.DataFrame({"participant_id": [f"sub-{i:02}" for i in range(N)], "grade": rng.integers(1, 6, N),
+                          "age": rng.uniform(20, 80, N)})
+    y = 80 + 3 * rng.normal(size=(N, voxels)) - 5 * table.grade.to_numpy()[:, None]
+    y[rng.uniform(size=y.shape) < missing] = np.nan
+    labels = Image(np.full((1, 1, voxels), 11, np.uint8), Geometry((voxels, 1, 1)))
+    return table, y, labels
+
+
+def planted(effect, labels, at=0):
+    place = np.zeros(labels.array.shape, np.uint8)
+    place[0, 0, at] = 1
+    return Planted(effect, labels.like(place))
+
+
+@pytest.mark.parametrize("effect", [0.7, 1.2])
+def test_power_of_one_voxel_is_that_of_the_noncentral_t(effect):
+    table, y, labels = cohort(1)
+    found = design_power(y, labels, table, "map ~ grade + age", "grade", planted(effect, labels), sets=250).rows[0]
+    x = np.column_stack([np.ones(N), table.grade, table.age])
+    sigma = np.sqrt(np.linalg.lstsq(x, y[:, 0], rcond=None)[1][0] / (N - 3))
+    center = effect / (sigma * np.sqrt(np.linalg.inv(x.T @ x)[1, 1]))
+    t = stats.t.ppf(0.975, N - 3)
+    expected = stats.nct.sf(t, N - 3, center) + stats.nct.cdf(-t, N - 3, center)
+    assert found["low"] - 0.03 <= expected <= found["high"] + 0.03 and 0.1 < expected < 0.95
+    assert found["sets"] == 250 and found["people"] == N and found["outside"] == 0
+
+
+def test_more_people_find_more_and_no_effect_finds_the_error_rate():
+    table, y, labels = cohort(12, missing=0.05)
+    rows = design_power(y, labels, table, "map ~ grade + age", "grade", planted(0.9, labels, 5), sets=60,
+                        sizes=(20, 60)).rows
+    assert rows[1]["power"] > rows[0]["power"] + 0.2 and [r["people"] for r in rows] == [20, 60]
+    null = design_power(y, labels, table, "map ~ grade + age", "grade", planted(0.0, labels, slice(0, 12)), sets=120,
+                        settings=AnalysisSettings(n_permutations=99)).rows[0]
+    assert null["power"] <= stats.binom.ppf(0.999, 120, 0.05) / 120
+
+
+def test_a_place_is_a_region_of_some_levels():
+    labels = Image(np.array([[[11, 11, 12, 12, 0]]], np.uint8), Geometry((5, 1, 1)))
+    regions = labels.like(np.array([[[1, 2, 1, 2, 0]]], np.uint8))
+    assert place_of(labels, regions, ["L5-S1"], 2).array.ravel().tolist() == [0, 1, 0, 0, 0]
+    assert place_of(labels, regions, ["L5-S1", "L4-L5"], None).array.ravel().tolist() == [1, 1, 1, 1, 0]
+
+
+def test_what_cannot_be_simulated_is_one_sentence():
+    table, y, labels = cohort(4)
+    some = planted(1.0, labels)
+    for change, words in (({"contrast": {"both": [[0, 1, 0], [0, 0, 1]]}}, "one t contrast"),
+                          ({"maps": {"T2": y, "T1rho": y}}, "one map"), ({"sizes": (20.5,)}, "whole numbers"),
+                          ({"sizes": (4,)}, "at least 10"),
+                          ({"planted": Planted(1.0, labels.like(np.zeros_like(labels.array)))}, "no voxel")):
+        options = {"maps": y, "contrast": "grade", "planted": some} | change
+        maps, contrast, plant = (options.pop(k) for k in ("maps", "contrast", "planted"))
+        with pytest.raises(DesignError, match=words):
+            design_power(maps, labels, table, "map ~ grade + age", contrast, plant, sets=2, **options)
+    with pytest.raises(DesignError, match="at least 10"):
+        design_power(y[:8], labels, table[:8], "map ~ grade", "grade", some, sets=2)
