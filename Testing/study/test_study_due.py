@@ -35,7 +35,7 @@ DUE = {
     "sensitivity": ("participant_id != sub-05", {"analysis-grade-sensitivity"}), "missing": ("complete", ANALYZED),
     "errors": ("symmetric", ANALYZED), "pooled": (True, {"pooled-disc", *ANALYZED}),
     "variance_groups": ("sex", ANALYZED), "standard_errors": ("hc3", ANALYZED), "alpha": (0.01, set()),
-    "require_review": ("all", None), "session": ("ses-01", None), "on_error": ("stop", None), "threads": (2, None)}
+    "require_review": ("all", None), "session": ("ses-01", None), "change": ("absolute", None), "on_error": ("stop", None), "threads": (2, None)}
 
 
 def due(plan) -> set[str]:

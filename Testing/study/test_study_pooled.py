@@ -10,6 +10,7 @@ from DiscAtlasLib import load_atlas, load_pooled
 from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
 from DiscStudyLib import Study, make_settings, plan_study, run_study, validate
+from DiscStudyLib.after import atlas_of
 
 for library in ("jinja2", "matplotlib", "pandas", "patsy"):
     pytest.importorskip(library)
@@ -64,6 +65,10 @@ def test_grade_is_tested_within_people_and_laid_back_on_both_levels(run, study):
         values = back.array[atlas.labels.array == disc_value(level)]
         assert np.isfinite(values).mean() > 0.85 and set(values[np.isfinite(values)].tolist()) <= known
     assert not np.isfinite(back.array[atlas.labels.array == disc_value("L1-L2")]).any()
+
+
+def test_the_pooled_disc_is_not_taken_for_the_studys_own_atlas(run, study):
+    assert atlas_of(study) is None
 
 
 def test_pooled_maps_meet_those_of_the_levels(run, study):

@@ -33,7 +33,8 @@ def build_contrasts(specification, design: Design, extra: tuple[str, ...] = ()) 
     specification : None, str, list, or dict of str to (str, vector, matrix, or ("F", any of these))
         None stands for every term but the intercept (the intercept where it is alone). A str is a column
         (``C(sex)[T.M]``), a term (``C(sex)``, or ``sex`` for short), words of :func:`.words.in_words` (``severe -
-        minimal``), every term with a variable (``all of age``), or a combination (``a - 0.5 * b``). A vector is a t contrast, a matrix an F contrast.
+        minimal``), every term with a variable (``all of age``), or a combination (``a - 0.5 * b``). A
+        vector is a t contrast, a matrix an F contrast.
     design : Design
     extra : tuple of str
         Names of voxel-wise covariates, whose columns follow those of the design.
@@ -126,8 +127,8 @@ def _by_name(text: str, design: Design, extra: tuple[str, ...]) -> np.ndarray:
         constraint = design.info.linear_constraint(text)
     except Exception:  # patsy raises many kinds for a text it cannot read
         raise DesignError(f"'{text}' is no contrast of this design: use its columns ({', '.join(columns)}), its terms "
-                          f"({', '.join(design.terms)}), groups ('severe - minimal', 'age in F - age in M'), 'all of' a "
-                          "variable, or a combination such as 'a - b'.",
+                          f"({', '.join(design.terms)}), groups ('severe - minimal', 'age in F - age in M'), 'all of' "
+                          "a variable, or a combination such as 'a - b'.",
                           anchor="contrasts") from None
     if np.any(constraint.constants):
         raise DesignError(f"Contrast '{text}' compares with a number: write a combination that is zero under the null.")

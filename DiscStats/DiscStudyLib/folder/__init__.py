@@ -27,6 +27,7 @@ from .spider import import_spider
 from .study import DERIVATIVES, Person, Study, level_columns, long_frame
 from .training import trained_on
 from .validate import validate
+from .visits import EVERY, OWNER, SESSION, YEARS, session_key
 
 __all__ = [
     "ALL", "EXCLUDED", "KINDS", "RENAMED", "REVIEW", "Decision", "apply_decisions", "change", "COLUMNS",
@@ -35,5 +36,5 @@ __all__ = [
     "CHOICES", "COLUMN", "DERIVATIVES", "describe_results", "Finding",
     "import_spider", "label_results", "level_columns", "long_frame",
     "make_settings", "MAPS", "people_by_rule", "Person", "Settings", "Study", "trained_on",
-    "validate",
+    "validate", "EVERY", "OWNER", "SESSION", "session_key", "YEARS",
 ]

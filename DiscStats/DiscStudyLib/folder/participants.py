@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from DiscRelaxometryLib.errors import DesignError
+from DiscRelaxometryLib.errors import DesignError, StudyError
 from DiscRelaxometryLib.grades import ESTIMATED, EXPECTED
 from DiscRelaxometryLib.tables import Table, is_missing, to_number
 
@@ -13,6 +13,7 @@ from .finding import Finding
 from .rules import people_by_rule
 from .settings import MAPS, Settings
 from .study import Study, level_columns, long_frame
+from .visits import remarks_of
 
 TABLE = "participants.tsv"
 _COMMA = re.compile(r"[+-]?\d+,\d+")
@@ -29,9 +30,12 @@ def check_participants(study: Study, settings: Settings) -> Iterator[Finding]:
         return
     try:
         table = study.participants
-    except DesignError as error:
+    except (DesignError, StudyError) as error:
         yield Finding("error", TABLE, "", error.message, "Correct the table.")
         return
+    if study.visits:
+        for who, problem, remedy in remarks_of(table, [p.id for p in study.people]):
+            yield Finding("note", "", who, problem, remedy)
     yield from (Finding("warning", TABLE, "", note, "It is read all the same; other BIDS programs want tabs and "
                         "decimal points.") for note in table.notes)
     yield from _check_ids(study, table)

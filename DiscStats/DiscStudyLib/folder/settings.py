@@ -12,6 +12,7 @@ from DiscStatsLib.settings import CHOICES as ANALYSIS_CHOICES
 from DiscStatsLib.settings import AnalysisSettings
 
 from .rules import parse_rule
+from .visits import EVERY
 
 #: Maps that can be analyzed, and what they need.
 MAPS = (*KINDS, "nT2w")
@@ -25,6 +26,7 @@ CHOICES = {
     "estimator": ("nlls", "loglinear", "rician"),
     "registration": ("coordinates", "elastix", "brainsfit"),
     **{name: ANALYSIS_CHOICES[name] for name in ("missing", "errors", "standard_errors")},
+    "change": ("", "absolute", "per-year", "percent"),
     "on_error": ("skip", "stop"),
     "require_review": ("none", "flagged", "all"),
 }
@@ -82,7 +84,11 @@ class Settings:
     alpha : float
         Family-wise error level of the tables.
     session : str
-        BIDS session.
+        BIDS session, such as ``ses-01``; ``all`` makes every visit an observation of its participant (variables
+        ``session`` and ``years``).
+    change : str
+        With ``session`` all: analyze each participant's change from the first to the last visit, in the map's unit
+        (``absolute``), per year (``per-year``), or in percent of the first (``percent``); empty analyzes every visit.
     on_error : str
         ``skip`` a person that fails, or ``stop``.
     require_review : str
@@ -114,6 +120,7 @@ class Settings:
     variance_groups: str = AnalysisSettings.variance_groups
     alpha: float = 0.05
     session: str = ""
+    change: str = ""
     on_error: str = "skip"
     require_review: str = "none"
     threads: int = 1
@@ -122,7 +129,7 @@ class Settings:
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
-                raise StudyError(f"Setting '{name}' is '{value}'; choose one of {', '.join(choices)}.")
+                raise StudyError(f"Setting '{name}' is '{value}'; choose one of {', '.join(c for c in choices if c)}.")
         for name in ("maps", "levels"):
             value = getattr(self, name)
             object.__setattr__(self, name,
@@ -142,6 +149,9 @@ class Settings:
         if self.variance_groups and self.standard_errors == "hc3":
             raise StudyError("Settings: variance groups and standard errors 'hc3' both allow for unequal spread: "
                              "choose one.")
+        if self.change and (self.session != EVERY or self.pooled):
+            raise StudyError("Settings: 'change' is between visits, at each level by itself: use it with --session all "
+                             "and without pooled levels.")
         if self.sensitivity:
             parse_rule(self.sensitivity)
         if self.threads < 1:

@@ -14,10 +14,12 @@ from DiscRelaxometryLib.errors import DesignError, EchoSeriesError, StudyError
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.tables import Table, read_tsv, typed
 
+from .visits import EVERY, OWNER, sessions_of, visit_id, visit_table
+
 #: Results go here, below the study folder, as a BIDS derivative.
 DERIVATIVES = "derivatives/disc-relaxometry"
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
-PERSON_ID = re.compile(r"^sub-[A-Za-z0-9]+$")
+PERSON_ID = re.compile(r"^sub-[A-Za-z0-9]+(_ses-[A-Za-z0-9]+)?$")
 _SUFFIXES = {"anatomical": ("T2w",), "T1rho": ("T1rho", "T1rhow"), "T2": ("MESE", "T2series"), "labels": ("dseg",)}
 
 
@@ -63,7 +65,8 @@ class Study:
 
     #: Folder with ``participants.tsv`` and ``sub-XX`` folders.
     root: Path
-    #: BIDS session (``ses-XX``) to use where people have several; empty for none.
+    #: BIDS session (``ses-XX``) to use where people have several; empty for none; ``all`` makes every visit an
+    #: observation of its participant, with the id ``sub-XX_ses-YY``.
     session: str = ""
     #: Where results go; by default ``derivatives/disc-relaxometry`` below `root`.
     output: Path | None = None
@@ -82,13 +85,37 @@ class Study:
         """People with a folder, in the order of their ids."""
         wanted = {p if p.startswith("sub-") else f"sub-{p}" for p in self.only}
         # Those asked for are looked up by name: a worker on one of thousands does not list them all.
-        places = [self.root / p for p in wanted if Path(p).name == p] if wanted else self.root.glob("sub-*")
-        folders = sorted(f for f in places if f.is_dir())
-        missing = wanted - {f.name for f in folders}
+        names = {p.split("_ses-")[0] if self.visits else p for p in wanted if Path(p).name == p}
+        folders = sorted(f for f in ([self.root / n for n in names] if wanted else self.root.glob("sub-*"))
+                         if f.is_dir())
+        found = {f.name: sessions_of(f) if self.visits else [self.session] for f in folders}
+        missing = wanted - set(found) - {visit_id(name, s) for name, some in found.items() for s in some}
         if missing:
             raise StudyError(f"No folder for {', '.join(sorted(missing))} in the study: check the ids.",
                              anchor="study-folder")
-        return [self._read_person(f) for f in folders]
+        people = [self._read_person(f, session) for f in folders for session in found[f.name]]
+        return [p for p in people if not wanted or wanted & {p.id, p.id.split("_ses-")[0]}]
+
+    @property
+    def visits(self) -> bool:
+        """Whether every session is an observation."""
+        return self.session == EVERY
+
+    @property
+    def block(self) -> str:
+        """Column of the participants table that names whose observation a row is."""
+        return OWNER if self.visits else "participant_id"
+
+    def folder_of(self, id: str) -> Path:
+        """Return the folder of a person's, or a visit's, images."""
+        name, _, session = id.partition("_ses-")
+        return self.root / name / (f"ses-{session}" if session else "" if self.visits else self.session)
+
+    @property
+    def tables(self) -> list[Path]:
+        """Tables of people that the statistics read."""
+        found = [self.root / "participants.tsv"]
+        return [*found, *sorted(self.root.glob("sub-*/sub-*_sessions.tsv"))] if self.visits else found
 
     def person(self, id: str) -> Person:
         """Return one person by id."""
@@ -99,8 +126,9 @@ class Study:
 
     @cached_property
     def participants(self) -> Table:
-        """The participants table, all cells as text."""
-        return read_tsv(self.root / "participants.tsv", required=("participant_id",))
+        """The participants table, all cells as text; one row per visit where visits are observations."""
+        table = read_tsv(self.root / "participants.tsv", required=("participant_id",))
+        return visit_table(table, self.root) if self.visits else table
 
     @property
     def simulated(self) -> bool:
@@ -134,15 +162,16 @@ class Study:
             return self.output / name[len("output/"):]
         return self.root / name
 
-    def _read_person(self, folder: Path) -> Person:
-        base = folder / self.session if self.session else folder
+    def _read_person(self, folder: Path, session: str) -> Person:
+        base = folder / session if session else folder
         images = [f for f in sorted(base.glob("anat/*")) if f.name.endswith(IMAGE_SUFFIXES)]
         reference = sorted(
             f for f in self.root.glob(f"derivatives/*/{folder.name}/**/*_dseg*")
             if f.name.endswith(IMAGE_SUFFIXES) and not f.is_relative_to(self.output)
+            and (not self.visits or f"_{session}_" in f.name)
             and DERIVATIVES not in f.as_posix())
         return Person(
-            folder.name,
+            visit_id(folder.name, session) if self.visits else folder.name,
             anatomical=tuple(sorted((f for f in images if _role(f) == "anatomical"),
                                     key=lambda f: (len(f.name.split("_")), f.name))),
             labels=tuple(f for f in images if _role(f) == "labels"),

@@ -112,11 +112,11 @@ def _check_folders(study: Study) -> Iterator[Finding]:
 
 def _check_person(study: Study, person: Person, settings: Settings, read_images: bool,
                   trusted: Collection[Path]) -> Iterator[Finding]:
-    folder = study.root / person.id / study.session if study.session else study.root / person.id
+    folder = study.folder_of(person.id)
     sessions = sorted(f.name for f in (study.root / person.id).glob("ses-*"))
     if not study.session and sessions and not person.anatomical and not person.series:
         yield Finding("error", person.id, person.id, f"The images lie in sessions ({', '.join(sessions)}).",
-                      f"Name one with --session {sessions[0]}.")
+                      f"Name one with --session {sessions[0]}, or take every visit with --session all.")
         return
     if not person.anatomical and not person.series:
         yield Finding("error", person.id, person.id, "There is no T2-weighted volume and no echo series.",

@@ -14,7 +14,7 @@ from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.tables import Column, Table, cell_value, is_missing
 
 from ..engine import Context, context_atlas, maps_in_atlas, participants_of, read_rows
-from ..folder import level_columns, trained_on
+from ..folder import OWNER, SESSION, level_columns, trained_on
 from .figures import ROMAN, plot_agreement, plot_groups
 from .figures_maps import Look, atlas_figure
 from .grades import grades
@@ -34,7 +34,7 @@ _COMPARED = {"T1rho": ("ms", "Mean T1rho"), "T2": ("ms", "Mean T2"), "nT2w": ("1
 def sections(context: Context, folder: Path, analysis: str) -> list[Section]:
     """Return the sections about the group that have content."""
     made = [mean_maps(context, folder), *parametric_maps(context, folder, analysis),
-            sensitivity(context, analysis), regions(context, folder),
+            sensitivity(context, analysis), repeated(context, folder), regions(context, folder),
             agreement(context, folder), grades(context), methods(context, analysis)]
     return [s for s in made if s and s.blocks]
 
@@ -94,6 +94,37 @@ def regions(context: Context, folder: Path) -> Section | None:
         if picture:
             section.add(picture)
         section.add(*_models(context, key))
+    return section
+
+
+def repeated(context: Context, folder: Path) -> Section | None:
+    """Return the repeatability of the maps, where visits are observations."""
+    path = context.output_of("repeatability", "repeatability.tsv")
+    if not path:
+        return None
+    section = Section("Repeatability", "repeatability", lead="How far visits of one participant differ; the precision "
+                      "of the method only where nothing has changed between them.")
+    visits: dict[str, list[str]] = {}
+    for row in context.study.participants.rows:
+        if row["participant_id"] in context.everyone:
+            visits.setdefault(row[OWNER], []).append(row[SESSION])
+    section.add(Paragraph("Visits: " + "; ".join(f"{p} {', '.join(some)}" for p, some in visits.items()) + ".",
+                          small=True))
+    for key in maps_in_atlas(context):
+        found = {n: context.output_of("repeatability", f"stat-{n}_{key}.nii.gz") for n in ("wsd", "cv")}
+        if all(found.values()):
+            columns = {}
+            for title, name, unit in (("Within-participant SD", "wsd", unit_of(key)),
+                                      ("Coefficient of variation", "cv", "")):
+                image = read_image(found[name])
+                columns[title] = (image, Look("magma", *_window(image, True), unit))
+            figure = atlas_figure(columns, context_atlas(context).labels, context.settings.levels)
+            section.add(Figure(save(context, figure, folder, f"repeatability_{key}"),
+                               f"{key}: visits of {context.records['repeatability'].facts[key]} participants.",
+                               f"Repeatability maps of {key}"))
+    table = read_rows(path)
+    table.rows = [r for r in table.rows if r["region"] in ("whole", *SHOWN_REGIONS)]
+    section.add(TableBlock(table, "Repeatability by level and region", 40, "group/repeatability.tsv"))
     return section
 
 

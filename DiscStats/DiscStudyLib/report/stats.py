@@ -41,6 +41,9 @@ def parametric_maps(context: Context, folder: Path, analysis: str) -> list[Secti
                                 f"group/{step}/{facts['clusters']}"))
     if context.settings.pooled:
         maps.lead += " All levels were analyzed as one disc; its result is laid back on each of them, the same at all."
+    if context.settings.change:
+        maps.lead += (" Each observation is a participant's change from the first to the last visit "
+                      f"({context.settings.change}).")
     if record.notes:
         maps.add(Notes([("note", n) for n in condensed(record.notes)]))
     return [maps, clusters]

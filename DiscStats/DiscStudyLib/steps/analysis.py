@@ -12,6 +12,7 @@ from DiscRelaxometryLib.image import read_image, write_image
 from ..engine import Context, Step, context_atlas, disc_labels, endings, maps_in_atlas, participants_of
 from ..folder import people_by_rule
 from .pooled import pooled_observations
+from .visits import changes
 
 
 def _run_template(context: Context) -> list[Path]:
@@ -115,16 +116,22 @@ def _observations(context: Context, family, files, people: list[str], disc=None)
     from DiscStatsLib.design import rows_of, to_frame
 
     atlas = context_atlas(context)
-    return {"maps": {key: [read_image(files[key][p]) for p in people] for key in family},
-            "participants": rows_of(to_frame(participants_of(context)), people), "atlas_labels": atlas.labels,
-            "regions": atlas.regions, "levels": [v for v in context.settings.levels if v in atlas.levels]}
+    table = rows_of(to_frame(participants_of(context)), people)
+    data = {"atlas_labels": atlas.labels, "regions": atlas.regions,
+            "levels": [v for v in context.settings.levels if v in atlas.levels]}
+    if context.settings.change:
+        maps, table = changes(context, {key: files[key] for key in family}, table)
+        return data | {"maps": maps, "participants": table}
+    blocks = {"blocks": context.study.block} if context.study.visits else {}
+    return data | blocks | {"maps": {key: [read_image(files[key][p]) for p in people] for key in family},
+                            "participants": table}
 
 
 def _pooled(context: Context, family, files, people: list[str], disc) -> dict:
     """Return the data of a pooled analysis: one row per disc."""
     maps, table = pooled_observations(context, family, files, people, disc)
     labels = disc.atlas.labels
-    return {"maps": maps, "participants": table, "blocks": "participant_id", "regions": disc.atlas.regions,
+    return {"maps": maps, "participants": table, "blocks": context.study.block, "regions": disc.atlas.regions,
             "atlas_labels": labels.like((labels.array > 0).astype(np.uint8))}
 
 
@@ -142,9 +149,9 @@ def analysis_step(name: str, rule: str = "", pooled: bool = False, after: tuple[
     With a rule, it is the sensitivity analysis of the people for whom the rule holds. `after` are further steps whose
     results it reads.
     """
-    return Step(f"analysis-{name}", "4", _run_analysis(name, rule), lambda c: [c.study.root / "participants.tsv"],
+    return Step(f"analysis-{name}", "4", _run_analysis(name, rule), lambda c: c.study.tables,
                 ("formula", "contrast", "maps", "levels", "pooled", "permutations", "seed", "missing", "errors",
-                 "standard_errors", "variance_groups", "template"),
+                 "standard_errors", "variance_groups", "change", "template"),
                 needs=("pooled-disc",) if pooled else (), optional=("atlas", "template", *after),
                 applies=lambda c: bool(maps_in_atlas(c)),
                 extra=lambda c: {"variables": list(c.settings.variables),

@@ -49,10 +49,11 @@ def fitted_terms(context: Context, key: str, region: str, rows: list[dict]) -> l
     from DiscStatsLib.tables import fit_mixed
 
     model = context.settings.model
-    frame = long_frame(rows, participants_of(context), model.names)
+    group = context.study.block
+    frame = long_frame(rows, participants_of(context), dict.fromkeys((*model.names, group)))
     # Levels differ whatever the person; the term of interest must not stand for that.
     several = frame["level"].nunique() > 1 and "level" not in model.names
-    fit = fit_mixed(frame, f"mean ~ {model.terms}{' + C(level)' if several else ''}", missing="drop")
+    fit = fit_mixed(frame, f"mean ~ {model.terms}{' + C(level)' if several else ''}", group, missing="drop")
     shown = [r for r in fit.fixed.rows if "level" not in r["term"] and r["term"].lower() != "intercept"]
     # The term of interest first, as the formula has it.
     shown.sort(key=lambda r: model.first_term not in r["term"])
@@ -63,6 +64,6 @@ def fitted_terms(context: Context, key: str, region: str, rows: list[dict]) -> l
 
 def models_step(after: tuple[str, ...] = ()) -> Step:
     """Return the step that fits the mixed models of the regions; `after` are further steps whose results it reads."""
-    return Step("models", "1", _run_models, lambda c: [c.study.root / "participants.tsv"],
+    return Step("models", "1", _run_models, lambda c: c.study.tables,
                 ("formula", "levels", "maps"), needs=("tables",), optional=("atlas", *after),
                 applies=lambda c: bool(maps_in_atlas(c)) and c.output_of("tables", "regions.tsv") is not None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..engine import SENSITIVITY, Stage
-from ..folder import Settings
+from ..folder import EVERY, Settings
 from .analysis import analysis_step, template_step
 from .group import means_step, score_step, tables_step
 from .models import models_step
@@ -11,6 +11,7 @@ from .person import atlas_step, person_steps
 from .pooled import pooled_step
 from .report import report_step, tile_step
 from .review import automatic_step, decisions_step
+from .visits import repeatability_step
 
 #: What the group's steps import: plots, and statistics.
 _GROUP_IMPORTS = ("DiscStatsLib.tables.agreement", "DiscStudyLib.report.group", "matplotlib.backends.backend_agg",
@@ -21,6 +22,7 @@ def stages(settings: Settings) -> list[Stage]:
     """Return the stages; building a template waits for everyone's shapes, the shipped atlas does not."""
     first = (*person_steps(), automatic_step(), score_step(), tile_step())
     group = [tables_step(), means_step(), decisions_step()]
+    group += [repeatability_step()] if settings.session == EVERY else []
     if settings.formula:
         grades = ("grade",) if settings.estimated else ()
         group += [pooled_step()] if settings.pooled else []

@@ -10,7 +10,7 @@ from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image
 
 from ..engine import Context, Step, context_atlas, maps_in_atlas, participants_of
-from ..folder import long_frame
+from ..folder import SESSION, long_frame
 
 
 def _run_pooled(context: Context) -> list[Path]:
@@ -39,8 +39,9 @@ def pooled_observations(context: Context, family, files, people, disc) -> tuple[
     A disc of which a person has no value is no observation; the context's notes name them.
     """
     settings, mask = context.settings, disc.atlas.labels.array > 0
+    own = (context.study.block, SESSION) if context.study.visits else ()
     table = long_frame([{"participant_id": p, "level": level} for p in people for level in disc.levels],
-                       participants_of(context), settings.columns)
+                       participants_of(context), dict.fromkeys((*settings.columns, *own)))
     maps: dict[str, list[np.ndarray]] = {key: [] for key in family}
     for person, rows in table.groupby("participant_id", sort=False):
         for key in family:

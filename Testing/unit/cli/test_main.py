@@ -27,7 +27,8 @@ def test_every_verb_and_option_has_help():
 
     command = get_command(build_app())
     assert set(command.commands) == {"run", "validate", "status", "report", "review", "simulate", "segment",
-                                     "grade", "maps", "import-spider", "export-dicom", "mixed", "agreement"}
+                                     "grade", "maps", "import-spider", "export-dicom", "mixed", "agreement",
+                                     "power"}
     for verb in command.commands.values():
         assert verb.help
         assert all(getattr(p, "help", "") for p in verb.params), verb.name

@@ -35,7 +35,8 @@ from DiscStudyLib.folder import CHOICES, Settings
 LABEL = "--participant-label"
 #: Settings whose other value is no choice of a list and no number.
 OTHER = {"formula": "age", "contrast": "C(sex)", "maps": "T2", "levels": "L4-L5,L5-S1", "analysis": "second",
-         "sensitivity": "age > 40", "session": "ses-02", "template": "build"}
+         "sensitivity": "age > 40", "session": "ses-02", "template": "build", "pooled": True,
+         "variance_groups": "sex"}
 
 
 def other_settings() -> dict:
@@ -72,7 +73,7 @@ RUN = SimpleNamespace(findings=[], outcomes=[], failed=[], missing={}, report=No
 
 
 def all_words(settings: dict) -> list:
-    return [w for name, value in settings.items() for w in (option(name), value)]
+    return [w for name, value in settings.items() for w in ([option(name)] if value is True else [option(name), value])]
 
 
 def test_run_hands_on_every_option(recorder):
@@ -103,6 +104,7 @@ def test_level_may_follow_the_study(recorder, words):
 
 def test_validate_hands_on_every_option(recorder):
     made, settings = recorder(DiscStudyLib.folder, "Study"), other_settings()
+    del settings["variance_groups"], settings["change"]  # not beside HC3 and pooled levels
     done = recorder(DiscStudyLib.folder, "validate", [])
     call("validate", "study", "out", LABEL, "01", "02", "--quick", *all_words(settings))
     made.check(root=Path("study"), session=settings["session"], output=Path("out"), only=("01", "02"))
@@ -226,6 +228,15 @@ def test_review_hands_on_every_option(recorder):
         call("review", "study", "--port", 9000, more)
         page.check(session=reviewing, port=9000)
     assert seen == [True, False]
+
+
+def test_power_hands_on_every_option(recorder):
+    done = recorder(DiscStudyLib.after, "study_power", (Table("power", [("people",)]), Path("power_T2.tsv")))
+    call("power", "study", "T2 ~ age", "--effect", -1.5, "--map", "T2", "--region", "nucleus", "--levels",
+         "L4-L5,L5-S1", "--sizes", "30,60", "--sets", 7, "--output", "out", "--session", "ses-02")
+    done.check(path=Path("study"), formula="T2 ~ age", effect=-1.5, map="T2", region="nucleus",
+               levels=("L4-L5", "L5-S1"), sizes=(30.0, 60.0), sets=7, output=Path("out"), session="ses-02",
+               unused=("progressCallback",))
 
 
 def test_each_verb_is_recorded_here():

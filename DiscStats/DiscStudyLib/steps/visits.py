@@ -1,0 +1,149 @@
+"""Visits on the group's side: change maps of each participant, and the repeatability of the maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from DiscRelaxometryLib.errors import DesignError, StudyError
+from DiscRelaxometryLib.image import Image, read_image, write_image
+from DiscRelaxometryLib.tables import Column, Table
+
+from ..engine import Context, Step, maps_in_atlas, read_rows
+from ..folder import OWNER, SESSION, YEARS, session_key
+
+_COLUMNS = [Column("map", "", "Quantity"), Column("level", "", "Disc level"), Column("region", "", "Region"),
+            Column("n", "1", "Participants with every visit"), Column("visits", "1", "Visits of each"),
+            Column("within_sd", "", "Within-participant SD, in the map's unit"), Column("low", "", "Lower 95 % limit"),
+            Column("high", "", "Upper 95 % limit"),
+            Column("smallest_change", "", "Smallest detectable difference of two visits, 1.96 sqrt(2) within_sd"),
+            Column("cv", "1", "Root mean square of the participants' coefficients of variation"), Column("unit")]
+
+
+def changes(context: Context, files: dict[str, dict[str, Path]], table) -> tuple[dict[str, list[Image]], object]:
+    """Return each participant's change from the first to the last visit, and the rows of the first visits.
+
+    Raises
+    ------
+    StudyError
+        If nobody has two visits, or a change per year lacks the time between them.
+    """
+    how, rows, pairs = context.settings.change, [], []
+    for owner, visits in table.groupby(OWNER, sort=False):
+        visits = visits.sort_values(SESSION, key=lambda names: names.map(lambda n: tuple(session_key(n))))
+        if len(visits) < 2:
+            context.notes.append(f"{owner} has one visit with maps and no change.")
+            continue
+        first, last = visits.iloc[0], visits.iloc[-1]
+        pairs.append((first["participant_id"], last["participant_id"], _scale(how, owner, first, last)))
+        rows.append(first.to_dict() | {"participant_id": owner})
+    if not rows:
+        raise StudyError("Nobody has two visits with maps: there is no change to analyze.", anchor="study-visits")
+    maps = {key: [_change(read_image(some[a]), read_image(some[b]), how, scale) for a, b, scale in pairs]
+            for key, some in files.items()}
+    return maps, type(table)(rows)[[c for c in table.columns if c != SESSION]]
+
+
+def _scale(how: str, owner: str, first, last) -> float:
+    """Return what a difference is divided by."""
+    if how != "per-year":
+        return 1.0
+    years = np.array([first.get(YEARS, np.nan), last.get(YEARS, np.nan)], float)
+    if not np.diff(years)[0] > 0:
+        raise StudyError(f"The time between the visits of {owner} is not known, or not above 0: fill acq_time in its "
+                         "sessions table, or use another change.", anchor="study-visits")
+    return float(np.diff(years)[0])
+
+
+def _change(first: Image, last: Image, how: str, scale: float) -> Image:
+    difference = (last.array.astype(float) - first.array) / scale
+    if how == "percent":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            difference = np.where(first.array > 0, 100 * difference / first.array, np.nan)
+    return first.like(difference.astype(np.float32))
+
+
+def within_maps(groups: list[list[np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return ``wsd``, ``cv`` and ``sdc`` at each voxel: within-participant SD, its relative size, smallest difference.
+
+    Parameters
+    ----------
+    groups : list of list of ndarray
+        The visits of each participant; NaN is missing, and one visit alone says nothing at a voxel.
+
+    Notes
+    -----
+    The within-participant variance is the residual mean square of a one-way analysis of variance (Bland & Altman 1996,
+    BMJ 313:744); the coefficient of variation is the root mean square over participants.
+    """
+    squares = freedom = relative = people = 0.0
+    for visits in groups:
+        values = np.array(visits, float)
+        there = np.isfinite(values)
+        count = there.sum(axis=0)
+        mean = np.where(there, values, 0).sum(axis=0) / np.maximum(count, 1)
+        own = np.where(there, (values - mean) ** 2, 0).sum(axis=0)
+        squares, freedom = squares + own, freedom + np.maximum(count - 1, 0)
+        usable = (count > 1) & (mean > 0)
+        relative = relative + np.where(usable, own / np.maximum(count - 1, 1) / np.where(usable, mean, 1) ** 2, 0)
+        people = people + usable
+    with np.errstate(divide="ignore", invalid="ignore"):
+        wsd = np.sqrt(np.where(freedom > 0, squares / freedom, np.nan))
+        cv = np.sqrt(np.where(people > 0, relative / people, np.nan))
+    return {"wsd": wsd, "cv": cv, "sdc": 1.959964 * np.sqrt(2) * wsd}
+
+
+def _run_repeatability(context: Context) -> list[Path]:
+    owners = {r["participant_id"]: r[OWNER] for r in context.study.participants.rows}
+    written = []
+    for key, files in maps_in_atlas(context).items():
+        groups: dict[str, list[Path]] = {}
+        for visit, path in files.items():
+            groups.setdefault(owners.get(visit, visit), []).append(path)
+        several = [some for some in groups.values() if len(some) > 1]
+        context.facts[key] = len(several)
+        if len(several) < 3:
+            context.notes.append(f"{key}: {len(several)} participants have two visits; repeatability needs three.")
+            continue
+        first = read_image(several[0][0])
+        for name, array in within_maps([[read_image(p).array for p in some] for some in several]).items():
+            written.append(write_image(first.like(array.astype(np.float32)),
+                                       context.path(f"space-DiscAtlas_stat-{name}_{key}.nii.gz")))
+    table = Table("repeatability", _COLUMNS, _region_rows(context, owners))
+    path = table.write(context.path("repeatability.tsv"))
+    context.written.append(path.with_suffix(".json"))
+    return [*written, path, path.with_suffix(".json")]
+
+
+def _region_rows(context: Context, owners: dict[str, str]) -> list[dict]:
+    """Return the repeatability of each map, level and region, of participants with every visit."""
+    from DiscStatsLib.tables import repeatability
+
+    by: dict[tuple, dict[str, dict[str, float]]] = {}
+    units = {}
+    for row in read_rows(context.output_of("tables", "regions.tsv")).rows:
+        owner, place = owners.get(row["participant_id"], ""), (row["map"], row["level"], row["region"])
+        if owner and np.isfinite(row["mean"]):
+            by.setdefault(place, {}).setdefault(owner, {})[row["participant_id"]] = row["mean"]
+            units[place] = row.get("unit", "")
+    rows = []
+    for place, people in by.items():
+        visits = max(map(len, people.values()))
+        values = [list(v.values()) for v in people.values() if len(v) == visits]
+        try:
+            found = repeatability(values)
+        except DesignError as error:
+            context.notes.append(f"Repeatability of {', '.join(place)}: {error.message}")
+            continue
+        rows.append(dict(zip(("map", "level", "region"), place)) | {
+            "n": found.n, "visits": found.k, "within_sd": found.within_sd, "low": found.within_ci[0],
+            "high": found.within_ci[1], "smallest_change": found.coefficient, "cv": found.rms_cv, "unit": units[place]})
+    return rows
+
+
+def repeatability_step() -> Step:
+    """Return the step that measures how visits of one participant differ."""
+    return Step("repeatability", "1", _run_repeatability, lambda c: c.study.tables, ("maps", "session"),
+                needs=("tables",), optional=("atlas",),
+                applies=lambda c: bool(maps_in_atlas(c)) and c.output_of("tables", "regions.tsv") is not None)

@@ -1,0 +1,187 @@
+"""Two visits on two scanners, from validate to report: paired, longitudinal, change, repeatability, and bad input."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from support.cohort_phantom import make_spine_study
+
+from DiscRelaxometryLib.errors import StudyError
+from DiscRelaxometryLib.image import read_image
+from DiscStatsLib.tables import repeatability
+from DiscStudyLib import Study, make_settings, plan_study, run_study, validate
+from DiscStudyLib.engine import read_rows
+from DiscStudyLib.folder.visits import sessions_of
+from DiscStudyLib.steps.visits import within_maps
+
+for library in ("jinja2", "matplotlib", "pandas", "patsy"):
+    pytest.importorskip(library)
+SETTINGS = {"levels": "L4-L5", "permutations": 100, "maps": ("T1rho",), "session": "all"}
+FIRST, SECOND = (1, 2, 3, 2, 1, 3), (2, 3, 4, 2, 2, 4)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Six people, a year or two apart, of scanner A or B; the sixth lacks the second visit."""
+    root = make_spine_study(tmp_path_factory.mktemp("visits"), FIRST)
+    other = make_spine_study(tmp_path_factory.mktemp("later"), SECOND)
+    for n in range(1, 7):
+        person = f"sub-{n:02}"
+        for session, source in (("ses-1", root), ("ses-2", other)):
+            if (n, session) == (6, "ses-2"):
+                continue
+            folder = root / person / session / "anat"
+            folder.mkdir(parents=True)
+            for file in list((source / person / "anat").iterdir()):
+                shutil.move(file, folder / file.name.replace(person, f"{person}_{session}"))
+        (root / person / "anat").rmdir()
+        rows = [("session_id", "acq_time", "scanner"), ("ses-1", "2024-03-01T10:00:00", "AB"[n % 2]),
+                ("ses-2", f"202{5 + n % 2}-03-01T10:00:00", "AB"[n % 2])]
+        (root / person / f"{person}_sessions.tsv").write_text("\n".join(map("\t".join, rows)) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(study):
+    return run_study(study, "C(session)", **SETTINGS)
+
+
+def group(study):
+    return study / "derivatives" / "disc-relaxometry" / "group"
+
+
+def facts(study, name="main"):
+    path = group(study) / "prov" / f"step-analysis-{name}_prov.json"
+    return json.loads(path.read_text(encoding="utf-8"))["facts"]["T1rho"]
+
+
+def test_visits_are_found_and_told_before_a_run(study):
+    found = validate(Study(study, "all"), make_settings(formula="years", **SETTINGS))
+    assert not [f for f in found if f.severity == "error"], "\n".join(map(str, found))
+    assert [f.person for f in found if "one visit" in f.problem] == ["sub-06"]
+    visits = Study(study, "all")
+    assert len(visits.people) == 11 and visits.people[1].id == "sub-01_ses-2" and visits.people[1].of_kind("T1rho")
+    rows = {r["participant_id"]: r for r in visits.participants.rows}
+    assert float(rows["sub-01_ses-2"]["years"]) == pytest.approx(2.0, abs=0.01)
+    assert rows["sub-02_ses-2"]["scanner"] == "A" and rows["sub-02_ses-2"]["participant"] == "sub-02"
+    assert len(Study(study, "all", only=("02",)).people) == 2
+    assert [p.id for p in Study(study, "all", only=("sub-02_ses-2",)).people] == ["sub-02_ses-2"]
+    plain = validate(Study(study), make_settings())
+    assert any("--session all" in f.remedy for f in plain)
+
+
+def test_paired_visits_are_tested_within_people(run, study):
+    assert not run.failed, run.failed
+    described = facts(study)["provenance"]["contrasts"][0]
+    assert described["exchange"] == "within" and facts(study)["n"] == 11
+    effect = read_image(group(study) / "analysis-main" / "space-DiscAtlas_stat-T1rho_session_effect.nii.gz").array
+    maps = {p: read_image(group(study).parent / p / "anat" / f"{p}_space-DiscAtlas_T1rho.nii.gz").array
+            for p in (f"sub-{n:02}_ses-{s}" for n in range(1, 6) for s in (1, 2))}
+    pairs = np.stack([maps[f"sub-{n:02}_ses-2"] - maps[f"sub-{n:02}_ses-1"] for n in range(1, 6)])
+    both = np.isfinite(pairs).all(axis=0) & np.isfinite(effect)
+    assert both.sum() > 2000
+    np.testing.assert_allclose(effect[both], pairs.mean(axis=0)[both], atol=2e-3)
+    page = (group(study).parent / "report.html").read_text(encoding="utf-8")
+    assert "Repeatability" in page and "sub-06 ses-1" in page.replace("_", " ")
+
+
+def test_change_per_year_is_that_of_the_dates(run, study):
+    run_study(study, "pfirrmann", analysis="change", change="per-year", **SETTINGS)
+    found = facts(study, "change")
+    assert found["n"] == 5 and found["people"] == [f"sub-{n:02}" for n in range(1, 6)]
+    mean = read_image(group(study) / "analysis-change" / "space-DiscAtlas_stat-T1rho_mean.nii.gz").array
+    years = [2.0, 1.0, 2.0, 1.0, 2.0]
+    maps = [[read_image(group(study).parent / p / "anat" / f"{p}_space-DiscAtlas_T1rho.nii.gz").array
+             for p in (f"sub-{n:02}_ses-1", f"sub-{n:02}_ses-2")] for n in range(1, 6)]
+    expected = np.stack([(b - a) / y for (a, b), y in zip(maps, years)])
+    both = np.isfinite(expected).all(axis=0)
+    np.testing.assert_allclose(mean[both], expected.mean(axis=0)[both], rtol=2e-3, atol=0.05)
+    record = (group(study) / "prov" / "step-analysis-change_prov.json").read_text(encoding="utf-8")
+    assert "sub-06 has one visit" in record
+
+
+def test_repeatability_by_region_and_voxel(run, study):
+    rows = read_rows(group(study) / "repeatability.tsv").rows
+    nucleus = next(r for r in rows if (r["map"], r["level"], r["region"]) == ("T1rho", "L4-L5", "nucleus"))
+    regions = {r["participant_id"]: r["mean"] for r in read_rows(group(study) / "regions.tsv").rows
+               if (r["map"], r["level"], r["region"]) == ("T1rho", "L4-L5", "nucleus")}
+    pairs = np.array([[regions[f"sub-{n:02}_ses-{s}"] for s in (1, 2)] for n in range(1, 6)])
+    sd = np.sqrt(np.mean((pairs[:, 0] - pairs[:, 1]) ** 2) / 2)
+    assert nucleus["n"] == 5 and nucleus["within_sd"] == pytest.approx(sd, rel=1e-3)
+    assert nucleus["smallest_change"] == pytest.approx(2.77 * sd, rel=1e-2)
+    assert np.isfinite(read_image(group(study) / "space-DiscAtlas_stat-wsd_T1rho.nii.gz").array).sum() > 2000
+
+
+def test_a_changed_date_redoes_the_statistics_alone(run, study):
+    path = study / "sub-01" / "sub-01_sessions.tsv"
+    before = path.read_text()
+    try:
+        path.write_text(before.replace("2026-03-01", "2027-03-01"))
+        plan = plan_study(study, "C(session)", **SETTINGS)
+    finally:
+        path.write_text(before)
+    assert {o.step for o in plan.outcomes if o.state == "pending"} <= {"analysis-main", "models", "repeatability",
+                                                                       "report"}
+    assert {o.person for o in plan.outcomes if o.state == "pending"} == {""}
+
+
+@pytest.mark.parametrize("table, words", [
+    ("session_id\tacq_time\nses-1\t01/02/2024\nses-2\t2025-01-01\n", "cannot be read"),
+    ("session_id\tacq_time\nses-1\t2024-01-01\nses-1\t2025-01-01\n", "ses-1 twice"),
+    ("session_id\tage\nses-1\tfifty\nses-2\t52\n", "no number"),
+    ("visit\tage\nses-1\t50\n", "session_id")])
+def test_bad_sessions_tables_are_one_sentence(study, table, words):
+    path = study / "sub-01" / "sub-01_sessions.tsv"
+    before = path.read_text()
+    try:
+        path.write_text(table)
+        found = validate(Study(study, "all"), make_settings(formula="years", **SETTINGS))
+    finally:
+        path.write_text(before)
+    assert sum(f.severity == "error" and words in f.problem for f in found) == 1, "\n".join(map(str, found))
+
+
+def test_visits_on_other_scanners_are_a_note(study):
+    path = study / "sub-02" / "sub-02_sessions.tsv"
+    before = path.read_text()
+    try:
+        path.write_text("session_id\tage\tscanner\nses-1\t40\tA\nses-2\t43\tB\n")
+        found = validate(Study(study, "all"), make_settings(formula="years", **SETTINGS))
+        assert {r["participant_id"]: r["years"] for r in Study(study, "all").participants.rows}["sub-02_ses-2"] == "3"
+    finally:
+        path.write_text(before)
+    assert [(f.severity, f.person) for f in found if "differ in scanner (A, B)" in f.problem] == [("note", "sub-02")]
+
+
+def test_the_tenth_session_is_after_the_second(tmp_path):
+    for n in (10, 2, 1):
+        (tmp_path / f"ses-{n}").mkdir()
+    assert sessions_of(tmp_path) == ["ses-1", "ses-2", "ses-10"] and sessions_of(tmp_path / "ses-1") == [""]
+
+
+def test_settings_of_change():
+    for bad in ({"change": "absolute"}, {"change": "absolute", "session": "all", "levels": "pooled"},
+                {"change": "yearly", "session": "all"}):
+        with pytest.raises(StudyError):
+            make_settings(**bad)
+
+
+def test_within_maps_are_those_of_bland_and_altman():
+    """Peak flow of 20 schoolchildren, four readings each: residual mean square 460.52, SD 21.5 (BMJ 1996;313:744)."""
+    text = ("190 220 200 200 220 200 240 230 260 260 240 280 210 300 280 265 270 265 280 270 280 280 270 275 260 "
+            "280 280 300 275 275 275 305 280 290 300 290 320 290 300 290 300 300 310 300 270 250 330 370 320 330 "
+            "330 330 335 320 335 375 350 320 340 365 360 320 350 345 330 340 380 390 335 385 360 370 400 420 425 "
+            "420 430 460 480 470")
+    readings = np.array(text.split(), float).reshape(20, 4)
+    found = within_maps([[np.array([v]) for v in child] for child in readings])
+    assert found["wsd"][0] ** 2 == pytest.approx(460.52, abs=0.005) and found["wsd"][0] == pytest.approx(21.5, abs=0.05)
+    whole = repeatability(readings)
+    assert (found["wsd"][0], found["cv"][0], found["sdc"][0]) == pytest.approx(
+        (whole.within_sd, whole.rms_cv, whole.coefficient), rel=1e-6)
+    some = readings.copy()
+    some[3, 2:], some[7, 1:] = np.nan, np.nan  # two readings of one child, one of another: that one says nothing
+    found = within_maps([[np.array([v]) for v in child] for child in some])
+    freedom = 18 * 3 + 1
+    squares = sum(np.nansum((child - np.nanmean(child)) ** 2) for child in some)
+    assert found["wsd"][0] == pytest.approx(np.sqrt(squares / freedom), rel=1e-9)
