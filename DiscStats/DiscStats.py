@@ -76,6 +76,7 @@ class DiscStatsParameterNode:
     resultsFolder: Path
     studyFolder: Path
     studyFormula: bool = True
+    pooled: bool = False
     processes: Annotated[int, WithinRange(1, 64)] = 1
 
 

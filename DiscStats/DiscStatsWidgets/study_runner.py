@@ -77,7 +77,7 @@ class StudyRunner:
         arguments = {"path": folder, "processes": p.processes}
         if p.studyFormula:
             arguments.update(formula=p.formula, contrast=p.contrast, permutations=p.permutations, seed=p.seed,
-                             errors=p.errors.value, standard_errors=p.standardErrors.value,
+                             errors=p.errors.value, standard_errors=p.standardErrors.value, pooled=p.pooled,
                              missing="available" if p.availableCase else "complete")
         self.work.run(
             Job("DiscStudyLib:run_study", arguments, _("Running the study")),

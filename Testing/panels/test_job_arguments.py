@@ -31,7 +31,7 @@ DEFAULTS = {
         "fwe": True, "tfce": True, "fdr": True, "cluster": True, "permutations": 5000, "seed": 1, "workers": 1,
         "availableCase": True, "dropRows": True, "errors": "auto", "standardErrors": "classical", "resultMaps": [],
         "shownMap": None, "clusters": None, "resultsFolder": "", "studyFolder": "", "studyFormula": True,
-        "processes": 1},
+        "pooled": False, "processes": 1},
 }
 
 
@@ -183,11 +183,12 @@ def test_study(opened, tmp_path):
     p = opened._parameterNode
     p.studyFolder, p.formula, p.contrast, p.permutations, p.seed, p.processes = tmp_path, "age", "age", 123, 45, 3
     p.errors, p.standardErrors, p.availableCase = type(p.errors).symmetric, type(p.standardErrors).hc3, False
+    p.pooled = True
     click(opened.ui.studyButton)
     job, = opened.jobs
     assert job.arguments == {"path": str(tmp_path), "processes": 3, "formula": "age", "contrast": "age",
                              "permutations": 123, "seed": 45, "errors": "symmetric", "standard_errors": "hc3",
-                             "missing": "complete"}
+                             "pooled": True, "missing": "complete"}
     from DiscStudyLib.folder import make_settings
 
     assert set(job.arguments) - {"path", "processes"} <= parameters(job) | set(vars(make_settings()))

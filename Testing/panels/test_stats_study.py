@@ -89,11 +89,13 @@ def test_settings_of_the_model_reach_the_study(panel, study, monkeypatch):
     p = panel._parameterNode
     p.contrast, p.seed = "pfirrmann", 7
     p.errors, p.standardErrors = type(p.errors).symmetric, type(p.standardErrors).hc3
+    panel.ui.pooledCheck.setChecked(True)
     click(panel.ui.studyButton)
     panel.ui.studyFormulaCheck.setChecked(False)
     click(panel.ui.studyButton)
     assert found == [{"path": str(study), "processes": 1, "formula": "pfirrmann", "contrast": "pfirrmann",
-                      "permutations": 100, "seed": 7, "errors": "symmetric", "standard_errors": "hc3"},
+                      "permutations": 100, "seed": 7, "errors": "symmetric", "standard_errors": "hc3",
+                      "pooled": True},
                      {"path": str(study), "processes": 1}]
     panel.ui.studyFormulaCheck.setChecked(True)
     p.formula = ""

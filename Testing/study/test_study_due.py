@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 from support.study_results import GRADES, SETTINGS
 
+from DiscRelaxometryLib.errors import StudyError
 from DiscStudyLib import Settings, Study, make_settings, plan_study
 from DiscStudyLib.engine import Context, shipped_atlas
 from DiscStudyLib.steps.person import segment_step
@@ -35,7 +36,8 @@ DUE = {
     "sensitivity": ("participant_id != sub-05", {"analysis-grade-sensitivity"}), "missing": ("complete", ANALYZED),
     "errors": ("symmetric", ANALYZED), "pooled": (True, {"pooled-disc", *ANALYZED}),
     "variance_groups": ("sex", ANALYZED), "standard_errors": ("hc3", ANALYZED), "alpha": (0.01, set()),
-    "require_review": ("all", None), "session": ("ses-01", None), "change": ("absolute", None), "on_error": ("stop", None), "threads": (2, None)}
+    "require_review": ("all", None), "session": ("ses-01", None), "change": ("absolute", None),
+    "on_error": ("stop", None), "threads": (2, None)}
 
 
 def due(plan) -> set[str]:
@@ -46,6 +48,10 @@ def due(plan) -> set[str]:
 def test_each_setting_redoes_the_steps_that_it_shapes(run, study, name):
     value, steps = DUE[name]
     settings = {"formula": "pfirrmann", **SETTINGS, name: value}
+    if name == "change":  # of visits: test_study_visits.py
+        with pytest.raises(StudyError, match="between visits"):
+            make_settings(**settings)
+        return
     assert make_settings(**settings) != make_settings(**{"formula": "pfirrmann", **SETTINGS})
     plan = plan_study(study, **settings)
     if name == "session":  # other files: nobody has any
