@@ -16,7 +16,9 @@ from typer.main import get_command
 from corpus.made_nifti import write_series
 from corpus.made_studies import segment_stages, table, write_people, write_table
 from DiscRelaxometryLib.atomic import write_text
+from DiscRelaxometryLib.grades import COLUMNS, ESTIMATED, EXPECTED
 from DiscRelaxometryLib.image import read_image, write_image
+from DiscRelaxometryLib.tables import Column, Table
 from DiscStudyLib import run_study
 from DiscStudyLib.cli.app import build_app
 from DiscStudyLib.cli.main import main
@@ -26,7 +28,8 @@ WORDS = {
     "run": "{study} {out}", "validate": "{study} {out}", "status": "{study} {results}", "report": "{study} {results}",
     "review": "{study} --output {results} --reviewer AB",
     "simulate": "{out} --participants 1 --parametric", "import-spider": "{archive} {out}",
-    "segment": "{image} {out}/labels.nii.gz",
+    "segment": "{image} {out}/labels.nii.gz", "grade": "{image} --output {out}/grades.tsv",
+    "power": "{study} T1rho~age --effect 1 --region nucleus --output {results}",
     "maps": "{series} --output {out}", "export-dicom": "{out} --map T1rho={image}",
     "mixed": "{study} mean~age --output {results}", "agreement": "{means} {means} --output {out}/agreement.tsv"}
 #: Verbs that write nothing.
@@ -66,10 +69,13 @@ def material(tmp_path_factory):
 
 
 @pytest.fixture
-def call(monkeypatch, tmp_path):
+def call(monkeypatch, tmp_path, material):
     """Call the command line in this process; return status, what was printed, and its message."""
     monkeypatch.setattr("DiscRelaxometryLib.discs.segment", _segment)
+    monkeypatch.setattr("DiscRelaxometryLib.grades.grade_discs", _grade)
     monkeypatch.setattr("DiscStudyLib.virtual.write_virtual_study", _simulate)
+    monkeypatch.setattr("DiscStudyLib.after.power.find_maps", lambda output: {"T1rho": {"sub-01": material["image"]}})
+    monkeypatch.setattr("DiscStatsLib.analysis.design_power", _power)
 
     def call(words, stdout=None, encoding="utf-8"):
         shown = stdout or open(tmp_path / "shown", "w", encoding=encoding)  # noqa: SIM115
@@ -94,6 +100,17 @@ def _segment(image, **options):
     labels[30:34, 10:30, 1:5] = 12
     labels = image.like(labels)
     return SimpleNamespace(found=True, labels=labels, confidence=labels, flags=["Größe"], quality=[])
+
+
+def _grade(image, labels, engine):
+    """Stand in for the grading network."""
+    return Table("grades", COLUMNS, [{"level": "L4-L5", ESTIMATED: 3, EXPECTED: 2.9, "statement": "Größe"}])
+
+
+def _power(maps, atlas_labels, participants, formula, term, planted, **options):
+    """Stand in for the simulated studies."""
+    assert planted.place.array.any()
+    return Table("power", [Column("people"), Column("power", "1", "Größe")], [{"people": 4, "power": 0.5}])
 
 
 def _simulate(folder, *values, progressCallback, **options):

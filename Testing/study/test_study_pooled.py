@@ -20,13 +20,9 @@ SETTINGS = {"levels": "pooled,L4-L5,L5-S1", "permutations": 100, "maps": ("T1rho
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    root = make_spine_study(tmp_path_factory.mktemp("pooled"), (1, 2, 3, 4, 5, 2, 3))
-    table = root / "participants.tsv"
-    lines = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()]
-    for line in lines[1:]:
-        line[3] = str(1 + int(line[0][-1]) % 3)  # the grade of L4-L5 differs from that of L5-S1
-    table.write_text("\n".join("\t".join(line) for line in lines) + "\n", encoding="utf-8")
-    return root
+    # The grade of L4-L5 differs from that of L5-S1.
+    grades = [(own, 1 + n % 3, own) for n, own in enumerate((1, 2, 3, 4, 5, 2, 3), 1)]
+    return make_spine_study(tmp_path_factory.mktemp("pooled"), grades, ["T1rho"])
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from DiscRelaxometryLib.atomic import check_folder
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.progress import ProgressCallback
@@ -44,16 +45,16 @@ def study_power(path, formula: str, effect: float, *, map: str = "", region: str
     from DiscStatsLib.design import parse_formula, rows_of, to_frame
 
     study, model = Study(Path(path), session, output), parse_formula(formula)
+    check_folder(study.output / "group")
     found = find_maps(study.output)
     key = map or (model.response if model.response in found else next(iter(found)) if len(found) == 1 else "")
     if key not in found:
         raise StudyError(f"Choose the map with --map: the study has {', '.join(found)}.")
-    codes = {name: code for code, name in PARTITION.items()}
-    if region != "whole" and region not in codes:
-        raise StudyError(f"There is no region '{region}': choose whole, {', '.join(codes)}.")
+    if region != "whole" and region not in PARTITION:
+        raise StudyError(f"There is no region '{region}': choose whole, {', '.join(PARTITION)}.")
     people = [p for p in found[key] if p in study.participants["participant_id"]]
     atlas = load_atlas(atlas_of(study.output))
-    place = place_of(atlas.labels, atlas.regions, levels or atlas.levels, codes.get(region))
+    place = place_of(atlas.labels, atlas.regions, levels or atlas.levels, PARTITION.get(region))
     table = design_power([read_image(found[key][p]) for p in people], atlas.labels,
                          rows_of(to_frame(study.participants), people), f"map ~ {model.terms}", model.first_term,
                          Planted(effect, place), sizes=sizes, sets=sets, progressCallback=progressCallback)

@@ -50,7 +50,7 @@ def fitted_terms(context: Context, key: str, region: str, rows: list[dict]) -> l
 
     model = context.settings.model
     group = context.study.block
-    frame = long_frame(rows, participants_of(context), dict.fromkeys((*model.names, group)))
+    frame = long_frame(rows, participants_of(context), tuple(dict.fromkeys((*model.names, group))))
     # Levels differ whatever the person; the term of interest must not stand for that.
     several = frame["level"].nunique() > 1 and "level" not in model.names
     fit = fit_mixed(frame, f"mean ~ {model.terms}{' + C(level)' if several else ''}", group, missing="drop")

@@ -41,7 +41,7 @@ def pooled_observations(context: Context, family, files, people, disc) -> tuple[
     settings, mask = context.settings, disc.atlas.labels.array > 0
     own = (context.study.block, SESSION) if context.study.visits else ()
     table = long_frame([{"participant_id": p, "level": level} for p in people for level in disc.levels],
-                       participants_of(context), dict.fromkeys((*settings.columns, *own)))
+                       participants_of(context), tuple(dict.fromkeys((*settings.columns, *own))))
     maps: dict[str, list[np.ndarray]] = {key: [] for key in family}
     for person, rows in table.groupby("participant_id", sort=False):
         for key in family:

@@ -77,7 +77,7 @@ def within_maps(groups: list[list[np.ndarray]]) -> dict[str, np.ndarray]:
     The within-participant variance is the residual mean square of a one-way analysis of variance (Bland & Altman 1996,
     BMJ 313:744); the coefficient of variation is the root mean square over participants.
     """
-    squares = freedom = relative = people = 0.0
+    squares = freedom = relative = people = np.zeros(())
     for visits in groups:
         values = np.array(visits, float)
         there = np.isfinite(values)
