@@ -45,7 +45,7 @@ def visit_table(participants: Table, root: Path) -> Table:
     Raises
     ------
     StudyError
-        A date that cannot be read, a session that stands twice, or an age among them that is no number.
+        A date that cannot be read, a session that stands twice, or an age among them that is not a number.
     """
     rows, lines, names = [], [], list(participants.names)
     for line, row in zip(participants.lines, participants.rows):
@@ -89,7 +89,8 @@ def _time(visit: dict, by: str) -> float:
     if by == "age":
         number = to_number(text)
         if number is None:
-            raise StudyError(f"The age '{text}' of {visit['participant_id']} is no number: correct its sessions table.",
+            raise StudyError(f"The age '{text}' of {visit['participant_id']} is not a number: correct its sessions "
+                             "table.",
                              anchor="study-visits")
         return number
     try:
