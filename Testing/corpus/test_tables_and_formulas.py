@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from corpus.made_studies import PEOPLE, analyze, atlas_and_maps, found_errors, table, write_table
+from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.labels import disc_value
 from DiscRelaxometryLib.tables import Table
 from DiscStatsLib.analysis import analyze as statistics
-from DiscStatsLib.design import to_frame
+from DiscStatsLib.design import build_design, to_frame
 from DiscStatsLib.settings import AnalysisSettings
 from DiscStudyLib.folder.study import Study, level_columns
 from DiscStudyLib.report.methods import _left_out_text
@@ -64,6 +65,14 @@ def test_validation_accepts_documented_formulas(people, formula):
     """A second, simpler parser of formulas takes words in quotes, keywords and functions for columns."""
     write_table(people, table(**{"body mass": [20 + n * n % 7 for n in range(PEOPLE)], "âge": range(PEOPLE)}))
     assert found_errors(people, formula) == []
+
+
+def test_a_subtracted_column_is_checked_alike(people):
+    """Validation refuses cells that the analysis takes, because the formula subtracts their column."""
+    write_table(people, table(thousands=["1,234", "2,500"] * (PEOPLE // 2)))
+    assert any("1,234" in error for error in found_errors(people, "age - thousands"))
+    with pytest.raises(DesignError, match="1,234"):
+        build_design("age - thousands", to_frame(Study(people).participants))
 
 
 @pytest.mark.parametrize(("formula", "tested"), [("age * C(sex)", "age"), ("log(age + 1) + bmi", "logAge1"),

@@ -214,6 +214,7 @@ def _left_out(participants, design: Design, where: str) -> list[str]:
 def _check_cells(formula: Formula, table) -> None:
     """Refuse columns whose cells would silently become groups: dates, numbers with a word or a unit, twins."""
     plain = {part for term in formula.term_names for part in term.split(":")}
+    used = {name for term in formula.term_names for name in formula.variables_of(term)}
     for name in formula.names:
         values = table[name]
         if values.dtype.kind in "ifub":
@@ -226,7 +227,8 @@ def _check_cells(formula: Formula, table) -> None:
             who = _who(table, list(values.astype(str)).index(odd[0]))
             raise DesignError(f"Column '{name}' holds the text '{odd[0]}' ('{who}') among numbers: correct the cell, "
                               "or write 'n/a' where the value is missing.", anchor="participants-table")
-        if name in plain and all(map(_NEARLY_NUMBER.match, texts)):
+        # A subtracted column counts: whoever lacks its value is left out.
+        if (name in plain or name not in used) and all(map(_NEARLY_NUMBER.match, texts)):
             comma = " with a decimal point" if _COMMA.fullmatch(texts[0]) else ""
             raise DesignError(f"Column '{name}' holds text such as '{texts[0]}': write numbers{comma}, or C({name}) "
                               "for groups.", anchor="participants-table")
