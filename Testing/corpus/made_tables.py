@@ -116,8 +116,8 @@ class Model:
         except (patsy.PatsyError, NameError, TypeError, ValueError, SyntaxError, AttributeError):
             return None
         values = np.asarray(matrix)
-        if not np.isfinite(values).all() or len(values) <= values.shape[1]:
-            return None
+        if not np.isfinite(values).all() or len(values) <= values.shape[1] or not values.any(axis=0).all():
+            return None  # a column of zeros: a combination of groups that nobody has
         return matrix if np.linalg.matrix_rank(values / np.linalg.norm(values, axis=0)) == values.shape[1] else None
 
 
