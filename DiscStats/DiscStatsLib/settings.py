@@ -35,7 +35,7 @@ class AnalysisSettings:
     missing : {"available", "complete"}
         Analyze voxels that at least `min_count` have, with degrees of freedom per voxel, or those that everyone has.
     min_count : int, optional
-        Default: half of the observations, and no fewer than the parameters + 2.
+        Default: half of the level's observations and at least parameters + 2, but no more than all of them.
     missing_covariates : {"drop", "error"}
         Leave out, with a note, a row in which a needed cell is empty (at the level concerned), or refuse the table.
     exchange : {"within", "whole"}, optional

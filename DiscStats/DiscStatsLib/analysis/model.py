@@ -23,6 +23,7 @@ from ..permutation import (
     fit,
     full_rank,
     has_constant,
+    least_count,
     less_block_means,
     level_name,
     make_partial_stratum,
@@ -109,7 +110,7 @@ def make_cells(data: AnalysisData, designs: dict[int, Design], settings: Analysi
                 continue
             if whole is not None:
                 valid = complete_blocks(valid, whole)
-            least = settings.min_count or max(design.rank + len(data.covariates) + 2, (data.n + 1) // 2)
+            least = settings.min_count or least_count(len(design.rows), design.rank + len(data.covariates))
             found, few = by_count(valid[design.rows].T, least, own)
             cells += [Cell(quantity, level, group, voxels[at], design.rows, present, own) for at, present in found]
             if few:

@@ -22,7 +22,7 @@ from .max_statistic import (
     max_statistics,
     unit_residuals,
 )
-from .missing import Presence, by_count, restricted_factors
+from .missing import Presence, by_count, least_count, restricted_factors
 from .multiple import adjust_bh, adjust_bky
 from .schemes import Scheme, alike_blocks, make_scheme
 from .tail import Tail, fit_tail, tail_p
@@ -34,8 +34,8 @@ __all__ = [
     "adjust_bh", "adjust_bky", "alike_blocks", "by_count", "cluster_rows", "cluster_sizes", "cluster_table",
     "ClusterStatistics", "complete_blocks", "constant_in_blocks", "count_blocks", "directed", "enhance_input",
     "estimates", "find_clusters", "fit", "fit_tail", "full_rank", "full_residuals", "fwe_p", "has_constant",
-    "less_block_means", "level_name", "leverage", "make_partial_stratum", "make_scheme", "make_stratum", "map_null",
-    "MapLayout", "max_statistics", "neighbors_of", "one_side", "partition", "Partition", "permutation_test",
+    "least_count", "less_block_means", "level_name", "leverage", "make_partial_stratum", "make_scheme", "make_stratum",
+    "map_null", "MapLayout", "max_statistics", "neighbors_of", "one_side", "partition", "Partition", "permutation_test",
     "PermutationTest", "Presence", "require_device", "restricted_factors", "Scheme", "stat_to_z", "Stratum", "Tail",
     "tail_p", "tfce", "tfce_values", "TfceSettings", "unit_residuals", "within_columns",
 ]

@@ -13,7 +13,7 @@ from .blocks import complete_blocks, constant_in_blocks, count_blocks, less_bloc
 from .deviates import stat_to_z
 from .glm import Partition, fit, full_rank, partition
 from .max_statistic import Stratum, directed, fwe_p, has_constant, make_stratum, max_statistics
-from .missing import by_count
+from .missing import by_count, least_count
 from .schemes import Scheme, make_scheme
 
 #: Numbers in the voxel-wise designs of a block.
@@ -47,7 +47,7 @@ def permutation_test(y, design, contrast, *, n_permutations: int = 5000, permuta
     Parameters
     ----------
     y : array_like, shape (n,) or (n, v)
-        Observations, NaN where missing. A voxel with fewer than p + 2 values, or fewer than half of them, stays NaN.
+        Observations, NaN where missing. A voxel with fewer than :func:`least_count` values stays NaN.
     design : array_like, shape (n, p)
         Independent columns, the constant among them if the model has one.
     contrast : array_like, shape (p,) or (r, p)
@@ -186,7 +186,7 @@ def _fits(y, valid, design, weights, kind: str, blocks) -> list[tuple]:
     """
     n, p = design.shape
     fits = []
-    for voxels, present in by_count(valid.T, max(p + 2, (n + 1) // 2), blocks)[0]:
+    for voxels, present in by_count(valid.T, least_count(n, p), blocks)[0]:
         size = len(voxels) if present is None else max(DESIGN_BLOCK // design.size, 1)
         for start in range(0, len(voxels), size):
             at, here = voxels[start:start + size], None if present is None else present[start:start + size]

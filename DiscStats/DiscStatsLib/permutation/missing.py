@@ -59,6 +59,11 @@ def by_count(valid: np.ndarray, least: int,
     return found, int((counts < least).sum())
 
 
+def least_count(n: int, parameters: int) -> int:
+    """Return how many of `n` observations a voxel needs: half, and parameters + 2, but no more than all of them."""
+    return max(min(parameters + 2, n), parameters + 1, (n + 1) // 2)
+
+
 def restricted_factors(basis: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (lower Cholesky factor of each voxel's Gram matrix, shape (v, p, p); whether it can be trusted).
 

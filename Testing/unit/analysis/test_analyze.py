@@ -137,6 +137,18 @@ def test_missing_voxels_are_left_out_or_have_their_own_degrees_of_freedom():
     assert np.isnan(few.maps["T2_grade_t"].array[0, 0, 1])
 
 
+def test_the_default_minimum_count_is_that_of_the_level():
+    """Without missing voxels both policies agree, down to one residual degree of freedom and with few at a level."""
+    table, maps = people(), cohort(people())
+    table.loc[4:, "grade_L5S1"] = np.nan
+    both = [analyze(maps, atlas(), table, "T2 ~ grade + age", "grade", missing=policy, **FAST)
+            for policy in ("available", "complete")]
+    there = atlas().array == 11
+    assert np.isfinite(both[0].maps["T2_grade_t"].array[there]).all() and (both[0].maps["T2_n"].array[there] == 4).all()
+    for name, image in both[1].maps.items():
+        np.testing.assert_allclose(both[0].maps[name].array, image.array, rtol=1e-5)
+
+
 def test_person_without_a_level_counts_at_the_other():
     table, maps = people(), cohort(people())
     maps[3].array[atlas().array == 12] = np.nan
