@@ -23,8 +23,8 @@ _MILLIMETERS = {1: 1e3, 3: 1e-3}
 _TO_LPS = np.diag([-1.0, -1.0, 1.0])
 #: Positions (mm) and voxel sizes (share) that differ by less are the same but for rounding.
 _SAME_MM, _SAME_SHARE = 0.1, 0.01
-#: What float32 leaves of a squared length of 1, as NiBabel has it.
-_ROUNDING = 3 * float(np.finfo(np.float32).eps)
+#: What float32 leaves of a squared length of 1, as NiBabel has it: three of its steps.
+_ROUNDING = 3 * 2.0**-23
 
 
 def nifti_content(path: Path) -> bytes | None:

@@ -54,7 +54,7 @@ def levels(study, table="discs"):
 def test_an_excluded_disc_is_missing_in_every_later_step(study):
     before = levels(study)
     _, redone = decided(study, "sub-01", "L4-L5", "excluded")
-    assert redone == {"sub-01": {"review", "normalize", "measure", "automatic", "tile", "atlas"}}
+    assert redone == {"sub-01": {"review", "normalize", "measure", "automatic", "grade", "tile", "atlas"}}
     assert before - levels(study) == {("sub-01", "L4-L5")}
     warped = read_image(next(results(study).glob("sub-01/anat/*space-DiscAtlas_nT2w.nii.gz"))).array
     kept = read_image(next(results(study).glob("sub-02/anat/*space-DiscAtlas_nT2w.nii.gz"))).array
@@ -88,7 +88,7 @@ def test_report_says_who_decided_what_and_how_the_numbers_changed(study):
     rows = read_rows(results(study) / "group" / "review_sensitivity.tsv").rows
     found = {r["review"]: r for r in rows if r["map"] == "nT2w"}
     assert (found["with"]["people"], found["without"]["people"]) == (4, 4)
-    assert (found["with"]["discs"], found["without"]["discs"]) == (19, 20)  # L4-L5 of sub-01 is out
+    assert (found["with"]["discs"], found["without"]["discs"]) == (11, 12)  # L4-L5 of sub-01 is out
     regions = [r for r in read_rows(results(study) / "group" / "regions.tsv").rows if r["region"] == "whole"]
     assert found["with"]["mean"] == pytest.approx(np.mean([r["mean"] for r in regions]), rel=1e-4)
     first = next(results(study).glob("sub-01/anat/*desc-discs_dseg.nii.gz"))
@@ -98,23 +98,23 @@ def test_report_says_who_decided_what_and_how_the_numbers_changed(study):
     signal = read_image(second / "sub-02_desc-csfnorm_nT2w.nii.gz").array
     old, new = (read_image(second / f"sub-02_desc-{n}_dseg.nii.gz").array == disc_value("L4-L5")
                 for n in ("discs", "final"))
-    total = 19 * found["with"]["mean"] + np.nanmean(lost) + np.nanmean(signal[old]) - np.nanmean(signal[new])
-    assert found["without"]["mean"] == pytest.approx(total / 20, rel=1e-3)
+    total = 11 * found["with"]["mean"] + np.nanmean(lost) + np.nanmean(signal[old]) - np.nanmean(signal[new])
+    assert found["without"]["mean"] == pytest.approx(total / 12, rel=1e-3)
     text = text_of(results(study) / "report.html")
-    assert "reviewed by AB: 5 accepted, 1 corrected, 1 excluded (discs)" in text
+    assert "reviewed by AB: 3 accepted, 1 corrected, 1 excluded (discs)" in text
 
 
 def test_a_decision_about_other_outlines_is_shown_as_stale(study):
     now = looked_at(review_records(Study(study), "sub-03")["segment"])
-    decided(study, "sub-03", "L1-L2", "accepted", looked_at=now)
+    decided(study, "sub-03", "L3-L4", "accepted", looked_at=now)
     assert "Stale" not in text_of(results(study) / "report.html")
-    earlier = list_of(study)["sub-03", "L1-L2"]
+    earlier = list_of(study)["sub-03", "L3-L4"]
     decide(results(study) / "review.tsv", Decision("sub-99", "all", "accepted"))
-    decide(results(study) / "review.tsv", Decision("sub-03", "L1-L2", "accepted", looked_at="older"), earlier)
+    decide(results(study) / "review.tsv", Decision("sub-03", "L3-L4", "accepted", looked_at="older"), earlier)
     run_study(study)
     assert "participants without results were not used: sub-99, all." in text_of(results(study) / "report.html")
     assert "disc-relaxometry review" in (results(study) / "review.html").read_text(encoding="utf-8")
-    assert "Stale decisions, to be looked at again: sub-03, L1-L2." in text_of(results(study) / "report.html")
+    assert "Stale decisions, to be looked at again: sub-03, L3-L4." in text_of(results(study) / "report.html")
 
 
 def list_of(study):
@@ -129,10 +129,10 @@ def test_the_group_waits_until_what_is_asked_for_is_decided(study):
         run_study(study, require_review="all")
     for person in ("sub-01", "sub-02", "sub-04"):
         decide(results(study) / "review.tsv", Decision(person, "all", "accepted"))
-    with pytest.raises(StudyError, match=r"^1 disc\(s\) of 1 participant\(s\) wait for review, .* sub-03 L1-L2"):
+    with pytest.raises(StudyError, match=r"^1 disc\(s\) of 1 participant\(s\) wait for review, .* sub-03 L3-L4"):
         run_study(study, require_review="all")  # the stale one
     assert (results(study) / "report.html").stat().st_mtime_ns == before
-    decide(results(study) / "review.tsv", Decision("sub-03", "L1-L2", "accepted"), list_of(study)["sub-03", "L1-L2"])
+    decide(results(study) / "review.tsv", Decision("sub-03", "L3-L4", "accepted"), list_of(study)["sub-03", "L3-L4"])
     assert run_study(study, require_review="all").report
 
 

@@ -55,3 +55,12 @@ def record_run(study: Study, person: str, source: Path, notes=(), quality=None) 
         write_record(Record(step, person, "key", inputs=fingerprints([source], study.relative), outputs=outputs,
                             facts=facts, notes=list(notes) if step == "segment" else []),
                      prov / f"{person}_step-{step}_prov.json")
+
+
+def upright_index(labels, place) -> int:
+    """Return the number of the sagittal slice, from 1, of a voxel, with slices counted toward the left."""
+    from DiscStudyLib.review.volumes import upright
+
+    mark = np.zeros(labels.array.shape, np.uint8)
+    mark[tuple(place)] = 1
+    return int(np.argwhere(upright(labels.like(mark)).array)[0][2]) + 1

@@ -17,8 +17,8 @@ SPACING = 0.5
 SHAPE = (128, 176)
 #: Slices within this distance (mm) of a disc's middle are averaged: thin slices then look as thick as others.
 HALF_SLAB = 2.0
-#: A disc's long axis is believed up to this angle from the normal to the spine.
-MAX_TILT = np.deg2rad(40)
+#: A disc's long axis is believed up to this angle (rad) from the normal to the spine.
+MAX_TILT = 40 / 180 * np.pi
 #: Classes in a view, which tells the disc from its neighbors.
 OUTSIDE, BACKGROUND, VERTEBRA, CANAL, THIS_DISC, OTHER_DISC = range(-1, 5)
 #: Fewer pixels (1 cm2 has 400) of canal or bone are no reference.

@@ -11,7 +11,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 from support.cohort_phantom import make_spine_study
-from support.review_study import make_reviewable, outlines
+from support.review_study import make_reviewable, outlines, upright_index
 
 from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.labels import disc_value
@@ -396,12 +396,3 @@ def test_statistical_maps_have_a_threshold_and_clusters_that_jump(browser, study
         wait_for(tab, "shown", "sub-02")
         assert not tab.errors
         page.stop()
-
-
-def upright_index(labels, place) -> int:
-    """Return the number of the sagittal slice, from 1, of a voxel, with slices counted toward the left."""
-    from DiscStudyLib.review.volumes import upright
-
-    mark = np.zeros(labels.array.shape, np.uint8)
-    mark[tuple(place)] = 1
-    return int(np.argwhere(upright(labels.like(mark)).array)[0][2]) + 1
