@@ -85,7 +85,8 @@ def _sidecars(kinds: Sequence[str]) -> dict[str, dict]:
     found = {"desc-csfnorm_nT2w": fields("nT2w"), "space-DiscAtlas_nT2w": fields("nT2w"),
              "desc-confidence_percent": {"Description": "Calibrated probability of the label.", "Units": "%"}}
     for kind in kinds:
-        found[f"{kind}map"] = {**fields(kind), "SkullStripped": False, "MissingValue": "NaN: no good fit; reasons in desc-status"}
+        found[f"{kind}map"] = {**fields(kind), "SkullStripped": False,
+                               "MissingValue": "NaN: no good fit; reasons in desc-status"}
         found[f"space-DiscAtlas_{kind}"] = fields(kind)
         found[f"acq-{kind}_desc-first_echo"] = {"Description": f"First echo of the {kind} series.", "Units": "[arb'U]"}
         for key in ("M0", "offset", "SE", "R2", "B1", "status"):
