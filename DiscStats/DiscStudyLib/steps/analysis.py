@@ -8,6 +8,7 @@ import numpy as np
 
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image, write_image
+from DiscRelaxometryLib.labels import disc_value
 
 from ..engine import Context, Step, context_atlas, disc_labels, endings, maps_in_atlas, participants_of
 from ..folder import people_by_rule
@@ -116,15 +117,26 @@ def _observations(context: Context, family, files, people: list[str], disc=None)
     from DiscStatsLib.design import rows_of, to_frame
 
     atlas = context_atlas(context)
+    levels = [v for v in context.settings.levels if v in atlas.levels]
+    people = _who_has_a_disc(context, {key: files[key] for key in family}, people, levels)
     table = rows_of(to_frame(participants_of(context)), people)
-    data = {"atlas_labels": atlas.labels, "regions": atlas.regions,
-            "levels": [v for v in context.settings.levels if v in atlas.levels]}
+    data = {"atlas_labels": atlas.labels, "regions": atlas.regions, "levels": levels}
     if context.settings.change:
         maps, table = changes(context, {key: files[key] for key in family}, table)
         return data | {"maps": maps, "participants": table}
     blocks = {"blocks": context.study.block} if context.study.visits else {}
     return data | blocks | {"maps": {key: [read_image(files[key][p]) for p in people] for key in family},
                             "participants": table}
+
+
+def _who_has_a_disc(context: Context, files: dict, people: list[str], levels: list[str]) -> list[str]:
+    """Return the people whose maps show a disc of the levels; the notes name the others."""
+    inside = np.isin(context_atlas(context).labels.array, [disc_value(v) for v in levels])
+    there = [p for p in people if all(np.isfinite(read_image(own[p]).array[inside]).any() for own in files.values())]
+    lost = [p for p in people if p not in there]
+    if lost:
+        context.notes.append(f"{', '.join(lost)}: no disc of {', '.join(levels)} in the maps; left out.")
+    return there
 
 
 def _pooled(context: Context, family, files, people: list[str], disc) -> dict:
@@ -149,7 +161,7 @@ def analysis_step(name: str, rule: str = "", pooled: bool = False, after: tuple[
     With a rule, it is the sensitivity analysis of the people for whom the rule holds. `after` are further steps whose
     results it reads.
     """
-    return Step(f"analysis-{name}", "4", _run_analysis(name, rule), lambda c: c.study.tables,
+    return Step(f"analysis-{name}", "5", _run_analysis(name, rule), lambda c: c.study.tables,
                 ("formula", "contrast", "maps", "levels", "pooled", "permutations", "seed", "missing", "errors",
                  "standard_errors", "variance_groups", "change", "template"),
                 needs=("pooled-disc",) if pooled else (), optional=("atlas", "template", *after),
