@@ -6,6 +6,7 @@ import ast
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 from support import ROOT
@@ -132,3 +133,8 @@ def test_folders_files_and_functions_stay_small():
                     complaints.append(f"{module}.{node.name}: {len(names)} parameters")
     complaints += [f"{folder}: {count} files" for folder, count in folders.items() if count > FEW_FILES]
     assert not complaints, "\n".join(complaints)
+
+
+def test_every_deliberate_mistake_still_fits_its_file():
+    mistakes = run_path(str(ROOT / "Testing" / "tools" / "mutants.py"))["read_mutants"]()
+    assert len(mistakes) >= 40
