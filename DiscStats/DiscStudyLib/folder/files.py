@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import SimpleITK as sitk
 
 from DiscRelaxometryLib.echo import KINDS, read_json, sidecar_of, stated_times
 from DiscRelaxometryLib.errors import DiscRelaxometryError, EchoSeriesError
-from DiscRelaxometryLib.image import quiet, read_image
+from DiscRelaxometryLib.image import format_ending, read_image, read_volumes
 
 from .study import Series
 
@@ -32,9 +34,6 @@ def check_image(path: Path, read: bool = True) -> Iterator[tuple[str, str, str]]
         yield ("error", f"The volume is 4-D ({header.GetSize()[3]} volumes).",
                "Name an echo series '_T1rho' or '_MESE'; a T2-weighted volume is 3-D.")
         return
-    if read and not _readable(path):
-        yield ("error", "The file is truncated: its data end too early.", "Copy or export it again.")
-        return
     found = [*_check_view(header), *_check_sidecar(path)]
     yield from found
     if not read or any(severity == "error" for severity, _, _ in found):
@@ -42,7 +41,7 @@ def check_image(path: Path, read: bool = True) -> Iterator[tuple[str, str, str]]
     try:
         image = read_image(path)
     except DiscRelaxometryError as error:
-        yield ("error", error.message, "Export or convert it again.")
+        yield ("error", error.message, "Copy, export or convert it again.")
     else:
         yield from (("warning", note, "Look at the image in a viewer.") for note in image.meta.get("notes", []))
 
@@ -60,27 +59,24 @@ def check_labels(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _header(path: Path) -> sitk.ImageFileReader | None:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return None
-    return reader
+    """Return the header, or None; ITK goes by the ending, so that a file of another one is read from a copy."""
+    with TemporaryDirectory() as folder:
+        for name in (lambda: path, lambda: shutil.copy(path, Path(folder, "image" + format_ending(path)))):
+            reader = sitk.ImageFileReader()
+            try:
+                reader.SetFileName(str(name()))
+                reader.ReadImageInformation()
+                return reader
+            except (RuntimeError, OSError):
+                continue
+    return None
 
 
 def _readable(path: Path) -> bool:
-    """Read all data; SimpleITK's NIfTI reader may return a truncated file's missing part as zeros, so unzip first."""
+    """Read all data; a truncated file is none."""
     try:
-        if path.name.endswith(".gz"):
-            import gzip
-
-            with gzip.open(path) as stream:
-                while stream.read(1 << 22):
-                    pass
-        with quiet():
-            sitk.ReadImage(str(path))
-    except (RuntimeError, OSError, EOFError):
+        read_volumes(path)
+    except DiscRelaxometryError:
         return False
     return True
 

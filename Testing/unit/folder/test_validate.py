@@ -60,6 +60,15 @@ def test_wrong_number_of_times(study):
     find(study, "4 volumes but 3 times of the T1rho map")
 
 
+def test_a_plain_nifti_under_a_compressed_name_is_what_it_is(study):
+    packed, plain = anat(study, "sub-01", "T2w.nii.gz"), study / "plain.nii"
+    sitk.WriteImage(sitk.ReadImage(str(packed)), str(plain))
+    plain.replace(packed)
+    assert validate(Study(study)) == [] and validate(Study(study), read_images=False) == []
+    packed.write_bytes(packed.read_bytes()[:-5000])
+    find(study, "truncated")
+
+
 def test_wrong_unit_of_lengths(study):
     image = sitk.ReadImage(str(anat(study, "sub-01", "T2w.nii.gz")))
     image.SetSpacing([s * 1e-3 for s in GEOMETRY.spacing])
