@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shlex
+import sys
 import threading
 import webbrowser
 from collections.abc import Callable
@@ -65,7 +66,7 @@ class ReviewPage:
         self.volumes: Callable[[str, int], dict[str, Volume]] = functools.lru_cache(maxsize=4)(
             lambda person, time: person_volumes(session, person))
         try:
-            self.server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
+            self.server = _Server(("127.0.0.1", port), _handler(self))
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
@@ -198,6 +199,13 @@ def write_link(study: Study, address: str = "") -> Path:
     write_text(path, text)
     os.chmod(path, 0o600 if address else 0o644)  # the address holds the token
     return path
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """Keep quiet of a browser that was closed in the middle of a request; show anything else."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _handler(page: ReviewPage) -> type[BaseHTTPRequestHandler]:
