@@ -116,7 +116,7 @@ def test_mixed_models(step, monkeypatch):
     call = step(models_step(), DiscStatsLib.tables, "fit_mixed", person="", formula="pfirrmann", maps=("T1rho",),
                 levels=("L5-S1", "L3-L4"))
     frame = call.given.pop("table")
-    assert call.given == {"formula": "mean ~ pfirrmann + C(level)", "missing": "drop"}
+    assert call.given == {"formula": "mean ~ pfirrmann + C(level)", "group": "participant_id", "missing": "drop"}
     assert set(frame["level"]) == {"L5-S1", "L3-L4"} and set(frame["map"]) == {"T1rho"}
     found = {(p, level): g for p, level, g in zip(frame["participant_id"], frame["level"], frame["pfirrmann"])}
     assert found == {k: g for k, g in GRADE.items() if k[1] in frame["level"].tolist()} and len(LEVELS) == 3

@@ -129,7 +129,7 @@ def test_a_changed_date_redoes_the_statistics_alone(run, study):
 @pytest.mark.parametrize("table, words", [
     ("session_id\tacq_time\nses-1\t01/02/2024\nses-2\t2025-01-01\n", "cannot be read"),
     ("session_id\tacq_time\nses-1\t2024-01-01\nses-1\t2025-01-01\n", "ses-1 twice"),
-    ("session_id\tage\nses-1\tfifty\nses-2\t52\n", "no number"),
+    ("session_id\tage\nses-1\tfifty\nses-2\t52\n", "not a number"),
     ("visit\tage\nses-1\t50\n", "session_id")])
 def test_bad_sessions_tables_are_one_sentence(study, table, words):
     path = study / "sub-01" / "sub-01_sessions.tsv"
