@@ -69,6 +69,8 @@ def with_estimates(participants: Table, names: Sequence[str], rows: Sequence[dic
 
 def participants_of(context: Context) -> Table:
     """Return the participants table that a group step works with: with estimated grades where the formula asks."""
+    if not context.settings.estimated:
+        return context.study.participants
     files = [f for p in context.everyone if (f := context.output_of("grade", JOINED["grades"][1], p))]
     return with_estimates(context.study.participants, context.settings.variables,
                           [row for file in files for row in read_rows(file).rows])

@@ -118,21 +118,21 @@ def _observations(context: Context, family, files, people: list[str], disc=None)
 
     atlas = context_atlas(context)
     levels = [v for v in context.settings.levels if v in atlas.levels]
-    people = _who_has_a_disc(context, {key: files[key] for key in family}, people, levels)
+    images = {key: {p: read_image(files[key][p]) for p in people} for key in family}
+    people = _who_has_a_disc(context, images, people, levels)
     table = rows_of(to_frame(participants_of(context)), people)
     data = {"atlas_labels": atlas.labels, "regions": atlas.regions, "levels": levels}
     if context.settings.change:
-        maps, table = changes(context, {key: files[key] for key in family}, table)
+        maps, table = changes(context, images, table)
         return data | {"maps": maps, "participants": table}
     blocks = {"blocks": context.study.block} if context.study.visits else {}
-    return data | blocks | {"maps": {key: [read_image(files[key][p]) for p in people] for key in family},
-                            "participants": table}
+    return data | blocks | {"maps": {key: [images[key][p] for p in people] for key in family}, "participants": table}
 
 
-def _who_has_a_disc(context: Context, files: dict, people: list[str], levels: list[str]) -> list[str]:
+def _who_has_a_disc(context: Context, images: dict, people: list[str], levels: list[str]) -> list[str]:
     """Return the people whose maps show a disc of the levels; the notes name the others."""
     inside = np.isin(context_atlas(context).labels.array, [disc_value(v) for v in levels])
-    there = [p for p in people if all(np.isfinite(read_image(own[p]).array[inside]).any() for own in files.values())]
+    there = [p for p in people if all(np.isfinite(own[p].array[inside]).any() for own in images.values())]
     lost = [p for p in people if p not in there]
     if lost:
         context.notes.append(f"{', '.join(lost)}: no disc of {', '.join(levels)} in the maps; left out.")

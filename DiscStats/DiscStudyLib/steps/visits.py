@@ -10,7 +10,7 @@ from DiscRelaxometryLib.errors import DesignError, StudyError
 from DiscRelaxometryLib.image import Image, read_image, write_image
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine import Context, Step, maps_in_atlas, read_rows
+from ..engine import Context, Step, endings, maps_in_atlas, read_rows
 from ..folder import OWNER, SESSION, YEARS, session_key
 
 _COLUMNS = [Column("map", "", "Quantity"), Column("level", "", "Disc level"), Column("region", "", "Region"),
@@ -21,7 +21,7 @@ _COLUMNS = [Column("map", "", "Quantity"), Column("level", "", "Disc level"), Co
             Column("cv", "1", "Root mean square of the participants' coefficients of variation"), Column("unit")]
 
 
-def changes(context: Context, files: dict[str, dict[str, Path]], table) -> tuple[dict[str, list[Image]], object]:
+def changes(context: Context, images: dict[str, dict[str, Image]], table) -> tuple[dict[str, list[Image]], object]:
     """Return each participant's change from the first to the last visit, and the rows of the first visits.
 
     Raises
@@ -40,8 +40,7 @@ def changes(context: Context, files: dict[str, dict[str, Path]], table) -> tuple
         rows.append(first.to_dict() | {"participant_id": owner})
     if not rows:
         raise StudyError("Nobody has two visits with maps: there is no change to analyze.", anchor="study-visits")
-    maps = {key: [_change(read_image(some[a]), read_image(some[b]), how, scale) for a, b, scale in pairs]
-            for key, some in files.items()}
+    maps = {key: [_change(some[a], some[b], how, scale) for a, b, scale in pairs] for key, some in images.items()}
     return maps, type(table)(rows)[[c for c in table.columns if c != SESSION]]
 
 
@@ -109,7 +108,7 @@ def _run_repeatability(context: Context) -> list[Path]:
         first = read_image(several[0][0])
         for name, array in within_maps([[read_image(p).array for p in some] for some in several]).items():
             written.append(write_image(first.like(array.astype(np.float32)),
-                                       context.path(f"space-DiscAtlas_stat-{name}_{key}.nii.gz")))
+                                       context.path(endings.in_atlas(f"stat-{name}_{key}"))))
     table = Table("repeatability", _COLUMNS, _region_rows(context, owners))
     path = table.write(context.path("repeatability.tsv"))
     context.written.append(path.with_suffix(".json"))
