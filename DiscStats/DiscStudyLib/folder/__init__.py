@@ -4,6 +4,7 @@ from .bids import describe_results, last_settings
 from .decisions import (
     ALL,
     COLUMNS,
+    CORRECTED,
     EXCLUDED,
     KINDS,
     RENAMED,
@@ -30,11 +31,9 @@ from .validate import validate
 from .visits import EVERY, OWNER, SESSION, YEARS, session_key
 
 __all__ = [
-    "ALL", "EXCLUDED", "KINDS", "RENAMED", "REVIEW", "Decision", "apply_decisions", "change", "COLUMNS",
-    "compare_reviews", "corrected_mask", "decide", "decision_for", "last_settings", "read_decisions",
-    "require_unchanged", "stale",
-    "CHOICES", "COLUMN", "DERIVATIVES", "describe_results", "Finding",
-    "import_spider", "label_results", "level_columns", "long_frame",
-    "make_settings", "MAPS", "people_by_rule", "Person", "Settings", "Study", "trained_on",
-    "validate", "EVERY", "OWNER", "SESSION", "session_key", "YEARS",
+    "ALL", "apply_decisions", "change", "CHOICES", "COLUMN", "COLUMNS", "compare_reviews", "CORRECTED",
+    "corrected_mask", "decide", "Decision", "decision_for", "DERIVATIVES", "describe_results", "EVERY", "EXCLUDED",
+    "Finding", "import_spider", "KINDS", "label_results", "last_settings", "level_columns", "long_frame",
+    "make_settings", "MAPS", "OWNER", "people_by_rule", "Person", "read_decisions", "RENAMED", "require_unchanged",
+    "REVIEW", "SESSION", "session_key", "Settings", "stale", "Study", "trained_on", "validate", "YEARS",
 ]

@@ -90,8 +90,7 @@ def _time(visit: dict, by: str) -> float:
         number = to_number(text)
         if number is None:
             raise StudyError(f"The age '{text}' of {visit['participant_id']} is not a number: correct its sessions "
-                             "table.",
-                             anchor="study-visits")
+                             "table.", anchor="study-visits")
         return number
     try:
         return datetime.fromisoformat(text.replace("Z", "+00:00")).replace(tzinfo=None).toordinal() / _DAYS

@@ -16,7 +16,9 @@ from DiscRelaxometryLib.labels import BY_VALUE, DISCS, disc_name, disc_value
 from ..engine import Record, ReviewedDisc, endings, exclusive, held, looked_at, review_records, reviewed_discs
 from ..folder import (
     ALL,
-    KINDS,
+    CORRECTED,
+    EXCLUDED,
+    RENAMED,
     REVIEW,
     Decision,
     Study,
@@ -30,7 +32,6 @@ from ..folder import (
 )
 
 _ANCHOR = "review-decisions"
-ACCEPTED, CORRECTED, RENAMED, EXCLUDED = KINDS
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def _output(session: Session, person: str, step: str, ending: str) -> Path | Non
 def _in_atlas(session: Session, person: str) -> tuple[Image, Image] | None:
     atlas = context_atlas_of(session.study)
     for key in (*KINDS, "nT2w"):
-        path = _output(session, person, "atlas", f"space-DiscAtlas_{key}.nii.gz")
+        path = _output(session, person, "atlas", endings.in_atlas(key))
         image = read_image(path) if path else None
         if image is not None and not image.geometry.difference(atlas.labels.geometry):
             return image.like(image.array, quantity=key), atlas.labels

@@ -77,7 +77,7 @@ def _run_automatic(context: Context) -> list[Path]:
         columns = table.columns
         rows += [{"participant_id": context.person.id, **r} for r in table.rows]
     path = Table("regions", [Column("participant_id", "", "Person"), *columns], rows).write(
-        context.path("desc-automatic_measures.tsv"))
+        context.path(endings.AUTOMATIC))
     return [path, path.with_suffix(".json")]
 
 
@@ -129,7 +129,7 @@ def _files_before(context: Context) -> list[Path]:
                                                                                    *context.missing])}):
         steps = ("automatic",) if person in context.everyone else ("automatic", "measure")
         records = filter(None, (step_record(context.study, person, step) for step in steps))
-        ends = ("desc-automatic_measures.tsv", "desc-regions_measures.tsv")
+        ends = (endings.AUTOMATIC, endings.REGIONS)
         found += [path for r in records for name in r.outputs if name.endswith(ends)
                   and (path := context.study.absolute(name)).exists()][:1]
     return found
