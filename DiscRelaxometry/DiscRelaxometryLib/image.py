@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -224,21 +224,43 @@ def format_ending(path: Path) -> str:
     return ".mha" if re.match(rb"\s*(ObjectType|NDims|Comment)\s*=", start) else ""
 
 
-def _read(path: Path, ending: str, content: bytes | None) -> sitk.Image:
+def read_header(path: str | os.PathLike) -> sitk.ImageFileReader | None:
+    """Return what ITK reads of a file's header, whatever the file's name; None where it reads none."""
+    path = Path(path)
+    try:
+        return _information(str(path))
+    except RuntimeError:
+        pass
+    try:
+        ending = format_ending(path)
+        content = nifti.nifti_content(path) if ending == ".nii" else None
+        return _read(path, ending, content, _information) if ending else None
+    except (GeometryError, OSError, RuntimeError):
+        return None
+
+
+def _information(name: str) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(name)
+    reader.ReadImageInformation()
+    return reader
+
+
+def _read(path: Path, ending: str, content: bytes | None, read: Callable = sitk.ReadImage):
     """Read a file whatever its name; ITK goes by the ending, and by words in the name."""
     endings = {".nii": (".nii", ".nii.gz"), ".nrrd": (".nrrd", ".nhdr"), ".mha": (".mha", ".mhd")}[ending]
     plain_content = content and nifti.for_itk(content)
     with quiet():
         if plain_content is content and path.name.lower().endswith(endings):
             try:
-                return sitk.ReadImage(str(path))
+                return read(str(path))
             except RuntimeError:
                 if content is None:
                     raise
         with TemporaryDirectory() as folder:
             plain = Path(folder) / ("image" + ending)
             plain.write_bytes(plain_content or path.read_bytes())
-            return sitk.ReadImage(str(plain))
+            return read(str(plain))
 
 
 @contextmanager

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import SimpleITK as sitk
 
 from DiscRelaxometryLib.echo import KINDS, read_json, sidecar_of, stated_times
 from DiscRelaxometryLib.errors import DiscRelaxometryError, EchoSeriesError
-from DiscRelaxometryLib.image import format_ending, read_image, read_volumes
+from DiscRelaxometryLib.image import read_header, read_image, read_volumes
 
 from .study import Series
 
@@ -26,7 +24,7 @@ _BODY_PARTS = ("SPINE", "LSPINE", "LUMBAR", "LUMBARSPINE", "TLSPINE", "LSSPINE",
 
 def check_image(path: Path, read: bool = True) -> Iterator[tuple[str, str, str]]:
     """Yield (severity, problem, remedy) of one volume: readable, lumbar field of view, sagittal, usable unit."""
-    header = _header(path)
+    header = read_header(path)
     if header is None:
         yield ("error", "The file cannot be read: it is damaged, or no image.", "Export or convert it again.")
         return
@@ -56,20 +54,6 @@ def check_labels(path: Path) -> Iterator[tuple[str, str, str]]:
         yield ("error", error.message, "Correct the segmentation, or use --segmentation cnn.")
         return
     yield from (("note", note, "Look at the segmentation.") for note in notes)
-
-
-def _header(path: Path) -> sitk.ImageFileReader | None:
-    """Return the header, or None; ITK goes by the ending, so that a file of another one is read from a copy."""
-    with TemporaryDirectory() as folder:
-        for name in (lambda: path, lambda: shutil.copy(path, Path(folder, "image" + format_ending(path)))):
-            reader = sitk.ImageFileReader()
-            try:
-                reader.SetFileName(str(name()))
-                reader.ReadImageInformation()
-                return reader
-            except (RuntimeError, OSError):
-                continue
-    return None
 
 
 def _readable(path: Path) -> bool:
@@ -129,7 +113,7 @@ def check_series(series: Series, read: bool = True) -> Iterator[tuple[Path, str,
     """Yield (file, severity, problem, remedy) of an echo series: files, sidecars, times and their unit."""
     volumes = 0
     for file in series.files:
-        header = _header(file)
+        header = read_header(file)
         if header is None or (read and not _readable(file)):
             yield (file, "error", "The file cannot be read: it is damaged, truncated, or no image.",
                    "Export or convert it again.")

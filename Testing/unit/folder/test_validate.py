@@ -69,6 +69,12 @@ def test_a_plain_nifti_under_a_compressed_name_is_what_it_is(study):
     find(study, "truncated")
 
 
+def test_a_compressed_nifti_under_a_plain_name_is_what_it_is(study):
+    packed = anat(study, "sub-01", "T2w.nii.gz")
+    packed.rename(packed.with_suffix(""))
+    assert validate(Study(study)) == [] and validate(Study(study), read_images=False) == []
+
+
 def test_wrong_unit_of_lengths(study):
     image = sitk.ReadImage(str(anat(study, "sub-01", "T2w.nii.gz")))
     image.SetSpacing([s * 1e-3 for s in GEOMETRY.spacing])
