@@ -26,7 +26,6 @@ from DiscStudyLib.steps.maps import map_steps
 from DiscStudyLib.steps.models import models_step
 from DiscStudyLib.steps.person import atlas_step, segment_step
 
-pytestmark = pytest.mark.xdist_group("phantom study")
 ANALYSIS = {"permutations": 321, "seed": 9, "missing": "complete", "errors": "symmetric", "standard_errors": "hc3"}
 
 

@@ -15,8 +15,6 @@ from DiscStudyLib import Settings, Study, make_settings, plan_study
 from DiscStudyLib.engine import Context, shipped_atlas
 from DiscStudyLib.steps.person import segment_step
 
-pytestmark = pytest.mark.xdist_group("phantom study")
-
 TABLES = {"tables", "decisions"}
 JOINED = {"measure", "tile", "atlas", "score", "automatic", *TABLES}
 MAPPED = {"maps-T1rho", "carry-T1rho", *JOINED}

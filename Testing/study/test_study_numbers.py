@@ -20,8 +20,6 @@ from DiscStudyLib.after import find_maps
 from DiscStudyLib.engine import read_rows, shipped_atlas
 from DiscStudyLib.report.page import cell_text
 
-pytestmark = pytest.mark.xdist_group("phantom study")
-
 
 def test_group_maps_are_those_of_the_people(run, study):
     for key, people in HAVE.items():

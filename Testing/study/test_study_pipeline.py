@@ -17,8 +17,6 @@ from DiscStudyLib import make_report, plan_study, run_study
 from DiscStudyLib.after import compare_tables, export_files, export_people, mixed_model
 from DiscStudyLib.report.page import SIMULATED
 
-pytestmark = pytest.mark.xdist_group("phantom study")
-
 
 def test_every_step_is_done(run):
     assert [f"{o.person} {o.step}: {o.message}" for o in run.outcomes if o.state != "done"] == []

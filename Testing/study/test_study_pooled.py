@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from support.cohort_phantom import make_spine_study
+from support.study_results import output
 
 from DiscAtlasLib import load_atlas, load_pooled
 from DiscRelaxometryLib.image import read_image
@@ -30,12 +31,8 @@ def run(study):
     return run_study(study, "pfirrmann + age", **SETTINGS)
 
 
-def group(study):
-    return study / "derivatives" / "disc-relaxometry" / "group"
-
-
 def record(study, name="main"):
-    return json.loads((group(study) / "prov" / f"step-analysis-{name}_prov.json").read_text(encoding="utf-8"))
+    return json.loads((output(study, "group") / "prov" / f"step-analysis-{name}_prov.json").read_text(encoding="utf-8"))
 
 
 def test_pooled_stands_among_the_levels():
@@ -53,7 +50,7 @@ def test_grade_is_tested_within_people_and_laid_back_on_both_levels(run, study):
     described = facts["provenance"]["contrasts"][0]
     assert (described["name"], described["exchange"], described["block_means_removed"]) == ("pfirrmann", "within", True)
     assert "C(level)" in facts["provenance"]["formula"]
-    folder = group(study) / "analysis-main"
+    folder = output(study, "group") / "analysis-main"
     pooled = read_image(folder / "space-PooledDisc_stat-T1rho_pfirrmann_t_map.nii.gz")
     atlas, back = load_atlas(), read_image(folder / "space-DiscAtlas_stat-T1rho_pfirrmann_t.nii.gz")
     known = set(pooled.array[np.isfinite(pooled.array)].tolist())
@@ -69,7 +66,7 @@ def test_the_pooled_disc_is_not_taken_for_the_studys_own_atlas(run, study):
 
 def test_pooled_maps_meet_those_of_the_levels(run, study):
     """A map of the AP coordinate in each atlas disc is that of the pooled disc, whatever the level."""
-    disc, atlas = load_pooled(group(study) / "pooled-disc"), load_atlas()
+    disc, atlas = load_pooled(output(study, "group") / "pooled-disc"), load_atlas()
     inside = disc.atlas.labels.array > 0
     for level in PAIR:
         value = disc_value(level)
@@ -87,7 +84,7 @@ def test_age_exchanges_whole_people_and_the_report_says_so(run, study):
     run_study(study, "pfirrmann + age", contrast="age", analysis="age", **SETTINGS)
     facts = record(study, "age")["facts"]["T1rho"]
     assert facts["provenance"]["contrasts"][0]["exchange"] == "whole"
-    page = (group(study).parent / "report.html").read_text(encoding="utf-8")
+    page = (output(study, "group").parent / "report.html").read_text(encoding="utf-8")
     assert "carried into one mean disc" in page and "tested between persons" in page and "with 14 discs" in page
 
 

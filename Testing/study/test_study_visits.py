@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from support.cohort_phantom import make_spine_study
+from support.study_results import output
 
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image
@@ -47,12 +48,8 @@ def run(study):
     return run_study(study, "C(session)", **SETTINGS)
 
 
-def group(study):
-    return study / "derivatives" / "disc-relaxometry" / "group"
-
-
 def facts(study, name="main"):
-    path = group(study) / "prov" / f"step-analysis-{name}_prov.json"
+    path = output(study, "group") / "prov" / f"step-analysis-{name}_prov.json"
     return json.loads(path.read_text(encoding="utf-8"))["facts"]["T1rho"]
 
 
@@ -75,14 +72,14 @@ def test_paired_visits_are_tested_within_people(run, study):
     assert not run.failed, run.failed
     described = facts(study)["provenance"]["contrasts"][0]
     assert described["exchange"] == "within" and facts(study)["n"] == 11
-    effect = read_image(group(study) / "analysis-main" / "space-DiscAtlas_stat-T1rho_session_effect.nii.gz").array
-    maps = {p: read_image(group(study).parent / p / "anat" / f"{p}_space-DiscAtlas_T1rho.nii.gz").array
+    effect = read_image(output(study, "group/analysis-main/space-DiscAtlas_stat-T1rho_session_effect.nii.gz")).array
+    maps = {p: read_image(output(study, "group").parent / p / "anat" / f"{p}_space-DiscAtlas_T1rho.nii.gz").array
             for p in (f"sub-{n:02}_ses-{s}" for n in range(1, 6) for s in (1, 2))}
     pairs = np.stack([maps[f"sub-{n:02}_ses-2"] - maps[f"sub-{n:02}_ses-1"] for n in range(1, 6)])
     both = np.isfinite(pairs).all(axis=0) & np.isfinite(effect)
     assert both.sum() > 2000
     np.testing.assert_allclose(effect[both], pairs.mean(axis=0)[both], atol=2e-3)
-    page = (group(study).parent / "report.html").read_text(encoding="utf-8")
+    page = (output(study, "group").parent / "report.html").read_text(encoding="utf-8")
     assert "Repeatability" in page and "sub-06 ses-1" in page.replace("_", " ")
 
 
@@ -90,27 +87,27 @@ def test_change_per_year_is_that_of_the_dates(run, study):
     run_study(study, "pfirrmann", analysis="change", change="per-year", **SETTINGS)
     found = facts(study, "change")
     assert found["n"] == 5 and found["people"] == [f"sub-{n:02}" for n in range(1, 6)]
-    mean = read_image(group(study) / "analysis-change" / "space-DiscAtlas_stat-T1rho_mean.nii.gz").array
+    mean = read_image(output(study, "group") / "analysis-change" / "space-DiscAtlas_stat-T1rho_mean.nii.gz").array
     years = [2.0, 1.0, 2.0, 1.0, 2.0]
-    maps = [[read_image(group(study).parent / p / "anat" / f"{p}_space-DiscAtlas_T1rho.nii.gz").array
+    maps = [[read_image(output(study, "group").parent / p / "anat" / f"{p}_space-DiscAtlas_T1rho.nii.gz").array
              for p in (f"sub-{n:02}_ses-1", f"sub-{n:02}_ses-2")] for n in range(1, 6)]
     expected = np.stack([(b - a) / y for (a, b), y in zip(maps, years)])
     both = np.isfinite(expected).all(axis=0)
     np.testing.assert_allclose(mean[both], expected.mean(axis=0)[both], rtol=2e-3, atol=0.05)
-    record = (group(study) / "prov" / "step-analysis-change_prov.json").read_text(encoding="utf-8")
+    record = (output(study, "group") / "prov" / "step-analysis-change_prov.json").read_text(encoding="utf-8")
     assert "sub-06 has one visit" in record
 
 
 def test_repeatability_by_region_and_voxel(run, study):
-    rows = read_rows(group(study) / "repeatability.tsv").rows
+    rows = read_rows(output(study, "group") / "repeatability.tsv").rows
     nucleus = next(r for r in rows if (r["map"], r["level"], r["region"]) == ("T1rho", "L4-L5", "nucleus"))
-    regions = {r["participant_id"]: r["mean"] for r in read_rows(group(study) / "regions.tsv").rows
+    regions = {r["participant_id"]: r["mean"] for r in read_rows(output(study, "group") / "regions.tsv").rows
                if (r["map"], r["level"], r["region"]) == ("T1rho", "L4-L5", "nucleus")}
     pairs = np.array([[regions[f"sub-{n:02}_ses-{s}"] for s in (1, 2)] for n in range(1, 6)])
     sd = np.sqrt(np.mean((pairs[:, 0] - pairs[:, 1]) ** 2) / 2)
     assert nucleus["n"] == 5 and nucleus["within_sd"] == pytest.approx(sd, rel=1e-3)
     assert nucleus["smallest_change"] == pytest.approx(2.77 * sd, rel=1e-2)
-    assert np.isfinite(read_image(group(study) / "space-DiscAtlas_stat-wsd_T1rho.nii.gz").array).sum() > 2000
+    assert np.isfinite(read_image(output(study, "group") / "space-DiscAtlas_stat-wsd_T1rho.nii.gz").array).sum() > 2000
 
 
 def test_a_changed_date_redoes_the_statistics_alone(run, study):
