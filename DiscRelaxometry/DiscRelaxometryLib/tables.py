@@ -123,6 +123,11 @@ def cell_value(cell):
     return cell if number is None else number
 
 
+def number_key(name: str) -> list:
+    """Return what orders names by the numbers in them: ``sub-2`` before ``sub-10``."""
+    return [int(t) if n % 2 else t for n, t in enumerate(re.split(r"(\d+)", name))]
+
+
 def typed(cells: Sequence) -> list:
     """Return a column with None for missing cells, and numbers where every other cell is one."""
     found = [None if is_missing(c) else c for c in cells]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 
 import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError
-from DiscRelaxometryLib.tables import Table, is_missing, read_tsv, to_number, typed
+from DiscRelaxometryLib.tables import Table, is_missing, number_key, read_tsv, to_number, typed
 
 ID = "participant_id"
 
@@ -40,7 +39,7 @@ def read_participants(source: str | os.PathLike | Table):
 
 def id_order(ids: Iterable[str]) -> np.ndarray:
     """Return the rows in the order of their ids, ``sub-2`` before ``sub-10``; rows of one person stay in order."""
-    keys = [[int(t) if n % 2 else t for n, t in enumerate(re.split(r"(\d+)", i))] for i in ids]
+    keys = [number_key(i) for i in ids]
     return np.array(sorted(range(len(keys)), key=keys.__getitem__))
 
 

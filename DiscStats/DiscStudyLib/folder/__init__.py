@@ -28,12 +28,12 @@ from .spider import import_spider
 from .study import DERIVATIVES, Person, Study, level_columns, long_frame
 from .training import trained_on
 from .validate import validate
-from .visits import EVERY, OWNER, SESSION, YEARS, session_key
+from .visits import EVERY, OWNER, SESSION, YEARS
 
 __all__ = [
     "ALL", "apply_decisions", "change", "CHOICES", "COLUMN", "COLUMNS", "compare_reviews", "CORRECTED",
     "corrected_mask", "decide", "Decision", "decision_for", "DERIVATIVES", "describe_results", "EVERY", "EXCLUDED",
     "Finding", "import_spider", "KINDS", "label_results", "last_settings", "level_columns", "long_frame",
     "make_settings", "MAPS", "OWNER", "people_by_rule", "Person", "read_decisions", "RENAMED", "require_unchanged",
-    "REVIEW", "SESSION", "session_key", "Settings", "stale", "Study", "trained_on", "validate", "YEARS",
+    "REVIEW", "SESSION", "Settings", "stale", "Study", "trained_on", "validate", "YEARS",
 ]

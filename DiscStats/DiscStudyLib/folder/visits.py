@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from DiscRelaxometryLib.errors import StudyError
-from DiscRelaxometryLib.tables import Column, Table, is_missing, read_tsv, to_number
+from DiscRelaxometryLib.tables import Column, Table, is_missing, number_key, read_tsv, to_number
 
 #: The session that stands for all of them.
 EVERY = "all"
@@ -19,12 +18,7 @@ _DAYS = 365.25
 
 def sessions_of(folder: Path) -> list[str]:
     """Return the names of a participant's sessions, ``ses-2`` before ``ses-10``; one empty name for none."""
-    return sorted((f.name for f in folder.glob("ses-*") if f.is_dir()), key=session_key) or [""]
-
-
-def session_key(name: str) -> list:
-    """Return what orders sessions by the numbers in their names."""
-    return [int(t) if n % 2 else t for n, t in enumerate(re.split(r"(\d+)", name))]
+    return sorted((f.name for f in folder.glob("ses-*") if f.is_dir()), key=number_key) or [""]
 
 
 def visit_id(participant: str, session: str) -> str:

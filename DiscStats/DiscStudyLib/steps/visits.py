@@ -8,10 +8,10 @@ import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError, StudyError
 from DiscRelaxometryLib.image import Image, read_image, write_image
-from DiscRelaxometryLib.tables import Column, Table
+from DiscRelaxometryLib.tables import Column, Table, number_key
 
 from ..engine import Context, Step, endings, maps_in_atlas, read_rows
-from ..folder import OWNER, SESSION, YEARS, session_key
+from ..folder import OWNER, SESSION, YEARS
 
 _COLUMNS = [Column("map", "", "Quantity"), Column("level", "", "Disc level"), Column("region", "", "Region"),
             Column("n", "1", "Participants with every visit"), Column("visits", "1", "Visits of each"),
@@ -31,7 +31,7 @@ def changes(context: Context, images: dict[str, dict[str, Image]], table) -> tup
     """
     how, rows, pairs = context.settings.change, [], []
     for owner, visits in table.groupby(OWNER, sort=False):
-        visits = visits.sort_values(SESSION, key=lambda names: names.map(lambda n: tuple(session_key(n))))
+        visits = visits.sort_values(SESSION, key=lambda names: names.map(lambda n: tuple(number_key(n))))
         if len(visits) < 2:
             context.notes.append(f"{owner} has one visit with maps and no change.")
             continue
