@@ -1,6 +1,7 @@
 """The headless runtime: start, files through real storage nodes, base classes, parameter nodes, packaging."""
 
 import enum
+import os
 import subprocess
 import sys
 from typing import Annotated, Optional
@@ -49,10 +50,15 @@ def test_color_tables_survive_closing_the_scene_under_slicers_ids(slicer):
         assert slicer.mrmlScene.GetNodeByID(f"vtkMRMLColorTableNodeFile{name}.txt").GetNumberOfColors() == 256
 
 
+def in_a_fresh_process(code: str) -> subprocess.CompletedProcess:
+    """Run code after a headless start in a process that no test's panel host has touched."""
+    code = f"from DiscRelaxometryLib.headless import start_headless; slicer = start_headless(); {code}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)})
+
+
 def test_start_is_quiet():
-    code = "from DiscRelaxometryLib.headless import start_headless; start_headless()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
-                          env={"PYTHONPATH": ":".join(p for p in sys.path if p)})
+    done = in_a_fresh_process("pass")
     assert done.returncode == 0, done.stderr
     assert "ERR|" not in done.stderr and "Traceback" not in done.stderr, done.stderr
 
@@ -196,9 +202,10 @@ def test_self_test_base_class_reports_failures(slicer):
         FailingTest().runTest()
 
 
-def test_panels_say_that_they_need_slicer(slicer):
-    with pytest.raises(RuntimeError, match="Slicer application"):
-        slicer.ScriptedLoadableModule.ScriptedLoadableModuleWidget()
+def test_panels_say_that_they_need_slicer():
+    done = in_a_fresh_process("slicer.ScriptedLoadableModule.ScriptedLoadableModuleWidget()")
+    assert done.returncode != 0
+    assert done.stderr.rstrip().splitlines()[-1].startswith("RuntimeError: Panels need the Slicer application")
 
 
 def test_packaging_names_what_is_missing_and_installs_nothing(slicer, tmp_path):
