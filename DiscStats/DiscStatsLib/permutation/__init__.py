@@ -2,9 +2,10 @@
 
 from .arrays import DESIGN_BLOCK, PermutationTest, permutation_test
 from .blocks import (
+    absorbed,
     complete_blocks,
     constant_in_blocks,
-    count_blocks,
+    design_within,
     less_block_means,
     within_columns,
 )
@@ -30,9 +31,9 @@ from .tfce import TfceSettings, neighbors_of, tfce, tfce_values
 from .torch_products import require_device
 
 __all__ = [
-    "DESIGN_BLOCK",
+    "absorbed", "DESIGN_BLOCK",
     "adjust_bh", "adjust_bky", "alike_blocks", "by_count", "cluster_rows", "cluster_sizes", "cluster_table",
-    "ClusterStatistics", "complete_blocks", "constant_in_blocks", "count_blocks", "directed", "enhance_input",
+    "ClusterStatistics", "complete_blocks", "constant_in_blocks", "design_within", "directed", "enhance_input",
     "estimates", "find_clusters", "fit", "fit_tail", "full_rank", "full_residuals", "fwe_p", "has_constant",
     "least_count", "less_block_means", "level_name", "leverage", "make_partial_stratum", "make_scheme", "make_stratum",
     "map_null", "MapLayout", "max_statistics", "neighbors_of", "one_side", "partition", "Partition", "permutation_test",

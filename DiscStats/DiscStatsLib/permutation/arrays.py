@@ -9,7 +9,7 @@ import numpy as np
 from DiscRelaxometryLib.errors import DesignError
 
 from ..design import require_weights
-from .blocks import complete_blocks, constant_in_blocks, count_blocks, less_block_means, within_columns
+from .blocks import absorbed, complete_blocks, constant_in_blocks, design_within, less_block_means, within_columns
 from .deviates import stat_to_z
 from .glm import Partition, fit, full_rank, partition
 from .max_statistic import Stratum, directed, fwe_p, has_constant, make_stratum, max_statistics
@@ -192,27 +192,24 @@ def _fits(y, valid, design, weights, kind: str, blocks) -> list[tuple]:
             at, here = voxels[start:start + size], None if present is None else present[start:start + size]
             values = y[:, at] if here is None else np.where(here.T, y[:, at], 0.0)
             own = design if here is None else np.where(here[:, :, None], design, 0.0)
-            absorbed = 0
             if blocks is not None:
-                absorbed = int(count_blocks(valid.T[at[:1]], blocks)[0])
                 values = less_block_means(values, blocks, None if here is None else here.T)
-                own = less_block_means(own, blocks) if here is None else np.moveaxis(
-                    less_block_means(np.moveaxis(own, 1, 0), blocks, here.T), 0, 1)
-            fits += _fit(values, here, own, weights, kind, at, absorbed)
+                own = design_within(own, blocks, here)
+            fits += _fit(values, here, own, weights, kind, at, absorbed(blocks, here))
     return fits
 
 
-def _fit(values, present, design, weights, kind: str, voxels, absorbed: int) -> list[tuple]:
+def _fit(values, present, design, weights, kind: str, voxels, means: int) -> list[tuple]:
     """Fit voxels that everyone has, or each by the design of those present; return at most one fit."""
     n = len(values) if present is None else int(present[0].sum())
-    if n - absorbed <= design.shape[-1]:
+    if n - means <= design.shape[-1]:
         return []
     if present is not None:
         usable = full_rank(design)
         design, values, present, voxels = design[usable], values[:, usable], present[usable], voxels[usable]
         if not len(voxels):
             return []
-    part = replace(partition(design, weights), df=n - absorbed - design.shape[-1])
+    part = replace(partition(design, weights), df=n - means - design.shape[-1])
     stat = fit(part, values, kind).stat
     good = np.isfinite(stat)
     if not good.any():

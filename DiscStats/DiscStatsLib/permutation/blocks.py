@@ -35,6 +35,13 @@ def count_blocks(present: np.ndarray, blocks: np.ndarray) -> np.ndarray:
     return (present.astype(float) @ member > 0).sum(axis=1)
 
 
+def absorbed(blocks: np.ndarray | None, present: np.ndarray | None) -> int:
+    """Return how many block means a fit within `blocks` takes out; `present`, (v, m), holds as many at each voxel."""
+    if blocks is None:
+        return 0
+    return len(np.unique(blocks)) if present is None else int(count_blocks(present[:1], blocks)[0])
+
+
 def less_block_means(values: np.ndarray, blocks: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
     """Return values, shape (m, ...), without the mean of each block over those present; 0 for the absent."""
     result = np.array(values, float)
@@ -45,6 +52,14 @@ def less_block_means(values: np.ndarray, blocks: np.ndarray, present: np.ndarray
         mean = (result[own] * here).sum(axis=0) / np.maximum(here.sum(axis=0), 1)
         result[own] = (result[own] - mean) * here
     return result
+
+
+def design_within(matrix: np.ndarray, blocks: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    """Return a design, (m, p) or (v, m, p), without its block means; with `present`, (v, m), voxel by voxel."""
+    if present is not None:
+        matrix = np.broadcast_to(matrix, (len(present), *matrix.shape[-2:]))
+    inside = less_block_means(np.moveaxis(matrix, -2, 0), blocks, None if present is None else present.T)
+    return np.moveaxis(inside, 0, -2)
 
 
 def within_columns(matrix: np.ndarray, weights: np.ndarray, blocks: np.ndarray) -> np.ndarray:
