@@ -51,7 +51,8 @@ class AnalysisSettings:
     errors : {"auto", "exchangeable", "symmetric"}
         What permutation assumes of the errors: that participants can change places, or that each error, of whatever
         spread, is symmetric about 0 (signs are flipped). ``auto`` flips signs where the residual spread depends on the
-        tested variable, or where variance groups are given.
+        tested variable. With variance groups, participants change places within their group; ``auto`` does that where
+        the groups are terms of the model that are not tested, and flips signs elsewhere.
     alternative : {"two-sided", "greater", "less"}
         For t contrasts.
     cluster_p : float

@@ -17,9 +17,10 @@ from ..permutation import (
     Partition,
     Presence,
     Stratum,
+    absorbed,
     by_count,
     complete_blocks,
-    count_blocks,
+    design_within,
     fit,
     full_rank,
     has_constant,
@@ -35,7 +36,7 @@ from ..permutation import (
 )
 from ..settings import AnalysisSettings
 from .data import AnalysisData
-from .spread import DEPENDS, Spread, SpreadTest
+from .spread import DEPENDS, Spread, SpreadTest, hold_groups
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,7 @@ class Cell:
     @property
     def absorbed(self) -> int:
         """Number of block means that are taken out at each voxel."""
-        if self.blocks is None:
-            return 0
-        return len(np.unique(self.blocks)) if self.present is None else int(count_blocks(self.present[:1],
-                                                                                        self.blocks)[0])
+        return absorbed(self.blocks, self.present)
 
     @property
     def n(self) -> int:
@@ -177,7 +175,7 @@ def blocks_of(cell: Cell, matrix: np.ndarray, weights: np.ndarray, data: Analysi
         matrix, weights = matrix[..., columns], weights[:, columns]
     if cell.present is None:
         if cell.blocks is not None:
-            matrix = np.moveaxis(less_block_means(np.moveaxis(matrix, -2, 0), cell.blocks), 0, -2)
+            matrix = design_within(matrix, cell.blocks)
         usable = np.broadcast_to(full_rank(matrix) & _has_freedom(cell, matrix), len(cell.voxels))
         cell, matrix = cell.part(usable), matrix if matrix.ndim == 2 else matrix[usable]
         if usable.any():
@@ -194,8 +192,7 @@ def blocks_of(cell: Cell, matrix: np.ndarray, weights: np.ndarray, data: Analysi
 def _partial_blocks(cell: Cell, matrix, weights, data: AnalysisData, ranks: bool) -> Iterator[Block]:
     """Yield voxels whose design is a well-conditioned part of the common one, then those that need QR of their own."""
     if cell.blocks is not None:
-        matrix = np.moveaxis(np.broadcast_to(matrix, (len(cell.voxels), *matrix.shape[-2:])), 1, 0)
-        matrix = np.moveaxis(less_block_means(matrix, cell.blocks, cell.present.T), 0, 1)
+        matrix = design_within(matrix, cell.blocks, cell.present)
     elif matrix.ndim == 2:
         whole = partition(matrix, weights)
         k, df = whole.qz.shape[1], cell.n - matrix.shape[1]
@@ -262,7 +259,7 @@ def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Desig
     total = len(data.values) * data.n_voxels
     result = ContrastFit(contrast, {key: np.full(total, np.nan) for key in (*MAP_KEYS, "df")})
     first = {q: i * data.n_voxels for i, q in enumerate(data.values)}
-    spread = SpreadTest(contrast, designs, data, blocks)
+    spread = SpreadTest(contrast, designs, data, blocks, groups)
     makers = []
     for cell in cells:
         matrix = cell_matrix(cell, designs[cell.level], data, settings.ranks)
@@ -278,11 +275,12 @@ def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Desig
                           f"perfectly, or the design is collinear there ({result.constant}, {result.perfect} and "
                           f"{result.degenerate} voxels).", anchor="perfect-fit")
     result.spread = spread.result()
-    # Groups of unequal variance do not change places: with G, permuting them is too liberal in small groups.
-    depends = groups is not None or (result.spread is not None and result.spread.p <= DEPENDS)
+    # Members of a variance group change places with each other alone, which tests nothing between the groups.
+    apart = groups is not None and (blocks is not None or not hold_groups(contrast, designs, groups))
+    depends = apart or (result.spread is not None and result.spread.p <= DEPENDS)
     result.flip = settings.errors == "symmetric" or (settings.errors == "auto" and depends) \
         or not all(constant for constant, *_ in makers)
-    weights = {} if groups is None else {cell.group: spread.weights(cell.group, groups) for cell in cells}
+    weights = {} if groups is None else {cell.group: spread.weights(cell.group) for cell in cells}
     result.strata = [make(flip=result.flip, **({} if groups is None else {"weights": weights[cell.group][cell.rows]}))
                      for _, make, cell in makers]
     return result

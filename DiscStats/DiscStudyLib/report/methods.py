@@ -134,7 +134,8 @@ def _errors_text(settings, facts: dict) -> str:
     text += _blocks_text(facts)
     if settings.variance_groups:
         text += (f" Each group of {settings.variance_groups} had a variance of its own (G statistic, compared by its "
-                 "p); signs were flipped on residuals of a fit weighted by these variances.")
+                 "p); " + ("signs were flipped on residuals of a fit weighted by these variances." if flipped else
+                           "people changed places within their group."))
     elif settings.errors == "auto":
         where = "so for " + ", ".join(flipped) if flipped else "nowhere here"
         text += (" By the rule set beforehand, signs are flipped where the residual spread depends on the tested "

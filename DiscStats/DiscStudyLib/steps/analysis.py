@@ -161,7 +161,7 @@ def analysis_step(name: str, rule: str = "", pooled: bool = False, after: tuple[
     With a rule, it is the sensitivity analysis of the people for whom the rule holds. `after` are further steps whose
     results it reads.
     """
-    return Step(f"analysis-{name}", "5", _run_analysis(name, rule), lambda c: c.study.tables,
+    return Step(f"analysis-{name}", "6", _run_analysis(name, rule), lambda c: c.study.tables,
                 ("formula", "contrast", "maps", "levels", "pooled", "permutations", "seed", "missing", "errors",
                  "standard_errors", "variance_groups", "change", "template"),
                 needs=("pooled-disc",) if pooled else (), optional=("atlas", "template", *after),

@@ -169,6 +169,48 @@ def test_variance_groups_reach_maps_and_permutations():
     np.testing.assert_allclose(result.null["scanner_max"], best, rtol=1e-7)
 
 
+def graded(spread_of_grade=0.0, formula="map ~ grade + C(scanner)", **settings):
+    """Three scanners, the last with three times the SD and the worst discs; the spread may rise with the grade, too."""
+    rng = np.random.default_rng(9)
+    scanner = np.repeat([0, 1, 2], [14, 10, 12])
+    table = pd.DataFrame({"participant_id": [f"s{i}" for i in range(36)], "scanner": scanner,
+                          "grade": rng.integers(1, 4, 36) + 2 * (scanner == 2)})
+    spread = np.array([1, 1, 3])[scanner] * np.exp(spread_of_grade * table.grade.to_numpy())
+    y = 80 + 5 * scanner[:, None] + rng.normal(size=(36, 48)) * spread[:, None]
+    atlas = Image(np.full((1, 6, 8), 11, np.uint8), Geometry((8, 6, 1)))
+    return table, y, analyze(y, atlas, table, formula, "grade", variance_groups="scanner", seed=2, n_permutations=60,
+                             correction="fwe", **settings)
+
+
+def test_people_change_places_within_their_scanner_where_it_is_in_the_model():
+    table, y, result = graded()
+    described = result.provenance["contrasts"][0]
+    assert described["errors"] == "exchangeable" and "within 3 blocks" in described["permutation"]
+    groups = table.scanner.to_numpy()
+    z = np.column_stack([groups == g for g in range(3)]).astype(float)
+    rest, best = residuals(np.linalg.qr(z)[0], y), np.zeros(60)
+    x = np.column_stack([z, table.grade])
+    scheme = make_scheme(36, 60, 2, blocks=groups)
+    assert (groups[scheme.order] == groups).all()
+    for b, order in enumerate(scheme.order):
+        best[b] = max(np.sqrt(written_out(x, [[0, 0, 0, 1]], rest[order, v], groups, equal=True)) for v in range(48))
+    np.testing.assert_allclose(result.null["grade_max"], best, rtol=1e-7)
+
+
+@pytest.mark.parametrize("options, errors", [
+    ({"formula": "map ~ grade"}, "symmetric"),  # groups compare, and are not exchangeable
+    ({"spread_of_grade": 0.5}, "symmetric"), ({"spread_of_grade": 0.5, "errors": "exchangeable"}, "exchangeable"),
+    ({"errors": "symmetric"}, "symmetric")])
+def test_signs_are_flipped_where_the_rule_says_so(options, errors):
+    result = graded(**options)[2]
+    assert result.provenance["contrasts"][0]["errors"] == errors
+
+
+def test_groups_alone_leave_nothing_to_permute():
+    with pytest.raises(DesignError, match="'scanner' compares variance groups"):
+        analyzed(errors="exchangeable")
+
+
 def test_variance_groups_that_do_not_fit_are_named():
     with pytest.raises(DesignError, match="variance groups 'site' are no column"):
         analyzed("site")
