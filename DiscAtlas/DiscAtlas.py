@@ -110,10 +110,11 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
                     levels=None):
         """Return the registration as a job that needs no scene; see :meth:`register`."""
         if backend == "brainsfit":
-            from DiscAtlasLib.mrml import brainsfit_backend
+            from DiscAtlasLib.mrml import brainsfit_folder
+            from DiscAtlasLib.registration import brainsfit_backend
 
-            # Slicer's program needs the scene: such a job runs in place, not in a child process.
-            backend = brainsfit_backend()
+            # The child process does not know where Slicer keeps its programs.
+            backend = brainsfit_backend(brainsfit_folder())
         if not isinstance(people, dict):
             people = {node.GetName(): node for node in people}
         arguments = {"people": {name: mrml.labels_from_segmentation(node) for name, node in people.items()},

@@ -1,34 +1,54 @@
 """Backend BRAINSFit: registration of signed distance maps by Slicer's program.
 
-The program is reached through a runner that is given to the backend, so that this file needs no Slicer;
-``mrml.brainsfit_backend`` makes the one for Slicer.
+Slicer's command line modules are programs with options. This one is run as such, so that registration by it needs no
+scene and works in a child process, level beside level.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from DiscRelaxometryLib.errors import RegistrationError
-from DiscRelaxometryLib.image import Geometry, Image
-from DiscRelaxometryLib.progress import ProgressCallback
+from DiscRelaxometryLib.image import Geometry, write_image
 
 from .coordinates import Target
 from .shape import DiscShape
-from .start import composed, posed
+from .start import DiscImages, composed, posed
 from .transforms import Match
 
 #: Control grid spacings, mm, of the two B-splines, each found after the one before: a flat or bent disc is farther from
 #: the atlas than a fine grid may move it, and 6 mm is below a disc's height.
 CONTROL_SPACINGS = (12.0, 6.0)
-#: Given the images by BRAINSFit's parameter names, its other parameters and a progress callback, returns the transform
-#: that it found.
-Runner = Callable[[dict[str, Image], dict, ProgressCallback], sitk.Transform]
 
 
-def match_brainsfit(fixed: Target, moving: DiscShape, progress: ProgressCallback, runner: Runner) -> Match:
+def brainsfit_program(folder: str | None = None) -> str:
+    """Return the path of the program.
+
+    Parameters
+    ----------
+    folder : str, optional
+        Where it is; by default it is looked for on the PATH.
+
+    Raises
+    ------
+    RegistrationError
+        If it is not there.
+    """
+    program = shutil.which("BRAINSFit", path=folder)
+    if program is None:
+        raise RegistrationError("BRAINSFit is a program of 3D Slicer and is not here: use Slicer, put the program on "
+                                "the PATH, or choose the backend 'coordinates' or 'elastix'.",
+                                anchor="brainsfit-outside-slicer")
+    return program
+
+
+def match_brainsfit(fixed: Target, moving: DiscShape, program: str) -> Match:
     """Match two discs by BRAINSFit.
 
     Parameters
@@ -37,10 +57,8 @@ def match_brainsfit(fixed: Target, moving: DiscShape, progress: ProgressCallback
         The atlas's disc.
     moving : DiscShape
         The person's.
-    progress : callable
-        Called while the program runs; what it raises cancels the program.
-    runner : callable
-        Runs the program on images and parameters.
+    program : str
+        Path of the program.
 
     Raises
     ------
@@ -50,14 +68,52 @@ def match_brainsfit(fixed: Target, moving: DiscShape, progress: ProgressCallback
     to_moving = None
     for spacing in CONTROL_SPACINGS:
         images = posed(fixed.shape, moving, to_moving)
-        volumes = {"fixedVolume": images.fixed, "movingVolume": images.moving, "fixedBinaryVolume": images.mask,
-                   "movingBinaryVolume": images.mask.like(np.ones_like(images.mask.array))}
         try:
-            found = runner(volumes, parameters_for(images.geometry, spacing), progress)
+            found = run_brainsfit(program, images, parameters_for(images.geometry, spacing))
         except RegistrationError as error:
             raise RegistrationError(f"{moving.who}: {error.message}", error.anchor) from error
         to_moving = composed(images, found)
     return Match(to_moving)
+
+
+def run_brainsfit(program: str, images: DiscImages, parameters: dict) -> sitk.Transform:
+    """Run the program on two discs and return its transform.
+
+    Raises
+    ------
+    RegistrationError
+        With the program's last words, if it ended with an error or wrote no transform.
+    """
+    volumes = {"fixedVolume": images.fixed, "movingVolume": images.moving, "fixedBinaryVolume": images.mask,
+               "movingBinaryVolume": images.mask.like(np.ones_like(images.mask.array))}
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "found.h5"
+        command = [program, "--outputTransform", str(found), *_options(parameters)]
+        for name, image in volumes.items():
+            path = Path(folder) / f"{name}.nrrd"
+            write_image(image, path)
+            command += [f"--{name}", str(path)]
+        # On Windows a program of the console opens a window otherwise.
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
+                              errors="replace", creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0))
+        try:
+            if done.returncode == 0:
+                return sitk.ReadTransform(str(found))
+        except RuntimeError as error:
+            raise RegistrationError("BRAINSFit wrote no transform that can be read.", "brainsfit-failed") from error
+        said = [line.strip() for line in (done.stderr.strip() or done.stdout).splitlines() if line.strip()]
+        reason = " ".join(said[-3:]) or f"no reason given, exit code {done.returncode}"
+        raise RegistrationError(f"BRAINSFit stopped: {reason}", anchor="brainsfit-failed")
+
+
+def _options(parameters: dict) -> list[str]:
+    """Return options of the command line; a list is joined by commas, True stands for a flag."""
+    words = []
+    for name, value in parameters.items():
+        words.append(f"--{name}")
+        if value is not True:
+            words.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
+    return words
 
 
 def parameters_for(geometry: Geometry, spacing: float) -> dict:

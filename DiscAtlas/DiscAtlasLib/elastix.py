@@ -14,7 +14,6 @@ import numpy as np
 import SimpleITK as sitk
 
 from DiscRelaxometryLib.errors import RegistrationError
-from DiscRelaxometryLib.progress import ProgressCallback, silent
 from DiscRelaxometryLib.resources import resource_path
 
 from .coordinates import Target
@@ -25,8 +24,7 @@ from .transforms import Match
 PARAMETER_FILES = ("1_rigid.txt", "2_affine.txt", "3_bspline.txt")
 
 
-def match_elastix(fixed: Target, moving: DiscShape, progress: ProgressCallback = silent,
-                  folder: str | os.PathLike | None = None) -> Match:
+def match_elastix(fixed: Target, moving: DiscShape, folder: str | os.PathLike | None = None) -> Match:
     """Match two discs by Elastix.
 
     Parameters
@@ -35,8 +33,6 @@ def match_elastix(fixed: Target, moving: DiscShape, progress: ProgressCallback =
         The atlas's disc.
     moving : DiscShape
         The person's.
-    progress : callable
-        Not called: Elastix cannot be interrupted.
     folder : path, optional
         Parameter files in place of the shipped ones.
 

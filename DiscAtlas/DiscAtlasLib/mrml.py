@@ -1,25 +1,18 @@
-"""DiscAtlas on MRML nodes: transforms as nodes, a run's folder, and Slicer's BRAINSFit as a backend."""
+"""DiscAtlas on MRML nodes: transforms as nodes, and a run's folder."""
 
 from __future__ import annotations
 
+import os
 import tempfile
-import time
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
-
-import SimpleITK as sitk
 
 from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.headless import start_headless
-from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.labels import disc_name
-from DiscRelaxometryLib.mrml import ATTRIBUTE, add_node, create_folder, put_in_folder, table_node, volume_from_image
-from DiscRelaxometryLib.progress import ProgressCallback
+from DiscRelaxometryLib.mrml import ATTRIBUTE, add_node, create_folder, put_in_folder, table_node
 
-from .brainsfit import match_brainsfit
-from .registration import Backend, PersonRegistration
+from .registration import PersonRegistration
 from .transforms import DisplacementField, write_transform
 
 
@@ -75,89 +68,10 @@ def keep_look(source, target):
     return target
 
 
-def brainsfit_backend(run: Any = None) -> Backend:
-    """Return the BRAINSFit backend that runs Slicer's own program.
-
-    Parameters
-    ----------
-    run : callable, optional
-        Stands in for ``slicer.cli.run``.
-
-    Raises
-    ------
-    RegistrationError
-        If this is not 3D Slicer.
-    """
-    slicer = start_headless()
-    module = getattr(getattr(slicer, "modules", None), "brainsfit", None)
-    run = run or getattr(getattr(slicer, "cli", None), "run", None)
-    if run is None or module is None:
-        raise RegistrationError("BRAINSFit is a program of 3D Slicer and is not here: use Slicer, or choose the "
-                                "backend 'coordinates' or 'elastix'.", anchor="brainsfit-outside-slicer")
-
-    def runner(images: dict[str, Image], parameters: dict, progress: ProgressCallback) -> sitk.Transform:
-        return _run(slicer, partial(run, module, None), images, parameters, progress)
-
-    return Backend("brainsfit", partial(match_brainsfit, runner=runner), alone=True)
-
-
-def _run(slicer, run, images: dict[str, Image], parameters: dict, progress: ProgressCallback) -> sitk.Transform:
-    """Run BRAINSFit on temporary nodes and return its transform."""
-    nodes, cli = [], None
-    try:
-        arguments = dict(parameters)
-        for key, image in images.items():
-            kind = "vtkMRMLLabelMapVolumeNode" if key.endswith("BinaryVolume") else "vtkMRMLScalarVolumeNode"
-            nodes.append(volume_from_image(image, f"DiscAtlas {key}", class_name=kind, legend=False))
-            arguments[key] = nodes[-1].GetID()
-        # Slicer passes nodes on to a program, and leaves out what is no node's id.
-        nodes.append(add_node("vtkMRMLTransformNode", "DiscAtlas outputTransform"))
-        arguments["outputTransform"] = nodes[-1].GetID()
-        cli = run(arguments, wait_for_completion=False, update_display=False)
-        _wait(slicer, cli, progress)
-        if cli.GetStatus() != cli.Completed:
-            raise RegistrationError(f"BRAINSFit stopped: {_reason(cli)}", anchor="brainsfit-failed")
-        return _transform_of(nodes[-1])
-    finally:
-        for node in [*[n.GetDisplayNode() for n in nodes], *nodes, cli]:
-            if node is not None and slicer.mrmlScene.IsNodePresent(node):
-                slicer.mrmlScene.RemoveNode(node)
-
-
-def _wait(slicer, cli, progress: ProgressCallback) -> None:
-    """Wait for a program with the window answering; end the program where `progress` raises."""
-    try:
-        while cli.IsBusy():
-            progress(0.0, "BRAINSFit")
-            slicer.app.processEvents()
-            time.sleep(0.02)
-    except BaseException:
-        cli.Cancel()
-        while cli.IsBusy():
-            slicer.app.processEvents()
-            time.sleep(0.02)
-        raise
-
-
-def _reason(cli) -> str:
-    """Return what a program said last: its errors, or the end of its output."""
-    text = cli.GetErrorText().strip() or cli.GetOutputText().strip()
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(lines[-3:]) or "no reason given"
-
-
-def _transform_of(node) -> sitk.Transform:
-    """Return the transform of a node, by way of the file that its storage node writes."""
-    with _storage() as storage, tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "found.h5")
-        storage.SetFileName(path)
-        try:
-            if storage.WriteData(node):
-                return sitk.ReadTransform(path)
-        except RuntimeError as error:
-            raise RegistrationError(f"BRAINSFit's transform cannot be read: {error}",
-                                    anchor="brainsfit-failed") from error
-    raise RegistrationError("BRAINSFit stopped: it wrote no transform.", anchor="brainsfit-failed")
+def brainsfit_folder() -> str | None:
+    """Return the folder of Slicer's command line modules, where BRAINSFit is; None outside Slicer."""
+    module = getattr(start_headless().modules, "brainsfit", None)
+    return None if module is None else os.path.dirname(module.path)
 
 
 @contextmanager

@@ -33,13 +33,11 @@ class Backend:
     """What finds the correspondence of two discs."""
 
     name: str
-    #: Called with a ``coordinates.Target`` (the atlas's disc), a DiscShape (the person's) and a progress callback;
-    #: returns a ``transforms.Match`` or raises RegistrationError.
-    match: Callable[[Target, DiscShape, ProgressCallback], Match]
+    #: Called with a ``coordinates.Target`` (the atlas's disc) and a DiscShape (the person's); returns a
+    #: ``transforms.Match`` or raises RegistrationError.
+    match: Callable[[Target, DiscShape], Match]
     #: Whether levels side by side need processes; otherwise they run in threads.
     processes: bool = False
-    #: Whether it has to run in the calling thread, one level after the other; it then may call the progress callback.
-    alone: bool = False
 
 
 @dataclass
@@ -96,11 +94,9 @@ def register_person(labels: Image, atlas: Atlas, levels: Sequence[str] | None = 
     progress = progressCallback or silent
     run = find_backend(backend)
     values = [disc_value(n) for n in levels] if levels is not None else list(atlas.values)
-    work = partial(_register_level, atlas=atlas, labels=labels, backend=run, person=person, landmarks=landmarks or {},
-                   progress=progress if run.alone else None)
-    steps = [(value, step / len(values), (step + 1) / len(values)) for step, value in enumerate(values)]
-    outcomes = ordered(work, steps, 1 if run.alone else workers, run.processes, progress,
-                       lambda step: f"{person} {disc_name(step[0])}: registered".strip())
+    work = partial(_register_level, atlas=atlas, labels=labels, backend=run, person=person, landmarks=landmarks or {})
+    outcomes = ordered(work, values, workers, run.processes, progress,
+                       lambda value: f"{person} {disc_name(value)}: registered".strip())
     result = PersonRegistration(person, run.name, atlas)
     problems = []
     for value, outcome in zip(values, outcomes):
@@ -118,13 +114,11 @@ def register_person(labels: Image, atlas: Atlas, levels: Sequence[str] | None = 
     return result
 
 
-def _register_level(step: tuple, atlas: Atlas, labels: Image, backend: Backend, person: str, landmarks: dict,
-                    progress: ProgressCallback | None):
+def _register_level(value: int, atlas: Atlas, labels: Image, backend: Backend, person: str, landmarks: dict):
     """Return a person's disc, its transform and its row of the quality table, or the error that says why not."""
-    value, begin, end = step
     try:
         fixed, moving = atlas.target(value), disc_shape(labels, value, person)
-        found = backend.match(fixed, moving, subrange(progress, begin, end))
+        found = backend.match(fixed, moving)
         transform = level_transform(fixed.shape, moving, found)
         return moving, transform, assess(transform, fixed.shape, moving, landmarks.get(disc_name(value)))
     except RegistrationError as error:
@@ -203,12 +197,17 @@ def find_backend(backend: str | Backend) -> Backend:
         from .elastix import match_elastix
         return Backend("elastix", match_elastix, processes=True)
     if backend == "brainsfit":
-        raise RegistrationError("BRAINSFit is a program of 3D Slicer: call DiscAtlasLogic there, or choose the backend "
-                                "'coordinates' or 'elastix'.", anchor="brainsfit-outside-slicer")
+        return brainsfit_backend()
     raise RegistrationError(f"There is no registration backend '{backend}': choose {', '.join(BACKENDS)}.")
 
 
-def _match_coordinates(fixed: Target, moving: DiscShape, progress: ProgressCallback) -> Match:
+def brainsfit_backend(folder: str | None = None) -> Backend:
+    """Return the backend BRAINSFit, whose program is in `folder` or on the PATH; raise where it is not."""
+    from .brainsfit import brainsfit_program, match_brainsfit
+    return Backend("brainsfit", partial(match_brainsfit, program=brainsfit_program(folder)))
+
+
+def _match_coordinates(fixed: Target, moving: DiscShape) -> Match:
     found = fixed.match(moving)
     return Match(found.forward, found.inverse)
 

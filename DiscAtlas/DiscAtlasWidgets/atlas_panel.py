@@ -148,9 +148,7 @@ class AtlasPanel(DiscPanel):
             [n for n in p.people if n is not None], p.template.value, chosen_path(p.atlasFolder), p.backend.value,
             chosen_path(p.outputFolder)))
         if job is not None:
-            # BRAINSFit is a program that Slicer runs on nodes of the scene.
-            run = self.work.runHere if p.backend.value == "brainsfit" else self.work.run
-            run(job, lambda result: self._show(result, p))
+            self.work.run(job, lambda result: self._show(result, p))
 
     def onLoadResults(self):
         """Load registrations from the folder of results."""

@@ -17,20 +17,6 @@ POLL_MS = 100
 SHORT = 96
 
 
-class InPlace:
-    """A job that runs in this process; takes the place of a child."""
-
-    def __init__(self, job):
-        self.job, self.cancelled = job, False
-        self.cancel = self.close = self._stop
-
-    def _stop(self):
-        self.cancelled = True
-
-    def remaining(self):
-        """Return None: the time left is not known."""
-
-
 def shortened(text):
     """Return the sentences of a text that fit into two lines, or its beginning where the first does not."""
     line = " ".join(text.split())
@@ -75,17 +61,15 @@ class Work:
         :param onProgress: function of each progress text, for a log.
         :param cancelled: what is said after Cancel, where something of the work stays.
         """
-        self._begin(ChildProcess(job), onResult, onProgress, cancelled)
+        self.child, self._onResult, self._onProgress = ChildProcess(job), onResult, onProgress
+        self._cancelledText = cancelled or _("Cancelled; nothing was changed.")
+        self.ui.progressBar.setValue(0)
+        self.ui.progressBar.setVisible(True)
+        self.ui.cancelButton.setVisible(True)
+        self.ui.cancelButton.setEnabled(True)
+        self.say(job.title)
+        self.changed()
         self._timer.start()
-
-    def runHere(self, job, onResult):
-        """Run a job in this process, for work that needs the scene; Cancel takes effect between its units."""
-        self._begin(InPlace(job), onResult)
-        try:
-            self._end(lambda: job.run(self._reportHere))
-        finally:
-            self.child = None
-            self.changed()
 
     def stop(self, text=""):
         """End the running work at once, if there is any, and say why."""
@@ -102,36 +86,19 @@ class Work:
             self.ui.cancelButton.setEnabled(False)
             self.say(_("Cancelling ..."))
 
-    def _begin(self, child, onResult, onProgress=None, cancelled=None):
-        self.child, self._onResult, self._onProgress = child, onResult, onProgress
-        self._cancelledText = cancelled or _("Cancelled; nothing was changed.")
-        self.ui.progressBar.setValue(0)
-        self.ui.progressBar.setVisible(True)
-        self.ui.cancelButton.setVisible(True)
-        self.ui.cancelButton.setEnabled(True)
-        self.say(child.job.title)
-        self.changed()
-
-    def _reportHere(self, fraction, text):
-        if self.child is not None:
-            self._showProgress(fraction, text)
-            slicer.app.processEvents()
-        if self.child is None or self.child.cancelled:
-            raise Cancelled
-
     def _poll(self):
         child = self.child
         if child is None or not child.poll(self._showProgress):
             return
         self._timer.stop()
         self.child = None
-        self._end(child.result)
+        self._end(child)
         self.changed()
 
-    def _end(self, result):
-        """Show the result that `result()` returns, or why there is none."""
+    def _end(self, child):
+        """Show the result of a child, or why there is none."""
         try:
-            outcome = result()
+            outcome = child.result()
             self._showIdle(_("Done."))
             # Takes effect where the user has switched the scene's undo on.
             slicer.mrmlScene.SaveStateForUndo()

@@ -1,11 +1,11 @@
-"""DiscAtlas on nodes: transforms and quality in a folder of their own, BRAINSFit through Slicer's runner."""
+"""DiscAtlas on nodes: transforms and quality in a folder of their own, BRAINSFit by Slicer's program."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from support.brainsfit import BrainsfitProgram
+from support.brainsfit import calls, program
 
 from DiscRelaxometryLib.headless import start_headless
 
@@ -19,7 +19,7 @@ from DiscAtlasLib.parametric import LITERATURE, disc_level  # noqa: E402
 from DiscAtlasLib.registration import register_person  # noqa: E402
 from DiscAtlasLib.transforms import DisplacementField, grid_points  # noqa: E402
 from DiscRelaxometryLib import mrml  # noqa: E402
-from DiscRelaxometryLib.errors import Cancelled, RegistrationError  # noqa: E402
+from DiscRelaxometryLib.errors import RegistrationError  # noqa: E402
 from DiscRelaxometryLib.image import Geometry, Image  # noqa: E402
 
 
@@ -57,75 +57,17 @@ def test_registration_comes_as_a_folder_of_nodes(slicer):
         DiscAtlasLogic().showRegistration(cohort, "sub-02")
 
 
-@pytest.fixture
-def brainsfit(slicer, monkeypatch):
-    monkeypatch.setattr(slicer.modules, "brainsfit", "BRAINSFit", raising=False)
-    return slicer
-
-
-def registered(program, labels=None, **more):
-    return register_person(labels or disc((4, 5, -6)), make_atlas(disc(), {}),
-                           backend=atlas_mrml.brainsfit_backend(program.run), **more)
-
-
-def test_brainsfit_gets_nodes_and_its_transform_is_used(brainsfit):
-    """A B-spline after a shift, as the program writes it, comes back as it was."""
-    domain = sitk.Image(70, 60, 50, sitk.sitkFloat32)
-    domain.SetOrigin((-35.0, -30.0, -25.0))
-    spline = sitk.BSplineTransformInitializer(domain, [4, 4, 4])
-    spline.SetParameters(np.random.default_rng(1).normal(0, 0.5, len(spline.GetParameters())))
-    composite = sitk.CompositeTransform([sitk.TranslationTransform(3, (0.3, -0.2, 0.4)), spline])
-    program, before = BrainsfitProgram(composite), brainsfit.mrmlScene.GetNumberOfNodes()
-    atlas, seen = make_atlas(disc(), {}), []
-    result = register_person(disc((4, 5, -6)), atlas, backend=atlas_mrml.brainsfit_backend(program.run),
-                             progressCallback=lambda f, t: seen.append((f, t)))
-    parameters, arrays = program.calls[0]
-    assert parameters["useBSpline"] and arrays["fixedVolume"].min() < 0 < arrays["fixedVolume"].max()
-    assert set(arrays) == {"fixedVolume", "movingVolume", "fixedBinaryVolume", "movingBinaryVolume"}
-    assert result.backend == "brainsfit" and result.quality.rows[0]["dice"] > 0.8
-    assert brainsfit.mrmlScene.GetNumberOfNodes() == before
-    # Without the transform, discs of one shape differ by their shift alone.
-    points = atlas.shape(13).inside[::50]
-    expected = np.array([composite.TransformPoint(composite.TransformPoint(p)) for p in points]) + [4, 5, -6]
-    np.testing.assert_allclose(result.levels[13].to_person(points), expected, atol=0.15)
-    assert sum(t == "BRAINSFit" for _, t in seen) >= 2, "the window could not answer"
-
-
-@pytest.mark.parametrize("errors, words", [("out of memory", "out of memory"), ("", "no reason given")])
-def test_brainsfit_errors_are_said(brainsfit, errors, words):
-    before = brainsfit.mrmlScene.GetNumberOfNodes()
-    with pytest.raises(RegistrationError, match=f"sub-01, L3-L4: BRAINSFit stopped: {words}"):
-        registered(BrainsfitProgram(sitk.Transform(), "errors", errors=errors), person="sub-01")
-    assert brainsfit.mrmlScene.GetNumberOfNodes() == before
-
-
-def test_the_end_of_brainsfits_output_stands_in_for_an_error_text(brainsfit):
-    """A path as output is left out by Slicer, and only the output's text says so."""
-    program = BrainsfitProgram(sitk.Transform())
-
-    def run(module, node, parameters, **more):
-        return program.run(module, node, {**parameters, "outputTransform": "/a/path.h5"}, **more)
-
-    with pytest.raises(RegistrationError, match="at least one output has to be specified"):
-        registered(SimpleNamespace(run=run))
-
-
-@pytest.mark.parametrize("ends", ["cancelled", "silent"])
-def test_only_a_completed_brainsfit_is_a_success(brainsfit, ends):
-    with pytest.raises(RegistrationError, match="BRAINSFit"):
-        registered(BrainsfitProgram(sitk.Transform(), ends))
-
-
-def test_cancel_ends_brainsfit_and_leaves_nothing(brainsfit):
-    program, before = BrainsfitProgram(sitk.Transform(), polls=10**9), brainsfit.mrmlScene.GetNumberOfNodes()
-
-    def cancel(fraction, text):
-        if text == "BRAINSFit":
-            raise Cancelled
-
-    with pytest.raises(Cancelled):
-        registered(program, progressCallback=cancel)
-    assert program.cancelled == 1 and brainsfit.mrmlScene.GetNumberOfNodes() == before
+def test_brainsfit_is_found_beside_slicers_module(slicer, monkeypatch, tmp_path):
+    """Slicer knows its module by the program, or by the library beside it; the scene takes no part."""
+    program(tmp_path, sitk.TranslationTransform(3, (0.0, 0.0, 0.0)))
+    monkeypatch.setattr(slicer.modules, "brainsfit", SimpleNamespace(path=str(tmp_path / "libBRAINSFitLib.so")),
+                        raising=False)
+    segmentation = mrml.segmentation_from_labels(disc((4, 5, -6)), "sub-01")
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    result = DiscAtlasLogic().register([segmentation], backend="brainsfit", levels=["L3-L4"])
+    assert [c["initializeTransformMode"] for c in calls(tmp_path)] == ["Off"] * 2
+    assert result.quality.rows[0]["backend"] == "brainsfit"
+    assert slicer.mrmlScene.GetNumberOfNodes() == before
 
 
 def test_warped_volumes_keep_units_window_and_colors_both_ways(slicer):

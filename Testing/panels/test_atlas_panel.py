@@ -3,11 +3,15 @@
 import logging
 import os
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from PySide6 import QtCore
 from support import ROOT
+from support.brainsfit import program
 
 from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.image import Geometry, Image, write_image
@@ -112,6 +116,30 @@ def test_brainsfit_outside_slicer_says_so(panel, caplog):
     with caplog.at_level(logging.ERROR):
         click(panel.ui.registerButton)
     assert "BRAINSFit is a program of 3D Slicer" in caplog.text and not panel.work.busy
+
+
+def test_cancel_ends_brainsfit_too(panel, slicer, monkeypatch, tmp_path):
+    program(tmp_path, sitk.Transform(), "never")
+    monkeypatch.setattr(slicer.modules, "brainsfit", SimpleNamespace(path=str(tmp_path / "BRAINSFit")), raising=False)
+    mrml.segmentation_from_labels(moved_atlas(), "sub-01")
+    click(panel.ui.allButton)
+    panel.ui.backendCombo.setCurrentIndex(2)
+    click(panel.ui.registerButton)
+    wait_until((tmp_path / "calls.txt").exists)
+    group = panel.work.child.process.pid
+    click(panel.ui.cancelButton)
+    wait_until(lambda: not panel.work.busy, 10)
+    assert "Cancelled" in panel.ui.statusLabel.text()
+    wait_until(lambda: not [p for p in Path("/proc").glob("[0-9]*/stat") if in_group(p, group)], 10)
+
+
+def in_group(stat, group):
+    """Return whether a process is alive and of this group."""
+    try:
+        state, _parent, own = stat.read_text().rpartition(")")[2].split()[:3]
+    except OSError:
+        return False
+    return int(own) == group and state != "Z"
 
 
 def test_people_are_loaded_from_a_folder(panel, tmp_path):

@@ -252,21 +252,6 @@ def test_cancel_ends_the_work_and_leaves_nothing(panel):
     assert panel._parameterNode.parameterNode.GetScene().GetNumberOfNodes() == nodes
 
 
-def count(progressCallback):
-    for step in range(5):
-        progressCallback(step / 5, f"step {step}")
-    return 5
-
-
-def test_work_that_needs_the_scene_runs_in_place_and_can_be_cancelled(panel):
-    results = []
-    panel.work.runHere(jobs.Job(f"{__name__}:count"), results.append)
-    assert results == [5] and not panel.work.busy and panel.ui.statusLabel.text() == "Done."
-    QtCore.QTimer.singleShot(0, panel.work.cancel)
-    panel.work.runHere(jobs.Job(f"{__name__}:count"), results.append)
-    assert results == [5] and not panel.work.busy and "Cancelled" in panel.ui.statusLabel.text()
-
-
 def test_an_error_in_the_child_is_shown_in_its_own_words(panel, caplog):
     with caplog.at_level(logging.ERROR):
         panel.work.run(jobs.Job(f"{__name__}:refuse"), lambda result: None)

@@ -3,20 +3,19 @@
 import re
 import shutil
 import subprocess
-import threading
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from support.brainsfit import calls, program
 from unit.atlas.test_registration import L45, disc_image
 
 from DiscAtlasLib.atlas import make_atlas
-from DiscAtlasLib.brainsfit import match_brainsfit, parameters_for
+from DiscAtlasLib.brainsfit import parameters_for, run_brainsfit
 from DiscAtlasLib.elastix import parameter_files, plain_words, run_elastix, to_sitk
 from DiscAtlasLib.parametric import literature_labels
-from DiscAtlasLib.registration import Backend, register_person
+from DiscAtlasLib.registration import Backend, brainsfit_backend, register_person
 from DiscAtlasLib.shape import disc_shape
 from DiscAtlasLib.start import composed, posed
 from DiscAtlasLib.transforms import DisplacementField, Match, grid_points
@@ -55,29 +54,55 @@ def test_the_start_knows_depth_height_and_width(atlas):
     assert np.abs(a - b)[np.abs(a) < 3].mean() < 0.6
 
 
-def test_brainsfit_gets_its_parameters_and_its_transform_is_used(atlas, moved):
-    seen = []
-
-    def runner(images, parameters, progress):
-        seen.append((images, parameters))
-        return sitk.TranslationTransform(3, (0.0, 0.5, 0.0))
-
-    result = register_person(moved, atlas, backend=brainsfit(runner))
-    assert len(seen) == 2
-    images, parameters = seen[1]
-    assert set(images) == {"fixedVolume", "movingVolume", "fixedBinaryVolume", "movingBinaryVolume"}
-    assert images["fixedVolume"].array.min() < 0 < images["fixedVolume"].array.max()
-    assert parameters["useBSpline"] and parameters["initializeTransformMode"] == "Off"
-    grid = images["fixedVolume"].geometry
-    assert parameters == parameters_for(grid, 6.0)
+def test_brainsfit_gets_its_parameters_and_its_transform_is_used(atlas, moved, tmp_path):
+    program(tmp_path, sitk.TranslationTransform(3, (0.0, 0.5, 0.0)))
+    result = register_person(moved, atlas, backend=brainsfit_backend(str(tmp_path)))
+    coarse, fine = calls(tmp_path)
+    images = posed(atlas.shape(L45), disc_shape(moved, L45))
+    expected = parameters_for(images.geometry, 6.0)
+    assert fine["useBSpline"] is True and float(fine["maxBSplineDisplacement"]) == expected["maxBSplineDisplacement"]
+    assert fine["splineGridSize"] == ",".join(map(str, expected["splineGridSize"])) != coarse["splineGridSize"]
+    assert set(expected) < set(fine) and "samplingStrategy" not in fine
     # Two translations by 0.5 mm in the atlas are one of 1 mm x 1.15 at the person, in the turned direction.
-    to_moving = posed(atlas.shape(L45), result.shapes[L45]).to_moving
     center = atlas.shape(L45).center[None]
-    np.testing.assert_allclose(result.levels[L45].to_person(center), to_moving(center + [0, 1.0, 0]), atol=0.02)
+    np.testing.assert_allclose(result.levels[L45].to_person(center), images.to_moving(center + [0, 1.0, 0]), atol=0.02)
+    assert result.backend == "brainsfit"
 
 
-def brainsfit(runner) -> Backend:
-    return Backend("brainsfit", partial(match_brainsfit, runner=runner), alone=True)
+def test_brainsfits_spline_after_a_shift_comes_back_as_it_was(atlas, moved, tmp_path):
+    domain = sitk.Image(70, 60, 50, sitk.sitkFloat32)
+    domain.SetOrigin((-35.0, -30.0, -25.0))
+    spline = sitk.BSplineTransformInitializer(domain, [4, 4, 4])
+    spline.SetParameters(np.random.default_rng(1).normal(0, 0.5, len(spline.GetParameters())))
+    found = sitk.CompositeTransform([sitk.TranslationTransform(3, (0.3, -0.2, 0.4)), spline])
+    images = posed(atlas.shape(L45), disc_shape(moved, L45))
+    back = run_brainsfit(str(program(tmp_path, found)), images, parameters_for(images.geometry, 6.0))
+    for point in atlas.shape(L45).inside[::500]:
+        np.testing.assert_allclose(back.TransformPoint(point), found.TransformPoint(point), atol=1e-9)
+
+
+@pytest.mark.parametrize("ends, words, said", [
+    ("errors", "out of memory", "BRAINSFit stopped: out of memory"), ("silent", "", "no transform that can be read"),
+    ("errors", "", "BRAINSFit stopped: no reason given, exit code 1")])
+def test_only_a_brainsfit_that_ended_well_and_wrote_is_a_success(atlas, moved, tmp_path, ends, words, said):
+    program(tmp_path, sitk.Transform(), ends, words)
+    with pytest.raises(RegistrationError, match=f"sub-01, L4-L5: .*{said}"):
+        register_person(moved, atlas, backend=brainsfit_backend(str(tmp_path)), person="sub-01")
+
+
+@pytest.mark.parametrize("change, said", [({"samplingStrategy": "Random"}, "samplingStrategy.*find match"),
+                                          ({"costMetric": "SSD"}, "does not meet constraint")])
+def test_brainsfits_refusal_of_a_parameter_is_said(atlas, moved, tmp_path, change, said):
+    images = posed(atlas.shape(L45), disc_shape(moved, L45))
+    with pytest.raises(RegistrationError, match=said):
+        run_brainsfit(str(program(tmp_path, sitk.Transform())), images, {**parameters_for(images.geometry, 6.0),
+                                                                         **change})
+
+
+@pytest.mark.skipif(shutil.which("BRAINSFit") is None, reason="the program BRAINSFit (of 3D Slicer) is not on the PATH")
+def test_the_program_brainsfit_registers(atlas, moved):
+    row = register_person(moved, atlas, backend="brainsfit").quality.rows[0]
+    assert row["dice"] > 0.95 and row["folding"] == 0
 
 
 @pytest.mark.parametrize("size", [(64, 57, 40), (60, 60, 60), (61, 49, 31), (20, 20, 20)])
@@ -92,7 +117,7 @@ def test_a_control_point_moves_at_most_four_tenths_of_the_smallest_control_spaci
 def test_one_level_that_fails_has_the_backends_reason_and_the_others_go_on():
     atlas = make_atlas(literature_labels(1.5), {})
 
-    def match(fixed, moving, progress):
+    def match(fixed, moving):
         if moving.name == "L3-L4":
             raise RegistrationError(f"{moving.who}: no luck.", anchor="folding")
         return Match(lambda p: p, lambda p: p)
@@ -105,21 +130,9 @@ def test_one_level_that_fails_has_the_backends_reason_and_the_others_go_on():
     assert str(error.value).count("[Help") == 1
 
 
-def test_a_backend_that_runs_alone_runs_in_the_calling_thread_and_may_report(atlas, moved):
-    threads, seen = [], []
-
-    def match(fixed, moving, progress):
-        threads.append(threading.current_thread())
-        progress(0.5, "half of it")
-        return Match(lambda p: p)
-
-    register_person(moved, atlas, backend=Backend("mine", match, alone=True), workers=4,
-                    progressCallback=lambda f, t: seen.append((f, t)))
-    assert threads == [threading.current_thread()] and (0.5, "half of it") in seen
-
-
-def test_brainsfit_outside_slicer_says_so(atlas, moved):
-    with pytest.raises(RegistrationError, match="program of 3D Slicer"):
+def test_without_brainsfit_the_other_backends_are_named(atlas, moved, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RegistrationError, match="program of 3D Slicer.*'coordinates' or 'elastix'"):
         register_person(moved, atlas, backend="brainsfit")
     with pytest.raises(RegistrationError, match="no registration backend"):
         register_person(moved, atlas, backend="magic")
