@@ -18,16 +18,13 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import slicer
 from DiscRelaxometryWidgets import registrations, sample_data
-from DiscRelaxometryWidgets.choices import Alignment, Engine, Kind, Model
+from DiscRelaxometryWidgets.choices import DiscRelaxometryParameterNode
 from DiscRelaxometryWidgets.relaxometry_panel import RelaxometryPanel
-from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLSequenceNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
-from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -55,31 +52,6 @@ class DiscRelaxometry(ScriptedLoadableModule):
         if hasattr(slicer.app, "connect"):
             for register in (sample_data.register, registrations.effect, registrations.dicom_plugin):
                 slicer.app.connect("startupCompleted()", register)
-
-
-@parameterNodeWrapper
-class DiscRelaxometryParameterNode:
-    """Settings of the panel, saved with the scene."""
-
-    inputVolume: vtkMRMLScalarVolumeNode
-    segmentation: vtkMRMLSegmentationNode
-    engine: Engine = Engine.auto
-    useGpu: bool = True
-    convention: str = "auto"
-    seriesFolder: Path
-    series: vtkMRMLSequenceNode
-    times: list[float]
-    kind: Kind = Kind.auto
-    alignment: Alignment = Alignment.auto
-    model: Model = Model.mono2
-    lowerBound: Annotated[float, WithinRange(0.1, 5000)] = 1.0
-    upperBound: Annotated[float, WithinRange(1, 5000)] = 1000.0
-    onlyDiscs: bool = False
-    inspect: bool = False
-    relaxationMap: vtkMRMLScalarVolumeNode
-    m0Map: vtkMRMLScalarVolumeNode
-    offsetMap: vtkMRMLScalarVolumeNode
-    exportFolder: Path
 
 
 class DiscRelaxometryWidget(RelaxometryPanel):
@@ -161,6 +133,37 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         """
         result = self.segmentJob(volumeNode, engine, device).run(progressCallback)
         return self.showSegmentation(result, volumeNode, outputNode)
+
+    def gradeJob(self, volumeNode, segmentationNode, engine="auto"):
+        """Return the estimation of grades as a job that needs no scene; see :meth:`gradeDiscs`."""
+        arguments = {"image": mrml.image_from_volume(volumeNode), "engine": engine,
+                     "labels": mrml.labels_from_segmentation(segmentationNode, volumeNode)}
+        return Job("DiscRelaxometryLib.grades:grade_discs", arguments, _("Estimating grades"))
+
+    def showGrades(self, result, volumeNode, segmentationNode):
+        """Keep a grade job's result with the discs, and return it as a table node."""
+        from DiscRelaxometryLib.grades import estimate_in_words
+
+        with mrml.all_or_nothing():
+            mrml.keep_grades(segmentationNode, {r["label"]: estimate_in_words(r) for r in result.rows})
+            return mrml.table_node(result, f"{volumeNode.GetName()} estimated grades")
+
+    def gradeDiscs(self, volumeNode, segmentationNode, engine="auto", progressCallback=None):
+        """Estimate the Pfirrmann grade of each disc from a sagittal T2-weighted volume; an estimate is not a reading.
+
+        Parameters
+        ----------
+        volumeNode : vtkMRMLScalarVolumeNode
+        segmentationNode : vtkMRMLSegmentationNode
+            Discs, canal and vertebrae; grade and probabilities are kept with the discs.
+
+        Returns
+        -------
+        vtkMRMLTableNode
+            See ``DiscRelaxometryLib.grades.COLUMNS``; a disc that is not graded has a statement.
+        """
+        result = self.gradeJob(volumeNode, segmentationNode, engine).run(progressCallback)
+        return self.showGrades(result, volumeNode, segmentationNode)
 
     def shiftLevels(self, segmentationNode, n):
         """Rename discs and vertebrae `n` levels up (cranial, positive) or down, as a transitional vertebra may need."""

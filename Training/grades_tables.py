@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError
-from DiscRelaxometryLib.grades import FINDINGS, GRADES, median_grade
+from DiscRelaxometryLib.grades import FINDINGS, GRADES, ROMAN, median_grade
 from DiscRelaxometryLib.labels import disc_name
 from DiscRelaxometryLib.tables import read_tsv
 from DiscStatsLib.tables import roc, weighted_kappa
 from Testing.benchmarks.common import Aim, Results
 
-ROMAN = ("I", "II", "III", "IV", "V")
 RESAMPLES, SEED = 2000, 20261128
 BINS = 10
 FIGURES = ("weighted kappa", "exact", "within one", "mean error", "calibration error", "recall of grade I")

@@ -1,8 +1,12 @@
-"""Choices of the panel: what is kept in the parameter node, and the words that the user sees."""
+"""Settings of the panel that are kept in the parameter node, and the words that the user sees of choices."""
 
 import enum
+from pathlib import Path
+from typing import Annotated
 
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLSequenceNode
 from slicer.i18n import tr as _
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 
 class Engine(enum.Enum):
@@ -55,3 +59,28 @@ class Kind(enum.Enum):
     def label(self):
         """Return the text shown in the panel."""
         return _("As recorded") if self is Kind.auto else self.value
+
+
+@parameterNodeWrapper
+class DiscRelaxometryParameterNode:
+    """Settings of the panel, saved with the scene."""
+
+    inputVolume: vtkMRMLScalarVolumeNode
+    segmentation: vtkMRMLSegmentationNode
+    engine: Engine = Engine.auto
+    useGpu: bool = True
+    convention: str = "auto"
+    seriesFolder: Path
+    series: vtkMRMLSequenceNode
+    times: list[float]
+    kind: Kind = Kind.auto
+    alignment: Alignment = Alignment.auto
+    model: Model = Model.mono2
+    lowerBound: Annotated[float, WithinRange(0.1, 5000)] = 1.0
+    upperBound: Annotated[float, WithinRange(1, 5000)] = 1000.0
+    onlyDiscs: bool = False
+    inspect: bool = False
+    relaxationMap: vtkMRMLScalarVolumeNode
+    m0Map: vtkMRMLScalarVolumeNode
+    offsetMap: vtkMRMLScalarVolumeNode
+    exportFolder: Path

@@ -1,4 +1,4 @@
-"""The table of discs: level with its color, volume, height, confidence and flags."""
+"""The table of discs: level with its color, volume, height, estimated grade, confidence and flags."""
 
 from slicer.i18n import tr as _
 
@@ -8,23 +8,31 @@ from DiscRelaxometryLib.errors import DiscRelaxometryError
 
 from .qt_helpers import fill_table, number
 
+#: Column of the estimated grades.
+GRADE_COLUMN = 3
+
 
 def fill_disc_table(widget, segmentationNode):
     """Show the discs of a segmentation, cranial first, and return their segment IDs in the order of the rows."""
-    headers = [_("Disc"), _("Volume\n(cm3)"), _("Height\n(mm)"), _("Confidence"), _("Flags")]
+    headers = [_("Disc"), _("Volume\n(cm3)"), _("Height\n(mm)"), _("Pfirrmann\n(estimated)"), _("Confidence"),
+               _("Flags")]
     found = discs_of(segmentationNode) if segmentationNode is not None else []
     sizes = _sizes(segmentationNode) if found else {}
+    grades = mrml.kept_grades(segmentationNode) if found else {}
     rows, colors = [], []
-    for value, _segmentId, segment in found:
+    for value, segmentId, segment in found:
         size = sizes.get(structures.BY_VALUE[value].name, {})
         measured = [f.strip().replace("_", " ") for f in (size.get("flags") or "").split(";")]
         flags = [t for t in (mrml.segment_tag(segment, mrml.ATTRIBUTE + "Review"), *measured) if t]
         rows.append([segment.GetName(), number(size.get("volume"), 2), number(size.get("height_middle")),
-                     mrml.segment_tag(segment, mrml.ATTRIBUTE + "Confidence"), ", ".join(flags)])
+                     grades.get(segmentId, ("",))[0], mrml.segment_tag(segment, mrml.ATTRIBUTE + "Confidence"),
+                     ", ".join(flags)])
         colors.append([round(255 * c) for c in segment.GetColor()])
     fill_table(widget, headers, rows, colors=colors)
-    for row, (_value, _segmentId, segment) in enumerate(found):
+    for row, (_value, segmentId, segment) in enumerate(found):
         widget.item(row, 0).setToolTip(mrml.segment_tag(segment, mrml.LEVEL_REASON) or segment.GetName())
+        why = grades.get(segmentId, ("",))[-1] or _("Not estimated: choose the T2-weighted volume, and estimate.")
+        widget.item(row, GRADE_COLUMN).setToolTip(why)
     return [segmentId for _value, segmentId, _segment in found]
 
 

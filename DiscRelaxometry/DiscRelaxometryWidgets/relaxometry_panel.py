@@ -48,9 +48,9 @@ class RelaxometryPanel(DiscPanel):
         for button, slot in (
                 (ui.segmentButton, self.onSegment), (ui.shiftUpButton, lambda: self.onShift(1)),
                 (ui.shiftDownButton, lambda: self.onShift(-1)), (ui.editButton, self.onEdit),
-                (ui.loadSeriesButton, self.onLoadSeries), (ui.computeButton, self.onCompute),
-                (ui.measureButton, self.onMeasure), (ui.exportButton, self.onExport),
-                (ui.importButton, self.onImport), (ui.carryButton, self.onCarry)):
+                (ui.gradeButton, self.onGrade), (ui.loadSeriesButton, self.onLoadSeries),
+                (ui.computeButton, self.onCompute), (ui.measureButton, self.onMeasure),
+                (ui.exportButton, self.onExport), (ui.importButton, self.onImport), (ui.carryButton, self.onCarry)):
             button.clicked.connect(slot)
         on_row(ui.discTable, self.onDiscClicked)
         ui.timesTable.itemChanged.connect(self.onTimeChanged)
@@ -125,6 +125,8 @@ class RelaxometryPanel(DiscPanel):
             bounds += discs
         self.work.allow(ui.segmentButton, volume, _("Segment and name the discs of the volume"))
         self.work.allow(ui.editButton, discs, _("Correct the discs by hand"))
+        self.work.allow(ui.gradeButton, volume + discs,
+                        _("Estimate the Pfirrmann grades from the volume, which must be T2-weighted"))
         for button, n in ((ui.shiftUpButton, 1), (ui.shiftDownButton, -1)):
             impossible, effect = self._renaming(n)
             self.work.allow(button, discs or impossible, effect)
@@ -192,11 +194,7 @@ class RelaxometryPanel(DiscPanel):
         engine, device = p.engine.value, None
         if not p.useGpu:
             engine, device = ("torch", "cpu") if engine == "torch" else ("onnx", None)
-        if engine == "torch":
-            if not ensure_torch(self.work):
-                return
-        elif not self.work.ensurePackages(requirements.SEGMENTATION, _(
-                "Segmentation needs the package onnxruntime (about 80 MB). Install it into Slicer's Python?")):
+        if not self._hasEngine(engine):
             return
         volume, node = p.inputVolume, p.segmentation
 
@@ -210,6 +208,31 @@ class RelaxometryPanel(DiscPanel):
 
         job = self.work.attempt(_("The discs could not be segmented."),
                                 lambda: self.logic.segmentJob(volume, engine, device))
+        if job is not None:
+            self.work.run(job, show)
+
+    def _hasEngine(self, engine):
+        """Return whether the network can run; what it needs is installed, if the user agrees."""
+        if engine == "torch":
+            return ensure_torch(self.work)
+        return self.work.ensurePackages(requirements.SEGMENTATION, _(
+            "The network needs the package onnxruntime (about 80 MB). Install it into Slicer's Python?"))
+
+    def onGrade(self):
+        """Estimate the grades of the discs in a child process."""
+        volume, node, engine = (self._parameterNode.inputVolume, self._parameterNode.segmentation,
+                                self._parameterNode.engine.value)
+        if not self._hasEngine(engine):
+            return
+
+        def show(result):
+            self.logic.showGrades(result, volume, node)
+            self._onDiscsSettled()
+            self.work.say(_("Pfirrmann grades were estimated from {volume}; they are not read grades.").format(
+                volume=volume.GetName()))
+
+        job = self.work.attempt(_("The grades could not be estimated."),
+                                lambda: self.logic.gradeJob(volume, node, engine))
         if job is not None:
             self.work.run(job, show)
 

@@ -194,3 +194,18 @@ def test_dicom_export_of_nodes(slicer, tmp_path):
     discs = pydicom.dcmread(tmp_path / "dicom" / "segmentation.dcm")
     assert [s.SegmentLabel for s in discs.SegmentSequence] == ["L5-S1", "L4-L5"]
     assert int(discs.pixel_array.sum()) == np.count_nonzero(labels.array)
+
+
+def test_estimated_grades_are_kept_with_the_discs_and_marked(slicer):
+    from support.grade_phantom import spine
+
+    pytest.importorskip("onnxruntime")
+    image, labels = spine((10, 25, 60, 110, 150, 190))
+    volume, discs = mrml.volume_from_image(image, "T2w"), mrml.segmentation_from_labels(labels, "Discs")
+    table = mrml.table_from_node(DiscRelaxometryLogic().gradeDiscs(volume, discs))
+    assert "pfirrmann_estimated" in table.names and "pfirrmann" not in table.names and len(table) == 6
+    kept = mrml.kept_grades(discs)
+    assert len(kept) == 6 and all("not read" in text for _numeral, text in kept.values())
+    with pytest.raises(DiscRelaxometryError, match="no T2-weighted image"):
+        DiscRelaxometryLogic().gradeDiscs(mrml.volume_from_image(spine(canal=50.0)[0], "T1w"), discs)
+    assert mrml.kept_grades(discs) == kept

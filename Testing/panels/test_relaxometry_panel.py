@@ -221,7 +221,7 @@ def test_the_sample_person_is_segmented(panel, slicer):
     table = panel.ui.discTable
     names = [table.item(r, 0).text() for r in range(table.rowCount())]
     assert {"L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S1"} <= set(names), panel.ui.statusLabel.text()
-    assert all(0.5 < float(table.item(r, 3).text()) <= 1 for r in range(table.rowCount()))
+    assert all(0.5 < float(table.item(r, 4).text()) <= 1 for r in range(table.rowCount()))
 
 
 def test_discs_are_carried_to_the_echo_series(panel):

@@ -80,7 +80,7 @@ def test_section_1_as_it_is_written(slicer, monkeypatch):
         process()
         table = panel.ui.discTable
         headings = [table.horizontalHeaderItem(c).text().split("\n")[0] for c in range(table.columnCount())]
-        assert headings == ["Disc", "Volume", "Height", "Confidence", "Flags"] and table.rowCount() >= 5
+        assert headings == ["Disc", "Volume", "Height", "Pfirrmann", "Confidence", "Flags"] and table.rowCount() >= 5
         jumps = []
         monkeypatch.setattr(slicer.modules.markups.logic(), "JumpSlicesToLocation", lambda *a: jumps.append(a),
                             raising=False)

@@ -77,6 +77,7 @@ def test_the_analysis_uses_the_estimates_of_each_level(group, study):
 def test_the_page_says_that_grades_are_estimated_and_compares_them(group):
     page = (group.parent / "report.html").read_text(encoding="utf-8")
     for words in ("Estimated Pfirrmann grades", "grades are estimated by a network, not read by a person",
+                  "These estimates enter the model as pfirrmann_expected, in place of a reader", "no person read them",
                   "Agreement of estimated with read grades", "Discs by read and estimated grade"):
         assert words in page
 

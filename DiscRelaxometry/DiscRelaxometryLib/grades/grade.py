@@ -10,10 +10,11 @@ from scipy import ndimage
 from ..discs import Model, load_engine, load_model
 from ..errors import SegmentationError
 from ..image import Image
+from ..progress import ProgressCallback, silent
 from ..resources import resource_path
 from ..tables import Column, Table
 from .features import disc_features, largest_piece
-from .network import FINDINGS, GRADES, GradeConfig, build_grader
+from .network import FINDINGS, GRADES, ROMAN, GradeConfig, build_grader
 from .views import SPACING, THIS_DISC, VERTEBRA, DiscView, disc_views
 
 MANIFEST = "Weights/disc-grades.json"
@@ -47,7 +48,8 @@ def load_grader(manifest=None) -> Model:
 
 
 def grade_discs(image: Image, labels: Image, engine: str = "auto", device: str | None = None,
-                threads: int | None = None, model: Model | None = None) -> Table:
+                threads: int | None = None, model: Model | None = None,
+                progressCallback: ProgressCallback = silent) -> Table:
     """Estimate the Pfirrmann grade and findings of each disc.
 
     Parameters
@@ -60,6 +62,8 @@ def grade_discs(image: Image, labels: Image, engine: str = "auto", device: str |
         See :func:`discs.load_engine`.
     model : Model, optional
         Other weights than the shipped ones; see :func:`load_grader`.
+    progressCallback : callable, optional
+        Called with (fraction, text).
 
     Returns
     -------
@@ -74,6 +78,7 @@ def grade_discs(image: Image, labels: Image, engine: str = "auto", device: str |
     GeometryError
         If the grids differ.
     """
+    progressCallback(0.0, "Describing the discs")
     views, statements, names, values = describe_discs(image, labels)
     model = model or load_grader()
     if tuple(names) != model.config.features:
@@ -96,6 +101,17 @@ def grade_summary(table: Table) -> Table:
                      "probability of I to V": None if None in p else " ".join(f"{v:.2f}" for v in p),
                      "statement": row["statement"]})
     return Table("Pfirrmann grades, estimated", list(map(Column, rows[0])), rows)
+
+
+def estimate_in_words(row: dict) -> tuple[str, str]:
+    """Return the estimated grade of a row of :func:`grade_discs` as a Roman numeral, and its probabilities.
+
+    A disc without an estimate has an empty numeral, and the statement why.
+    """
+    if row["statement"]:
+        return "", f"No estimate. {row['statement']}"
+    shares = ", ".join(f"{name} {row[f'pfirrmann_p{n}']:.2f}" for n, name in enumerate(ROMAN, 1))
+    return ROMAN[row[ESTIMATED] - 1], f"Estimated by a network, not read. Probabilities: {shares}."
 
 
 def describe_discs(image: Image, labels: Image) -> tuple[list[DiscView], list[str], list[str], np.ndarray]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 FINDINGS = {"narrowing": "disc narrowing", "bulging": "disc bulging", "modic": "Modic changes of any type",
             "endplates": "changes of the upper or lower endplate"}
 GRADES = 5
+ROMAN = ("I", "II", "III", "IV", "V")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import importlib
 
 _HOMES = {
     "edits": (
-        "disc_segments", "disc_under", "edited_discs", "ensure_disc_segment", "free_level", "mark_written",
-        "mask_image", "outside",
+        "disc_segments", "disc_under", "edited_discs", "ensure_disc_segment", "free_level", "keep_grades",
+        "kept_grades", "mark_written", "mask_image", "outside",
     ),
     "segmentations": (
         "LEVEL_REASON", "labels_from_segmentation", "level_moves", "own_geometry", "segment_centers",

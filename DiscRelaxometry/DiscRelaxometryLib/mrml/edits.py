@@ -21,6 +21,7 @@ from .segmentations import (
 from .volumes import ATTRIBUTE, position_from_ras
 
 _WRITTEN = ATTRIBUTE + "Written"
+_GRADE, _GRADE_TEXT, _GRADED = (ATTRIBUTE + name for name in ("Pfirrmann", "PfirrmannText", "PfirrmannOf"))
 
 
 def disc_segments(node) -> dict[int, str]:
@@ -71,6 +72,31 @@ def mark_written(node, *segment_ids: str) -> None:
     """Remember the voxels of segments (of all discs, if none is named) as written by the network."""
     for segment_id in segment_ids or disc_segments(node).values():
         node.GetSegmentation().GetSegment(segment_id).SetTag(_WRITTEN, _voxels(node, segment_id))
+
+
+def keep_grades(node, grades: dict[int, tuple[str, str]]) -> None:
+    """Keep estimated grades (label value -> numeral, explanation) with the discs of a segmentation as they are now."""
+    for value, segment_id in disc_segments(node).items():
+        segment = node.GetSegmentation().GetSegment(segment_id)
+        for tag, text in zip((_GRADE, _GRADE_TEXT), grades.get(value, ("", ""))):
+            segment.SetTag(tag, text)
+    node.SetAttribute(_GRADED, _outlines(node))
+
+
+def kept_grades(node) -> dict[str, tuple[str, str]]:
+    """Return numeral and explanation by segment ID; no numeral if a disc was changed or renamed since."""
+    found = {}
+    for segment_id in disc_segments(node).values():
+        segment = node.GetSegmentation().GetSegment(segment_id)
+        found[segment_id] = segment_tag(segment, _GRADE), segment_tag(segment, _GRADE_TEXT)
+    if any(text for _, text in found.values()) and node.GetAttribute(_GRADED) != _outlines(node):
+        stale = "The discs were changed after the grades had been estimated: estimate them again."
+        found = dict.fromkeys(found, ("", stale))
+    return found
+
+
+def _outlines(node) -> str:
+    return " ".join(f"{value}:{_voxels(node, segment_id)}" for value, segment_id in sorted(disc_segments(node).items()))
 
 
 def edited_discs(node, values=None) -> list[str]:

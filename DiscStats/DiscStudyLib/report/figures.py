@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from DiscRelaxometryLib.atomic import atomic_path
+from DiscRelaxometryLib.grades import ROMAN
 
 #: Okabe-Ito colors, told apart with every common color vision.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 #: Pfirrmann grades I to V, light to dark.
 GRADE_COLORS = ("#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08306b")
-ROMAN = ("I", "II", "III", "IV", "V")
 STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#5b6b7a",
          "axes.labelcolor": "#1b2733", "xtick.color": "#1b2733", "ytick.color": "#1b2733", "axes.titlesize": 10,
          "axes.titleweight": "bold", "legend.frameon": False, "font.family": "DejaVu Sans", "axes.axisbelow": True}

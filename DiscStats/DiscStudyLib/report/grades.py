@@ -7,13 +7,12 @@ from collections.abc import Sequence, Set
 import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError
-from DiscRelaxometryLib.grades import ESTIMATED, GRADES
+from DiscRelaxometryLib.grades import ESTIMATED, GRADES, ROMAN
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.tables import Column, Table, to_number
 
 from ..engine import Context, read_rows
 from ..folder import level_columns, trained_on
-from .figures import ROMAN
 from .page import Paragraph, Section, TableBlock
 
 NETWORK = "disc-grades"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError
-from DiscRelaxometryLib.grades import ESTIMATED
+from DiscRelaxometryLib.grades import ESTIMATED, EXPECTED, ROMAN
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.quantities import QUANTITIES
@@ -15,7 +15,7 @@ from DiscRelaxometryLib.tables import Column, Table, cell_value, is_missing
 
 from ..engine import Context, context_atlas, maps_in_atlas, participants_of, read_rows
 from ..folder import OWNER, SESSION, level_columns, trained_on
-from .figures import ROMAN, plot_agreement, plot_groups
+from .figures import plot_agreement, plot_groups
 from .figures_maps import Look, atlas_figure
 from .grades import grades
 from .methods import methods
@@ -200,7 +200,8 @@ def _region_figure(context: Context, rows: list[dict], key: str, folder: Path) -
         return None
     if variable in ("pfirrmann", ESTIMATED):
         panels = {k: {ROMAN[int(g) - 1]: v for g, v in p.items()} for k, p in panels.items()}
-    label = {"pfirrmann": "Pfirrmann grade", ESTIMATED: "Estimated Pfirrmann grade"}.get(variable, variable)
+    label = {"pfirrmann": "Pfirrmann grade", ESTIMATED: "Estimated Pfirrmann grade",
+             EXPECTED: "Estimated Pfirrmann grade (expectation)"}.get(variable, variable)
     figure = plot_groups(panels, label, f"{key} {('[' + unit_of(key) + ']') if unit_of(key) else ''}".strip())
     return Figure(save(context, figure, folder, f"regions_{key}"),
                   f"{key} by {label}: one point per disc of the lumbar levels, the bar is the median. Discs of one "

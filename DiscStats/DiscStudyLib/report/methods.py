@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from DiscRelaxometryLib.echo import KINDS
+from DiscRelaxometryLib.grades import ESTIMATED, EXPECTED, load_grader
 from DiscRelaxometryLib.tables import Column, Table
 
 from ..engine import Context, versions
@@ -78,6 +79,8 @@ def _paragraphs(context: Context, analysis: str) -> list[str]:
     if any("normalize" in r for r in people.values()):
         texts.append("T2-weighted signal was divided by the median signal of cerebrospinal fluid in the spinal canal "
                      "(nT2w). This is a relative signal, not a relaxation time.")
+    if context.output_of("tables", "grades.tsv"):
+        texts.append(_grades_text(settings))
     if any("atlas" in r for r in people.values()):
         how = {"coordinates": "smooth normalized coordinates inside each disc", "elastix": "Elastix (rigid, affine, "
                "B-spline) on signed distance maps", "brainsfit": "BRAINSFit on signed distance maps"}
@@ -100,6 +103,14 @@ def _paragraphs(context: Context, analysis: str) -> list[str]:
         texts.append("Region means of the discs were analyzed by linear mixed models (restricted maximum likelihood) "
                      "with the same terms, the disc level as a factor, and a random intercept of the person.")
     return texts
+
+
+def _grades_text(settings: Settings) -> str:
+    """Say where estimated grades come from, and where they are used."""
+    used = [v for v in settings.variables if v in (ESTIMATED, EXPECTED)]
+    use = f"enter the model as {' and '.join(used)}, in place of a reader's" if used else "enter no model"
+    return (f"Pfirrmann grades were estimated from the T2-weighted signal by a network ({load_grader().name}, trained "
+            f"on one reader's grades of SPIDER); no person read them. These estimates {use}.")
 
 
 def people_text(facts: dict) -> str:
@@ -180,9 +191,10 @@ def _cited(context: Context, analysis: str) -> dict[str, str]:
         topics.append("mixed models")
     if "agreement" in context.records.get("tables", _Empty).facts:
         topics.append("agreement")
-    if "pfirrmann" in context.settings.formula:
+    estimated = bool(context.output_of("tables", "grades.tsv"))
+    if estimated or "pfirrmann" in context.settings.formula:
         topics.append("grades")
-    if "SPIDER" in str(context.study.description).upper():
+    if estimated or "SPIDER" in str(context.study.description).upper():
         topics.append("SPIDER")
     return {t: CITATIONS[t] for t in topics}
 

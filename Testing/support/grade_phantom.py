@@ -1,0 +1,33 @@
+"""A drawn sagittal spine with known discs, for the tests of grades."""
+
+import numpy as np
+
+from DiscRelaxometryLib.image import Geometry, Image
+
+CSF, MARROW, ANNULUS, BACK = 200.0, 100.0, 30.0, 40.0
+HEIGHT, LENGTH, STEP = 10.0, 34.0, 36.0
+MM = 0.6
+
+
+def spine(nuclei=(150,) * 6, heights=(HEIGHT,) * 6, slices=1, canal=CSF, marrow=MARROW, tilt=0.0):
+    """Draw a straight spine on x = slice, y = to anterior, z = to superior: signal and labels, discs 11 upward."""
+    rows, columns = int(260 / MM), int(120 / MM)
+    z, y = np.meshgrid(np.arange(rows) * MM, np.arange(columns) * MM, indexing="ij")
+    c, s = np.cos(tilt), np.sin(tilt)
+    z, y = c * (z - 130) - s * (y - 60) + 130, s * (z - 130) + c * (y - 60) + 60
+    signal, labels = np.full(z.shape, BACK), np.zeros(z.shape, np.uint8)
+    sac = np.abs(y - 30) < 6
+    signal[sac], labels[sac] = canal, 2
+    bodies = np.abs(y - 60) < LENGTH / 2
+    signal[bodies], labels[bodies] = marrow, 1
+    for n, (nucleus, height) in enumerate(zip(nuclei, heights)):
+        along, across = z - (40 + n * STEP), y - 60
+        disc = (np.abs(along) < height / 2) & bodies
+        signal[disc], labels[disc] = ANNULUS, 11 + n
+        signal[(np.abs(along) < 0.43 * height) & (across > -12.2) & (across < 10.5)] = nucleus
+    geometry = Geometry((slices, columns, rows), (4.0 if slices == 1 else 1.0, MM, MM), (0.0, 0.0, 0.0),
+                        (1, 0, 0, 0, -1, 0, 0, 0, 1))
+
+    def image(a):
+        return Image(np.repeat(a[:, :, None], slices, axis=2), geometry)
+    return image(signal.astype(np.float32)), image(labels)
