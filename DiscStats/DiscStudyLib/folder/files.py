@@ -79,8 +79,9 @@ def _check_view(header: sitk.ImageFileReader) -> Iterator[tuple[str, str, str]]:
     slices = int(np.argmin(size)) if size.min() < 0.5 * np.median(size) else int(np.argmax(spacing))
     axis = int(np.argmax(np.abs(direction[:, slices])))
     if size.min() < 2:
-        yield ("error", "The volume is a single slice.", "A volume of several sagittal slices is needed.")
-    elif axis != 0 and (spacing.max() > 1.5 * spacing.min() or size.min() < 0.5 * np.median(size)):
+        yield ("warning", "The volume is a single slice.",
+               "Read its signal and grades as those of that slice; volume and width of the discs are not seen.")
+    if axis != 0 and (spacing.max() > 1.5 * spacing.min() or size.min() < 0.5 * np.median(size)):
         name = {1: "coronal", 2: "axial"}[axis]
         yield ("error", f"The slices are {name}, not sagittal.", "Use the sagittal series of the lumbar spine.")
     elif extent[2] < 100:

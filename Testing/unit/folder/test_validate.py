@@ -203,6 +203,15 @@ def test_axial_and_small_images(study):
         assert find(study, words).person == person
 
 
+def test_a_single_slice_is_warned_of_and_must_be_sagittal(study):
+    geometry = Geometry((1, 300, 300), (4.0, 0.7, 0.7))
+    write_image(Image(np.ones(geometry.shape, np.uint8), geometry), anat(study, "sub-01", "T2w.nii.gz"))
+    assert find(study, "single slice", "warning").person == "sub-01"
+    geometry = Geometry((300, 300, 1), (0.7, 0.7, 4.0))
+    write_image(Image(np.ones(geometry.shape, np.uint8), geometry), anat(study, "sub-02", "T2w.nii.gz"))
+    assert find(study, "axial").person == "sub-02"
+
+
 def test_body_part_in_the_sidecar(study):
     anat(study, "sub-01", "T2w.json").write_text('{"BodyPartExamined": "BRAIN"}')
     find(study, "body part 'BRAIN'")
