@@ -28,9 +28,17 @@ def list_files(path: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Pa
     if not path.exists():
         raise EchoSeriesError(f"'{path}' does not exist.")
     if path.is_file():
-        return _files_of_directory(path) if path.name.upper() == "DICOMDIR" else [path]
-    return sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")
-                  and p.name.upper() != "DICOMDIR")
+        return _files_of_directory(path) if _is_directory(path) else [path]
+    return sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".") and not _is_directory(p))
+
+
+def _is_directory(path: Path) -> bool:
+    """Tell by a file's content whether it is a DICOMDIR; what cannot be read is one by its name."""
+    try:
+        dataset = open_dicom(path, stop_before_pixels=True, specific_tags=["DirectoryRecordSequence"])
+    except Exception:
+        return path.name.upper() == "DICOMDIR"
+    return dataset is not None and "DirectoryRecordSequence" in dataset
 
 
 def _files_of_directory(path: Path) -> list[Path]:
@@ -64,7 +72,7 @@ def open_dicom(file: Path, **options):
     if group not in (b"\x02\0", b"\x08\0", b"\0\x08"):
         return None
     dataset = pydicom.dcmread(file, force=True, **options)
-    return dataset if "Rows" in dataset or "SOPClassUID" in dataset else None
+    return dataset if {"Rows", "SOPClassUID", "DirectoryRecordSequence"} & set(dataset.dir()) else None
 
 
 def mr_header(file: Path):

@@ -39,7 +39,8 @@ def test_incomplete_file_formats_are_read(tmp_path, spoil):
     np.testing.assert_allclose(read_echo_series(tmp_path).echoes, samples.expected(TE), atol=0.51)
 
 
-def test_directory_of_a_disc(tmp_path):
+@pytest.mark.parametrize("name, spoil", [("DICOMDIR", None), ("dicomdir;1", None), ("INDEX.dcm", no_preamble)])
+def test_directory_of_a_disc_whatever_its_name(tmp_path, name, spoil):
     from pydicom.dataset import Dataset
     from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage, generate_uid
 
@@ -50,12 +51,20 @@ def test_directory_of_a_disc(tmp_path):
     for record, path in zip(directory.DirectoryRecordSequence[1:], paths):
         record.ReferencedFileID = ["IMAGES", path.name]
     directory.file_meta.TransferSyntaxUID, directory.SOPInstanceUID = ExplicitVRLittleEndian, generate_uid()
-    samples.save(directory, tmp_path / "DICOMDIR")
-    series = read_echo_series(tmp_path / "DICOMDIR")
+    samples.save(directory, tmp_path / name)
+    if spoil:
+        spoil(tmp_path / name)
+    series = read_echo_series(tmp_path / name)
     np.testing.assert_allclose(series.echoes, samples.expected(TE), atol=0.51)
     paths[0].unlink()
-    with pytest.raises(EchoSeriesError, match="1 of 12 files that 'DICOMDIR' names"):
-        read_echo_series(tmp_path / "DICOMDIR")
+    with pytest.raises(EchoSeriesError, match=f"1 of 12 files that '{name}' names"):
+        read_echo_series(tmp_path / name)
+
+
+def test_an_image_named_as_a_directory_is_read(tmp_path):
+    paths = samples.write_classic(tmp_path, TE, set_echo_time)
+    paths[0].rename(tmp_path / "DICOMDIR")
+    np.testing.assert_allclose(read_echo_series(tmp_path).echoes, samples.expected(TE), atol=0.51)
 
 
 @pytest.mark.parametrize(("keyword", "values"), [("RepetitionTime", (600, 3500)), ("StudyInstanceUID", ("1.2", "1.3"))])
