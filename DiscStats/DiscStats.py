@@ -333,7 +333,10 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
         from DiscStatsLib.design import numeric_columns
         from DiscStatsLib.tables import agreement_table
 
-        return base.table_node(agreement_table(*numeric_columns(self.participants(table), first, second), unit), name)
+        frame = self.participants(table)
+        node = base.table_node(agreement_table(*numeric_columns(frame, first, second), unit), name)
+        node.SetDescription(" ".join(frame.attrs.get("notes", ())))
+        return node
 
     def rocCurve(self, table, score, positive, name="ROC", **settings):
         """Return a chart node of the ROC curve of a column of scores for a column of 0 and 1.

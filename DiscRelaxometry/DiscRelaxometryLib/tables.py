@@ -210,10 +210,10 @@ def _cells(text: str, file: str) -> tuple[list[str], list[tuple[int, list[str]]]
         raise DesignError(f"'{file}' has two columns '{twice[0]}': rename or drop one.", anchor="participants-table")
     rows = [(n, _row(cells, names, file, n)) for n, cells in rows[1:]]
     names = [n for n in names if n]
-    notes = ["The table is not tab-separated."] if separator != "\t" and len(names) > 1 else []
+    notes = [f"'{file}' is not tab-separated."] if separator != "\t" and len(names) > 1 else []
     if separator != ",":
         commas = [name for k, name in enumerate(names) if _with_points([cells for _, cells in rows], k)]
-        notes += [f"Commas in {', '.join(map(repr, commas))} are read as decimal points."] if commas else []
+        notes += [f"'{file}': commas in {', '.join(map(repr, commas))} are read as decimal points."] if commas else []
     return names, rows, notes
 
 

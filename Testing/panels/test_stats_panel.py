@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,16 @@ def test_table_and_maps_are_shown(panel, study):
     ui = panel.ui
     assert ui.participantsTable.rowCount() == 16 and ui.participantsTable.item(0, 0).text() == "sub-00"
     assert ui.quantityCombo.currentText() == "T2 (16 people)" and ui.runButton.isEnabled()
+
+
+def test_preview_says_what_the_table_says(panel, study, tmp_path):
+    fill(panel, study)
+    table = (study / "participants.tsv").read_text(encoding="utf-8")
+    (tmp_path / "commas.tsv").write_text(re.sub(r"(\t\d+)(\t[FM]\t)", r"\1,5\2", table), encoding="utf-8")
+    panel._parameterNode.participantsFile = tmp_path / "commas.tsv"
+    process()
+    text = panel.ui.designView.toPlainText()
+    assert text.count("are read as decimal points") == 1 and "'commas.tsv'" in text
 
 
 def test_preview_follows_the_formula(panel, study):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import Geometry, Image, require_same_geometry
+from DiscRelaxometryLib.labels import whole_labels
 
-from ..design import ID
+from ..design import ID, require_moderate
 from ..permutation import level_name
 
 
@@ -89,10 +91,12 @@ def gather(maps, atlas_labels: Image, participants, *, levels=None, regions: Ima
     GeometryError
         Maps of another grid than the atlas.
     """
+    atlas_labels = whole_labels(atlas_labels)
     inside = _mask(atlas_labels, levels)
     label = atlas_labels.array[inside]
     if regions is not None:
         require_same_geometry(atlas_labels, regions, "Atlas labels and atlas regions")
+        regions = whole_labels(regions)
     ids = [str(i) for i in participants[ID]]
     data = AnalysisData(atlas_labels.geometry, inside, label, None if regions is None else regions.array[inside],
                         {}, {}, ids)
@@ -102,16 +106,23 @@ def gather(maps, atlas_labels: Image, participants, *, levels=None, regions: Ima
     for name, value in (voxel_covariates or {}).items():
         data.covariates[name] = _stack(value, name, ids, atlas_labels, inside)
         _check_values(data.covariates[name], name, ids)
+    data.warnings += _image_notes([("atlas", atlas_labels), ("atlas", regions), *(
+        (name, image) for name, value in {**_by_quantity(maps, response or "map"), **(voxel_covariates or {})}.items()
+        for image in (value.values() if isinstance(value, dict) else value))])
     empty = np.logical_and.reduce([np.isnan(v).all(axis=0) for v in data.values.values()])
     if empty.any():
         data.warnings.append(f"{int(empty.sum())} of {len(empty)} voxels have no value in any map and stay empty.")
     return data
 
 
+def _image_notes(images) -> list[str]:
+    """Return what was noted when images (name, Image or array) were read; a note of several stands once."""
+    notes = Counter((name, note) for name, image in images if isinstance(image, Image) for note in image.notes)
+    return [f"{name} ({count} image{'s' * (count > 1)}): {note}" for (name, note), count in notes.items()]
+
+
 def _mask(atlas_labels: Image, levels) -> np.ndarray:
     array = atlas_labels.array
-    if array.dtype.kind == "f" and not np.array_equal(array, np.round(array)):
-        raise DesignError("The atlas labels are not whole numbers: pass the label image, not a map.")
     levels = [levels] if isinstance(levels, (str, int)) else levels
     if levels is None:
         inside = array > 0
@@ -197,6 +208,8 @@ def _check_values(values: np.ndarray, name: str, ids: list[str]) -> None:
     if infinite.any():
         raise DesignError(f"The '{name}' map of '{ids[int(np.argmax(infinite))]}' holds infinite values: mark failed "
                           "voxels as NaN.")
+    for who, row in zip(ids, values):
+        require_moderate(row, f"The '{name}' map of '{who}'")
     empty = np.isnan(values).all(axis=1)
     if empty.any():
         raise DesignError(f"The '{name}' map of '{ids[int(np.argmax(empty))]}' has no value inside the mask: was it "

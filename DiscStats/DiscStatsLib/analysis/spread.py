@@ -99,7 +99,9 @@ def relative_squares(part: Partition, y: np.ndarray, present: np.ndarray | None 
     """
     squares = full_residuals(part, y) ** 2
     variance = squares.sum(axis=0) / part.df
-    expected = np.maximum(1 - leverage(part), 1e-10)
+    # Whoever has a column to himself has no residual; what is left there is rounding.
+    expected = 1 - leverage(part)
+    expected = np.where(expected > 1e-8, expected, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(variance > 1e-20 * np.sum(y ** 2, axis=0), squares / variance, np.nan)
     relative /= expected[:, None] if expected.ndim == 1 else expected.T

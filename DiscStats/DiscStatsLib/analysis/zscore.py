@@ -109,7 +109,7 @@ def z_score(image: Image, reference: Reference) -> Deviation:
     with np.errstate(invalid="ignore", divide="ignore"):
         z = np.where(sd > 0, (image.array - reference.mean.array) / sd, np.nan)
         p = 2 * special.stdtr(n - 1.0, -np.abs(z) / np.sqrt(1 + 1 / n))
-    remarks = []
+    remarks = list(image.notes)
     usual = int(np.median(n[np.isfinite(z)])) if np.isfinite(z).any() else 0
     if usual == 0:
         raise DesignError("The person's map and the reference group have no voxel in common.", anchor="empty-map")

@@ -14,7 +14,7 @@ from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.tables import is_missing, to_number
 
 from .formula import FUNCTIONS, Formula, parse_formula, require_columns
-from .participants import ID
+from .participants import ID, require_moderate
 
 #: Columns that tell the rows of one participant apart.
 PLACES = ("level", "session", "visit")
@@ -121,7 +121,8 @@ def build_design(formula: str | Formula, participants, *, level: str = "", ranks
     if not checks:
         return design
     check_matrix(design.matrix, design.columns, where, extra_columns)
-    remarks = [*_left_out(participants, design, where), *_remarks(design, table, where, extra_columns)]
+    remarks = [*participants.attrs.get("notes", ()), *_left_out(participants, design, where),
+               *_remarks(design, table, where, extra_columns)]
     design = replace(design, warnings=remarks)
     return _ranked(design) if ranks else design
 
@@ -271,6 +272,8 @@ def _evaluate(formula: Formula, table) -> tuple[np.ndarray, Any]:
     if bad.any():
         raise DesignError(f"The term '{result.design_info.column_names[int(np.argmax(bad))]}' is not a finite number "
                           "for every person (a logarithm of zero?).", anchor="formula")
+    for name, column in zip(result.design_info.column_names, matrix.T):
+        require_moderate(column, f"The term '{name}'")
     return matrix, result.design_info
 
 

@@ -16,7 +16,7 @@ ID = "participant_id"
 def to_frame(table: Table):
     """Return a table as pandas.DataFrame: None or NaN where a cell is missing, columns of numbers as numbers.
 
-    Ids stay text, so that ``01`` is not 1.
+    Ids stay text, so that ``01`` is not 1. The table's notes are in ``attrs["notes"]``; a design repeats them.
     """
     import pandas
 
@@ -27,7 +27,9 @@ def to_frame(table: Table):
         whole = values and all(isinstance(v, float) and v.is_integer() and abs(v) < 2**53 for v in values)
         columns[name] = pandas.Series([int(v) for v in values] if whole else values,
                                       dtype=None if any(isinstance(v, (int, float)) for v in values) else object)
-    return pandas.DataFrame(columns)
+    frame = pandas.DataFrame(columns)
+    frame.attrs["notes"] = list(table.notes)
+    return frame
 
 
 def read_participants(source: str | os.PathLike | Table):
@@ -59,6 +61,14 @@ def rows_of(frame, people: Iterable[str]):
     return frame.loc[people].reset_index(drop=True)
 
 
+def require_moderate(values: np.ndarray, what: str) -> None:
+    """Raise DesignError where the squares of numbers would overflow or vanish; `what` they are begins the sentence."""
+    largest = np.abs(values[np.isfinite(values)]).max(initial=0)
+    if largest and not 1e-100 < largest < 1e100:
+        raise DesignError(f"{what} has values up to {largest:.3g}, beyond what can be computed: correct it, or give it "
+                          "in another unit.", anchor="participants-table")
+
+
 def numeric_columns(table, *names: str) -> list[np.ndarray]:
     """Return columns of a table as floats, or raise DesignError where one is not there or holds text."""
     found = []
@@ -71,4 +81,5 @@ def numeric_columns(table, *names: str) -> list[np.ndarray]:
             raise DesignError(f"Column '{name}' holds '{table[name].iloc[numbers.index(None)]}' where a number is "
                               "needed.", anchor="participants-table")
         found.append(np.array(numbers, float))
+        require_moderate(found[-1], f"Column '{name}'")
     return found

@@ -13,7 +13,7 @@ import numpy as np
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..design import Formula, build_design, parse_formula
+from ..design import Formula, build_design, parse_formula, require_moderate, to_frame
 
 ID = "participant_id"
 
@@ -74,14 +74,15 @@ def fit_mixed(table, formula: str, group: str = ID, slope: str | None = None, re
     if counts.max() < 2:
         raise DesignError("Everyone has one row only: there is nothing to tell people from error; use an ordinary "
                           "regression.", anchor="mixed")
+    require_moderate(frame[parsed.response].to_numpy(float), f"The response '{parsed.response}'")
     random = np.ones((len(frame), 1))
     names = ["intercept"]
     if slope:
         random = np.column_stack([random, frame[slope].to_numpy(float)])
         names.append(slope)
     result, notes = _fit(frame[parsed.response].to_numpy(float), design.matrix, groups, random, reml)
-    if n_dropped:
-        notes.insert(0, f"{n_dropped} row(s) with missing values were left out.")
+    dropped = [f"{n_dropped} row(s) with missing values were left out."] if n_dropped else []
+    notes = [*frame.attrs.get("notes", ()), *dropped, *notes]
     covariance = np.atleast_2d(result.cov_re)
     between = float(covariance[0, 0])
     variances = [{"component": f"person: {name}", "sd": float(np.sqrt(max(v, 0)))}
@@ -106,7 +107,7 @@ def _frame(table, formula: str, group: str, slope: str | None, missing: str):
     parsed = parse_formula(formula)
     if not parsed.response:
         raise DesignError(f"The formula '{formula}' names no response: write RESPONSE ~ TERMS.", anchor="formula")
-    frame = pandas.DataFrame(table.rows, columns=table.names) if isinstance(table, Table) else table.copy()
+    frame = to_frame(table) if isinstance(table, Table) else table.copy()
     needed = list(dict.fromkeys([parsed.response, group, *parsed.names, *([slope] if slope else [])]))
     for name in needed:
         if name not in frame.columns:

@@ -122,6 +122,7 @@ def compare_tables(first, second, value: str, on: Sequence[str] = (), unit: str 
     chosen = [t.select(**{k: v for k, v in equal.items() if v}) for t in tables]
     one, two, unmatched = pair_tables(chosen[0], chosen[1], on, value)
     result = agreement_table(one, two, unit or _unit(first, value, chosen[0]))
+    result.notes += dict.fromkeys(note for t in tables for note in t.notes)
     if any(COLUMN in t.names for t in tables):  # of a simulated study
         result.columns.append(Column(COLUMN))
         result.rows = [{**row, COLUMN: "SIMULATED"} for row in result.rows]

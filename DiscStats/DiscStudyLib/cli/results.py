@@ -80,6 +80,8 @@ def agreement(first: Annotated[Path, Argument(help="Table (TSV) of the first met
     names = tuple(n.strip() for n in on.split(",") if n.strip())
     result, unmatched = compare_tables(first, second, value, names, unit, map=map, region=region)
     print_table(result)
+    for note in result.notes:
+        print_line("Note", "yellow", note)
     if unmatched:
         print_line("Note", "yellow", f"{len(unmatched)} row(s) stand in one table only, such as {unmatched[0]}.")
     if output:

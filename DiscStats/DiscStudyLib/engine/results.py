@@ -64,7 +64,7 @@ def with_estimates(participants: Table, names: Sequence[str], rows: Sequence[dic
                           anchor="grades")
     return Table(participants.name, [*participants.columns, *map(Column, columns)],
                  [row | {c: given.get((name, row["participant_id"], level)) for c, (name, level) in columns.items()}
-                  for row in participants.rows])
+                  for row in participants.rows], participants.lines, participants.notes)
 
 
 def participants_of(context: Context) -> Table:

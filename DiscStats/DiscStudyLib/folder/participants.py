@@ -36,7 +36,7 @@ def check_participants(study: Study, settings: Settings) -> Iterator[Finding]:
     if study.visits:
         for who, problem, remedy in remarks_of(table, [p.id for p in study.people]):
             yield Finding("note", "", who, problem, remedy)
-    yield from (Finding("warning", TABLE, "", note, "It is read all the same; other BIDS programs want tabs and "
+    yield from (Finding("warning", "", "", note, "It is read all the same; other BIDS programs want tabs and "
                         "decimal points.") for note in table.notes)
     yield from _check_ids(study, table)
     try:
@@ -163,17 +163,20 @@ def _check_column(table: Table, column: str, folders: set[str]) -> Iterator[Find
     cells = [(line, row["participant_id"], row[column]) for line, row in zip(table.lines, table.rows)
              if row["participant_id"] in folders]
     numbers = sum(to_number(text) is not None for _, _, text in cells)
-    for line, person, text in cells:
-        where = f"Line {line} ({person}), column '{column}'"
-        if is_missing(text):
-            yield Finding("warning", TABLE, "", f"{where}: the cell is empty.",
-                          "The person is left out of the analyses that need it.")
-        elif _COMMA.fullmatch(text):
-            yield Finding("error", TABLE, "", f"{where}: the comma of '{text}' may stand for decimals or thousands.",
-                          f"Write '{text.replace(',', '.')}' or '{text.replace(',', '')}'.")
-        elif numbers > len(cells) / 2 and to_number(text) is None:
-            yield Finding("error", TABLE, "", f"{where}: '{text}' is not a number, but most other cells are.",
-                          "Correct it, or write 'n/a'.")
+    empty = [person for _, person, text in cells if is_missing(text)]
+    commas = [cell for cell in cells if _COMMA.fullmatch(cell[2])]
+    words = [cell for cell in cells if numbers > len(cells) / 2 and to_number(cell[2]) is None
+             and not is_missing(cell[2]) and cell not in commas]
+    if empty:
+        yield Finding("warning", TABLE, "", f"Column '{column}' is empty for {len(empty)} of {len(cells)} "
+                      f"participants: {_first(empty)}.", "They are left out of the analyses that need it.")
+    if commas:
+        text = commas[0][2]
+        yield Finding("error", TABLE, "", f"{_place(commas, column)}: the comma of '{text}' may stand for decimals or "
+                      "thousands.", f"Write '{text.replace(',', '.')}' or '{text.replace(',', '')}'.")
+    if words:
+        yield Finding("error", TABLE, "", f"{_place(words, column)}: '{words[0][2]}' is not a number, but most other "
+                      "cells are.", "Correct it, or write 'n/a'.")
     words = {text for _, _, text in cells if not is_missing(text) and text.lower().strip("#.-?<>") in _NO_VALUE}
     for word in sorted(words if numbers <= len(cells) / 2 else ()):
         yield Finding("warning", TABLE, "", f"Column '{column}': '{word}' is a group of its own.",
@@ -181,6 +184,16 @@ def _check_column(table: Table, column: str, folders: set[str]) -> Iterator[Find
     for number in _codes([to_number(text) for _, _, text in cells]):
         yield Finding("warning", TABLE, "", f"Column '{column}': {number:g} is used as a number.",
                       "Write 'n/a' if it is a code for a missing value.")
+
+
+def _first(names: Sequence[str]) -> str:
+    """List up to five names, and count the others."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _place(cells: Sequence[tuple[int, str, str]], column: str) -> str:
+    """Say where cells (line, participant, text) of a column stand."""
+    return f"Column '{column}', " + _first([f"line {line} ({person})" for line, person, _ in cells])
 
 
 def _codes(numbers: Sequence[float | None]) -> list[float]:

@@ -247,6 +247,7 @@ def long_frame(rows: Sequence[dict], participants: Table, variables: Sequence[st
     people = {r["participant_id"]: r for r in participants.rows}
     per_level = level_columns(participants.names)
     frame = pandas.DataFrame([r for r in rows if r["participant_id"] in people])
+    frame.attrs["notes"] = list(participants.notes)
     for name in variables:
         if name in frame.columns:
             continue

@@ -41,10 +41,10 @@ def visit_table(participants: Table, root: Path) -> Table:
     StudyError
         A date that cannot be read, a session that stands twice, or an age among them that is not a number.
     """
-    rows, lines, names = [], [], list(participants.names)
+    rows, lines, names, notes = [], [], list(participants.names), list(participants.notes)
     for line, row in zip(participants.lines, participants.rows):
         folder = root / row["participant_id"]
-        own = _own_rows(sessions_table(folder))
+        own = _own_rows(sessions_table(folder), notes)
         visits = [{**row, **own.get(session, {}), OWNER: row["participant_id"], SESSION: session,
                    "participant_id": visit_id(row["participant_id"], session)} for session in sessions_of(folder)]
         timed = own if any(not is_missing(str(v.get("acq_time", ""))) for v in own.values()) else {}
@@ -53,14 +53,16 @@ def visit_table(participants: Table, root: Path) -> Table:
         lines += [line] * len(visits)
         names += [n for v in visits for n in v if n not in names]
     return Table(participants.name, [Column(n) for n in dict.fromkeys(names)],
-                 [{n: r.get(n, "") for n in dict.fromkeys(names)} for r in rows], lines, participants.notes)
+                 [{n: r.get(n, "") for n in dict.fromkeys(names)} for r in rows], lines, notes)
 
 
-def _own_rows(path: Path) -> dict[str, dict]:
+def _own_rows(path: Path, notes: list[str]) -> dict[str, dict]:
     if not path.exists():
         return {}
     found: dict[str, dict] = {}
-    for row in read_tsv(path, required=("session_id",)).rows:
+    table = read_tsv(path, required=("session_id",))
+    notes += table.notes
+    for row in table.rows:
         session = row.pop("session_id")
         session = session if session.startswith("ses-") else f"ses-{session}"
         if session in found:

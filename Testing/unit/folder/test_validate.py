@@ -119,15 +119,37 @@ def test_decimal_commas_are_read_and_said(study):
     path = study / "participants.tsv"
     path.write_text(path.read_text().replace("\t32\t", "\t32,5\t"))
     assert Study(study).participants["age"][1] == "32.5"
-    find(study, "Commas in 'age' are read as decimal points", severity="warning", formula="age")
+    find(study, "commas in 'age' are read as decimal points", severity="warning", formula="age")
 
 
 def test_comma_that_may_stand_for_thousands(study):
     path = study / "participants.tsv"
     path.write_text(path.read_text().replace("\t32\t", "\t3,250\t"))
     finding = find(study, "of '3,250' may stand for decimals or thousands", formula="age")
-    assert "Line 3 (sub-02), column 'age'" in finding.problem and "3.250" in finding.remedy and "3250" in finding.remedy
+    assert "Column 'age', line 3 (sub-02):" in finding.problem
+    assert "3.250" in finding.remedy and "3250" in finding.remedy
     find(study, "has commas in numbers", severity="warning")
+
+
+def test_empty_cells_are_one_line_per_column(tmp_path):
+    root = make_study(tmp_path / "study", people=12)
+    path = root / "participants.tsv"
+    lines = [line.split("\t") for line in path.read_text().split("\n")]
+    column = lines[0].index("age")
+    for cells in lines[1:9]:
+        cells[column] = "n/a"
+    path.write_text("\n".join("\t".join(cells) for cells in lines))
+    found = [f for f in validate(Study(root), make_settings(formula="age")) if "is empty" in f.problem]
+    assert [f.problem for f in found] == ["Column 'age' is empty for 8 of 12 participants: sub-01, sub-02, sub-03, "
+                                          "sub-04, sub-05 and 3 more."]
+
+
+def test_words_among_numbers_are_one_line_per_column(tmp_path):
+    root = make_study(tmp_path / "study", people=5)
+    path = root / "participants.tsv"
+    path.write_text(path.read_text().replace("\t31\t", "\tyoung\t").replace("\t33\t", "\told\t"))
+    problem = find(root, "is not a number", formula="age").problem
+    assert "Column 'age', line 2 (sub-01), line 4 (sub-03): 'young'" in problem
 
 
 def test_words_and_numbers_that_others_write_for_a_missing_value_are_said(study):
