@@ -69,6 +69,12 @@ def review_records(study: Study, person: str) -> dict[str, Record]:
     return found if "segment" in found else {}
 
 
+def review_times(study: Study, person: str) -> tuple:
+    """Return when the records that a review is about were written (ns); None for one that is not there."""
+    return tuple(path.stat().st_mtime_ns if path.exists() else None
+                 for path in (record_path(study, person, step) for step in _STEPS))
+
+
 def step_record(study: Study, person: str, step: str) -> Record | None:
     """Return the record of a finished step, whoever it is about."""
     record = read_record(record_path(study, person, step))

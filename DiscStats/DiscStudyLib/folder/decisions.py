@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -111,8 +112,16 @@ def read_decisions(path: str | os.PathLike) -> dict[tuple[str, str], Decision]:
     StudyError
         If a row, perhaps edited by hand, holds something else than a decision; it names file and line.
     """
-    if not Path(path).exists():
+    try:
+        state = os.stat(path)
+    except FileNotFoundError:
         return {}
+    return dict(_as_written(str(path), (state.st_mtime_ns, state.st_size, state.st_ino)))
+
+
+@lru_cache(maxsize=2)
+def _as_written(path: str, state: tuple[int, ...]) -> dict[tuple[str, str], Decision]:
+    """Read a file once for each `state` (time, size, inode) of it."""
     names = [f.name for f in fields(Decision)]
     found = []
     table = read_tsv(path, required=names[:3])

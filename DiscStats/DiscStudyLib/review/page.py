@@ -98,11 +98,11 @@ class ReviewPage:
     # ------------------------------------------------------------ what the page asks for
 
     def state(self) -> dict:
-        """Return everyone's discs and decisions, and who is done."""
-        looks = self.session.overview()
+        """Return who is flagged and who is done, and what the page offers."""
+        people = [{"id": k.person, "flagged": k.flagged, "done": k.done} for k in self.session.overview()]
         return {"title": str(self.session.study.description.get("Name") or self.session.study.root.name),
                 "reviewer": self.session.reviewer, **self.locked(),
-                "levels": [d.name for d in reversed(DISCS)], "people": [self._person(k) for k in looks],
+                "levels": [d.name for d in reversed(DISCS)], "people": people,
                 "labels": {d.value: d.name for d in DISCS},
                 "simulated": self.session.study.simulated, "group": list(group_volumes(self.session))}
 

@@ -13,7 +13,17 @@ from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import Image, read_image, write_image
 from DiscRelaxometryLib.labels import BY_VALUE, DISCS, disc_name, disc_value
 
-from ..engine import Record, ReviewedDisc, endings, exclusive, held, looked_at, review_records, reviewed_discs
+from ..engine import (
+    Record,
+    ReviewedDisc,
+    endings,
+    exclusive,
+    held,
+    looked_at,
+    review_records,
+    review_times,
+    reviewed_discs,
+)
 from ..folder import (
     ALL,
     CORRECTED,
@@ -83,8 +93,9 @@ class Session:
         self.study, self.reviewer = Study(Path(path), session, output), " ".join(reviewer.split())
         self.settings = last_settings(self.study)
         self.file = self.study.output / REVIEW
+        self._looks: dict[str, tuple] = {}
         #: Everyone with outlines, flagged people first.
-        self.people = [p.id for p in self.study.people]
+        self.people = sorted(f.name for f in self.study.output.glob("sub-*") if self.study.folder_of(f.name).is_dir())
         self.people = [k.person for k in sorted(self.overview(), key=lambda k: (not k.flagged, k.person))]
         if not self.people:
             raise StudyError("No participant has outlines yet: use 'disc-relaxometry run' first.", anchor="study-run")
@@ -105,8 +116,15 @@ class Session:
         decisions: dict[str, dict] = {}
         for disc, decision in read_decisions(self.file).items():
             decisions.setdefault(disc[0], {})[disc] = decision
-        return [self._look(p, records, decisions.get(p, {})) for p in self.people
-                if (records := review_records(self.study, p))]
+        return [look for p in self.people if (look := self._known(p, decisions.get(p, {})))]
+
+    def _known(self, person: str, seen: dict) -> Look | None:
+        """Return a look that is read again where records or decisions have changed; None without outlines."""
+        stamp = (review_times(self.study, person), seen)
+        if self._looks.get(person, ("",))[0] != stamp:
+            records = review_records(self.study, person)
+            self._looks[person] = stamp, self._look(person, records, seen) if records else None
+        return self._looks[person][1]
 
     @property
     def read_only(self) -> bool:

@@ -6,7 +6,7 @@ const VIRIDIS = [[68, 1, 84], [65, 68, 135], [42, 120, 142], [34, 168, 132], [12
 const DIVERGING = [[33, 102, 172], [146, 197, 222], [247, 247, 247], [244, 165, 130], [178, 24, 43]];
 const DISCS = ["#009eff", "#ffb000"];  // alternating, told apart with every color vision
 
-function table(name) {
+export function table(name) {
   const stops = { viridis: VIRIDIS, diverging: DIVERGING }[name] || [[0, 0, 0], [255, 255, 255]];
   const lut = new Uint8Array(768);
   for (let n = 0; n < 256; n++) {
@@ -16,17 +16,17 @@ function table(name) {
   return lut;
 }
 
-const isDisc = v => v >= 11 && v <= 28;
-const colorOf = v => DISCS[v % 2];
+export const isDisc = v => v >= 11 && v <= 28;
+export const colorOf = v => DISCS[v % 2];
 
-function middle(v) {
+export function middle(v) {
   const [nk, nj, ni] = v.shape, count = new Uint32Array(ni);
   for (let at = 0; at < v.labels.length; at++) if (isDisc(v.labels[at])) count[at % ni]++;
   const best = count.indexOf(Math.max(...count));
   return count[best] ? best : ni >> 1;
 }
 
-function box(v) {
+export function box(v) {
   const [nk, nj, ni] = v.shape;
   let [k0, k1, j0, j1] = [nk, -1, nj, -1];
   for (let at = 0; at < v.labels.length; at++) {
@@ -37,7 +37,7 @@ function box(v) {
   return k1 < 0 ? [0, nk - 1, 0, nj - 1] : [Math.max(k0 - 4, 0), Math.min(k1 + 4, nk - 1), Math.max(j0 - 4, 0), Math.min(j1 + 4, nj - 1)];
 }
 
-function fit(canvas) {
+export function fit(canvas) {
   const ratio = window.devicePixelRatio || 1;
   const [w, h] = [Math.round(canvas.clientWidth * ratio), Math.round(canvas.clientHeight * ratio)];
   if (canvas.width !== w || canvas.height !== h) { canvas.width = w; canvas.height = h; }
@@ -47,7 +47,7 @@ function fit(canvas) {
 }
 
 // Draws one sagittal slice: head up, front of the body to the left.
-function draw(canvas, v, i, { crop = null, outlines = [], inside = false, threshold = 0, chosen = 0 } = {}) {
+export function draw(canvas, v, i, { crop = null, outlines = [], inside = false, threshold = 0, chosen = 0 } = {}) {
   const context = fit(canvas);
   if (!v || !canvas.width || !canvas.height) return null;
   const [nk, nj, ni] = v.shape, [k0, k1, j0, j1] = crop || [0, nk - 1, 0, nj - 1];
@@ -96,7 +96,7 @@ function stroke(context, view, labels, rows, columns, dashed, chosen) {
 
 // ---------------------------------------------------------------- discs in three dimensions: shaded surface points
 
-function surface(v) {
+export function surface(v) {
   const [nk, nj, ni] = v.shape, [dk, dj, di] = v.spacing, steps = [1, -1, ni, -ni, ni * nj, -ni * nj], found = [];
   const mm = [[di, 0, 0], [-di, 0, 0], [0, dj, 0], [0, -dj, 0], [0, 0, dk], [0, 0, -dk]];
   for (let k = 0; k < nk; k++) for (let j = 0; j < nj; j++) for (let i = 0; i < ni; i++) {
@@ -106,7 +106,10 @@ function surface(v) {
     const edge = [i + 1 >= ni, i < 1, j + 1 >= nj, j < 1, k + 1 >= nk, k < 1];
     for (let s = 0; s < 6; s++) if (edge[s] || v.labels[at + steps[s]] !== value) for (let c = 0; c < 3; c++) n[c] += mm[s][c] / (mm[s][0] ** 2 + mm[s][1] ** 2 + mm[s][2] ** 2);
     const length = Math.hypot(...n);
-    if (length) found.push([(i - ni / 2) * di, (j - nj / 2) * dj, (k - nk / 2) * dk, n[0] / length, n[1] / length, n[2] / length, value]);
+    if (length) found.push([i * di, j * dj, k * dk, n[0] / length, n[1] / length, n[2] / length, value]);
   }
-  return { points: found, size: Math.max(nk * dk, nj * dj, ni * di) / 2, step: Math.max(di, dj, dk) };
+  const center = [0, 1, 2].map(c => found.reduce((sum, p) => sum + p[c], 0) / (found.length || 1));
+  for (const p of found) for (let c = 0; c < 3; c++) p[c] -= center[c];
+  const radius = found.reduce((most, p) => Math.max(most, Math.hypot(p[0], p[1], p[2])), 1);
+  return { points: found, radius, step: Math.max(di, dj, dk) };
 }

@@ -184,6 +184,34 @@ def painted(tab, name="main") -> int:
         d[n + 2]); return s.size; }""", name)
 
 
+def test_a_long_list_comes_in_pages_and_is_searched(browser, page):
+    tab = browser.new_page()
+    many = [{"id": f"sub-{n:02d}", "flagged": n == 2, "done": False} for n in range(1, 251)]
+
+    def crowded(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "people": many})
+
+    tab.route("**/api/state", crowded)
+    tab.goto(page.address)
+    wait_for(tab, "shown", "sub-01")
+    assert tab.locator("#people li").count() == 100 and tab.inner_text("#range") == "1\u2013100"
+    assert tab.is_disabled("#before") and tab.inner_text("#progress") == "0 of 250"
+    tab.click("#after")
+    tab.click("#after")
+    assert tab.inner_text("#range") == "201\u2013250" and tab.is_disabled("#after")
+    assert tab.locator("#people li").last.inner_text() == "sub-250"
+    tab.fill("#find", "SUB-03")
+    assert tab.locator("#people li").all_inner_texts() == ["sub-03"] and tab.is_hidden("#pages")
+    tab.press("#find", "Enter")
+    wait_for(tab, "shown", "sub-03")
+    tab.fill("#find", "nobody")
+    assert tab.locator("#people li").count() == 0 and tab.inner_text("#progress") == "0 of 0"
+    tab.fill("#find", "")
+    assert tab.inner_text("#range") == "1\u2013100"
+    tab.close()
+
+
 def test_keyboard_alone_from_first_to_last(browser, page, study):
     tab = opened(browser, page)
     assert tab.evaluate("document.body.dataset.shown") == "sub-02"  # the flagged person first
@@ -304,7 +332,8 @@ def paint(tab, level="L4-L5"):
         tab.keyboard.press("ArrowDown")
     assert rows.count() >= 4
     tab.keyboard.press("e")
-    box, place = tab.locator("#main").bounding_box(), tab.evaluate("""level => {
+    box, place = tab.locator("#main").bounding_box(), tab.evaluate("""async level => {
+        const { view, state, slice } = (await import("/now.js")).now;
         const v = view.v, [nk, nj, ni] = v.shape, ratio = window.devicePixelRatio || 1;
         const value = Number(Object.keys(state.labels).find(k => state.labels[k] === level));
         let [sk, sj, n] = [0, 0, 0];

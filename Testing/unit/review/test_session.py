@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -55,6 +56,22 @@ def test_a_person_is_done_when_the_flagged_discs_are(study):
     session.decide("sub-01", "all", "accepted")
     assert [k.done for k in session.overview()] == [True, False, True]
     assert {d.reviewer for d in read_decisions(session.file).values()} == {"A B"}
+
+
+def test_an_open_session_sees_what_others_and_a_new_run_write(study):
+    session = Session(study)
+    assert not any(k.done for k in session.overview())
+    Session(study).decide("sub-01", "all", "accepted")
+    assert {k.person: k.done for k in session.overview()}["sub-01"]
+    Session(study).take_back("sub-01", "all")
+    record_run(Study(study), "sub-01", study / "sub-01/anat/sub-01_T2w.nii.gz", ["Look at L1-L2."])
+    look = {k.person: k for k in session.overview()}["sub-01"]
+    assert look.flagged and not look.done
+
+
+def test_results_of_somebody_who_left_the_study_are_not_shown(study):
+    shutil.rmtree(study / "sub-03")
+    assert Session(study).people == ["sub-02", "sub-01"]
 
 
 def test_decisions_are_stale_when_image_or_outlines_change(study):
