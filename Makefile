@@ -64,7 +64,7 @@ $(VENV)/.cohort: $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.cohort
-	$(PIP) -e ".[test$(if $(filter 1,$(TORCH)),$(comma)torch)]"
+	$(PIP) -e ".[test$(if $(filter 1,$(TORCH)),$(comma)training)]"
 	touch $@
 
 $(VENV)/.training: $(VENV)/.cohort

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from DiscRelaxometryLib.discs import BACKGROUND, CANAL, DISC, DISC_L5S1, VERTEBRA
+from DiscRelaxometryLib.labels import BY_VALUE
+from DiscRelaxometryLib.tables import read_tsv, to_number
 
 FOLDS_FILE = Path(__file__).with_name("folds.json")
 
@@ -42,13 +43,13 @@ def add_data(parser: argparse.ArgumentParser, folder: str) -> None:
 
 
 def class_labels(dseg: np.ndarray) -> np.ndarray:
-    """Turn the data set's label values (1 vertebra, 2 canal, 3 disc fragment, 11 L5-S1, 12.. discs) into classes."""
-    classes = np.full(dseg.shape, BACKGROUND, np.uint8)
-    classes[dseg == 1] = VERTEBRA
-    classes[dseg == 2] = CANAL
-    classes[(dseg == 3) | (dseg >= 12)] = DISC
-    classes[dseg == 11] = DISC_L5S1
-    return classes
+    """Turn the project's label values (1 vertebra, 2 canal, 3 disc fragment, 11 L5-S1, 12.. discs) into classes."""
+    class_of = np.full(256, BACKGROUND, np.uint8)
+    kinds = {"vertebra": VERTEBRA, "canal": CANAL, "disc": DISC}
+    for value, structure in BY_VALUE.items():
+        class_of[value] = kinds.get(structure.kind, VERTEBRA)
+    class_of[[3, 11]] = DISC, DISC_L5S1
+    return class_of[dseg]
 
 
 def read_packed(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
@@ -63,10 +64,7 @@ def read_packed(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray, tuple[
 
 
 def load_person(folder: Path, name: str) -> Person:
-    """Read ``NAME_T2w.nii.gz`` and ``NAME_dseg.nii.gz``, stored as x = left-right, y = to anterior, z = to superior.
-
-    A folder written by ``Training.pack`` is read as well, and needs no SimpleITK.
-    """
+    """Read a series of :func:`people`; a folder written by ``Training.pack`` needs no SimpleITK."""
     if (folder / f"{name}.json").exists():
         image, labels, spacing = read_packed(folder, name)
     else:
@@ -81,8 +79,12 @@ def read_upright(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray, tuple
     """Return signal as stored and classes (slices, rows downward, columns backward), and spacing in that order."""
     import SimpleITK as sitk
 
-    image = sitk.ReadImage(str(folder / f"{name}_T2w.nii.gz"))
-    dseg = sitk.ReadImage(str(folder / f"{name}_dseg.nii.gz"))
+    if is_study(folder):
+        from DiscStudyLib.folder import imported_series
+
+        image, dseg = (sitk.DICOMOrient(sitk.ReadImage(str(path)), "RAS") for path in imported_series(folder)[name])
+    else:  # stored as x = left-right, y = to anterior, z = to superior, whatever the header says
+        image, dseg = (sitk.ReadImage(str(folder / f"{name}_{kind}.nii.gz")) for kind in ("T2w", "dseg"))
     # (z, y, x) -> (x, z downward, y backward)
     turn = [np.ascontiguousarray(sitk.GetArrayFromImage(v).transpose(2, 0, 1)[:, ::-1, ::-1]) for v in (image, dseg)]
     x, y, z = image.GetSpacing()
@@ -117,9 +119,23 @@ def spine_column(labels: np.ndarray) -> np.ndarray:
 
 
 def people(folder: Path) -> list[str]:
-    """Return the names of the people in a folder."""
+    """Return the names of the people in a folder; of the series (``sub-001_T2w``) in a study of ``import-spider``."""
+    if is_study(folder):
+        from DiscStudyLib.folder import imported_series
+
+        return sorted(imported_series(folder))
     return sorted({p.name.split("_")[0].split(".")[0] for pattern in ("sub-*_T2w.nii.gz", "sub-*.json")
                    for p in folder.glob(pattern)})
+
+
+def is_study(folder: Path) -> bool:
+    """Return whether a folder is a study as ``disc-relaxometry import-spider`` writes it."""
+    return (folder / "dataset_description.json").exists()
+
+
+def person_of(name: str) -> str:
+    """Return the person of a series."""
+    return name.split("_")[0]
 
 
 def make_folds(folder: Path, count: int = 4, seed: int = 20261123, sample: str = "sub-078") -> dict:
@@ -128,10 +144,11 @@ def make_folds(folder: Path, count: int = 4, seed: int = 20261123, sample: str =
     The person embedded in the extension as sample data goes to fold 0, whose network is the shipped one, by
     changing places with the person of fold 0 from the same block: what the demonstration shows is out of sample.
     """
-    with open(folder / "participants.tsv", encoding="utf-8") as file:
-        grade = {row["participant_id"]: np.mean([float(v) for k, v in row.items() if k.startswith("pfirrmann")])
-                 for row in csv.DictReader(file, delimiter="\t")}
-    names = sorted(people(folder), key=lambda n: (grade.get(n, 3.0), n))
+    grade = {}
+    for row in read_tsv(folder / "participants.tsv").rows:
+        read = [v for k, cell in row.items() if k.startswith("pfirrmann") and (v := to_number(cell)) is not None]
+        grade[row["participant_id"]] = np.mean(read or [3.0])
+    names = sorted({person_of(n) for n in people(folder)}, key=lambda n: (grade.get(n, 3.0), n))
     random = np.random.default_rng(seed)
     folds: list[list[str]] = [[] for _ in range(count)]
     for start in range(0, len(names), count):
@@ -157,9 +174,10 @@ def fold_numbers() -> list[int]:
 def split(folder: Path, fold: int) -> tuple[list[list[str]], list[str]]:
     """Return the people to train on, a list for each of the other folds, and the people to test on.
 
-    People of the folder that are in no fold (another data set, made-up people) count as one more training fold.
+    An imported study has folds of its own, in which all series of a person are together. People of another folder that
+    are in no fold (another data set, made-up people) count as one more training fold.
     """
-    folds, here = read_folds()["folds"], people(folder)
-    rest = [n for n in here if not any(n in f for f in folds)]
-    groups = [[n for n in here if n in f] for k, f in enumerate(folds) if k != fold] + [rest]
-    return [g for g in groups if g], [n for n in here if n in folds[fold]]
+    folds, here = (make_folds(folder) if is_study(folder) else read_folds())["folds"], people(folder)
+    rest = [n for n in here if not any(person_of(n) in f for f in folds)]
+    groups = [[n for n in here if person_of(n) in f] for k, f in enumerate(folds) if k != fold] + [rest]
+    return [g for g in groups if g], [n for n in here if person_of(n) in folds[fold]]

@@ -24,7 +24,7 @@ from DiscRelaxometryLib.image import Image, read_image, write_image
 from DiscRelaxometryLib.labels import DISCS
 from DiscRelaxometryLib.resources import resource_path
 from DiscRelaxometryLib.tables import cell_value, read_tsv
-from Training.dataset import add_data
+from Training.dataset import add_data, is_study, person_of
 from Training.export import WEIGHTS
 from Training.train import RUNS
 
@@ -96,7 +96,7 @@ def load_discs(files: list[Path], gradings: dict[tuple[str, int], dict], cache: 
     """Return the graded discs of images named ``PERSON_...``."""
     found = Discs()
     for path in files:
-        series, person = path.name.removesuffix(".nii.gz"), path.name.split("_")[0]
+        series, person = path.name.removesuffix(".nii.gz"), person_of(path.name)
         labels = outlines(path, cache)
         try:
             if labels is None:
@@ -116,6 +116,21 @@ def load_discs(files: list[Path], gradings: dict[tuple[str, int], dict], cache: 
                 found.features.append(row)
                 found.gradings.append(graded)
     return found
+
+
+def sources(data: Path) -> tuple[dict[str, list[Path]], Path]:
+    """Return the images by contrast, and the table of gradings: of a study of ``import-spider``, or of slices.
+
+    The slices' T2 SPACE is that of the embedded cohort.
+    """
+    if is_study(data):
+        images = {kind: sorted(data.glob(f"sub-*/anat/*_{kind}.nii.gz")) for kind in ("T2w", "T1w")}
+        space = [p for p in images["T2w"] if "_acq-SPACE" in p.name]
+        return {**images, "T2w": [p for p in images["T2w"] if p not in space], "SPACE": space}, \
+            data / "phenotype" / "radiological_gradings.tsv"
+    cohort = resource_path("SampleData/spider-cohort", "DiscStatsLib")
+    return ({kind: sorted(data.glob(f"*_{kind}.nii.gz")) for kind in ("T2w", "T1w")}
+            | {"SPACE": sorted(cohort.glob("sub-*/anat/*_T2w.nii.gz"))}), data / "gradings.tsv"
 
 
 def read_gradings(path: Path) -> dict[tuple[str, int], dict]:
@@ -138,7 +153,9 @@ def deal_people(people: list[str], grades: np.ndarray) -> dict[str, int]:
 def fit(features: np.ndarray, targets: np.ndarray, names: list[str]) -> torch.nn.Module:
     """Return the network trained on features (n, f) and targets (n, outputs)."""
     network = build_grader(GradeConfig(tuple(names)))
-    mean, scale = np.nanmean(features, axis=0), np.nanstd(features, axis=0)
+    known = np.ma.masked_invalid(features)
+    mean, scale = known.mean(axis=0).filled(0), known.std(axis=0).filled(0)
+    scale[scale == 0] = 1  # what never differs says nothing
     z = np.nan_to_num((features - mean) / scale)
     weights, biases = zip(*(regress(z, y) for y in targets.T))
     state = {"mean": mean, "scale": scale, "linear.weight": np.array(weights), "linear.bias": np.array(biases)}
@@ -214,7 +231,7 @@ def export(network: torch.nn.Module, discs: Discs, folder: Path) -> Path:
         files[kind] = {"name": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     return write_json(folder / f"{NAME}.json", {
         "name": NAME, "version": VERSION, "license": "Apache-2.0",
-        "data": "SPIDER (van der Graaf et al., Sci Data 2024;11:264), CC BY 4.0: clinical mid-sagittal T2w slices",
+        "data": "SPIDER (van der Graaf et al., Sci Data 2024;11:264), CC BY 4.0: T2w images and their gradings",
         "architecture": config.to_dict(), "temperature": 1.0,
         "input": "features: n x features, see DiscRelaxometryLib.grades.disc_features; NaN is missing",
         "output": "probabilities of Pfirrmann grades 1 to 5, then of each finding",
@@ -233,11 +250,11 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    gradings = read_gradings(options.data / "gradings.tsv")
-    cohort = resource_path("SampleData/spider-cohort", "DiscStatsLib")
-    clinical, t1w = (load_discs(sorted(options.data.glob(f"*_{kind}.nii.gz")), gradings, options.runs / "clinical")
-                     for kind in ("T2w", "T1w"))
-    space = load_discs(sorted(cohort.glob("sub-*/anat/*_T2w.nii.gz")), gradings, options.runs / "space")
+    files, table = sources(options.data)
+    gradings = read_gradings(table)
+    clinical, t1w, space = (load_discs(files[kind], gradings, options.runs / kind) for kind in ("T2w", "T1w", "SPACE"))
+    if not clinical.people:
+        parser.error(f"no graded disc in {options.data}: {next(iter(clinical.refused.values()), 'no T2w image')}")
     write_tables(options.data / "participants.tsv", clinical, space, t1w, cross_validate(clinical, [space]))
     print(export(fit(clinical.x, clinical.targets, clinical.names), clinical, options.weights))
 

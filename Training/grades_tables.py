@@ -72,16 +72,20 @@ def write_tables(participants: Path, clinical, space, t1w, probabilities: list[n
     columns = ["discs of", "discs", "people", *FIGURES]
     rows = [row_of("everyone", people, read, p)]
     scanners = {r["participant_id"]: r for r in read_tsv(participants).rows}
+    # An imported study has one set of facts, of the T2w series; the slices have one per contrast.
+    vendor, field = (name if name in next(iter(scanners.values())) else f"T2w_{name}"
+                     for name in ("manufacturer", "field_T"))
     by = {"level": np.array([disc_name(v) for v in clinical.values]),
-          "vendor": np.array([scanners[n]["T2w_manufacturer"] for n in people]),
-          "field": np.array([f"{scanners[n]['T2w_field_T']} T" for n in people]),
+          "vendor": np.array([scanners[n][vendor] for n in people]),
+          "field": np.array([f"{scanners[n][field]} T" for n in people]),
           "sex": np.array([{"F": "women", "M": "men"}.get(scanners[n]["sex"], "n/a") for n in people])}
     for groups in by.values():
         for name in sorted(set(groups) - {"n/a", "n/a T"}):
             some = groups == name
             if some.sum() >= 30:
                 rows.append(row_of(name, people[some], read[some], p[some]))
-    rows.append(row_of("T2 SPACE, same people", space.people, space.grade, probabilities[1][:, :GRADES]))
+    if space.people:
+        rows.append(row_of("T2 SPACE, same people", space.people, space.grade, probabilities[1][:, :GRADES]))
     kept.table("agreement", columns, rows)
     confusion(kept, read, median_grade(p))
     findings(kept, clinical, probabilities[0][:, GRADES:])
@@ -96,10 +100,12 @@ def confusion(kept: Results, read: np.ndarray, found: np.ndarray) -> None:
 
 
 def findings(kept: Results, discs, p: np.ndarray) -> None:
-    """Keep the area under the ROC curve of each finding."""
+    """Keep the area under the ROC curve of each finding that some discs have and others lack."""
     rows = []
     for n, text in enumerate(FINDINGS.values()):
         present = discs.targets[:, GRADES - 1 + n]
+        if not 2 <= present.sum() <= len(present) - 2:
+            continue
         area = roc(p[:, n], present)
         rows.append([text, int(present.sum()), f"{area.area:.3f} ({area.low:.3f}\N{EN DASH}{area.high:.3f})",
                      calibration_error(np.maximum(p[:, n], 1 - p[:, n]), (p[:, n] > 0.5) == present)])

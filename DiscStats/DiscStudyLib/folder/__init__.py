@@ -24,7 +24,7 @@ from .finding import Finding
 from .rules import people_by_rule
 from .settings import CHOICES, MAPS, Settings, make_settings
 from .simulated import COLUMN, label_results
-from .spider import import_spider
+from .spider import import_spider, imported_series
 from .study import DERIVATIVES, Person, Study, level_columns, long_frame
 from .training import trained_on
 from .validate import validate
@@ -33,7 +33,7 @@ from .visits import EVERY, OWNER, SESSION, YEARS
 __all__ = [
     "ALL", "apply_decisions", "change", "CHOICES", "COLUMN", "COLUMNS", "compare_reviews", "CORRECTED",
     "corrected_mask", "decide", "Decision", "decision_for", "DERIVATIVES", "describe_results", "EVERY", "EXCLUDED",
-    "Finding", "import_spider", "KINDS", "label_results", "last_settings", "level_columns", "long_frame",
-    "make_settings", "MAPS", "OWNER", "people_by_rule", "Person", "read_decisions", "RENAMED", "require_unchanged",
-    "REVIEW", "SESSION", "Settings", "stale", "Study", "trained_on", "validate", "YEARS",
+    "Finding", "import_spider", "imported_series", "KINDS", "label_results", "last_settings", "level_columns",
+    "long_frame", "make_settings", "MAPS", "OWNER", "people_by_rule", "Person", "read_decisions", "RENAMED",
+    "require_unchanged", "REVIEW", "SESSION", "Settings", "stale", "Study", "trained_on", "validate", "YEARS",
 ]

@@ -99,6 +99,27 @@ def import_spider(archive: str | os.PathLike, target: str | os.PathLike,
     return notes
 
 
+def imported_series(study: str | os.PathLike) -> dict[str, tuple[Path, Path]]:
+    """Return image and reference mask by series (``sub-001_acq-SPACE_T2w``) of an imported study.
+
+    Series without a mask are left out.
+    """
+    found = {}
+    for folder in sorted(Path(study).glob("sub-*")):
+        for contrast in _CONTRASTS:
+            image, mask = _places(Path(study), folder.name, contrast)
+            if image.exists() and mask.exists():
+                found[image.name.removesuffix(".nii.gz")] = image, mask
+    return found
+
+
+def _places(study: Path, person: str, contrast: str) -> tuple[Path, Path]:
+    """Return where image and mask of a series lie."""
+    name, folder = _CONTRASTS[contrast]
+    return (study / person / "anat" / f"{person}_{name}.nii.gz",
+            study / "derivatives" / folder / person / "anat" / f"{person}_dseg.nii.gz")
+
+
 def _find_series(archive: Path) -> tuple[list[_Series], list[str]]:
     """Return the archive's series in the order of people, and a note for each file that is none."""
     for name in ("images", "masks"):
@@ -200,15 +221,13 @@ def _age(about: dict[str, str]) -> str:
 
 def _convert(one: _Series, archive: Path, target: Path, about: dict[str, str]) -> list[str]:
     """Write the image, sidecar and mask of one series where they are not there yet; return notes."""
-    name, folder = _CONTRASTS[one.contrast]
-    path = target / one.person / "anat" / f"{one.person}_{name}.nii.gz"
-    mask = target / "derivatives" / folder / one.person / "anat" / f"{one.person}_dseg.nii.gz"
+    path, mask = _places(target, one.person, one.contrast)
     source = archive / "masks" / one.image.name
     notes = [] if about else [f"{one.image.name}: not in overview.csv; the sidecar has no times."]
     image = None
     if not path.exists():
         image = read_image(one.image)
-        write_json(path.with_name(f"{one.person}_{name}.json"), _sidecar(about))
+        write_json(path.with_name(path.name.replace(".nii.gz", ".json")), _sidecar(about))
         write_image(image, path)
     if not source.exists():
         return [*notes, f"{one.image.name}: no mask; imported without a reference."]
