@@ -23,7 +23,7 @@ from slicer.ScriptedLoadableModule import (
 )
 
 from DiscRelaxometryLib import mrml
-from DiscRelaxometryLib.errors import RegistrationError, SegmentationError
+from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.jobs import Job
 
 
@@ -76,6 +76,22 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
         """Return the panel's settings."""
         return DiscAtlasParameterNode(super().getParameterNode())
 
+    def loadPeopleJob(self, folder, convention="project"):
+        """Return the reading of segmentations as a job that needs no scene; see :meth:`loadPeople`."""
+        return Job("DiscAtlasLib.cohort:read_people", {"folder": folder, "convention": convention},
+                   _("Loading segmentations"))
+
+    def showPeople(self, people):
+        """Put the segmentations that were read into the scene and return their nodes."""
+        nodes = []
+        with mrml.all_or_nothing():
+            for path, labels in people:
+                node = slicer.util.loadSegmentation(str(path)) if labels is None else mrml.segmentation_from_labels(
+                    labels, path.name)
+                node.SetName(slicer.mrmlScene.GenerateUniqueName(path.name.split("_")[0].split(".")[0]))
+                nodes.append(node)
+        return nodes
+
     def loadPeople(self, folder, convention="project"):
         """Load every disc segmentation of a folder (``*_dseg.nii.gz``, ``*.seg.nrrd``), named after its person.
 
@@ -89,22 +105,7 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
         -------
         list of vtkMRMLSegmentationNode
         """
-        from DiscRelaxometry import DiscRelaxometryLogic
-
-        paths = sorted([*Path(folder).rglob("*_dseg.nii.gz"), *Path(folder).rglob("*.seg.nrrd")])
-        if not paths:
-            raise SegmentationError(_("There is no segmentation (*_dseg.nii.gz or *.seg.nrrd) in '{folder}'.")
-                                    .format(folder=folder), anchor="no-segmentations")
-        nodes = []
-        with mrml.all_or_nothing():
-            for path in paths:
-                if path.name.endswith(".seg.nrrd"):
-                    node = slicer.util.loadSegmentation(str(path))
-                else:
-                    node = DiscRelaxometryLogic().importSegmentation(path, convention).segmentation
-                node.SetName(slicer.mrmlScene.GenerateUniqueName(path.name.split("_")[0].split(".")[0]))
-                nodes.append(node)
-        return nodes
+        return self.showPeople(self.loadPeopleJob(folder, convention).run())
 
     def registerJob(self, people, template="shipped", atlasFolder=None, backend="coordinates", outputFolder=None,
                     levels=None):
@@ -148,11 +149,13 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
         """
         return self.registerJob(people, template, atlasFolder, backend, outputFolder, levels).run(progressCallback)
 
+    def loadJob(self, folder):
+        """Return the reading of registrations as a job that needs no scene; see :meth:`loadRegistrations`."""
+        return Job("DiscAtlasLib:load_cohort", {"folder": folder}, _("Loading registrations"))
+
     def loadRegistrations(self, folder):
         """Return what :meth:`register` wrote into a folder."""
-        from DiscAtlasLib import load_cohort
-
-        return load_cohort(folder)
+        return self.loadJob(folder).run()
 
     def showQuality(self, result, node=None):
         """Put the quality table of a registration into the scene, overlap and flags first, and return its node."""

@@ -77,6 +77,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
 
     Methods raise ``DiscRelaxometryError`` (a ``ValueError``) with a sentence that says what to do; they then leave the
     scene as it was. ``progressCallback(fraction, text)`` is called between units of work and may raise ``Cancelled``.
+    A panel runs the job that ``measureJob`` returns in a child process, and shows its result by ``showMeasures``.
     """
 
     def getParameterNode(self):
@@ -169,8 +170,24 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         """Rename discs and vertebrae `n` levels up (cranial, positive) or down, as a transitional vertebra may need."""
         mrml.shift_segment_levels(segmentationNode, n)
 
+    def importJob(self, source, convention="auto"):
+        """Return the import of labels as a job that needs no scene; see :meth:`importSegmentation`."""
+        from DiscRelaxometryLib.image import read_image
+
+        image = mrml.image_from_volume(source) if hasattr(source, "GetImageData") else read_image(source)
+        return Job("DiscRelaxometryLib.discs:import_labels", {"image": image, "convention": convention},
+                   _("Importing labels"))
+
+    def showImported(self, result, source, referenceNode=None, notes=()):
+        """Put an import job's result into the scene and return a DiscResult."""
+        labels, report = result
+        name = source.GetName() if hasattr(source, "GetName") else Path(source).name.split(".")[0]
+        with mrml.all_or_nothing():
+            return DiscResult(mrml.segmentation_from_labels(labels, f"{name} discs", referenceNode),
+                              flags=[*notes, *report.flags])
+
     def importSegmentation(self, source, convention="auto", referenceNode=None):
-        """Import discs that another tool labelled (TotalSpineSeg, TotalSegmentator, SPINEPS, SPIDER, ...).
+        """Import discs of another tool (TotalSpineSeg, TotalSegmentator, SPINEPS, SPIDER, ...) as a DiscResult.
 
         Parameters
         ----------
@@ -180,21 +197,9 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
             Key of the tool's table (``labelmaps.conventions()``), or ``auto`` where the values tell.
         referenceNode : vtkMRMLScalarVolumeNode, optional
             The volume that was segmented.
-
-        Returns
-        -------
-        DiscResult
         """
-        from DiscRelaxometryLib.discs import import_labels
-        from DiscRelaxometryLib.image import read_image
-
-        is_node = hasattr(source, "GetImageData")
-        image = mrml.image_from_volume(source) if is_node else read_image(source)
-        labels, report = import_labels(image, convention)
-        name = source.GetName() if is_node else Path(source).name.split(".")[0]
-        with mrml.all_or_nothing():
-            return DiscResult(mrml.segmentation_from_labels(labels, f"{name} discs", referenceNode),
-                              flags=[*image.notes, *report.flags])
+        job = self.importJob(source, convention)
+        return self.showImported(job.run(), source, referenceNode, job.arguments["image"].notes)
 
     def carryJob(self, segmentationNode, anatomicalNode, target):
         """Return the registration as a job that needs no scene; see :meth:`carrySegmentation`."""
@@ -211,7 +216,9 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         return node
 
     def carrySegmentation(self, segmentationNode, anatomicalNode, target, progressCallback=None):
-        """Carry discs from the anatomical volume to an echo series by rigid registration.
+        """Carry discs from the anatomical volume to an echo series by rigid registration; return the segmentation.
+
+        It lies on the grid of the target, and its description says how well the registration went.
 
         Parameters
         ----------
@@ -220,19 +227,25 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
             The volume that was segmented.
         target : vtkMRMLSequenceNode or vtkMRMLScalarVolumeNode
             Echo series (its first echo is used), or one echo.
-
-        Returns
-        -------
-        vtkMRMLSegmentationNode
-            On the grid of the target; its description says how well the registration went.
         """
         result = self.carryJob(segmentationNode, anatomicalNode, target).run(progressCallback)
         return self.showCarried(result, segmentationNode, target)
 
     # ------------------------------------------------------------ maps
 
+    def loadJob(self, path, kind=None, timesMs=None):
+        """Return the reading of an echo series as a job that needs no scene; see :meth:`loadEchoSeries`."""
+        arguments = {"path": path, "kind": kind, "times_ms": timesMs}
+        return Job("DiscRelaxometryLib.echo:read_echo_series", arguments, _("Reading the echo series"))
+
+    def showSeries(self, series, path):
+        """Put a series that was read into the scene and return its sequence."""
+        first = path if isinstance(path, (str, os.PathLike)) else list(path)[0]
+        with mrml.all_or_nothing():
+            return mrml.sequence_from_series(series, Path(first).name.split(".")[0] or series.kind)
+
     def loadEchoSeries(self, path, kind=None, timesMs=None):
-        """Load an echo series with its times.
+        """Load an echo series with its times and return its vtkMRMLSequenceNode.
 
         Parameters
         ----------
@@ -242,17 +255,8 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
             ``T1rho`` or ``T2``, where the files do not say.
         timesMs : sequence of float, optional
             Times in ms, where the files do not say; they are never guessed.
-
-        Returns
-        -------
-        vtkMRMLSequenceNode
         """
-        from DiscRelaxometryLib.echo import read_echo_series
-
-        series = read_echo_series(path, kind=kind, times_ms=timesMs)
-        first = path if isinstance(path, (str, os.PathLike)) else list(path)[0]
-        with mrml.all_or_nothing():
-            return mrml.sequence_from_series(series, Path(first).name.split(".")[0] or series.kind)
+        return self.showSeries(self.loadJob(path, kind, timesMs).run(), path)
 
     def mapsJob(self, series, timesMs=None, kind=None, align="auto", options=None, segmentationNode=None):
         """Return the computation of maps as a job that needs no scene; see :meth:`computeMaps`."""
@@ -304,25 +308,32 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         job = self.mapsJob(series, timesMs, kind, align, options, segmentationNode)
         return self.showMaps(job.run(progressCallback), series)
 
-    def alignEchoes(self, series, mode="on", progressCallback=None):
-        """Align the echoes to the first one; return the aligned sequence and the table of estimated motion."""
-        from DiscRelaxometryLib.echo import align_echoes
-
-        result = align_echoes(mrml.series_from_nodes(series), mode=mode, progressCallback=progressCallback or silent)
-        with mrml.all_or_nothing():
-            return (mrml.sequence_from_series(result.series, f"{series.GetName()} aligned"),
-                    mrml.table_node(result.motion, f"{series.GetName()} motion"))
-
     def normalizeSignal(self, volumeNode, segmentationNode):
         """Return the T2-weighted signal divided by the median of the cerebrospinal fluid; this is not T2."""
         from DiscRelaxometryLib.measure import normalized_t2w
 
         labels = mrml.labels_from_segmentation(segmentationNode, volumeNode)
+        image = normalized_t2w(mrml.image_from_volume(volumeNode), labels)
         with mrml.all_or_nothing():
-            image = normalized_t2w(mrml.image_from_volume(volumeNode), labels)
             return mrml.volume_from_image(image, f"{volumeNode.GetName()} nT2w", "nT2w")
 
     # ------------------------------------------------------------ measures
+
+    def measureJob(self, segmentationNode, maps=None, referenceNode=None):
+        """Return the measurement as a job that needs no scene; see :meth:`measure`."""
+        maps = mrml.volumes_by_quantity(maps)
+        reference = referenceNode or next(iter(maps.values()), None)
+        arguments = {"labels": mrml.labels_from_segmentation(segmentationNode, reference),
+                     "maps": {key: mrml.image_from_volume(node) for key, node in maps.items()}}
+        return Job("DiscRelaxometryLib.measure:measure_all", arguments, _("Measuring"))
+
+    def showMeasures(self, tables, segmentationNode):
+        """Put a measuring job's tables into the scene and return their nodes."""
+        with mrml.all_or_nothing():
+            nodes = {key: mrml.table_node(table, f"{segmentationNode.GetName()} {key}")
+                     for key, table in zip(("discs", "regions"), tables) if table is not None}
+            mrml.put_in_folder(mrml.create_folder(f"{segmentationNode.GetName()} measures"), *nodes.values())
+        return nodes
 
     def measure(self, segmentationNode, maps=None, referenceNode=None, progressCallback=None):
         """Measure discs and regions.
@@ -340,18 +351,8 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         dict of vtkMRMLTableNode
             ``discs`` (size; each map over the whole disc) and, with maps, ``regions``.
         """
-        from DiscRelaxometryLib.measure import measure_all
-
-        maps = mrml.volumes_by_quantity(maps)
-        reference = referenceNode or next(iter(maps.values()), None)
-        labels = mrml.labels_from_segmentation(segmentationNode, reference)
-        images = {key: mrml.image_from_volume(node) for key, node in maps.items()}
-        tables = measure_all(labels, images, progressCallback or silent)
-        with mrml.all_or_nothing():
-            nodes = {key: mrml.table_node(table, f"{segmentationNode.GetName()} {key}")
-                     for key, table in zip(("discs", "regions"), tables) if table is not None}
-            mrml.put_in_folder(mrml.create_folder(f"{segmentationNode.GetName()} measures"), *nodes.values())
-        return nodes
+        job = self.measureJob(segmentationNode, maps, referenceNode)
+        return self.showMeasures(job.run(progressCallback), segmentationNode)
 
     def exportTables(self, tables, folder):
         """Write tables as TSV with a JSON sidecar (units, descriptions) and return the paths."""
@@ -371,10 +372,6 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         grid = next((image.geometry for image in images.values()), None)
         labels = mrml.labels_from_segmentation(segmentationNode, grid) if segmentationNode else None
         return export_study(folder, images, labels, source, progressCallback=progressCallback or silent, **settings)
-
-    def discPositions(self, segmentationNode):
-        """Return the center of each disc in RAS mm, by segment ID."""
-        return mrml.segment_centers(segmentationNode)
 
 
 class DiscRelaxometryTest(ScriptedLoadableModuleTest):

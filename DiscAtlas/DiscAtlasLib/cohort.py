@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from DiscRelaxometryLib.errors import RegistrationError
-from DiscRelaxometryLib.image import Image, require_same_geometry
+from DiscRelaxometryLib.discs import import_labels
+from DiscRelaxometryLib.errors import RegistrationError, SegmentationError
+from DiscRelaxometryLib.image import Image, read_image, require_same_geometry
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 from DiscRelaxometryLib.tables import Table
@@ -30,6 +31,34 @@ class CohortRegistration:
     registrations: dict[str, PersonRegistration] = field(default_factory=dict)
     #: One row per person and level.
     quality: Table | None = None
+
+
+def read_people(folder: str | os.PathLike, convention: str = "project", progressCallback: ProgressCallback = silent,
+                ) -> list[tuple[Path, Image | None]]:
+    """Return path and disc labels of every ``*_dseg.nii.gz`` below a folder; no labels for each ``*.seg.nrrd``.
+
+    Parameters
+    ----------
+    folder : path
+    convention : str
+        Table of the tool that made the label images, or ``auto``; see ``DiscRelaxometryLib.discs.import_labels``.
+
+    Raises
+    ------
+    SegmentationError
+        If there is no such file.
+    """
+    paths = sorted([*Path(folder).rglob("*_dseg.nii.gz"), *Path(folder).rglob("*.seg.nrrd")])
+    if not paths:
+        raise SegmentationError(f"There is no segmentation (*_dseg.nii.gz or *.seg.nrrd) in '{folder}'.",
+                                anchor="no-segmentations")
+    people = []
+    for step, path in enumerate(paths):
+        progressCallback(step / len(paths), f"Reading {path.name}")
+        # Segment names of a .seg.nrrd are read by Slicer.
+        labels = None if path.name.endswith(".nrrd") else import_labels(read_image(path), convention)[0]
+        people.append((path, labels))
+    return people
 
 
 def register_cohort(people: dict[str, Image], template: str = "shipped", atlas_folder: str | os.PathLike | None = None,

@@ -130,10 +130,12 @@ class AtlasPanel(DiscPanel):
     def onLoadPeople(self):
         """Load the segmentations of a folder and check them."""
         p = self._parameterNode
-        nodes = self.work.attempt(_("The segmentations could not be loaded."),
-                                  lambda: self.logic.loadPeople(p.peopleFolder, p.convention), undo=True)
-        if nodes:
-            p.people = [n for n in p.people if n is not None] + nodes
+
+        def show(images):
+            p.people = [n for n in p.people if n is not None] + self.logic.showPeople(images)
+
+        self.work.start(_("The segmentations could not be loaded."),
+                        lambda: self.logic.loadPeopleJob(p.peopleFolder, p.convention), show)
 
     # ------------------------------------------------------------ registration
 
@@ -144,19 +146,15 @@ class AtlasPanel(DiscPanel):
                 requirements.ELASTIX, _("Registration with Elastix needs the package itk-elastix (about 150 MB with "
                                         "ITK). Install it into Slicer's Python?")):
             return
-        job = self.work.attempt(_("The people could not be registered."), lambda: self.logic.registerJob(
+        self.work.start(_("The people could not be registered."), lambda: self.logic.registerJob(
             [n for n in p.people if n is not None], p.template.value, chosen_path(p.atlasFolder), p.backend.value,
-            chosen_path(p.outputFolder)))
-        if job is not None:
-            self.work.run(job, lambda result: self._show(result, p))
+            chosen_path(p.outputFolder)), lambda result: self._show(result, p))
 
     def onLoadResults(self):
         """Load registrations from the folder of results."""
         p = self._parameterNode
-        result = self.work.attempt(_("The registrations could not be loaded."),
-                                   lambda: self.logic.loadRegistrations(p.outputFolder))
-        if result is not None:
-            self._show(result, p)
+        self.work.start(_("The registrations could not be loaded."), lambda: self.logic.loadJob(p.outputFolder),
+                        lambda result: self._show(result, p))
 
     def _show(self, result, p):
         """Show the quality of registrations, and the atlas on one person: the first of those to look at."""

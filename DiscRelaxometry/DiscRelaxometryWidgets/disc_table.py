@@ -1,32 +1,40 @@
 """The table of discs: level with its color, volume, height, estimated grade, confidence and flags."""
 
+import logging
+
 from slicer.i18n import tr as _
 
 from DiscRelaxometryLib import labels as structures
 from DiscRelaxometryLib import mrml
-from DiscRelaxometryLib.errors import DiscRelaxometryError
+from DiscRelaxometryLib.jobs import ChildProcess, Job
 
 from .qt_helpers import fill_table, number
 
 #: Column of the estimated grades.
 GRADE_COLUMN = 3
+#: Milliseconds without a change after which a segmentation is measured, and between looks at the measuring.
+SETTLED_MS = 200
 
 
-def fill_disc_table(widget, segmentationNode):
-    """Show the discs of a segmentation, cranial first, and return their segment IDs in the order of the rows."""
+def fill_disc_table(widget, segmentationNode, discSizes):
+    """Show the discs of a segmentation, cranial first, and return their segment IDs in the order of the rows.
+
+    :param discSizes: a DiscSizes.
+    """
     headers = [_("Disc"), _("Volume\n(cm3)"), _("Height\n(mm)"), _("Pfirrmann\n(estimated)"), _("Confidence"),
                _("Flags")]
     found = discs_of(segmentationNode) if segmentationNode is not None else []
-    sizes = _sizes(segmentationNode) if found else {}
+    sizes = discSizes.of(segmentationNode) if found else {}
+    waiting, sizes = "" if sizes is not None else "...", sizes or {}
     grades = mrml.kept_grades(segmentationNode) if found else {}
     rows, colors = [], []
     for value, segmentId, segment in found:
         size = sizes.get(structures.BY_VALUE[value].name, {})
         measured = [f.strip().replace("_", " ") for f in (size.get("flags") or "").split(";")]
         flags = [t for t in (mrml.segment_tag(segment, mrml.ATTRIBUTE + "Review"), *measured) if t]
-        rows.append([segment.GetName(), number(size.get("volume"), 2), number(size.get("height_middle")),
-                     grades.get(segmentId, ("",))[0], mrml.segment_tag(segment, mrml.ATTRIBUTE + "Confidence"),
-                     ", ".join(flags)])
+        rows.append([segment.GetName(), number(size.get("volume"), 2, waiting),
+                     number(size.get("height_middle"), 1, waiting), grades.get(segmentId, ("",))[0],
+                     mrml.segment_tag(segment, mrml.ATTRIBUTE + "Confidence"), ", ".join(flags)])
         colors.append([round(255 * c) for c in segment.GetColor()])
     fill_table(widget, headers, rows, colors=colors)
     for row, (_value, segmentId, segment) in enumerate(found):
@@ -49,18 +57,48 @@ def discs_of(node):
     return sorted(found, key=lambda entry: -entry[0])
 
 
-def _sizes(node):
-    """Return the measured sizes by level; kept until the segmentation changes, because measuring takes a second."""
-    stamp = (node.GetID(), node.GetMTime(), node.GetSegmentation().GetMTime())
-    if _cache.get("stamp") != stamp:
-        from DiscRelaxometryLib.measure import measure_discs
+class DiscSizes:
+    """Measures the discs of a segmentation in a child process, once it has not changed for a while.
 
+    :param changed: function called when the sizes have come.
+    """
+
+    def __init__(self, changed):
+        import qt
+
+        self._changed = changed
+        self._stamp = self._node = self._child = self._sizes = None
+        self._timer = qt.QTimer()
+        self._timer.setInterval(SETTLED_MS)
+        self._timer.timeout.connect(self._poll)
+
+    def of(self, node):
+        """Return the measured sizes by level, or None while they are measured."""
+        stamp = (node.GetID(), node.GetMTime(), node.GetSegmentation().GetMTime())
+        if stamp != self._stamp:
+            self.close()
+            self._stamp, self._node = stamp, node
+            self._timer.start()
+        return self._sizes
+
+    def close(self):
+        """Forget the sizes, and end their measuring."""
+        self._timer.stop()
+        if self._child is not None:
+            self._child.close()
+        self._stamp = self._node = self._child = self._sizes = None
+
+    def _poll(self):
         try:
-            table = measure_discs(mrml.labels_from_segmentation(node))
-            _cache.update(stamp=stamp, sizes={row["level"]: row for row in table.rows})
-        except DiscRelaxometryError:
-            _cache.update(stamp=stamp, sizes={})
-    return _cache["sizes"]
-
-
-_cache = {}
+            if self._child is None:
+                labels = mrml.labels_from_segmentation(self._node)
+                self._child = ChildProcess(Job("DiscRelaxometryLib.measure:measure_discs", {"labels": labels}))
+            if not self._child.poll():
+                return
+            child, self._child, self._sizes = self._child, None, {}
+            self._sizes = {row["level"]: row for row in child.result().rows}
+        except Exception as error:  # the table then names the discs without sizes
+            logging.debug("The discs were not measured: %s", error)
+            self._sizes = {}
+        self._timer.stop()
+        self._changed()

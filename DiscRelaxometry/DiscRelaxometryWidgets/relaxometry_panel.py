@@ -35,6 +35,7 @@ class RelaxometryPanel(DiscPanel):
         """Connect buttons and tables."""
         import qt
 
+        from .disc_table import DiscSizes
         from .fit_inspector import FitInspector
 
         ui = self.ui
@@ -43,6 +44,7 @@ class RelaxometryPanel(DiscPanel):
         self._settled.setSingleShot(True)
         self._settled.setInterval(SETTLED_MS)
         self._settled.timeout.connect(self._onDiscsSettled)
+        self._sizes = DiscSizes(self._onDiscsSettled)
         self._inspector, self._inspected = FitInspector(ui.plotContainer, ui.inspectorLabel), None
         ui.plotContainer.setVisible(False)
         for button, slot in (
@@ -156,7 +158,7 @@ class RelaxometryPanel(DiscPanel):
         from .disc_table import fill_disc_table
 
         node = self._parameterNode.segmentation
-        self._discIds = fill_disc_table(self.ui.discTable, node)
+        self._discIds = fill_disc_table(self.ui.discTable, node, self._sizes)
         self.ui.flagsLabel.setText((node.GetDescription() or "") if node else "")
 
     def _followDiscs(self, node):
@@ -167,6 +169,7 @@ class RelaxometryPanel(DiscPanel):
             return
         self._followed = node
         self._settled.stop()
+        self._sizes.close()
         self.removeObservers(self._onDiscsChanged)
         if node is not None:
             events = slicer.vtkSegmentation
@@ -206,10 +209,8 @@ class RelaxometryPanel(DiscPanel):
             mrml.show_alone(discs.segmentation)
             self.work.say(" ".join([_("{n} discs.").format(n=len(discs.discs)), *discs.flags]))
 
-        job = self.work.attempt(_("The discs could not be segmented."),
-                                lambda: self.logic.segmentJob(volume, engine, device))
-        if job is not None:
-            self.work.run(job, show)
+        self.work.start(_("The discs could not be segmented."),
+                        lambda: self.logic.segmentJob(volume, engine, device), show)
 
     def _hasEngine(self, engine):
         """Return whether the network can run; what it needs is installed, if the user agrees."""
@@ -264,12 +265,16 @@ class RelaxometryPanel(DiscPanel):
     def onImport(self):
         """Import another tool's labels."""
         p, source = self._parameterNode, self.ui.importSelector.currentNode()
-        result = self.work.attempt(_("The labels could not be imported."), lambda: self.logic.importSegmentation(
-            source, p.convention, p.inputVolume), undo=True)
-        if result is not None:
-            result.segmentation.SetDescription(" ".join(result.flags))
-            p.segmentation = result.segmentation
-            mrml.show_alone(result.segmentation)
+        reference = p.inputVolume
+
+        def show(result):
+            imported = self.logic.showImported(result, source, reference)
+            imported.segmentation.SetDescription(" ".join(imported.flags))
+            p.segmentation = imported.segmentation
+            mrml.show_alone(imported.segmentation)
+
+        self.work.start(_("The labels could not be imported."),
+                        lambda: self.logic.importJob(source, p.convention), show)
 
     def onConventionChosen(self, index):
         """Keep the label table in the settings."""
@@ -280,16 +285,13 @@ class RelaxometryPanel(DiscPanel):
         """Carry the discs to the grid of the echo series, in a child process."""
         p = self._parameterNode
         segmentation, series = p.segmentation, p.series
-        job = self.work.attempt(_("The discs could not be carried to the echo series."),
-                           lambda: self.logic.carryJob(segmentation, p.inputVolume, series))
-
         def show(result):
             p.segmentation = self.logic.showCarried(result, segmentation, series)
             mrml.show_alone(p.segmentation)
             self.work.say(p.segmentation.GetDescription())
 
-        if job is not None:
-            self.work.run(job, show)
+        self.work.start(_("The discs could not be carried to the echo series."),
+                        lambda: self.logic.carryJob(segmentation, p.inputVolume, series), show)
 
     # ------------------------------------------------------------ echo series and maps
 
@@ -320,10 +322,12 @@ class RelaxometryPanel(DiscPanel):
         """Load an echo series from its folder; the kind chosen in the panel helps where the files do not say."""
         p = self._parameterNode
         kind = None if p.kind.value == "auto" else p.kind.value
-        node = self.work.attempt(_("The echo series could not be loaded."),
-                            lambda: self.logic.loadEchoSeries(str(p.seriesFolder), kind), undo=True)
-        if node is not None:
-            p.series = node
+        folder = str(p.seriesFolder)
+
+        def show(series):
+            p.series = self.logic.showSeries(series, folder)
+
+        self.work.start(_("The echo series could not be loaded."), lambda: self.logic.loadJob(folder, kind), show)
 
     def onCompute(self):
         """Compute the maps in a child process."""
@@ -332,10 +336,6 @@ class RelaxometryPanel(DiscPanel):
         p = self._parameterNode
         series, segmentation = p.series, p.segmentation
         model, estimator = p.model.value.split("/")
-        job = self.work.attempt(_("The maps could not be computed."), lambda: self.logic.mapsJob(
-            series, p.times, None if p.kind.value == "auto" else p.kind.value, p.alignment.value,
-            FitOptions(model=model, estimator=estimator, bounds=(p.lowerBound, p.upperBound)),
-            p.segmentation if p.onlyDiscs else None))
 
         def show(result):
             nodes = self.logic.showMaps(result, series)
@@ -345,8 +345,10 @@ class RelaxometryPanel(DiscPanel):
             mrml.show_map(relaxation, segmentation)
             self.work.say(" ".join(result.notes) or _("Done."))
 
-        if job is not None:
-            self.work.run(job, show)
+        self.work.start(_("The maps could not be computed."), lambda: self.logic.mapsJob(
+            series, p.times, None if p.kind.value == "auto" else p.kind.value, p.alignment.value,
+            FitOptions(model=model, estimator=estimator, bounds=(p.lowerBound, p.upperBound)),
+            p.segmentation if p.onlyDiscs else None), show)
 
     def _updateInspector(self):
         """Follow the crosshair while the box is checked and series and map are there."""
@@ -374,13 +376,13 @@ class RelaxometryPanel(DiscPanel):
         """Measure discs, and the map if there is one."""
         p = self._parameterNode
         maps = [p.relaxationMap] if p.relaxationMap else None
-        tables = self.work.attempt(_("The discs could not be measured."),
-                                   lambda: self.logic.measure(p.segmentation, maps), undo=True)
-        if tables:
-            self._tables = tables
-            fill_from_node(self.ui.measuresTable, tables.get("regions") or tables["discs"])
-            self._showDiscs()
-            self._checkCanApply()
+        segmentation = p.segmentation
+
+        def show(result):
+            self._tables = self.logic.showMeasures(result, segmentation)
+            fill_from_node(self.ui.measuresTable, self._tables.get("regions") or self._tables["discs"])
+
+        self.work.start(_("The discs could not be measured."), lambda: self.logic.measureJob(segmentation, maps), show)
 
     def onExport(self):
         """Write the tables."""

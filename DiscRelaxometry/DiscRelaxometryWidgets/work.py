@@ -39,7 +39,7 @@ class Work:
 
         self.ui, self.requester, self.changed = ui, requester, changed
         self.child = None
-        self._text, self._onResult, self._onProgress, self._cancelledText = "", None, None, ""
+        self._text, self._onResult, self._onProgress, self._cancelledText, self._failedText = "", None, None, "", ""
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.timeout.connect(self._poll)
@@ -54,15 +54,23 @@ class Work:
 
     # ------------------------------------------------------------ jobs
 
-    def run(self, job, onResult, onProgress=None, cancelled=None):
+    def start(self, failed, make, onResult):
+        """Run the job that ``make()`` returns; say `failed` where the one or the other does not succeed."""
+        job = self.attempt(failed, make)
+        if job is not None:
+            self.run(job, onResult, failed=failed)
+
+    def run(self, job, onResult, onProgress=None, cancelled=None, failed=None):
         """Run a job in a child process.
 
         :param onResult: function of the result, called in the window's thread.
         :param onProgress: function of each progress text, for a log.
         :param cancelled: what is said after Cancel, where something of the work stays.
+        :param failed: what is said above the reason of a failure.
         """
         self.child, self._onResult, self._onProgress = ChildProcess(job), onResult, onProgress
         self._cancelledText = cancelled or _("Cancelled; nothing was changed.")
+        self._failedText = failed or _("The computation failed.")
         self.ui.progressBar.setValue(0)
         self.ui.progressBar.setVisible(True)
         self.ui.cancelButton.setVisible(True)
@@ -107,7 +115,7 @@ class Work:
             self._showIdle(self._cancelledText)
         except Exception as error:
             self._showIdle(_("Failed: {reason}").format(reason=getattr(error, "message", error)))
-            self.showError(_("The computation failed."), error)
+            self.showError(self._failedText, error)
 
     def _showProgress(self, fraction, text):
         self.ui.progressBar.setValue(int(round(100 * fraction)))

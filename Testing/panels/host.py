@@ -238,6 +238,12 @@ def wait_until(condition, seconds: float = 60.0) -> None:
         process(20)
 
 
+def finish(panel, button, seconds: float = 60.0) -> None:
+    """Press a button and wait until the work that it starts has ended."""
+    click(button)
+    wait_until(lambda: not panel.work.busy, seconds)
+
+
 def screenshot(panel, path: Path, dark: bool = False) -> Path:
     """Save a picture of a panel in the light or dark palette."""
     application = QtWidgets.QApplication.instance()

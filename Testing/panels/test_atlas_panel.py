@@ -15,7 +15,7 @@ from support.brainsfit import program
 
 from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.image import Geometry, Image, write_image
-from panels.host import click, panel_session, process, screenshot, wait_until
+from panels.host import click, finish, panel_session, process, screenshot, wait_until
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_register_look_and_bring_a_map(panel, slicer, tmp_path, monkeypatch):
     panel._cohort = None
     panel._checkCanApply()
     assert not panel.ui.warpButton.isEnabled()
-    click(panel.ui.loadResultsButton)
+    finish(panel, panel.ui.loadResultsButton)
     assert panel.ui.warpButton.isEnabled()
 
 
@@ -146,7 +146,7 @@ def test_people_are_loaded_from_a_folder(panel, tmp_path):
     for name in ("sub-01", "sub-02"):
         write_image(moved_atlas(all_levels=True), tmp_path / name / "anat" / f"{name}_T2w_dseg.nii.gz")
     panel.ui.peopleFolder.setCurrentPath(str(tmp_path))
-    click(panel.ui.loadPeopleButton)
+    finish(panel, panel.ui.loadPeopleButton)
     assert [n.GetName() for n in panel._parameterNode.people] == ["sub-01", "sub-02"]
     assert panel.ui.peopleTable.item(0, 1).text() == "5", "discs are counted, not segments"
 
@@ -154,7 +154,7 @@ def test_people_are_loaded_from_a_folder(panel, tmp_path):
 def test_an_empty_folder_is_explained(panel, tmp_path, caplog):
     panel.ui.peopleFolder.setCurrentPath(str(tmp_path))
     with caplog.at_level(logging.ERROR):
-        click(panel.ui.loadPeopleButton)
+        finish(panel, panel.ui.loadPeopleButton)
     assert "There is no segmentation" in caplog.text
 
 
@@ -197,7 +197,7 @@ def test_screenshots_in_light_and_dark(panel, tmp_path, monkeypatch):
             shutil.copytree(source / person, tmp_path / "spider-people" / person)
         panel.ui.peopleFolder.setCurrentPath("spider-people")
         panel.ui.outputFolder.setCurrentPath("spider-registered")
-        click(panel.ui.loadPeopleButton)
+        finish(panel, panel.ui.loadPeopleButton)
         click(panel.ui.registerButton)
         wait_until(lambda: not panel.work.busy, 600)
     else:

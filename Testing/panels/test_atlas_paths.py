@@ -10,7 +10,7 @@ import pytest
 from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.jobs import jobs
-from panels.host import click, close_panel, open_panel, process, wait_until
+from panels.host import click, close_panel, finish, open_panel, process, wait_until
 
 LEVEL = "L4-L5"
 
@@ -154,7 +154,7 @@ def test_a_map_is_written_where_statistics_find_it(panel, slicer, tmp_path):
     shown = slicer.util.arrayFromVolume(slicer.util.getNode("T2 of sub-01 in atlas"))
     np.testing.assert_array_equal(written.array, shown)
     # The results are taken up again, the map beside them does no harm.
-    click(panel.ui.loadResultsButton)
+    finish(panel, panel.ui.loadResultsButton)
     assert panel.ui.overlayButton.isEnabled()
 
 

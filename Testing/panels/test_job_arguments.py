@@ -40,7 +40,7 @@ def opened(slicer, monkeypatch, request):
     """A panel with a recorder in place of its work."""
     panel = open_panel(getattr(importlib.import_module(request.param), f"{request.param}Widget"))
     panel.jobs = []
-    monkeypatch.setattr(panel.work, "run", lambda job, *more: panel.jobs.append(job))
+    monkeypatch.setattr(panel.work, "run", lambda job, *more, **named: panel.jobs.append(job))
     monkeypatch.setattr(panel.work, "ensurePackages", lambda *a: True)
     yield panel
     close_panel(panel)

@@ -29,7 +29,7 @@ def panel(slicer):
 def started(panel, monkeypatch) -> list:
     """Record jobs in place of running them."""
     found = []
-    monkeypatch.setattr(panel.work, "run", lambda job, *more: found.append(job))
+    monkeypatch.setattr(panel.work, "run", lambda job, *more, **named: found.append(job))
     return found
 
 

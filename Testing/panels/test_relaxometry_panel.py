@@ -13,7 +13,7 @@ from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.echo.read import EchoSeries, write_echo_series
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.jobs import jobs
-from panels.host import click, close_panel, open_panel, panel_session, process, screenshot, wait_until
+from panels.host import click, close_panel, finish, open_panel, panel_session, process, screenshot, wait_until
 
 TIMES = np.array([1.0, 20.0, 40.0, 80.0])
 
@@ -86,6 +86,8 @@ def test_discs_are_listed_with_color_and_size_and_a_click_jumps(panel, slicer):
     labels, _, _ = fill(panel)
     table = panel.ui.discTable
     assert [table.item(r, 0).text() for r in range(table.rowCount())] == ["L4-L5", "L5-S1"]
+    assert table.item(0, 1).text() == table.item(1, 2).text() == "...", "sizes come from a child process"
+    wait_until(lambda: table.item(0, 1).text() != "...")
     assert float(table.item(0, 1).text()) == pytest.approx(7 * 8 * 32 * 4 / 1000, abs=0.01)
     color = table.item(1, 0).data(QtCore.Qt.DecorationRole)
     assert (color.red(), color.green(), color.blue()) == (8, 69, 148)
@@ -129,7 +131,7 @@ def test_measure_and_export(panel, tmp_path):
     fill(panel)
     click(panel.ui.computeButton)
     wait_until(lambda: not panel.work.busy)
-    click(panel.ui.measureButton)
+    finish(panel, panel.ui.measureButton)
     assert panel.ui.measuresTable.rowCount() > 0
     panel._parameterNode.exportFolder = tmp_path
     click(panel.ui.exportButton)
@@ -174,7 +176,7 @@ def test_load_series_from_a_folder(panel, tmp_path):
     _, series, _ = phantom()
     write_echo_series(series, tmp_path / "sub-01_T1rho.nii.gz")
     panel.ui.seriesPath.setCurrentPath(str(tmp_path))
-    click(panel.ui.loadSeriesButton)
+    finish(panel, panel.ui.loadSeriesButton)
     table = panel.ui.timesTable
     assert [float(table.item(r, 1).text()) for r in range(table.rowCount())] == TIMES.tolist()
     assert panel.ui.computeButton.isEnabled()
@@ -183,7 +185,7 @@ def test_load_series_from_a_folder(panel, tmp_path):
 def test_a_bad_folder_is_explained(panel, tmp_path, caplog):
     panel.ui.seriesPath.setCurrentPath(str(tmp_path / "nothing-here"))
     with caplog.at_level(logging.ERROR):
-        click(panel.ui.loadSeriesButton)
+        finish(panel, panel.ui.loadSeriesButton)
     assert "could not be loaded" in caplog.text and "nothing-here" in caplog.text
 
 
@@ -194,7 +196,7 @@ def test_import_of_another_tools_labels(panel):
     panel.ui.importSelector.setCurrentNode(node)
     combo = panel.ui.conventionCombo
     combo.setCurrentIndex(combo.findData("spider"))
-    click(panel.ui.importButton)
+    finish(panel, panel.ui.importButton)
     table = panel.ui.discTable
     assert [table.item(r, 0).text() for r in range(table.rowCount())] == ["L4-L5", "L5-S1"]
 
@@ -206,7 +208,7 @@ def test_a_volume_without_a_spine_is_refused_in_words(panel, slicer, caplog):
     with caplog.at_level(logging.ERROR):
         click(panel.ui.segmentButton)
         wait_until(lambda: not panel.work.busy, 120)
-    assert "The computation failed" in caplog.text and panel.ui.discTable.rowCount() == 0
+    assert "The discs could not be segmented" in caplog.text and panel.ui.discTable.rowCount() == 0
     assert slicer.mrmlScene.GetNumberOfNodes() == nodes
 
 

@@ -229,7 +229,7 @@ def test_analysis_results_clusters_plot_and_save(panel, slicer, study, tmp_path)
 def test_assumptions_reach_the_analysis_and_come_back_with_the_scene(panel, slicer, study, tmp_path, monkeypatch):
     fill(panel, study)
     ui, p, found = panel.ui, panel._parameterNode, []
-    monkeypatch.setattr(panel.work, "run", lambda job, *more: found.append(job.arguments["settings"]))
+    monkeypatch.setattr(panel.work, "run", lambda job, *more, **named: found.append(job.arguments["settings"]))
     click(ui.runButton)
     for combo, parameter, value in ((ui.errorsCombo, p.errors, "symmetric"),
                                     (ui.standardErrorsCombo, p.standardErrors, "hc3")):

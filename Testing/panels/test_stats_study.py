@@ -85,7 +85,7 @@ def test_the_whole_study_runs_to_its_report(panel, study, monkeypatch):
 def test_settings_of_the_model_reach_the_study(panel, study, monkeypatch):
     found = []
     fill(panel, study, monkeypatch)
-    monkeypatch.setattr(panel.work, "run", lambda job, *more: found.append(job.arguments))
+    monkeypatch.setattr(panel.work, "run", lambda job, *more, **named: found.append(job.arguments))
     p = panel._parameterNode
     p.contrast, p.seed = "pfirrmann", 7
     p.errors, p.standardErrors = type(p.errors).symmetric, type(p.standardErrors).hc3

@@ -12,7 +12,8 @@ FILES = sorted([*ROOT.glob("Disc*/Disc*.py"), *ROOT.glob("Disc*/Disc*Widgets/**/
                 *ROOT.glob("Disc*/Disc*Lib/mrml.py"), *ROOT.glob("Disc*/Disc*Lib/mrml/**/*.py")])
 WAITS = {"sleep", "communicate", "check_call", "check_output", "run_until_complete", "waitForFinished", "exec", "exec_"}
 #: Methods of the Logic classes that compute; a panel starts their jobs instead.
-LONG = {"segmentDiscs", "carrySegmentation", "computeMaps", "alignEchoes", "register", "analyze", "run_study"}
+LONG = {"segmentDiscs", "importSegmentation", "carrySegmentation", "loadEchoSeries", "computeMaps", "measure",
+        "loadPeople", "register", "loadRegistrations", "analyze", "run_study"}
 
 
 def calls(file: Path):
@@ -34,8 +35,7 @@ def test_no_blocking_wait(file):
                 f"{file.name}:{node.lineno} waits"
 
 
-#: work.py runs BRAINSFit's job itself, which processes events between its units.
-@pytest.mark.parametrize("file", [f for f in FILES if "Widgets" in str(f) and f.stem != "work"], ids=lambda f: f.stem)
+@pytest.mark.parametrize("file", [f for f in FILES if "Widgets" in str(f)], ids=lambda f: f.stem)
 def test_panels_start_jobs_instead_of_computing(file):
     for _function, node, name in calls(file):
         on = ast.unparse(node.func.value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import inspect
 import json
 import os
 import pickle
@@ -33,7 +34,7 @@ _RUNNING: set = set()
 class Job:
     """A call that needs no scene."""
 
-    #: ``module:name`` of a function that takes `arguments` and ``progressCallback``.
+    #: ``module:name`` of a function that takes `arguments` and, if it reports progress, ``progressCallback``.
     function: str
     #: Arrays, images, dataclasses of the Libs and plain values.
     arguments: dict = field(default_factory=dict)
@@ -44,7 +45,8 @@ class Job:
         """Run here and return the function's result."""
         module, _, name = self.function.partition(":")
         function = getattr(importlib.import_module(module), name)
-        return function(**self.arguments, progressCallback=progressCallback or silent)
+        reports = "progressCallback" in inspect.signature(function).parameters
+        return function(**self.arguments, **({"progressCallback": progressCallback or silent} if reports else {}))
 
 
 class ChildProcess:
