@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,7 +70,7 @@ def keep_look(source, target):
 def brainsfit_folder() -> str | None:
     """Return the folder of Slicer's command line modules, where BRAINSFit is; None outside Slicer."""
     module = getattr(start_headless().modules, "brainsfit", None)
-    return None if module is None else os.path.dirname(module.path)
+    return None if module is None else str(Path(module.path).parent)
 
 
 @contextmanager

@@ -232,10 +232,8 @@ class RelaxometryPanel(DiscPanel):
             self.work.say(_("Pfirrmann grades were estimated from {volume}; they are not read grades.").format(
                 volume=volume.GetName()))
 
-        job = self.work.attempt(_("The grades could not be estimated."),
-                                lambda: self.logic.gradeJob(volume, node, engine))
-        if job is not None:
-            self.work.run(job, show)
+        self.work.start(_("The grades could not be estimated."),
+                        lambda: self.logic.gradeJob(volume, node, engine), show)
 
     def _renaming(self, n):
         """Return why the levels cannot be renamed, as a list, and what the renaming would do."""
