@@ -12,8 +12,8 @@ FILES = sorted([*ROOT.glob("Disc*/Disc*.py"), *ROOT.glob("Disc*/Disc*Widgets/**/
                 *ROOT.glob("Disc*/Disc*Lib/mrml.py"), *ROOT.glob("Disc*/Disc*Lib/mrml/**/*.py")])
 WAITS = {"sleep", "communicate", "check_call", "check_output", "run_until_complete", "waitForFinished", "exec", "exec_"}
 #: Methods of the Logic classes that compute; a panel starts their jobs instead.
-LONG = {"segmentDiscs", "gradeDiscs", "importSegmentation", "carrySegmentation", "loadEchoSeries", "computeMaps", "measure",
-        "loadPeople", "register", "loadRegistrations", "analyze", "run_study"}
+LONG = {"segmentDiscs", "gradeDiscs", "importSegmentation", "carrySegmentation", "loadEchoSeries", "computeMaps",
+        "measure", "loadPeople", "register", "loadRegistrations", "analyze", "run_study"}
 
 
 def calls(file: Path):
