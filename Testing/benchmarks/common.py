@@ -160,16 +160,17 @@ class Results:
         print(f"\n{key}: {', '.join(f'{k} {v}' for k, v in facts.items())}\n\n{markdown(columns, rows)}", flush=True)
         plain = [[c.item() if hasattr(c, "item") else c for c in row] for row in rows]
         self.content["tables"][key] = {"columns": columns, "rows": plain, "facts": facts, "run": self.run}
-        self._save()
+        self.save()
 
     def aims(self, *aims: Aim) -> None:
         """Keep what was aimed at and reached, in place of earlier rows on the same figures."""
         rows = {row[0]: row for row in self.content.get("aims", [])} | {aim.figure: aim.row() for aim in aims}
         self.content["aims"] = list(rows.values())
         print(f"\n{markdown(['figure', 'aim', 'reached', 'met'], [aim.row() for aim in aims])}", flush=True)
-        self._save()
+        self.save()
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write the file."""
         RESULTS.mkdir(exist_ok=True)
         self.path.write_text(json.dumps(self.content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

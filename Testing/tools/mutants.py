@@ -1,27 +1,30 @@
 """Deliberate mistakes, one at a time: ``make mutants`` says which of them the tests notice.
 
 ``Testing/mutants.toml`` lists each mistake: a file, a text that stands there once, what replaces it, the tests nearest
-to it, and the harm it would do. Each is put into a copy of the checkout; the tests must fail. The result is written to
-``Testing/benchmarks/results/mutants.json``.
+to it, and the harm it would do. Each is put into a copy of the checkout; the tests must fail. Results are printed and
+kept in ``Testing/benchmarks/results/mutants.json`` as they come.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import Queue
 
+from Testing.benchmarks.common import Aim, Results, commit
+
 ROOT = Path(__file__).resolve().parents[2]
 MUTANTS = ROOT / "Testing" / "mutants.toml"
-RESULT = ROOT / "Testing" / "benchmarks" / "results" / "mutants.json"
 MODULES = ("DiscAtlas", "DiscRelaxometry", "DiscStats")
 
 
@@ -60,36 +63,49 @@ def noticed(mutant: dict, copy: Path) -> bool:
     return done.returncode == 1
 
 
+def key_of(mutant: dict) -> str:
+    """Return what tells whether an entry has changed since it was tried."""
+    return hashlib.sha256(json.dumps(mutant, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def main() -> None:
-    """Try every mistake (or those whose file or harm holds a word), and write the result."""
+    """Try mistakes, and keep each result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("word", nargs="?", default="", help="only mistakes whose file or harm holds this word")
+    parser.add_argument("words", nargs="*", help="only mistakes whose file or harm holds one of these words")
+    parser.add_argument("--rest", action="store_true", help="only those that are not yet known to be noticed")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
-    mutants = [m for m in read_mutants() if options.word in m["file"] + m["harm"]]
-    with tempfile.TemporaryDirectory() as folder:
+    listed, results = read_mutants(), Results("mutants")
+    known = results.content.setdefault("mistakes", {})
+    results.content["mistakes"] = known = {key: known[key] for key in map(key_of, listed) if key in known}
+    chosen = [m for m in listed if (not options.words or any(w in m["file"] + m["harm"] for w in options.words))
+              and not (options.rest and known.get(key_of(m), {}).get("noticed"))]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
         copies: Queue[Path] = Queue()
         for n in range(options.jobs):
             copies.put(copy_checkout(Path(folder) / str(n)))
 
-        def attempt(mutant: dict) -> bool:
-            copy = copies.get()
+        def attempt(mutant: dict) -> tuple[dict, bool, float]:
+            copy, start = copies.get(), time.perf_counter()
             try:
-                return noticed(mutant, copy)
+                return mutant, noticed(mutant, copy), time.perf_counter() - start
             finally:
                 copies.put(copy)
 
-        with ThreadPoolExecutor(options.jobs) as pool:
-            found = list(pool.map(attempt, mutants))
-    for mutant, seen in zip(mutants, found):
-        print("noticed  " if seen else "UNNOTICED", mutant["file"], "-", mutant["harm"])
-    print(f"{sum(found)} of {len(found)} noticed")
-    if not options.word:
-        rows = [{"file": m["file"], "harm": m["harm"], "noticed": seen} for m, seen in zip(mutants, found)]
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(json.dumps({"noticed": sum(found), "mutants": len(found), "rows": rows}, indent=1) + "\n",
-                          encoding="utf-8")
-    sys.exit(0 if all(found) else 1)
+        for n, done in enumerate(as_completed([pool.submit(attempt, m) for m in chosen]), start=1):
+            if done.exception():
+                print(f"{n}/{len(chosen)} {done.exception()}", flush=True)
+                continue
+            mutant, seen, seconds = done.result()
+            print(f"{n}/{len(chosen)} {'noticed  ' if seen else 'UNNOTICED'} {seconds:4.0f} s {mutant['file']} - "
+                  f"{mutant['harm']}", flush=True)
+            known[key_of(mutant)] = {"file": mutant["file"], "harm": mutant["harm"], "noticed": seen,
+                                     "seconds": round(seconds), "commit": commit()}
+            results.save()
+    found = [row["noticed"] for row in known.values()]
+    results.aims(Aim(f"deliberate mistakes noticed by the nearest tests, of {len(found)}",
+                     100 * sum(found) / max(len(found), 1), at_least=90, form=".0f", unit="%"))
+    sys.exit(0 if all(known.get(key_of(m), {}).get("noticed") for m in chosen) else 1)
 
 
 def copy_checkout(folder: Path) -> Path:
