@@ -29,7 +29,7 @@ def planted(effect, labels, at=0):
     return Planted(effect, labels.like(place))
 
 
-@pytest.mark.parametrize("effect", [0.7, 1.2])
+@pytest.mark.parametrize("effect", [0.7, pytest.param(1.2, marks=pytest.mark.slow)])
 def test_power_of_one_voxel_is_that_of_the_noncentral_t(effect):
     table, y, labels = cohort(1)
     found = design_power(y, labels, table, "map ~ grade + age", "grade", planted(effect, labels), sets=250).rows[0]

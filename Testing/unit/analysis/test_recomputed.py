@@ -58,6 +58,7 @@ def test_one_scheme_of_flips_where_a_cell_lacks_the_constant():
     np.testing.assert_allclose(result.null["x_max"], slow, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_error_rate_of_a_one_sex_cell_without_intercept():
     """300 null cohorts (0.067 where the strata were built for permutation)."""
     sex = np.arange(14) % 2
