@@ -1,4 +1,8 @@
-"""Binding of widgets to parameter nodes, by Slicer's rules: exact widget types, one SlicerParameterName a widget."""
+"""Binding of widgets to parameter nodes, by Slicer's rules: exact widget types, one SlicerParameterName per widget.
+
+After Base/Python/slicer/parameterNodeWrapper of Slicer: ``wrapper.py`` (what is read, when a widget is written) and
+``guiConnectors.py`` (which widget takes which type; an unbounded number, an unknown choice).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ _OBSERVERS: list = []
 
 
 def keep_values(wrapper_class) -> None:
-    """Let wrappers keep each value that they read until the parameter node is modified, as Slicer's do.
+    """Let wrappers keep each value that they read until the parameter node is modified: ``_CachedParameterWrapper``.
 
     A reference that is read before its node is there is kept as None, although the node comes later.
     """
@@ -54,7 +58,7 @@ def keep_values(wrapper_class) -> None:
 
 
 def bind(wrapper, gui):
-    """Connect every widget with a SlicerParameterName; raise where Slicer would."""
+    """Connect every widget with a SlicerParameterName: ``_connectGui``, ``_connectParametersToGui``."""
     import vtk
 
     connectors = {}
@@ -92,7 +96,7 @@ def bind(wrapper, gui):
 
 
 def unbind(wrapper, key) -> None:
-    """Undo :func:`bind`."""
+    """Undo :func:`bind`: ``_disconnectGui``."""
     if key not in wrapper._guis:
         return
     tag, slots = wrapper._guis.pop(key)
@@ -102,7 +106,7 @@ def unbind(wrapper, key) -> None:
 
 
 def _connector(widget, serializer):
-    """Return (write, read, signal) for a widget of exactly a type that Slicer can bind to the parameter's type."""
+    """Return (write, read, signal) where a class of ``guiConnectors.py`` can represent widget and type, or raise."""
     kind, exact = serializer.kind, type(widget)
     slicer = start_headless()
     if exact is QtWidgets.QCheckBox and kind is bool:

@@ -1,4 +1,9 @@
-"""Stand-in for qMRMLPlotView: draws the chart of a plot view node from the real nodes."""
+"""Stand-in for qMRMLPlotView: draws the chart of a plot view node from the real nodes.
+
+After qMRMLPlotView.cxx of Slicer (Libs/MRML/Widgets): ``onPlotChartNodeChanged`` (which chart is observed),
+``updatePlotFromPlotSeriesNode`` (a series without table or column is not drawn; line style) and ``RecalculateBounds``
+(axes follow the data).
+"""
 
 from __future__ import annotations
 
@@ -68,7 +73,6 @@ class qMRMLPlotView(QtWidgets.QWidget):
         if not everything:
             return
         x0, x1 = min(p[0] for p in everything), max(p[0] for p in everything) or 1
-        # As in Slicer, the axes follow the data.
         y0, y1 = min(p[1] for p in everything), max(p[1] for p in everything)
         margin = 0.05 * (y1 - y0)
         y0, y1 = y0 - margin, y1 + margin

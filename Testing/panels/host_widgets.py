@@ -1,4 +1,7 @@
-"""Stand-ins for the qMRML and ctk widgets that the panels use, on the real scene."""
+"""Stand-ins for the qMRML and ctk widgets that the panels use, on the real scene.
+
+Each names the functions it imitates: of Libs/MRML/Widgets of Slicer, and of Libs/Widgets of CTK.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ Signal, Property = QtCore.Signal, QtCore.Property
 
 
 class qMRMLWidget(QtWidgets.QWidget):
-    """Root of a panel; hands its scene to the widgets that the .ui file connects."""
+    """Root of a panel; hands its scene to the widgets that the .ui file connects.
+
+    After qMRMLWidget.cxx: ``setMRMLScene``, whose ``mrmlSceneChanged`` the .ui file connects.
+    """
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -26,7 +32,11 @@ class qMRMLWidget(QtWidgets.QWidget):
 
 
 class ctkCollapsibleButton(QtWidgets.QWidget):
-    """A header that hides and shows its content."""
+    """A header that hides and shows its content.
+
+    After ctkCollapsibleButton.cpp: ``collapse`` (height), ``setChildVisibility`` (what the panel itself has hidden
+    stays hidden when the section opens; nothing is hidden before the widget is shown).
+    """
 
     HEADER = 26
 
@@ -51,7 +61,6 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
 
     def _apply(self):
         if self._collapsed:
-            # As in ctk: what the panel itself has hidden stays hidden when the section opens.
             children = self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindDirectChildrenOnly)
             self._hidden += [c for c in children if not c.isHidden()]
             for child in children:
@@ -82,7 +91,10 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
 
 
 class ctkPathLineEdit(QtWidgets.QWidget):
-    """A path with a browse button."""
+    """A path with a browse button.
+
+    After ctkPathLineEdit.cpp: ``setCurrentPath``, ``updateHasValidInput`` (the signal comes with each valid text).
+    """
 
     currentPathChanged = Signal(str)
 
@@ -106,7 +118,12 @@ class ctkPathLineEdit(QtWidgets.QWidget):
 
 
 class qMRMLNodeComboBox(QtWidgets.QComboBox):
-    """Nodes of the scene by class, kept up to date by scene events."""
+    """Nodes of the scene by class, kept up to date by scene events.
+
+    After qMRMLNodeComboBox.cxx: ``setMRMLScene``, ``setNodeTypes``, ``addNode``, ``setCurrentNodeIDInternal`` (a node
+    that is not offered selects none), ``setComboBox`` (a changed text, so also a new name, is announced), and
+    qMRMLSortFilterProxyModel.cxx: ``filterAcceptsNode`` (hidden nodes, child classes).
+    """
 
     currentNodeChanged = Signal(object)
 
@@ -170,8 +187,10 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
     def _rename(self, caller=None, event=None):
         for index in range(self.count()):
             node = self._scene.GetNodeByID(self.itemData(index) or "")
-            if node is not None:
+            if node is not None and node.GetName() != self.itemText(index):
                 self.setItemText(index, node.GetName())
+                if index == self.currentIndex():
+                    self.currentNodeChanged.emit(node)
 
     def _activated(self, index):
         if self.itemData(index) == "add":
@@ -193,9 +212,7 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
 
     def setCurrentNode(self, node):
         index = self.findData(node.GetID() if node is not None else "")
-        if index < 0 and node is not None:
-            return
-        self.setCurrentIndex(index)
+        self.setCurrentIndex(0 if index < 0 and self.property("noneEnabled") is not False else index)
 
     def setCurrentNodeID(self, identifier):
         self.setCurrentNode(self._scene.GetNodeByID(identifier) if identifier else None)
@@ -207,7 +224,10 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
 
 
 class ctkSliderWidget(QtWidgets.QWidget):
-    """A slider with a number beside it."""
+    """A slider with a number beside it.
+
+    After ctkSliderWidget.cpp: ``setValue``, ``setSliderValue``, ``setSpinBoxValue`` (one follows the other).
+    """
 
     valueChanged = Signal(float)
 
