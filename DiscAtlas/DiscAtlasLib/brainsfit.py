@@ -73,6 +73,7 @@ def match_brainsfit(fixed: Target, moving: DiscShape, program: str) -> Match:
         except RegistrationError as error:
             raise RegistrationError(f"{moving.who}: {error.message}", error.anchor) from error
         to_moving = composed(images, found)
+    assert to_moving is not None
     return Match(to_moving)
 
 

@@ -280,7 +280,7 @@ def _placed(form: np.ndarray, forms: dict[str, np.ndarray], size) -> tuple[np.nd
     used = next((name for name, gap in gaps.items() if not nifti.different(gap)), None)
     if forms and used is None:
         return next(iter(forms.values())), [""]
-    if len(forms) > 1:
+    if used is not None and len(forms) > 1:
         first, second = list(forms.values())[:2]
         gap = nifti.distance(first, second, size)
         if nifti.different(gap):

@@ -23,7 +23,7 @@ def resource_path(name: str, lib: str = "DiscRelaxometryLib") -> Path:
     DiscRelaxometryError
         If the installation does not hold the file.
     """
-    package = Path(importlib.import_module(lib).__file__).parent
+    package = Path(str(importlib.import_module(lib).__file__)).parent
     # A wheel carries Resources inside the package; Slicer and a checkout carry it beside the package.
     for root in (package / "Resources", package.parent / "Resources"):
         if (root / name).exists():

@@ -266,4 +266,5 @@ def _cranial(labels: Image, value: int, center: np.ndarray) -> np.ndarray | None
         return None
     high = _centroid(labels, labels.array == above[0]) if above else center
     low = _centroid(labels, labels.array == below[0]) if below else center
+    assert high is not None and low is not None
     return (high - low) / np.linalg.norm(high - low)

@@ -25,7 +25,7 @@ def to_frame(table: Table):
         cells = table[name]
         values = [None if is_missing(c) else str(c).strip() for c in cells] if name == ID else typed(cells)
         whole = values and all(isinstance(v, float) and v.is_integer() and abs(v) < 2**53 for v in values)
-        columns[name] = pandas.Series([int(v) for v in values] if whole else values,
+        columns[name] = pandas.Series([int(v) for v in values if v is not None] if whole else values,
                                       dtype=None if any(isinstance(v, (int, float)) for v in values) else object)
     frame = pandas.DataFrame(columns)
     frame.attrs["notes"] = list(table.notes)

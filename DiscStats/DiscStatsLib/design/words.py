@@ -63,7 +63,7 @@ def _mean(factor: str, cell: str, design: Design) -> np.ndarray | None:
         if ":" in column and factor in column:
             return None
         match = _COLUMN.match(column)
-        weights[at] = bool(match) and match.groups() == (factor, cell)
+        weights[at] = match is not None and match.groups() == (factor, cell)
     return weights
 
 

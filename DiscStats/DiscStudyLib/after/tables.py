@@ -140,4 +140,4 @@ def _unit(source, column: str, table: Table) -> str:
     if described:
         return described
     units = {r.get("unit") for r in table.rows} - {None, ""}
-    return units.pop() if len(units) == 1 else ""
+    return str(units.pop()) if len(units) == 1 else ""

@@ -43,7 +43,7 @@ def with_settings(verb: Callable) -> Callable:
         if field.name in taken or field.name in _HIDDEN:
             continue
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-        choices = f" ({', '.join(CHOICES[field.name])})" if field.name in CHOICES else ""
+        choices = f" ({', '.join(map(str, CHOICES[field.name]))})" if field.name in CHOICES else ""
         kind = Annotated[type(default), Option(help=words[field.name] + choices)]
         more.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
 
@@ -59,7 +59,7 @@ def with_settings(verb: Callable) -> Callable:
 
 def attribute_help(record: type) -> dict[str, str]:
     """Return the description of each attribute in a class's numpydoc docstring."""
-    text = inspect.cleandoc(record.__doc__).split("Attributes\n----------\n")[1]
+    text = inspect.cleandoc(record.__doc__ or "").split("Attributes\n----------\n")[1]
     found = {}
     for names, lines in re.findall(r"^(\w[\w, ]*) : .*\n((?:    .*(?:\n|$))+)", text, re.MULTILINE):
         found |= dict.fromkeys(names.split(", "), " ".join(lines.replace("``", "").split()))

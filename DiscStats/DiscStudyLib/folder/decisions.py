@@ -259,6 +259,7 @@ def apply_decisions(labels: Image, decisions: Sequence[Decision], corrected: Ima
     if corrected is not None and not drawn:
         notes.append("A corrected mask (desc-reviewed) is there, and no decision says so: it was not used.")
     for decision in drawn:
+        assert corrected is not None  # see above
         if decision.level == ALL:
             array = corrected.array.astype(array.dtype)
             continue

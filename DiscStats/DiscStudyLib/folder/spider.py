@@ -216,7 +216,7 @@ def _age(about: dict[str, str]) -> str:
     if not is_missing(about.get("age")):
         return about["age"]
     years = [re.search(r"(?:19|20)\d\d", about.get(name, "") or "") for name in ("AcquisitionDate", "birth_date")]
-    return str(int(years[0][0]) - int(years[1][0])) if all(years) else "n/a"
+    return str(int(years[0][0]) - int(years[1][0])) if years[0] and years[1] else "n/a"
 
 
 def _convert(one: _Series, archive: Path, target: Path, about: dict[str, str]) -> list[str]:

@@ -69,7 +69,7 @@ class Study:
     #: observation of its participant, with the id ``sub-XX_ses-YY``.
     session: str = ""
     #: Where results go; by default ``derivatives/disc-relaxometry`` below `root`.
-    output: Path | None = None
+    output: Path = None  # type: ignore[assignment]
     #: Restrict the study to these people; empty means everyone.
     only: Sequence[str] = field(default_factory=tuple)
 

@@ -73,7 +73,7 @@ def _own_rows(path: Path, notes: list[str]) -> dict[str, dict]:
 
 def _add_years(visits: list[dict], by: str) -> None:
     times = [None if not by or is_missing(str(v.get(by, ""))) else _time(v, by) for v in visits]
-    first = min((t for t in times if t is not None), default=None)
+    first = min((t for t in times if t is not None), default=0.0)
     for visit, time in zip(visits, times):
         if by and YEARS not in visit:
             visit[YEARS] = "n/a" if time is None else f"{time - first:.6g}"
