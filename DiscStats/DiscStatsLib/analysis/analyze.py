@@ -74,8 +74,9 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
 
     Parameters
     ----------
-    maps : list of Image, ndarray, or dict
-        One map per row of the table, in its order; or an array (n, voxels of the mask) or (n, k, j, i); or images by
+    maps : list of Image, ndarray, Values, or dict
+        One map per row of the table, in its order; or an array (n, voxels of the mask) or (n, k, j, i); or values of an
+        array on disk (:class:`DiscStatsLib.analysis.Values`), of which a few voxels are read at a time; or images by
         ``participant_id``; or a dict of any of these by quantity (``{"T1rho": [...], "T2": [...]}``), tested together.
         If the formula's response is the name of a quantity, only that one is analyzed.
     atlas_labels : Image
@@ -144,7 +145,7 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     remarks = list(dict.fromkeys([*data.warnings, *found.remarks]))
     remarks += [f"Left out{'' if where == 'all levels' else f' at {where}'} for a missing value of the model's "
                 f"variables: {', '.join(ids)}." for where, ids in left_out.items()]
-    without = {level_name(level): [data.ids[row] for row in np.setdiff1d(design.rows, _measured(data, level))]
+    without = {level_name(level): [data.ids[row] for row in np.setdiff1d(design.rows, data.measured(level))]
                for level, design in designs.items()}
     without = {level: ids for level, ids in without.items() if ids}
     remarks += [f"No value of a map at {level}: {', '.join(ids)}." for level, ids in without.items()]
@@ -197,12 +198,6 @@ def _places(participants) -> np.ndarray | None:
     return participants[columns].astype(str).agg("|".join, axis=1).to_numpy() if columns else None
 
 
-def _measured(data: AnalysisData, level: int) -> np.ndarray:
-    """Return the observations that have a value of some map at a level."""
-    at = data.levels == level
-    return np.flatnonzero(np.any([np.isfinite(v[:, at]).any(axis=1) for v in data.values.values()], axis=0))
-
-
 def _left_out(designs: dict[int, Design], data: AnalysisData) -> dict[str, list[str]]:
     """Return who has a map and is in no model: of ``all levels``, or of single ones by name."""
     at = {level_name(level): [data.ids[n] for n in np.setdiff1d(np.arange(data.n), d.rows)]
@@ -219,12 +214,12 @@ def _data_maps(data: AnalysisData, cells: list[Cell]) -> dict[str, Image]:
         for cell in cells:
             if cell.quantity == quantity:
                 count[cell.voxels] = cell.n
-        with np.errstate(all="ignore"):
-            present = np.isfinite(values)
-            n = present.sum(axis=0)
-            mean = np.where(n > 0, np.nansum(values, axis=0) / np.maximum(n, 1), np.nan)
-            spread = np.nansum((values - mean) ** 2, axis=0)
-            sd = np.where(n > 1, np.sqrt(spread / np.maximum(n - 1, 1)), np.nan)
+        mean, sd = np.full((2, data.n_voxels), np.nan)
+        for block, some in values.blocks():
+            n = np.isfinite(some).sum(axis=0)
+            own = np.where(n > 0, np.nansum(some, axis=0) / np.maximum(n, 1), np.nan)
+            spread = np.nansum((some - own) ** 2, axis=0)
+            mean[block], sd[block] = own, np.where(n > 1, np.sqrt(spread / np.maximum(n - 1, 1)), np.nan)
         for key, array in (("n", count), ("mean", mean), ("sd", sd)):
             maps[f"{quantity}_{key}"] = data.to_image(array, **map_meta(key, quantity, values=array))
     return maps
@@ -295,7 +290,7 @@ def _provenance(formula: Formula, result: AnalysisResult, described, settings: A
         except PackageNotFoundError:
             continue
     data, designs = result.data, result.designs
-    rows = {level: np.intersect1d(design.rows, _measured(data, level)) for level, design in designs.items()}
+    rows = {level: np.intersect1d(design.rows, data.measured(level)) for level, design in designs.items()}
     fitted = np.unique(np.concatenate(list(rows.values())))
     people = list(dict.fromkeys(data.ids[row] for row in fitted))
     return {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -13,6 +15,48 @@ from DiscRelaxometryLib.labels import whole_labels
 
 from ..design import ID, require_moderate
 from ..permutation import level_name
+
+#: Numbers of a map that are worked on at a time (64 MB).
+NUMBERS = 2 ** 23
+
+
+@dataclass(frozen=True)
+class Values:
+    """Maps over voxels: some rows and columns of an array that stays where it is, perhaps on disk; NaN is missing."""
+
+    #: Shape (people, voxels), float.
+    array: np.ndarray
+    #: Shapes (n,) and (v,).
+    rows: np.ndarray
+    columns: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Observations and voxels."""
+        return len(self.rows), len(self.columns)
+
+    def at(self, rows, columns) -> np.ndarray:
+        """Return the values of some observations and voxels, float64."""
+        return np.asarray(self.array[np.ix_(self.rows[rows], self.columns[columns])], float)
+
+    def of(self, rows=slice(None), columns=slice(None)) -> Values:
+        """Return some observations and voxels without reading them."""
+        return Values(self.array, self.rows[rows], self.columns[columns])
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield all observations of a few voxels at a time, (voxels, float64 values)."""
+        for block in voxel_blocks(*self.shape):
+            yield block, self.at(slice(None), block)
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self.at(slice(None), slice(None)), dtype)
+
+
+def voxel_blocks(n: int, voxels: int) -> Iterator[slice]:
+    """Yield slices of voxels, so many at a time as memory takes of n observations."""
+    size = max(NUMBERS // max(n, 1), 1)
+    for start in range(0, voxels, size):
+        yield slice(start, min(start + size, voxels))
 
 
 @dataclass
@@ -26,10 +70,10 @@ class AnalysisData:
     levels: np.ndarray
     #: Shape (v,).
     regions: np.ndarray | None
-    #: Shape (n, v). Maps by quantity; NaN is missing.
-    values: dict[str, np.ndarray]
+    #: Shape (n, v). Maps by quantity.
+    values: dict[str, Values]
     #: Shape (n, v). Voxel-wise covariates.
-    covariates: dict[str, np.ndarray]
+    covariates: dict[str, Values]
     #: Person of each observation.
     ids: list[str]
     warnings: list[str] = field(default_factory=list)
@@ -51,8 +95,8 @@ class AnalysisData:
 
     def of_rows(self, rows: np.ndarray) -> AnalysisData:
         """Return some of the observations."""
-        return replace(self, ids=[self.ids[r] for r in rows], values={k: v[rows] for k, v in self.values.items()},
-                       covariates={k: v[rows] for k, v in self.covariates.items()})
+        return replace(self, ids=[self.ids[r] for r in rows], values={k: v.of(rows) for k, v in self.values.items()},
+                       covariates={k: v.of(rows) for k, v in self.covariates.items()})
 
     def at_levels(self, values) -> AnalysisData:
         """Return the data of some levels alone."""
@@ -61,10 +105,28 @@ class AnalysisData:
         inside[inside] = kept
         return replace(self, inside=inside, levels=self.levels[kept],
                        regions=None if self.regions is None else self.regions[kept],
-                       values={k: v[:, kept] for k, v in self.values.items()},
-                       covariates={k: v[:, kept] for k, v in self.covariates.items()})
+                       values={k: v.of(columns=kept) for k, v in self.values.items()},
+                       covariates={k: v.of(columns=kept) for k, v in self.covariates.items()})
 
-    @property
+    def voxels_of(self, level: int) -> np.ndarray:
+        """Return the voxels of a level from right to left: who has a value changes most in that direction."""
+        at = np.flatnonzero(self.levels == level)
+        return at[np.argsort(self.ijk[at, 0], kind="stable")]
+
+    def measured(self, level: int) -> np.ndarray:
+        """Return the observations that have a value of some map at a level."""
+        return np.flatnonzero(self._measured[:, self.level_values.index(level)])
+
+    @cached_property
+    def _measured(self) -> np.ndarray:
+        at = np.array([self.levels == level for level in self.level_values]).T
+        found = np.zeros((self.n, at.shape[1]), bool)
+        for values in self.values.values():
+            for block, some in values.blocks():
+                found |= np.isfinite(some) @ at[block]
+        return found
+
+    @cached_property
     def ijk(self) -> np.ndarray:
         """Index (i, j, k) of each voxel, shape (v, 3)."""
         return np.argwhere(self.inside)[:, ::-1]
@@ -102,14 +164,14 @@ def gather(maps, atlas_labels: Image, participants, *, levels=None, regions: Ima
                         {}, {}, ids)
     for name, value in _by_quantity(maps, response or "map").items():
         data.values[name] = _stack(value, name, ids, atlas_labels, inside)
-        _check_values(data.values[name], name, ids)
     for name, value in (voxel_covariates or {}).items():
         data.covariates[name] = _stack(value, name, ids, atlas_labels, inside)
-        _check_values(data.covariates[name], name, ids)
     data.warnings += _image_notes([("atlas", atlas_labels), ("atlas", regions), *(
         (name, image) for name, value in {**_by_quantity(maps, response or "map"), **(voxel_covariates or {})}.items()
-        for image in (value.values() if isinstance(value, dict) else value))])
-    empty = np.logical_and.reduce([np.isnan(v).all(axis=0) for v in data.values.values()])
+        if not isinstance(value, Values) for image in (value.values() if isinstance(value, dict) else value))])
+    empty = np.logical_and.reduce([_check_values(v, name, ids) for name, v in data.values.items()])
+    for name, value in data.covariates.items():
+        _check_values(value, name, ids)
     if empty.any():
         data.warnings.append(f"{int(empty.sum())} of {len(empty)} voxels have no value in any map and stay empty.")
     return data
@@ -155,8 +217,8 @@ def _by_quantity(maps, response: str) -> dict:
     return {response: maps[response]} if response in maps else dict(maps)
 
 
-def _stack(value, name: str, ids: list[str], atlas: Image, inside: np.ndarray) -> np.ndarray:
-    """Return (n, v) float64 from images in table order, images by person, or an array."""
+def _stack(value, name: str, ids: list[str], atlas: Image, inside: np.ndarray) -> Values:
+    """Return values from images in table order, images by person, or an array, which is not copied."""
     if isinstance(value, dict):
         surplus = [k for k in value if str(k) not in ids]
         if surplus:
@@ -168,7 +230,7 @@ def _stack(value, name: str, ids: list[str], atlas: Image, inside: np.ndarray) -
                               "them as a list in the order of the rows.")
         named = {str(k): v for k, v in value.items()}
         value = [named.get(i) for i in ids]
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, Values)):
         return _from_array(value, name, ids, inside)
     if not isinstance(value, (list, tuple)):
         raise DesignError(f"The '{name}' maps are a {type(value).__name__}: give a list of images, images by person, "
@@ -186,31 +248,44 @@ def _stack(value, name: str, ids: list[str], atlas: Image, inside: np.ndarray) -
                               "with read_image first.")
         require_same_geometry(atlas, image, f"The atlas and the '{name}' map of '{ids[row]}'")
         stacked[row] = image.array[inside]
-    return stacked
+    return _whole(stacked)
 
 
-def _from_array(value: np.ndarray, name: str, ids: list[str], inside: np.ndarray) -> np.ndarray:
-    if value.dtype.kind not in "fiub":
-        raise DesignError(f"The '{name}' array holds {value.dtype}: real numbers are needed.")
-    if value.ndim == 4 and value.shape[1:] == inside.shape:
-        value = value[:, inside]
-    if value.ndim != 2 or value.shape[1] != inside.sum():
+def _whole(array: np.ndarray) -> Values:
+    return Values(array, *map(np.arange, array.shape))
+
+
+def _from_array(value, name: str, ids: list[str], inside: np.ndarray) -> Values:
+    if not isinstance(value, Values):
+        if value.dtype.kind not in "fiub":
+            raise DesignError(f"The '{name}' array holds {value.dtype}: real numbers are needed.")
+        if value.ndim == 4 and value.shape[1:] == inside.shape:
+            value = value[:, inside]
+    if len(value.shape) != 2 or value.shape[1] != inside.sum():
         raise DesignError(f"The '{name}' array has shape {value.shape}; (people, {int(inside.sum())} voxels of the "
                           f"mask) or (people, {', '.join(map(str, inside.shape))}) is needed.")
-    if len(value) != len(ids):
-        raise DesignError(f"{len(value)} '{name}' maps for {len(ids)} rows of the participants table: give one map "
+    if value.shape[0] != len(ids):
+        raise DesignError(f"{value.shape[0]} '{name}' maps for {len(ids)} rows of the participants table: give one map "
                           "per row, in the same order.", anchor="participants-table")
-    return np.array(value, float)
+    return value if isinstance(value, Values) else _whole(value)
 
 
-def _check_values(values: np.ndarray, name: str, ids: list[str]) -> None:
-    infinite = np.isinf(values).any(axis=1)
+def _check_values(values: Values, name: str, ids: list[str]) -> np.ndarray:
+    """Return which voxels nobody has."""
+    infinite, empty = np.zeros(len(ids), bool), np.ones(len(ids), bool)
+    nobody, largest = np.zeros(values.shape[1], bool), np.zeros(len(ids))
+    for block, some in values.blocks():
+        missing = np.isnan(some)
+        largest = np.fmax(largest, np.fmax.reduce(np.abs(some), axis=1))
+        infinite |= np.isinf(some).any(axis=1)
+        empty &= missing.all(axis=1)
+        nobody[block] = missing.all(axis=0)
     if infinite.any():
         raise DesignError(f"The '{name}' map of '{ids[int(np.argmax(infinite))]}' holds infinite values: mark failed "
                           "voxels as NaN.")
-    for who, row in zip(ids, values):
-        require_moderate(row, f"The '{name}' map of '{who}'")
-    empty = np.isnan(values).all(axis=1)
+    for who, size in zip(ids, largest):
+        require_moderate(size, f"The '{name}' map of '{who}'")
     if empty.any():
         raise DesignError(f"The '{name}' map of '{ids[int(np.argmax(empty))]}' has no value inside the mask: was it "
                           "brought to atlas space?", anchor="empty-map")
+    return nobody

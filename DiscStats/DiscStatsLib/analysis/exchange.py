@@ -61,7 +61,7 @@ class Exchange:
         settings = self.settings
         mode = "whole" if fitted.flip and self.blocks is not None else self.mode(fitted.contrast)
         types = None
-        if not self.data.covariates and all(c.present is None and np.array_equal(c.rows, cells[0].rows) for c in cells):
+        if not self.data.covariates and all(c.packed is None and np.array_equal(c.rows, cells[0].rows) for c in cells):
             # Rows with the same design at every level can change places without changing anything.
             shape = (self.data.n, len(self.designs), fitted.contrast.weights.shape[1])
             stacked = np.full(shape, np.inf)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from scipy.stats import rankdata
@@ -16,12 +16,12 @@ from ..permutation import (
     DESIGN_BLOCK,
     Partition,
     Presence,
+    Source,
     Stratum,
-    absorbed,
-    by_count,
     complete_blocks,
     design_within,
     fit,
+    freedom,
     full_rank,
     has_constant,
     least_count,
@@ -35,13 +35,16 @@ from ..permutation import (
     within_columns,
 )
 from ..settings import AnalysisSettings
-from .data import AnalysisData
+from .data import NUMBERS, AnalysisData, voxel_blocks
 from .spread import DEPENDS, Spread, SpreadTest, hold_groups
+
+#: Fits with fewer numbers than this are kept for the permutations, others made anew (256 MB).
+KEPT = 2 ** 25
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Voxels of one quantity and level with the same observations, or with as many of them."""
+    """Voxels of one quantity and level that everyone has, or that some lack."""
 
     quantity: str
     #: Label value.
@@ -52,30 +55,33 @@ class Cell:
     voxels: np.ndarray
     #: Observations of the design.
     rows: np.ndarray
-    #: bool, shape (v, m). Which of the rows have a value and all covariates, the same number at every voxel; None
-    #: where all have.
-    present: np.ndarray | None = None
+    #: Which of the rows have a value and all covariates, shape (v, bytes), eight rows in a byte; None where all have.
+    packed: np.ndarray | None = None
     #: Shape (m,). Blocks whose means are taken out: the test is within them.
     blocks: np.ndarray | None = None
 
-    @property
-    def absorbed(self) -> int:
-        """Number of block means that are taken out at each voxel."""
-        return absorbed(self.blocks, self.present)
+    @cached_property
+    def present(self) -> np.ndarray | None:
+        """Which of the rows have a value and all covariates, bool, shape (v, m); None where all have."""
+        return None if self.packed is None else np.unpackbits(self.packed, axis=1, count=len(self.rows)).view(bool)
 
     @property
-    def n(self) -> int:
+    def n(self) -> int | np.ndarray:
         """Number of observations at each voxel."""
-        return len(self.rows) if self.present is None else int(self.present[0].sum())
+        return len(self.rows) if self.packed is None else np.bitwise_count(self.packed).sum(axis=1)
+
+    def freedom(self, parameters: int) -> int | np.ndarray:
+        """Return the residual degrees of freedom at each voxel."""
+        return freedom(len(self.rows), parameters, self.present, self.blocks)
 
     def part(self, block) -> Cell:
         """Return some of the voxels."""
-        return replace(self, voxels=self.voxels[block], present=None if self.present is None else self.present[block])
+        return replace(self, voxels=self.voxels[block], packed=None if self.packed is None else self.packed[block])
 
 
 def make_cells(data: AnalysisData, designs: dict[int, Design], settings: AnalysisSettings, *, whole=None,
                within=None) -> tuple[list[Cell], list[str]]:
-    """Group the voxels by the observations they have, by the stated policy for missing values.
+    """Group the voxels by whether everyone has them, by the stated policy for missing values.
 
     Blocks that change places as a whole (`whole`) are left out, voxel by voxel, where one of their observations is
     missing; flipped signs do not need that. The means of blocks that a test is `within` are taken out.
@@ -85,32 +91,28 @@ def make_cells(data: AnalysisData, designs: dict[int, Design], settings: Analysi
     cells, warnings
     """
     cells, remarks = [], []
-    common = np.logical_and.reduce([np.isfinite(v) for v in data.covariates.values()]) if data.covariates else True
-    for q, (quantity, values) in enumerate(data.values.items()):
-        valid_map = np.isfinite(values) & common
+    complete = settings.missing == "complete"
+    for q, quantity in enumerate(data.values):
         for g, level in enumerate(data.level_values):
-            voxels = np.flatnonzero(data.levels == level)
-            design = designs[level]
-            have = np.zeros(data.n, bool)
-            have[design.rows] = True
-            valid = valid_map[:, voxels] & have[:, None]
-            group = q * len(data.level_values) + g
-            own = None if within is None else within[design.rows]
-            if settings.missing == "complete":
-                kept = valid[design.rows].all(axis=0)
-                if not kept.any():
-                    raise DesignError(_no_complete_voxel(valid, design, data, quantity, level), anchor="missing-values")
-                cells.append(Cell(quantity, level, group, voxels[kept], design.rows, blocks=own))
-                lost = int((~kept & valid.any(axis=0)).sum())
+            voxels, design = data.voxels_of(level), designs[level]
+            packed, counts, people = _presence(data, quantity, voxels, design.rows, None if complete else whole)
+            make = partial(Cell, quantity, level, q * len(data.level_values) + g, rows=design.rows,
+                           blocks=None if within is None else within[design.rows])
+            everyone = counts == len(design.rows)
+            if complete:
+                if not everyone.any():
+                    raise DesignError(_no_complete_voxel(people, design, data, quantity, level),
+                                      anchor="missing-values")
+                cells.append(make(voxels=voxels[everyone]))
+                lost = int((~everyone & (counts > 0)).sum())
                 if lost:
                     remarks.append(f"{lost} of {len(voxels)} voxels of '{quantity}' at {level_name(level)} lack a "
                                    "value in at least one person and were left out (policy: complete).")
                 continue
-            if whole is not None:
-                valid = complete_blocks(valid, whole)
             least = settings.min_count or least_count(len(design.rows), design.rank + len(data.covariates))
-            found, few = by_count(valid[design.rows].T, least, own)
-            cells += [Cell(quantity, level, group, voxels[at], design.rows, present, own) for at, present in found]
+            enough, few = counts >= least, int((counts < least).sum())
+            cells += [make(voxels=voxels[at], packed=bits) for at, bits in (
+                (everyone & enough, None), (~everyone & enough, packed[~everyone & enough])) if at.any()]
             if few:
                 remarks.append(f"{few} of {len(voxels)} voxels of '{quantity}' at {level_name(level)} have fewer than "
                                f"{least} values and were left out (policy: available).")
@@ -120,8 +122,24 @@ def make_cells(data: AnalysisData, designs: dict[int, Design], settings: Analysi
     return cells, remarks
 
 
-def _no_complete_voxel(valid, design: Design, data: AnalysisData, quantity: str, level: int) -> str:
-    counts = valid[design.rows].sum(axis=1)
+def _presence(data: AnalysisData, quantity: str, voxels, rows, whole) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return who has each voxel, as bits (v, bytes), how many do, and the number of voxels that each person has."""
+    packed = np.empty((len(voxels), -(-len(rows) // 8)), np.uint8)
+    people = np.zeros(len(rows), int)
+    for block in voxel_blocks(data.n, len(voxels)):
+        at = voxels[block]
+        valid = np.logical_and.reduce([np.isfinite(v.at(rows, at)) for v in
+                                       (data.values[quantity], *data.covariates.values())])
+        if whole is not None:
+            everyone = np.zeros((data.n, len(at)), bool)
+            everyone[rows] = valid
+            valid = complete_blocks(everyone, whole)[rows]
+        packed[block] = np.packbits(valid.T, axis=1)
+        people += valid.sum(axis=1)
+    return packed, np.bitwise_count(packed).sum(axis=1), people
+
+
+def _no_complete_voxel(counts, design: Design, data: AnalysisData, quantity: str, level: int) -> str:
     who = [data.ids[design.rows[i]] for i in np.flatnonzero(counts == 0)]
     reason = f"{', '.join(who[:5])} have none there" if who else "the maps do not overlap"
     return (f"No voxel of '{quantity}' at {level_name(level)} has a value in everyone ({reason}): leave the level or "
@@ -136,7 +154,7 @@ def cell_matrix(cell: Cell, design: Design, data: AnalysisData, ranks: bool) -> 
     shape = (len(cell.voxels), *matrix.shape)
     if ranks and present is not None:
         matrix = np.stack([_ranked(c[:, None], present) for c in matrix.T], axis=2)
-    extra = [c[np.ix_(cell.rows, cell.voxels)] for c in data.covariates.values()]
+    extra = [c.at(cell.rows, cell.voxels) for c in data.covariates.values()]
     if ranks:
         extra = [_ranked(e, present).T for e in extra]
     stacked = np.concatenate([np.broadcast_to(matrix, shape), *(e.T[:, :, None] for e in extra)], axis=2)
@@ -159,7 +177,7 @@ class Block:
 
     #: Its voxels are those of the block.
     cell: Cell
-    part: Partition
+    partition: Partition
     #: Shape (m, v). 0 for the absent.
     y: np.ndarray
     #: Of everyone's design, where those of the voxels are parts of it.
@@ -167,57 +185,79 @@ class Block:
     #: See :class:`DiscStatsLib.permutation.Presence`.
     turn: np.ndarray | None = None
 
+    def part(self, good: np.ndarray) -> Block:
+        """Return some of the voxels."""
+        if good.all():
+            return self
+        part = self.partition
+        if self.cell.packed is not None:
+            part = replace(part, df=part.df[good])
+        if part.voxelwise:
+            part = Partition(part.qz[good], part.qx[good], part.scale[good], part.df)
+        return Block(self.cell.part(good), part, self.y[:, good], self.whole,
+                     None if self.turn is None else self.turn[good])
 
-def blocks_of(cell: Cell, matrix: np.ndarray, weights: np.ndarray, data: AnalysisData, ranks: bool) -> Iterator[Block]:
-    """Yield the voxels of a cell whose design has full rank, split by the contrast."""
-    if cell.blocks is not None:
-        columns = within_columns(matrix if matrix.ndim == 2 else matrix[0], weights, cell.blocks)
-        matrix, weights = matrix[..., columns], weights[:, columns]
-    if cell.present is None:
-        if cell.blocks is not None:
-            matrix = design_within(matrix, cell.blocks)
-        usable = np.broadcast_to(full_rank(matrix) & _has_freedom(cell, matrix), len(cell.voxels))
-        cell, matrix = cell.part(usable), matrix if matrix.ndim == 2 else matrix[usable]
-        if usable.any():
-            part = partition(matrix, weights)
-            yield Block(cell, replace(part, df=part.df - cell.absorbed), _values(cell, data, ranks))
-        return
-    size = max(DESIGN_BLOCK // (matrix.shape[-2] * matrix.shape[-1]), 1)
+    @property
+    def constant(self) -> bool:
+        """Whether the reduced model has the constant; means that were taken out count."""
+        return self.cell.blocks is not None or has_constant(self.partition.qz, self.cell.present)
+
+
+def blocks_of(cell: Cell, design: Design, weights: np.ndarray, data: AnalysisData, ranks: bool) -> Iterator[Block]:
+    """Yield the voxels of a cell whose design has full rank, a few at a time, split by the contrast."""
+    m = len(cell.rows)
+    own = cell.packed is not None or data.covariates
+    size = max(DESIGN_BLOCK // (m * (weights.shape[1] + len(data.covariates))) if own else NUMBERS // m, 1)
     for start in range(0, len(cell.voxels), size):
-        block = slice(start, start + size)
-        yield from _partial_blocks(cell.part(block), matrix if matrix.ndim == 2 else matrix[block], weights, data,
-                                   ranks)
+        part = cell.part(slice(start, start + size))
+        matrix = cell_matrix(part, design, data, ranks)
+        if cell.blocks is not None:
+            columns = within_columns(matrix if matrix.ndim == 2 else matrix[0], weights, cell.blocks)
+            matrix, tested = matrix[..., columns], weights[:, columns]
+        else:
+            tested = weights
+        yield from (_complete_blocks if cell.packed is None else _partial_blocks)(part, matrix, tested, data, ranks)
+
+
+def _complete_blocks(cell: Cell, matrix, weights, data: AnalysisData, ranks: bool) -> Iterator[Block]:
+    """Yield voxels that everyone has."""
+    if cell.blocks is not None:
+        matrix = design_within(matrix, cell.blocks)
+    df = cell.freedom(matrix.shape[-1])
+    usable = np.broadcast_to(full_rank(matrix) & (df > 0), len(cell.voxels))
+    cell, matrix = cell.part(usable), matrix if matrix.ndim == 2 else matrix[usable]
+    if usable.any():
+        yield Block(cell, replace(partition(matrix, weights), df=df), _values(cell, data, ranks))
 
 
 def _partial_blocks(cell: Cell, matrix, weights, data: AnalysisData, ranks: bool) -> Iterator[Block]:
     """Yield voxels whose design is a well-conditioned part of the common one, then those that need QR of their own."""
+    df = cell.freedom(matrix.shape[-1])
     if cell.blocks is not None:
         matrix = design_within(matrix, cell.blocks, cell.present)
     elif matrix.ndim == 2:
         whole = partition(matrix, weights)
-        k, df = whole.qz.shape[1], cell.n - matrix.shape[1]
+        k = whole.qz.shape[1]
         basis = np.hstack([whole.qz, whole.qx])
         factor, firm = restricted_factors(basis, cell.present)
         matrix = np.where(cell.present[:, :, None], matrix, 0.0)
-        if df > 0 and firm.any():
+        firm &= df > 0
+        if firm.any():
             own, turn = cell.part(firm), np.swapaxes(np.linalg.inv(factor[firm]), 1, 2)
             q = np.where(own.present[:, :, None], basis, 0.0) @ turn
-            yield Block(own, Partition(q[..., :k], q[..., k:], whole.scale / factor[firm, -1, -1], df),
+            yield Block(own, Partition(q[..., :k], q[..., k:], whole.scale / factor[firm, -1, -1], df[firm]),
                         _values(own, data, ranks), whole, turn)
-        cell, matrix = cell.part(~firm), matrix[~firm]
-    usable = full_rank(matrix) & _has_freedom(cell, matrix) if len(cell.voxels) else np.zeros(0, bool)
+        cell, matrix, df = cell.part(~firm), matrix[~firm], df[~firm]
+    if not len(cell.voxels):
+        return
+    usable = full_rank(matrix) & (df > 0)
     if usable.any():
         cell = cell.part(usable)
-        yield Block(cell, replace(partition(matrix[usable], weights), df=cell.n - cell.absorbed - matrix.shape[-1]),
-                    _values(cell, data, ranks))
-
-
-def _has_freedom(cell: Cell, matrix: np.ndarray) -> bool:
-    return len(cell.voxels) > 0 and cell.n - cell.absorbed > matrix.shape[-1]
+        yield Block(cell, replace(partition(matrix[usable], weights), df=df[usable]), _values(cell, data, ranks))
 
 
 def _values(cell: Cell, data: AnalysisData, ranks: bool) -> np.ndarray:
-    y = data.values[cell.quantity][np.ix_(cell.rows, cell.voxels)]
+    y = data.values[cell.quantity].at(cell.rows, cell.voxels)
     if cell.present is None:
         y = rankdata(y, axis=0) if ranks else y
     else:
@@ -233,7 +273,7 @@ class ContrastFit:
 
     contrast: Contrast
     columns: dict[str, np.ndarray]
-    strata: list[Stratum] = field(default_factory=list)
+    strata: list[Source] = field(default_factory=list)
     flip: bool = False
     perfect: int = 0
     constant: int = 0
@@ -243,7 +283,8 @@ class ContrastFit:
     @property
     def dfs(self) -> list[int]:
         """Distinct residual degrees of freedom."""
-        return sorted({s.df for s in self.strata})
+        found = self.columns["df"]
+        return np.unique(found[np.isfinite(found)]).astype(int).tolist()
 
 
 MAP_KEYS = ("effect", "se", "stat", "r", "size", "ci_low", "ci_high", "p", "compared")
@@ -260,17 +301,23 @@ def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Desig
     result = ContrastFit(contrast, {key: np.full(total, np.nan) for key in (*MAP_KEYS, "df")})
     first = {q: i * data.n_voxels for i, q in enumerate(data.values)}
     spread = SpreadTest(contrast, designs, data, blocks, groups)
-    makers = []
+    kept = sum(len(c.voxels) * len(c.rows) for c in cells) <= KEPT
+    constant, fitted = True, []
     for cell in cells:
-        matrix = cell_matrix(cell, designs[cell.level], data, settings.ranks)
-        done, own = 0, None if groups is None else groups[cell.rows]
-        for block in blocks_of(cell, matrix, contrast.weights, data, settings.ranks):
+        done, own, good = 0, [], []
+        for block in blocks_of(cell, designs[cell.level], contrast.weights, data, settings.ranks):
             done += len(block.cell.voxels)
             if cell.blocks is None:  # within blocks the residuals of a block are not independent
-                spread.add(block.cell, block.part, block.y)
-            makers += _fit_block(result, block, first[cell.quantity], settings.standard_errors == "hc3", own)
+                spread.add(block.cell, block.partition, block.y)
+            part = _fit_block(result, block, first[cell.quantity], settings.standard_errors == "hc3",
+                              None if groups is None else groups[cell.rows])
+            if part is not None:
+                constant &= part.constant
+                (own if kept else good).append(part if kept else part.cell)
         result.degenerate += len(cell.voxels) - done
-    if not makers:
+        fitted += [(cell, own)] if own else []
+        fitted += [(piece, None) for piece in good]
+    if not fitted:
         raise DesignError(f"No voxel can be tested by contrast '{contrast.name}': the maps are constant, fitted "
                           f"perfectly, or the design is collinear there ({result.constant}, {result.perfect} and "
                           f"{result.degenerate} voxels).", anchor="perfect-fit")
@@ -278,34 +325,43 @@ def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Desig
     # Members of a variance group change places with each other alone, which tests nothing between the groups.
     apart = groups is not None and (blocks is not None or not hold_groups(contrast, designs, groups))
     depends = apart or (result.spread is not None and result.spread.p <= DEPENDS)
-    result.flip = settings.errors == "symmetric" or (settings.errors == "auto" and depends) \
-        or not all(constant for constant, *_ in makers)
+    result.flip = settings.errors == "symmetric" or (settings.errors == "auto" and depends) or not constant
     weights = {} if groups is None else {cell.group: spread.weights(cell.group) for cell in cells}
-    result.strata = [make(flip=result.flip, **({} if groups is None else {"weights": weights[cell.group][cell.rows]}))
-                     for _, make, cell in makers]
+    for cell, own in fitted:
+        unequal: dict = {"robust": settings.standard_errors == "hc3"}
+        if groups is not None:
+            unequal |= {"variance_groups": groups[cell.rows], "weights": weights[cell.group][cell.rows]}
+        stratum = partial(_stratum, contrast.kind, first[cell.quantity], result.flip, unequal)
+        if own is None:
+            result.strata.append(partial(_strata, stratum, cell, designs[cell.level], contrast.weights, data,
+                                         settings.ranks))
+        else:
+            result.strata += map(stratum, own)
     return result
 
 
-def _fit_block(result: ContrastFit, block: Block, first: int, robust: bool, groups) -> list:
-    """Fill the maps of a block; return [(whether its reduced model has the constant, maker of its stratum, cell)]."""
-    cell, part, kind = block.cell, block.part, result.contrast.kind
-    fitted = fit(part, block.y, kind, robust=robust, variance_groups=groups)
-    where = first + cell.voxels
+def _fit_block(result: ContrastFit, block: Block, first: int, robust: bool, groups) -> Block | None:
+    """Fill the maps of a block; return it without the voxels that have no statistic, or None if none has one."""
+    fitted = fit(block.partition, block.y, result.contrast.kind, robust=robust, variance_groups=groups)
+    where = first + block.cell.voxels
     for key in MAP_KEYS:
         result.columns[key][where] = getattr(fitted, key)
     good = np.isfinite(fitted.stat)
-    result.columns["df"][where[good]] = fitted.df
+    result.columns["df"][where] = np.where(good, fitted.df, np.nan)
     result.perfect += int(fitted.perfect.sum())
     result.constant += int(fitted.constant.sum())
-    if not good.any():
-        return []
-    if part.voxelwise and not good.all():
-        part = Partition(part.qz[good], part.qx[good], part.scale[good], part.df)
-    y, present = block.y[:, good], None if cell.present is None else cell.present[good]
-    own = {"kind": kind, "columns": where[good], "rows": cell.rows, "group": cell.group}
-    constant = cell.blocks is not None or has_constant(part.qz, present)
-    if block.turn is None or robust or groups is not None:
-        return [(constant, partial(make_stratum, part, y, robust=robust, variance_groups=groups, present=present,
-                                   **own), cell)]
-    return [(constant, partial(make_partial_stratum, block.whole, unit_residuals(part, y),
-                               presence=Presence(present, block.turn[good]), df=part.df, **own), cell)]
+    return block.part(good) if good.any() else None
+
+
+def _strata(stratum, cell: Cell, design: Design, weights, data: AnalysisData, ranks: bool) -> list[Stratum]:
+    """Return the strata of a cell, fitted anew."""
+    return [stratum(block) for block in blocks_of(cell, design, weights, data, ranks)]
+
+
+def _stratum(kind: str, first: int, flip: bool, unequal: dict, block: Block) -> Stratum:
+    """Return the stratum of a block; `unequal` are the options of :func:`make_stratum` about variances."""
+    cell, own = block.cell, {"columns": first + block.cell.voxels, "rows": block.cell.rows, "group": block.cell.group}
+    if block.turn is None or unequal["robust"] or len(unequal) > 1:
+        return make_stratum(block.partition, block.y, kind, present=cell.present, flip=flip, **own, **unequal)
+    return make_partial_stratum(block.whole, unit_residuals(block.partition, block.y), kind,
+                                Presence(cell.present, block.turn), df=block.partition.df, flip=flip, **own)

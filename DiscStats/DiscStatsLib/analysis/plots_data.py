@@ -107,7 +107,7 @@ def plot_data(result: AnalysisResult, quantity: str | None = None, contrast: str
     level = int(levels[np.argmax(counts)])
     at = at[result.data.levels[at] == level]
     design = result.designs[level]
-    values = result.data.values[quantity][np.ix_(design.rows, at)]
+    values = result.data.values[quantity].at(design.rows, at)
     present = np.isfinite(values).any(axis=1)
     y = np.array([np.nanmean(v) for v in values[present]])
     matrix = design.matrix[present]

@@ -16,7 +16,7 @@ from ..design import ID
 from ..permutation import full_residuals, leverage
 from ..settings import AnalysisSettings
 from .analyze import AnalysisResult, analyze
-from .model import blocks_of, cell_matrix, make_cells
+from .model import blocks_of, make_cells
 
 _COLUMNS = [Column("people", "1", "Size of the simulated study"), Column("effect", "", "Per unit of the contrast"),
             Column("power", "1", "Share of sets with p (max-T) <= alpha in the place"),
@@ -98,9 +98,8 @@ def _residuals(result: AnalysisResult, settings: AnalysisSettings) -> np.ndarray
     data = result.data
     noise = np.full((data.n, data.n_voxels), np.nan)
     for cell in make_cells(data, result.designs, settings)[0]:
-        matrix = cell_matrix(cell, result.designs[cell.level], data, settings.ranks)
-        for block in blocks_of(cell, matrix, result.contrasts[0].weights, data, settings.ranks):
-            rest, share = full_residuals(block.part, block.y), 1 - leverage(block.part)
+        for block in blocks_of(cell, result.designs[cell.level], result.contrasts[0].weights, data, settings.ranks):
+            rest, share = full_residuals(block.partition, block.y), 1 - leverage(block.partition)
             rest = rest / np.sqrt(np.maximum(share if share.ndim == 1 else share.T, 1e-10)).reshape(len(rest), -1)
             own = np.where(True if block.cell.present is None else block.cell.present.T, rest, np.nan)
             noise[np.ix_(block.cell.rows, block.cell.voxels)] = own

@@ -2,7 +2,6 @@
 
 from .arrays import DESIGN_BLOCK, PermutationTest, permutation_test
 from .blocks import (
-    absorbed,
     complete_blocks,
     constant_in_blocks,
     design_within,
@@ -14,6 +13,7 @@ from .clusters import ClusterStatistics, cluster_rows, cluster_sizes, cluster_ta
 from .deviates import stat_to_z
 from .glm import Partition, estimates, fit, full_rank, full_residuals, leverage, partition
 from .max_statistic import (
+    Source,
     Stratum,
     directed,
     fwe_p,
@@ -23,7 +23,7 @@ from .max_statistic import (
     max_statistics,
     unit_residuals,
 )
-from .missing import Presence, by_count, least_count, restricted_factors
+from .missing import Presence, by_presence, freedom, least_count, restricted_factors
 from .multiple import adjust_bh, adjust_bky
 from .schemes import Scheme, alike_blocks, make_scheme
 from .tail import Tail, fit_tail, tail_p
@@ -31,12 +31,12 @@ from .tfce import TfceSettings, neighbors_of, tfce, tfce_values
 from .torch_products import require_device
 
 __all__ = [
-    "absorbed", "DESIGN_BLOCK",
-    "adjust_bh", "adjust_bky", "alike_blocks", "by_count", "cluster_rows", "cluster_sizes", "cluster_table",
+    "DESIGN_BLOCK",
+    "adjust_bh", "adjust_bky", "alike_blocks", "by_presence", "cluster_rows", "cluster_sizes", "cluster_table",
     "ClusterStatistics", "complete_blocks", "constant_in_blocks", "design_within", "directed", "enhance_input",
-    "estimates", "find_clusters", "fit", "fit_tail", "full_rank", "full_residuals", "fwe_p", "has_constant",
+    "estimates", "find_clusters", "fit", "fit_tail", "freedom", "full_rank", "full_residuals", "fwe_p", "has_constant",
     "least_count", "less_block_means", "level_name", "leverage", "make_partial_stratum", "make_scheme", "make_stratum",
     "map_null", "MapLayout", "max_statistics", "neighbors_of", "one_side", "partition", "Partition", "permutation_test",
-    "PermutationTest", "Presence", "require_device", "restricted_factors", "Scheme", "stat_to_z", "Stratum", "Tail",
-    "tail_p", "tfce", "tfce_values", "TfceSettings", "unit_residuals", "within_columns",
+    "PermutationTest", "Presence", "require_device", "restricted_factors", "Scheme", "Source", "stat_to_z", "Stratum",
+    "Tail", "tail_p", "tfce", "tfce_values", "TfceSettings", "unit_residuals", "within_columns",
 ]

@@ -9,11 +9,11 @@ import numpy as np
 from DiscRelaxometryLib.errors import DesignError
 
 from ..design import require_weights
-from .blocks import absorbed, complete_blocks, constant_in_blocks, design_within, less_block_means, within_columns
+from .blocks import complete_blocks, constant_in_blocks, design_within, less_block_means, within_columns
 from .deviates import stat_to_z
 from .glm import Partition, fit, full_rank, partition
 from .max_statistic import Stratum, directed, fwe_p, has_constant, make_stratum, max_statistics
-from .missing import by_count, least_count
+from .missing import by_presence, freedom, least_count
 from .schemes import Scheme, make_scheme
 
 #: Numbers in the voxel-wise designs of a block.
@@ -135,7 +135,7 @@ def _tested(fits: list[tuple], strata: list[Stratum], scheme: Scheme, kind: str,
     stat, df = np.full(size, np.nan), np.full(size, np.nan)
     for part, _, _, voxels, values in fits:
         stat[voxels], df[voxels] = values, part.df
-    as_z = len({s.df for s in strata}) > 1
+    as_z = len(np.unique(np.concatenate([np.ravel(s.df) for s in strata]))) > 1
     null = max_statistics(strata, scheme, size, alternative=alternative, as_z=as_z, workers=workers)
     compared = stat_to_z(stat, df, kind, rank) if as_z else stat
     p = np.where(np.isfinite(stat), (null.counts + 1) / (len(scheme) + 1), np.nan)
@@ -186,7 +186,7 @@ def _fits(y, valid, design, weights, kind: str, blocks) -> list[tuple]:
     """
     n, p = design.shape
     fits = []
-    for voxels, present in by_count(valid.T, least_count(n, p), blocks)[0]:
+    for voxels, present in by_presence(valid.T, least_count(n, p))[0]:
         size = len(voxels) if present is None else max(DESIGN_BLOCK // design.size, 1)
         for start in range(0, len(voxels), size):
             at, here = voxels[start:start + size], None if present is None else present[start:start + size]
@@ -195,27 +195,27 @@ def _fits(y, valid, design, weights, kind: str, blocks) -> list[tuple]:
             if blocks is not None:
                 values = less_block_means(values, blocks, None if here is None else here.T)
                 own = design_within(own, blocks, here)
-            fits += _fit(values, here, own, weights, kind, at, absorbed(blocks, here))
+            fits += _fit(values, here, own, weights, kind, at, freedom(n, p, here, blocks))
     return fits
 
 
-def _fit(values, present, design, weights, kind: str, voxels, means: int) -> list[tuple]:
+def _fit(values, present, design, weights, kind: str, voxels, df) -> list[tuple]:
     """Fit voxels that everyone has, or each by the design of those present; return at most one fit."""
-    n = len(values) if present is None else int(present[0].sum())
-    if n - means <= design.shape[-1]:
+    if np.max(df) <= 0:
         return []
     if present is not None:
-        usable = full_rank(design)
-        design, values, present, voxels = design[usable], values[:, usable], present[usable], voxels[usable]
+        usable = full_rank(design) & (df > 0)
+        design, values, present, voxels, df = design[usable], values[:, usable], present[usable], voxels[usable], \
+            df[usable]
         if not len(voxels):
             return []
-    part = replace(partition(design, weights), df=n - means - design.shape[-1])
+    part = replace(partition(design, weights), df=df)
     stat = fit(part, values, kind).stat
     good = np.isfinite(stat)
     if not good.any():
         return []
     if present is not None:
-        part = Partition(part.qz[good], part.qx[good], part.scale[good], part.df)
+        part = Partition(part.qz[good], part.qx[good], part.scale[good], df[good])
     return [(part, values[:, good], None if present is None else present[good], voxels[good], stat[good])]
 
 

@@ -35,11 +35,11 @@ def count_blocks(present: np.ndarray, blocks: np.ndarray) -> np.ndarray:
     return (present.astype(float) @ member > 0).sum(axis=1)
 
 
-def absorbed(blocks: np.ndarray | None, present: np.ndarray | None) -> int:
-    """Return how many block means a fit within `blocks` takes out; `present`, (v, m), holds as many at each voxel."""
+def absorbed(blocks: np.ndarray | None, present: np.ndarray | None) -> int | np.ndarray:
+    """Return how many block means a fit within `blocks` takes out; with presence, (v, m), at each voxel."""
     if blocks is None:
         return 0
-    return len(np.unique(blocks)) if present is None else int(count_blocks(present[:1], blocks)[0])
+    return len(np.unique(blocks)) if present is None else count_blocks(present, blocks)
 
 
 def less_block_means(values: np.ndarray, blocks: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from DiscRelaxometryLib.parallel import ordered
-from DiscRelaxometryLib.progress import ProgressCallback, silent
+from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 
 from .clusters import cluster_maxima
-from .max_statistic import VOXEL_BLOCK, Stratum, batches, partial_r2, to_statistic
+from .max_statistic import VOXEL_BLOCK, Source, Stratum, batches, partial_r2, strata_of, to_statistic
 from .schemes import Scheme
 from .tfce import Neighbors, TfceSettings, tfce_maxima
 
-MAP_BATCH = 32
+#: Maps of permutations are made a few at a time in each voxel; so many numbers of them are kept (256 MB).
+MAP_BATCH, MAP_NUMBERS = 32, 2 ** 25
 
 
 @dataclass(frozen=True)
@@ -46,20 +48,32 @@ class MapLayout:
         return group
 
 
-def statistic_maps(strata: list[Stratum], scheme: Scheme, n_columns: int, *, as_z: bool = False) -> np.ndarray:
+def statistic_maps(strata: Sequence[Source], scheme: Scheme, n_columns: int, *, as_z: bool = False,
+                   workers: int = 1, progress: ProgressCallback = silent) -> np.ndarray:
     """Return the statistic of each rearrangement, shape (len(scheme), n_columns); NaN where there is no stratum."""
     maps = np.full((len(scheme), n_columns), np.nan)
-    for stratum in strata:
-        order, sign = scheme.restrict(stratum.rows)
-        for a in range(0, len(stratum.columns), VOXEL_BLOCK):
-            block = slice(a, min(a + VOXEL_BLOCK, len(stratum.columns)))
-            rho = partial_r2(stratum, block, order, sign, signed=stratum.kind == "t")
-            columns = stratum.columns[block]
-            where: slice | np.ndarray = columns
-            if columns[-1] - columns[0] == len(columns) - 1:
-                where = slice(columns[0], columns[-1] + 1)  # several times faster than a list of places
-            maps[:, where] = to_statistic(rho, stratum.df, stratum.r, stratum.kind, as_z)
+
+    def work(source: Source) -> None:
+        for stratum in strata_of(source):
+            for part in stratum.parts(VOXEL_BLOCK):
+                _fill(maps, part, scheme, as_z)
+
+    tasks = [task for s in strata for task in ([s] if callable(s) else s.parts(VOXEL_BLOCK))]
+    for _ in ordered(work, tasks, workers, progress=progress,
+                     words=lambda _: f"Maps of permutations, {len(tasks)} blocks of voxels"):
+        pass
     return maps
+
+
+def _fill(maps: np.ndarray, stratum: Stratum, scheme: Scheme, as_z: bool) -> None:
+    order, sign = scheme.restrict(stratum.rows)
+    columns = stratum.columns
+    where: slice | np.ndarray = columns
+    if columns[-1] - columns[0] == len(columns) - 1 and (np.diff(columns) > 0).all():
+        where = slice(columns[0], columns[-1] + 1)  # several times faster than a list of places
+    for batch in batches(len(order), MAP_BATCH):
+        rho = partial_r2(stratum, order[batch], None if sign is None else sign[batch], signed=stratum.kind == "t")
+        maps[batch, where] = to_statistic(rho, stratum.df, stratum.r, stratum.kind, as_z)
 
 
 def enhance_input(stat: np.ndarray, kind: str, as_z: bool) -> np.ndarray:
@@ -77,14 +91,15 @@ def one_side(stat: np.ndarray, alternative: str, kind: str) -> np.ndarray:
     return np.minimum(stat, 0.0) if alternative == "less" else stat
 
 
-def map_null(strata: list[Stratum], scheme: Scheme, layout: MapLayout, *, settings: TfceSettings | None,
+def map_null(strata: Sequence[Source], scheme: Scheme, layout: MapLayout, *, settings: TfceSettings | None,
              height, alternative: str = "two-sided", as_z: bool = False, workers: int = 1,
              progressCallback: ProgressCallback | None = None) -> MapNull:
     """Return the null maxima of TFCE (if `settings`) and of clusters (if `height` is not None).
 
     Parameters
     ----------
-    strata : list of Stratum
+    strata : sequence of Stratum
+        See :func:`DiscStatsLib.permutation.max_statistics`.
     scheme : Scheme
     layout : MapLayout
     settings : TfceSettings or None
@@ -100,20 +115,24 @@ def map_null(strata: list[Stratum], scheme: Scheme, layout: MapLayout, *, settin
     found = np.zeros((3, groups, len(scheme)))
     v = len(layout.neighbors)
 
-    def work(batch: slice):
-        maps = statistic_maps(strata, scheme.part(batch), layout.n_maps * v, as_z=as_z)
-        best = np.zeros((3, groups, len(maps)))
-        for b, flat in enumerate(maps):
-            for m in range(layout.n_maps):
-                part = slice(m * v, (m + 1) * v)
-                _one_map(flat[part], layout, m, best[:, :, b], settings, None if height is None else height[part],
-                         strata[0].kind, alternative, as_z)
-        return batch, best
+    kind = next(s.kind for source in strata for s in strata_of(source))
 
-    for batch, best in ordered(work, list(batches(len(scheme), MAP_BATCH)), workers,
-                               progress=progressCallback or silent,
-                               words=lambda batch: f"TFCE and clusters: permutation {batch.stop} of {len(scheme)}"):
-        found[:, :, batch] = best
+    def work(flat: np.ndarray) -> np.ndarray:
+        best = np.zeros((3, groups))
+        for m in range(layout.n_maps):
+            part = slice(m * v, (m + 1) * v)
+            _one_map(flat[part], layout, m, best, settings, None if height is None else height[part], kind, alternative,
+                     as_z)
+        return best
+
+    report = progressCallback or silent
+    for batch in batches(len(scheme), max(MAP_NUMBERS // max(layout.n_maps * v, 1), 1)):
+        part = subrange(report, batch.start / len(scheme), batch.stop / len(scheme))
+        maps = statistic_maps(strata, scheme.part(batch), layout.n_maps * v, as_z=as_z, workers=workers,
+                              progress=subrange(part, 0.0, 0.5))
+        for b, best in enumerate(ordered(work, maps, workers, progress=subrange(part, 0.5, 1.0),
+                                         words=lambda _: f"TFCE and clusters of {len(scheme)} permutations")):
+            found[:, :, batch.start + b] = best
     has = (settings is not None, height is not None, height is not None)
     return MapNull(*(found[i] if wanted else None for i, wanted in enumerate(has)))
 

@@ -9,6 +9,8 @@ from scipy import special
 
 #: Nodes per unit of t (without its sign), or of log F, and the range of the tables; what lies outside is computed.
 NODES, T_TOP, F_RANGE = 128, 16, (-12, 10)
+#: Fewer values than this are not worth a table.
+FEW = 256
 #: p below 1e-300 are not told apart.
 Z_TOP = 37
 
@@ -22,7 +24,7 @@ def stat_to_z(stat, df, kind: str = "t", r: int = 1) -> np.ndarray:
     ----------
     stat : array-like
     df : int or ndarray
-        Residual degrees of freedom, one or one for each entry.
+        Residual degrees of freedom, one or one for each entry (of the last axis).
     kind : {"t", "F"}
     r : int
         Degrees of freedom of the contrast.
@@ -32,17 +34,21 @@ def stat_to_z(stat, df, kind: str = "t", r: int = 1) -> np.ndarray:
         return _of_t(stat, df) if kind == "t" else _of_f(stat, df, r)
     z = np.full(stat.shape, np.nan)
     for value in np.unique(df[np.isfinite(df)]):
-        at = df == value
+        at = ..., df == value
         z[at] = stat_to_z(stat[at], value, kind, r)
     return z
 
 
 def _of_t(t: np.ndarray, df) -> np.ndarray:
     size = np.abs(t)
+    if t.size < FEW:
+        return np.copysign(_exact_t(size, df), t)
     return np.copysign(_interpolated(size, size, _t_table(float(df)), 0, lambda s: _exact_t(s, df)), t)
 
 
 def _of_f(f: np.ndarray, df, r: int) -> np.ndarray:
+    if f.size < FEW:
+        return _exact_f(f, df, r)
     with np.errstate(divide="ignore", invalid="ignore"):
         place = np.log(f)
     return _interpolated(f, place, _f_table(float(df), r), F_RANGE[0], lambda s: _exact_f(s, df, r))

@@ -30,8 +30,8 @@ class Partition:
     qx: np.ndarray
     #: Shape (v,). For r = 1: effect = scale * (qx' y), standard error = scale * sigma.
     scale: np.ndarray
-    #: Residual degrees of freedom, n - rank.
-    df: int
+    #: Residual degrees of freedom, n - rank; shape (v,) where voxels lack observations.
+    df: int | np.ndarray
 
     @property
     def r(self) -> int:
@@ -62,7 +62,7 @@ class Fit:
     #: Standardized effect c'b / residual SD (Cohen's d where the contrast is a difference of two groups); partial eta
     #: squared for F.
     size: np.ndarray
-    df: int
+    df: int | np.ndarray
     #: bool. Voxels fitted without residual, and voxels that do not vary beyond the reduced model.
     perfect: np.ndarray
     constant: np.ndarray

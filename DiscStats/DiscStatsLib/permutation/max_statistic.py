@@ -9,8 +9,9 @@ The heteroscedasticity-consistent statistic takes the same way (``permutation_ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from DiscRelaxometryLib.progress import ProgressCallback, silent
 
 from .deviates import stat_to_z
 from .glm import Partition, residuals
-from .missing import Presence, inverse_of, shares, voxelwise_products
+from .missing import Alike, Presence, alike_voxels, inverse_of, shares, voxelwise_products
 from .robust import Sandwich, make_sandwich
 from .schemes import Scheme
 from .screen import make_screen, share
@@ -52,15 +53,43 @@ class Stratum:
     #: Shape (m, c). Directions of the contrast, then those of the reduced model that permutation can move; the other
     #: way round where observations are missing.
     q: np.ndarray
-    #: Rank of the contrast and residual degrees of freedom.
+    #: Rank of the contrast.
     r: int
-    df: int
+    #: Residual degrees of freedom, one number or shape (v,).
+    df: int | np.ndarray
     #: One of ``t``, ``F``.
     kind: str
     #: For the statistics that allow for unequal spread.
     sandwich: Sandwich | VarianceGroups | None = None
     #: Who has a value, where not everyone has.
     presence: Presence | None = None
+
+    def part(self, block: slice) -> Stratum:
+        """Return some of the voxels."""
+        return replace(self, columns=self.columns[block], data=self.data[:, block],
+                       q=self.q if self.q.ndim == 2 else self.q[block],
+                       df=self.df if np.ndim(self.df) == 0 else self.df[block],
+                       sandwich=self.sandwich and self.sandwich.part(block),
+                       presence=self.presence and self.presence.part(block))
+
+    def parts(self, size: int) -> Iterator[Stratum]:
+        """Yield all voxels, `size` at a time."""
+        for start in range(0, len(self.columns), size):
+            yield self.part(slice(start, start + size))
+
+    @cached_property
+    def alike(self) -> list[Alike]:
+        """Voxels in groups that nearly the same observations have."""
+        return alike_voxels(self.data, self.presence)
+
+
+#: Strata, or functions that make some when they are called for: what no memory holds at once.
+Source = Stratum | Callable[[], Sequence[Stratum]]
+
+
+def strata_of(source: Source) -> Sequence[Stratum]:
+    """Return the strata of a source."""
+    return source() if callable(source) else [source]
 
 
 @dataclass(frozen=True)
@@ -115,7 +144,7 @@ def _unequal(part: Partition, movable, e, robust: bool, variance_groups) -> Sand
     return make_sandwich(part.qx, part.qz, movable, e) if robust else None
 
 
-def make_partial_stratum(whole: Partition, e: np.ndarray, kind: str, presence: Presence, *, df: int,
+def make_partial_stratum(whole: Partition, e: np.ndarray, kind: str, presence: Presence, *, df: np.ndarray,
                          columns: np.ndarray, rows: np.ndarray, group: int = 0, flip: bool = False) -> Stratum:
     """Return the stratum of voxels that lack some of the observations of one design.
 
@@ -174,9 +203,9 @@ def _times(rows: np.ndarray, data: np.ndarray) -> np.ndarray:
     return (rows.reshape(-1, rows.shape[2]) @ data).reshape(*rows.shape[:2], -1)
 
 
-def _products(stratum: Stratum, block: slice, order, sign) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return Q'PE, shape (c, batch, voxels of the block), and the robust variances, (pairs, batch, voxels)."""
-    data, sandwich = stratum.data[:, block], stratum.sandwich and stratum.sandwich.part(block)
+def _products(stratum: Stratum, order, sign) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return Q'PE, shape (c, batch, v), and the robust variances, (pairs, batch, v)."""
+    data, sandwich = stratum.data, stratum.sandwich
     if stratum.q.ndim == 2:
         g = _times(moved_rows(stratum.q, stratum.basis, order, sign), data)
         if sandwich is None:
@@ -184,10 +213,8 @@ def _products(stratum: Stratum, block: slice, order, sign) -> tuple[np.ndarray, 
         f = _times(moved_rows(sandwich.factors, stratum.basis, order, sign), data)
         variances = _times(moved_rows(sandwich.weights.T, None, order, None), sandwich.squares)
         return g, less_fitted(variances, g, f)
-    presence = stratum.presence
-    present = np.ones(stratum.q[block].shape[:2], bool) if presence is None else presence.present[block]
-    return voxelwise_products(stratum.q[block], data, present, order, sign,
-                              None if sandwich is None else sandwich.weights)
+    present = np.ones(stratum.q.shape[:2], bool) if stratum.presence is None else stratum.presence.present
+    return voxelwise_products(stratum.q, data, present, order, sign, None if sandwich is None else sandwich.weights)
 
 
 def less_fitted(variances, g, f):
@@ -199,21 +226,21 @@ def less_fitted(variances, g, f):
     return variances
 
 
-def partial_r2(stratum: Stratum, block: slice, order, sign, signed: bool = False) -> np.ndarray:
-    """Return rho, shape (batch, voxels); with `signed` (r = 1) it carries the sign of the effect.
+def partial_r2(stratum: Stratum, order, sign, signed: bool = False) -> np.ndarray:
+    """Return rho, shape (batch, v); with `signed` (r = 1) it carries the sign of the effect.
 
     Rho is the partial R squared, or for the robust statistic what takes its place: (df / r) rho / (1 - rho) is F.
     """
     if stratum.presence is not None and stratum.presence.turn is not None:
-        return shares(stratum.q, stratum.data[:, block], stratum.presence.part(block), stratum.r, order, sign, signed)
-    g, variances = _products(stratum, block, order, sign)
+        return shares(stratum.q, stratum.alike, stratum.r, order, sign, signed)
+    g, variances = _products(stratum, order, sign)
     if variances is None:
         return share(g, stratum.r, signed)
-    rho = stratum.sandwich.part(block).share(g, variances, stratum.r, stratum.df)
+    rho = stratum.sandwich.share(g, variances, stratum.r, stratum.df)
     return np.copysign(rho, g[0]) if signed else rho
 
 
-def to_statistic(rho, df: int, r: int, kind: str, as_z: bool = False) -> np.ndarray:
+def to_statistic(rho, df, r: int, kind: str, as_z: bool = False) -> np.ndarray:
     """Return t (with rho's sign) or F from partial R squared, or the normal deviate of the same p."""
     with np.errstate(divide="ignore", invalid="ignore"):
         stat = np.abs(rho)
@@ -234,14 +261,15 @@ def batches(total: int, size: int = BATCH) -> Iterator[slice]:
         yield slice(start, min(start + size, total))
 
 
-def max_statistics(strata: list[Stratum], scheme: Scheme, n_columns: int, *, alternative: str = "two-sided",
+def max_statistics(strata: Sequence[Source], scheme: Scheme, n_columns: int, *, alternative: str = "two-sided",
                    as_z: bool = False, workers: int = 1, device: str = "cpu",
                    progressCallback: ProgressCallback | None = None) -> MaxResult:
     """Return the null distribution of the maximum statistic and each voxel's own count.
 
     Parameters
     ----------
-    strata : list of Stratum
+    strata : sequence of Stratum
+        Or of functions that make some, which are called when their turn comes, in the thread that works on them.
     scheme : Scheme
     n_columns : int
         Length of the flat result.
@@ -260,55 +288,82 @@ def max_statistics(strata: list[Stratum], scheme: Scheme, n_columns: int, *, alt
     -----
     Winkler et al. 2014 (Freedman-Lane), Nichols & Holmes 2002 (maximum statistic).
     """
-    groups = max((s.group for s in strata), default=0) + 1
-    maxima = np.full((groups, len(scheme)), -np.inf)
+    maxima: dict[int, np.ndarray] = {}
     counts = np.zeros(n_columns, np.int64)
-    tasks = [(s, slice(a, min(a + VOXEL_BLOCK, len(s.columns))))
-             for s in strata for a in range(0, len(s.columns), VOXEL_BLOCK)]
+    blocks = _block_maxima
     if device != "cpu":
         from .torch_products import block_maxima_torch
 
-        def work(task):
-            return block_maxima_torch(*task, scheme, alternative, device)
-    else:
-        def work(task):
-            return _block_maxima(*task, scheme, alternative)
-    blocks = ordered(work, tasks, workers, progress=progressCallback or silent,
-                     words=lambda task: f"Permutations of {len(tasks)} blocks of voxels")
-    for (stratum, block), (best, count) in zip(tasks, blocks):
-        stat = to_statistic(best, stratum.df, stratum.r, stratum.kind, as_z)
-        maxima[stratum.group] = np.maximum(maxima[stratum.group], stat)
-        counts[stratum.columns[block]] = count
-    return MaxResult(maxima, counts)
+        blocks = partial(block_maxima_torch, device=device)
+
+    def work(source: Source):
+        return [(s.group, s.columns, *blocks(s, scheme, alternative, as_z))
+                for stratum in strata_of(source) for s in stratum.parts(VOXEL_BLOCK)]
+
+    # One stratum may be all there is: its blocks are shared out.
+    tasks = [task for s in strata for task in ([s] if callable(s) else s.parts(VOXEL_BLOCK))]
+    for found in ordered(work, tasks, workers, progress=progressCallback or silent,
+                         words=lambda task: f"Permutations of {len(tasks)} blocks of voxels"):
+        for group, columns, best, count in found:
+            maxima[group] = np.maximum(maxima.get(group, -np.inf), best)
+            counts[columns] = count
+    result = np.full((max(maxima, default=0) + 1, len(scheme)), -np.inf)
+    for group, best in maxima.items():
+        result[group] = best
+    return MaxResult(result, counts)
 
 
-def _block_maxima(stratum: Stratum, block: slice, scheme: Scheme, alternative: str):
-    """Return the largest rho of each permutation in one block, and the count of each voxel."""
+def _block_maxima(stratum: Stratum, scheme: Scheme, alternative: str, as_z: bool):
+    """Return the largest statistic of each permutation over the voxels, and the count of each voxel."""
     order, sign = scheme.restrict(stratum.rows)
     signed = stratum.kind == "t" and alternative != "two-sided"
     turn = -1.0 if alternative == "less" else 1.0
     identity = np.arange(order.shape[1], dtype=order.dtype)[None]
-    observed = partial_r2(stratum, block, identity, None, signed)[0] * turn
+    observed = partial_r2(stratum, identity, None, signed)[0] * turn
     reach = reach_of(observed)
-    best, count = np.full(len(order), -np.inf), np.zeros(len(observed), np.int64)
+    # Within the same degrees of freedom the largest rho has the largest statistic.
+    by_df = np.argsort(stratum.df + np.zeros(len(observed)), kind="stable")
+    df, first = np.unique((stratum.df + np.zeros(len(observed)))[by_df], return_index=True)
+    best, count = np.full((len(order), len(df)), -np.inf), np.zeros(len(observed), np.int64)
     screen = None
     if stratum.sandwich is None and stratum.q.ndim == 2 and stratum.presence is None:
-        screen = make_screen(stratum.data[:, block], stratum.q.shape[1], stratum.r, signed, turn, reach)
+        screen = make_screen(stratum.data, stratum.q.shape[1], stratum.r, signed, turn, reach)
     # Few voxels take more permutations at a time, so that the work of a call stays the same.
     size = max(BATCH, min(16 * BATCH, BATCH * VOXEL_BLOCK // len(observed)))
+    if stratum.presence is not None:  # shared among few voxels each
+        size = max(size, 4 * BATCH)
     counter = np.int8 if size < 128 else np.int32
     for batch in batches(len(order), size):
         part = order[batch], None if sign is None else sign[batch]
         if screen is not None:
-            if screen.take(moved_rows(stratum.q, stratum.basis, *part), best[batch], count):
+            if screen.take(moved_rows(stratum.q, stratum.basis, *part), best[batch, 0], count):
                 continue
             screen = None
-        rho = partial_r2(stratum, block, *part, signed)
+        rho = partial_r2(stratum, *part, signed)
         if signed:
             rho *= turn
-        rho.max(axis=1, out=best[batch])
+        if len(df) == 1:
+            rho.max(axis=1, out=best[batch, 0])
+        else:
+            np.maximum.reduceat(rho.T[by_df], first, axis=0, out=best[batch].T)
         count += np.add.reduce((rho >= reach).view(np.int8), axis=0, dtype=counter)
-    return best, count
+    return _largest(best, df, stratum, as_z), count
+
+
+def _largest(rho: np.ndarray, df: np.ndarray, stratum: Stratum, as_z: bool) -> np.ndarray:
+    """Return the largest statistic of each row of rho, shape (m, dfs), one column for each degrees of freedom."""
+    stat = to_statistic(rho, df, stratum.r, stratum.kind)
+    if not as_z:
+        return stat.max(axis=1)
+    if stratum.kind == "t" and len(df) > 2:
+        # z of a t moves one way with the degrees of freedom: most cannot be the largest.
+        ends = np.stack([stat_to_z(stat, value) for value in (df[0], df[-1])])
+        stat[ends.max(axis=0) < ends.min(axis=0).max(axis=1, keepdims=True)] = np.nan
+    best = np.full(len(stat), -np.inf)
+    for value, column in zip(df, stat.T):
+        at = np.flatnonzero(~np.isnan(column))
+        best[at] = np.maximum(best[at], stat_to_z(column[at], value, stratum.kind, stratum.r))
+    return best
 
 
 def reach_of(observed: np.ndarray) -> np.ndarray:

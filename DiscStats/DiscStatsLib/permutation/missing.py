@@ -1,8 +1,9 @@
 """Voxels that lack some observations, under permutation, without a scheme for every pattern of presence.
 
 With a permutation P of everyone, the absent are taken out of its cycles (see :meth:`Scheme.restrict`). Let E be the
-residuals with zeros for the absent and B a basis of the design. B'PE, one GEMM for all voxels, is right but for the
-observations that P sends to the place of an absent one, a: they go on to the next place of the cycle that is filled, i,
+residuals with zeros for the absent and B a basis of the design. Voxels that nearly the same observations have share a
+reference: P restricted to it, and B'PE by one GEMM for all of them. An observation that follows, in the cycle, one that
+the voxel has and the reference lacks, or the reverse, then stands at place a in the reference and at i in the voxel,
 and (B_i - B_a) E is added for each. A basis of the design restricted to those present is B T, with T from Cholesky's
 factor of the Gram matrix, one small matrix for each voxel.
 """
@@ -10,17 +11,19 @@ factor of the Gram matrix, one small matrix for each voxel.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
 from DiscRelaxometryLib.compiled import kernel_if_numba
 
-from .blocks import count_blocks
+from .blocks import absorbed
 from .screen import EMPTY, share
 
 #: Smallest eigenvalue of the Gram matrix above which its factor is as good as QR's (directions have length 1).
 FIRM = 1e-6
+#: Voxels share a reference if they differ from the first of them in at most this share of the observations; there are
+#: at most so many references, and each must save this many corrections per observation.
+NEAR, MOST, WORTH = 0.02, 64, 4.0
 
 
 @dataclass(frozen=True)
@@ -33,30 +36,67 @@ class Presence:
     #: where q holds the basis of each voxel.
     turn: np.ndarray | None = None
 
-    def part(self, block: slice) -> Presence:
+    def part(self, block) -> Presence:
         """Return some of the voxels."""
         return replace(self, present=self.present[block], turn=None if self.turn is None else self.turn[block])
 
-    @cached_property
-    def absent(self) -> tuple[np.ndarray, np.ndarray]:
-        """Who is absent, voxel after voxel, and where each voxel starts."""
-        voxel, who = np.nonzero(~self.present)
-        return who.astype(np.int32), np.searchsorted(voxel, np.arange(len(self.present) + 1)).astype(np.int32)
+
+@dataclass(frozen=True)
+class Alike:
+    """Voxels with a common reference; arrays are in the order of `voxels`."""
+
+    voxels: np.ndarray
+    #: Shape (v, m). Unit residuals.
+    data: np.ndarray
+    present: np.ndarray
+    turn: np.ndarray
+    #: bool, shape (m,).
+    reference: np.ndarray
+    #: Observations that some voxel has and the reference lacks, or the reverse.
+    strays: np.ndarray
+    #: Numbers of the strays of each voxel, voxel after voxel, and where each voxel starts.
+    differ: np.ndarray
+    first: np.ndarray
 
 
-def by_count(valid: np.ndarray, least: int,
-             blocks: np.ndarray | None = None) -> tuple[list[tuple[np.ndarray, np.ndarray | None]], int]:
-    """Return [(voxels, presence or None)] for each number of values of at least `least`, and how many have fewer.
+def alike_voxels(data: np.ndarray, presence: Presence) -> list[Alike]:
+    """Return the voxels of data, shape (m, v), in groups of common reference."""
+    present = presence.present
+    m, packed = present.shape[1], np.packbits(present, axis=1)
+    left, groups, rest = np.arange(len(present)), [], []
+    while len(left) and len(groups) < MOST:
+        near = np.bitwise_count(packed[left] ^ packed[left[0]]).sum(axis=1) <= NEAR * m
+        own, left = left[near], left[~near]
+        worth = np.sum(~present[own]) / m > WORTH
+        (groups if worth else rest).append(own)
+    found = [(own, present[own].mean(axis=0) > 0.5) for own in groups]
+    rest = np.concatenate([*rest, left])
+    found += [(rest, np.ones(m, bool))] if len(rest) else []
+    return [_alike(np.ascontiguousarray(data[:, own].T), own, presence.part(own), reference)
+            for own, reference in found]
 
-    Valid, shape (v, m), tells who has a value. With `blocks` the voxels of a group have as many blocks, too.
+
+def _alike(data, own, presence: Presence, reference) -> Alike:
+    voxel, who = np.nonzero(presence.present != reference)
+    strays, differ = np.unique(who, return_inverse=True)
+    return Alike(own, data, presence.present, np.ascontiguousarray(presence.turn), reference, strays.astype(np.int32),
+                 differ.astype(np.int32), np.searchsorted(voxel, np.arange(len(own) + 1)).astype(np.int32))
+
+
+def by_presence(valid: np.ndarray, least: int) -> tuple[list[tuple[np.ndarray, np.ndarray | None]], int]:
+    """Return [(voxels, presence or None)] of those that all have and of those that some lack, and how many are left.
+
+    Valid, shape (v, m), tells who has a value; a voxel with fewer than `least` of them is left out.
     """
     counts = valid.sum(axis=1)
-    held = np.zeros_like(counts) if blocks is None else count_blocks(valid, blocks)
-    found = []
-    for count, number in np.unique(np.stack([counts, held], axis=1)[counts >= least], axis=0):
-        at = np.flatnonzero((counts == count) & (held == number))
-        found.append((at, None if count == valid.shape[1] else valid[at]))
-    return found, int((counts < least).sum())
+    everyone, enough = counts == valid.shape[1], counts >= least
+    parts = (everyone & enough, None), (~everyone & enough, valid[~everyone & enough])
+    return [(np.flatnonzero(at), here) for at, here in parts if at.any()], int((~enough).sum())
+
+
+def freedom(n: int, parameters: int, present: np.ndarray | None, blocks: np.ndarray | None):
+    """Return the residual degrees of freedom, one number or shape (v,) with presence (v, m); block means count."""
+    return (n if present is None else present.sum(axis=1)) - absorbed(blocks, present) - parameters
 
 
 def least_count(n: int, parameters: int) -> int:
@@ -79,70 +119,153 @@ def restricted_factors(basis: np.ndarray, present: np.ndarray) -> tuple[np.ndarr
     return np.linalg.cholesky(np.where(firm[:, None, None], gram, np.eye(p))), firm
 
 
-def shares(q, data, presence: Presence, r: int, order, sign, signed: bool) -> np.ndarray:
+def shares(q, groups: list[Alike], r: int, order, sign, signed: bool) -> np.ndarray:
     """Return rho, shape (batch, v), of a common basis q, shape (m, c), reduced model first.
 
     Parameters
     ----------
-    data : ndarray, shape (m, v)
-        Residuals of unit length, 0 for the absent.
+    groups : list of Alike
+        From :func:`alike_voxels`.
     order, sign
         From :meth:`Scheme.restrict`.
     """
-    compiled = kernel_if_numba(_shares)
-    if compiled is None:
-        own = (q * presence.present[:, :, None]) @ presence.turn
-        g = voxelwise_products(np.roll(own, r, axis=2), data, presence.present, order, sign)[0]
-        return share(g, r, signed)
-    inverse = inverse_of(order)
-    moved = q[inverse.T]  # (m, batch, c)
-    if sign is not None:
-        moved *= np.take_along_axis(sign, inverse, axis=1).T[:, :, None]
-    data = np.ascontiguousarray(data.T)
-    g = (data @ moved.reshape(len(q), -1)).reshape(len(data), len(order), -1)
-    rho = np.empty(g.shape[:2])
-    compiled(g, data, presence.present, presence.absent, (order, inverse, _signs(sign)), np.ascontiguousarray(q),
-             np.ascontiguousarray(presence.turn), r, signed, rho)
+    rho = np.empty((sum(len(g.voxels) for g in groups), len(order)))
+    compiled, inverse = kernel_if_numba(_shares), inverse_of(order)
+    q, signs = np.ascontiguousarray(q), _signs(sign)
+    moves = tuple(np.ascontiguousarray(a.T) for a in (order, inverse, signs))
+    for group in groups:
+        if compiled is None:
+            own = (q * group.present[:, :, None]) @ group.turn
+            g = voxelwise_products(np.roll(own, r, axis=2), group.data.T, group.present, order, sign)[0]
+            rho[group.voxels] = share(g, r, signed).T
+            continue
+        moved, strays = np.empty((q.shape[1], *order.shape)), len(group.strays)
+        kernel_if_numba(_move)(inverse, signs, group.reference, q, moved)
+        g = (group.data @ moved.reshape(-1, len(q)).T).reshape(len(group.data), -1, len(order))
+        delta, who = np.empty((strays, *g.shape[1:])), np.empty((strays, len(order)), np.uint32)
+        slow, slows = np.empty(who.shape, np.int32), np.zeros(strays, np.int32)
+        kernel_if_numba(_stray)(moves, group.reference, group.strays, q, delta, who, slow, slows)
+        own = np.empty((len(g), len(order)))
+        compiled(g, group.data, (group.present, group.reference), (group.strays, group.differ, group.first),
+                 (delta, who, slow, slows), moves, q, group.turn, r, signed, own)
+        rho[group.voxels] = own
     return rho.T
 
 
-def _shares(g, data, present, absences, moves, q, turn, r, signed, rho):
-    """Add to g, shape (v, batch, c), what goes on from the places of the absent, and fill rho, shape (v, batch).
+def _move(inverse, sign, reference, q, moved):
+    """Fill Q'P, shape (c, batch, m), of P restricted to the reference.
 
-    Absences are (who, start of each voxel), moves (order, its inverse, signs).
+    Those that the reference lacks get the next place of their cycle that it has; their own if there is none.
     """
-    absent, first = absences
+    for b in range(inverse.shape[0]):
+        back = inverse[b]
+        for who in range(back.shape[0]):
+            place = back[who]
+            while not reference[place] and place != who:
+                place = back[place]
+            size = 1.0 if sign.shape[0] == 0 else sign[b, place]
+            for d in range(q.shape[1]):
+                moved[d, b, who] = size * q[place, d]
+
+
+def _stray(moves, reference, strays, q, delta, who, slow, slows):
+    """Fill what the voxels that have a stray, or lack it, add to g, shape (strays, c, batch), times the data of `who`.
+
+    It is the same in all of them, unless a stray is next to another one: those permutations are listed in `slow`.
+    """
     order, inverse, sign = moves
-    voxels, batch, c = g.shape
-    directions = turn.shape[2]
-    for v in range(voxels):
-        here, e = present[v], data[v]
-        for b in range(batch):
-            to, back, sums = order[b], inverse[b], g[v, b]
-            for k in range(first[v], first[v + 1]):
-                gone = absent[k]
-                who = to[gone]
-                if here[who]:
-                    place = back[gone]
-                    while not here[place]:
-                        place = back[place]
-                    if sign.shape[0] == 0:
-                        for d in range(c):
-                            sums[d] += (q[place, d] - q[gone, d]) * e[who]
-                    else:
-                        for d in range(c):
-                            sums[d] += (sign[b, place] * q[place, d] - sign[b, gone] * q[gone, d]) * e[who]
-            rest, size, along = 1.0, 0.0, 0.0
-            for k in range(directions):
-                along = 0.0
-                for d in range(c):
-                    along += sums[d] * turn[v, d, k]
-                if k < directions - r:
-                    rest -= along * along
+    may = np.zeros(reference.shape[0], np.bool_)
+    may[strays] = True
+    for k in range(strays.shape[0]):
+        at = strays[k]
+        for b in range(order.shape[1]):
+            to, place, was = order[at, b], at, at
+            while not reference[to] and not may[to]:
+                to = order[to, b]
+            if reference[at]:
+                place = inverse[at, b]
+                while not reference[place] and not may[place]:
+                    place = inverse[place, b]
+            else:
+                was = inverse[at, b]
+                while not reference[was] and was != at:
+                    was = inverse[was, b]
+            who[k, b] = to
+            alone = order[at, b] == at
+            if not alone and (not reference[to] or (reference[at] and may[place])):
+                slow[k, slows[k]] = b
+                slows[k] += 1
+                alone = True
+            for d in range(q.shape[1]):
+                if alone:
+                    delta[k, d, b] = 0.0
+                elif sign.shape[0] == 0:
+                    delta[k, d, b] = q[place, d] - q[was, d]
                 else:
-                    size += along * along
-            size /= max(rest, EMPTY)
-            rho[v, b] = -size if signed and along < 0 else size
+                    delta[k, d, b] = sign[place, b] * q[place, d] - sign[was, b] * q[was, d]
+
+
+def _shares(g, data, has, differences, fast, moves, q, turn, r, signed, rho):
+    """Add to g, shape (v, c, batch), where voxels differ from their reference, and fill rho, shape (v, batch).
+
+    Has (presence, reference), differences (strays, their numbers, start of each voxel), fast (what :func:`_stray`
+    filled), moves (order, its inverse and signs, each of shape (m, batch), so that memory is read in a row).
+    """
+    present, reference = has
+    strays, differ, first = differences
+    delta, others, slow, slows = fast
+    order, inverse, sign = moves
+    voxels, c, batch = g.shape
+    directions = turn.shape[2]
+    moved, rest, size, along = np.empty(batch), np.empty(batch), np.empty(batch), np.empty(batch)
+    for v in range(voxels):
+        here, e, sums = present[v], data[v], g[v]
+        known = here | reference
+        for k in range(first[v], first[v + 1]):
+            stray = differ[k]
+            at = strays[stray]
+            for b in range(batch):
+                moved[b] = e[others[stray, b]]
+            for d in range(c):
+                for b in range(batch):
+                    sums[d, b] += delta[stray, d, b] * moved[b]
+            for s in range(slows[stray]):
+                b = slow[stray, s]
+                who = order[at, b]
+                while not known[who]:
+                    who = order[who, b]
+                if not here[who]:
+                    continue
+                place, was = at, at
+                if here[at]:
+                    was = inverse[at, b]
+                    while not reference[was] and was != at:
+                        was = inverse[was, b]
+                    if was == at:
+                        was = who
+                else:
+                    place = inverse[at, b]
+                    while not here[place]:
+                        place = inverse[place, b]
+                for d in range(c):
+                    if sign.shape[0] == 0:
+                        sums[d, b] += (q[place, d] - q[was, d]) * e[who]
+                    else:
+                        sums[d, b] += (sign[place, b] * q[place, d] - sign[was, b] * q[was, d]) * e[who]
+        rest[:], size[:] = 1.0, 0.0
+        for k in range(directions):
+            along[:] = 0.0
+            for d in range(c):
+                for b in range(batch):
+                    along[b] += sums[d, b] * turn[v, d, k]
+            if k < directions - r:
+                rest -= along * along
+            else:
+                size += along * along
+        for b in range(batch):
+            rho[v, b] = size[b] / max(rest[b], EMPTY)
+            if signed and along[b] < 0:
+                rho[v, b] = -rho[v, b]
 
 
 def voxelwise_products(q, data, present, order, sign, weights=None):

@@ -6,7 +6,7 @@ import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError
 
-from .max_statistic import Stratum, _block_maxima, batches, less_fitted, moved_rows, partial_r2, reach_of
+from .max_statistic import Stratum, _block_maxima, batches, less_fitted, moved_rows, partial_r2, reach_of, to_statistic
 from .robust import wald_share
 from .schemes import Scheme
 from .screen import EMPTY
@@ -30,18 +30,18 @@ def require_device(device: str) -> None:
                           anchor="gpu") from None
 
 
-def block_maxima_torch(stratum: Stratum, block: slice, scheme: Scheme, alternative: str, device: str):
-    """Return the largest rho of each permutation in one block, and the count of each voxel; see ``permutation``."""
+def block_maxima_torch(stratum: Stratum, scheme: Scheme, alternative: str, as_z: bool, device: str):
+    """Return the largest statistic of each permutation over the voxels, and the count of each voxel."""
     import torch
 
     if stratum.q.ndim == 3 or stratum.presence is not None or isinstance(stratum.sandwich, VarianceGroups):
-        return _block_maxima(stratum, block, scheme, alternative)
+        return _block_maxima(stratum, scheme, alternative, as_z)
     device = device.removeprefix("torch:")
     order, sign = scheme.restrict(stratum.rows)
     signed = stratum.kind == "t" and alternative != "two-sided"
     turn = -1.0 if alternative == "less" else 1.0
     identity = np.arange(order.shape[1], dtype=order.dtype)[None]
-    observed = partial_r2(stratum, block, identity, None, signed)[0] * turn
+    observed = partial_r2(stratum, identity, None, signed)[0] * turn
     reach = torch.as_tensor(reach_of(observed), device=device)
     sandwich, basis = stratum.sandwich, stratum.basis
 
@@ -49,8 +49,8 @@ def block_maxima_torch(stratum: Stratum, block: slice, scheme: Scheme, alternati
         rows = torch.as_tensor(rows, device=device)
         return (rows.reshape(-1, rows.shape[2]) @ data).reshape(*rows.shape[:2], -1)
 
-    data = torch.as_tensor(np.ascontiguousarray(stratum.data[:, block]), device=device)
-    squares = None if sandwich is None else torch.as_tensor(sandwich.squares[:, block].copy(), device=device)
+    data = torch.as_tensor(np.ascontiguousarray(stratum.data), device=device)
+    squares = None if sandwich is None else torch.as_tensor(sandwich.squares.copy(), device=device)
     best, count = np.empty(len(order)), torch.zeros(len(observed), dtype=torch.int64, device=device)
     for batch in batches(len(order), BATCH):
         part = order[batch], None if sign is None else sign[batch]
@@ -66,4 +66,4 @@ def block_maxima_torch(stratum: Stratum, block: slice, scheme: Scheme, alternati
             rho = torch.copysign(rho, g[0]) * turn
         best[batch] = rho.max(dim=1).values.cpu().numpy()
         count += (rho >= reach).sum(dim=0)
-    return best, count.cpu().numpy()
+    return to_statistic(best, stratum.df, stratum.r, stratum.kind, as_z), count.cpu().numpy()

@@ -142,7 +142,7 @@ def test_uncorrected_permutation_p_and_counts_by_a_slow_refit(joint):
     scheme = make_scheme(20, 150, 6)
     table = people()
     for quantity in ("T1rho", "T2"):
-        values, found = joint.data.values[quantity], inside(joint, f"{quantity}_grade_pperm")
+        values, found = np.asarray(joint.data.values[quantity]), inside(joint, f"{quantity}_grade_pperm")
         np.testing.assert_array_equal(inside(joint, f"{quantity}_n"),
                                       np.isfinite(values).sum(axis=0))
         for voxel in (0, 3, 50, 100, 143):
@@ -203,7 +203,7 @@ def test_spread_p_is_the_smallest_times_the_number_tested():
 
 
 def test_mean_sd_and_count_leave_missing_values_out(joint):
-    for quantity, values in joint.data.values.items():
+    for quantity, values in ((k, np.asarray(v)) for k, v in joint.data.values.items()):
         np.testing.assert_allclose(inside(joint, f"{quantity}_mean"), np.nanmean(values, axis=0), rtol=1e-6)
         np.testing.assert_allclose(inside(joint, f"{quantity}_sd"), np.nanstd(values, axis=0, ddof=1), rtol=1e-6)
 

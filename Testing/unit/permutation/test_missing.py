@@ -136,6 +136,45 @@ def test_both_order_and_signs_follow_the_cycles():
             while not rows[who]:
                 who = order[b, who]
             assert moved[place, 0] == pytest.approx(sign[b, place] * e[who, 0])
-    shares = missing.shares(q, e, missing.Presence(present, np.eye(2)[None]), 1, order, sign, True)
+    group = missing.alike_voxels(e, missing.Presence(present, np.eye(2)[None]))
+    shares = missing.shares(q, group, 1, order, sign, True)
     np.testing.assert_allclose(shares[:, 0], np.copysign(found[1, :, 0] ** 2, found[1, :, 0]) / np.maximum(
         1 - found[0, :, 0] ** 2, 1e-14))
+
+
+@pytest.mark.parametrize("how", ["permuted", "flipped", "both"])
+@pytest.mark.parametrize("reference", ["everyone", "nobody", "half", "one"])
+def test_no_result_depends_on_the_reference_of_voxels_that_are_alike(how, reference):
+    """Of each voxel's own rearranged data, also where whole cycles are absent from the reference or from the voxel."""
+    rng = np.random.default_rng(7)
+    present = rng.uniform(size=(20, N)) < np.linspace(0.15, 1, 20)[:, None]
+    present[:, :3] = True
+    order = rng.permuted(np.tile(np.arange(N, dtype=np.int32), (40, 1)), axis=1)
+    if how == "flipped":
+        order[:] = np.arange(N)
+    sign = None if how == "permuted" else rng.choice([-1.0, 1.0], order.shape)
+    e, q = np.where(present.T, rng.normal(size=(N, 20)) / N, 0.0), rng.normal(size=(N, 3)) / N
+    chosen = {"everyone": np.ones(N, bool), "nobody": np.zeros(N, bool), "half": np.arange(N) % 2 == 0,
+              "one": np.arange(N) == 9}[reference]
+    turn = rng.normal(size=(20, 3, 2))
+    group = missing._alike(np.ascontiguousarray(e.T), np.arange(20), missing.Presence(present, turn), chosen)
+    found = missing.shares(q, [group], 1, order, sign, True)
+    for b in range(len(order)):
+        moved = missing.rearranged(e, present, order[b], None if sign is None else sign[b])
+        along = np.einsum("vcp,mc,mv->vp", turn, q, moved)
+        np.testing.assert_allclose(found[b], np.sign(along[:, 1]) * along[:, 1] ** 2 / (1 - along[:, 0] ** 2))
+
+
+def test_voxels_with_nearly_the_same_people_share_a_reference():
+    rng = np.random.default_rng(8)
+    people = np.sort(rng.integers(0, 40, 300))  # each has the slices from a number of their own
+    slices = np.repeat(np.arange(5, 40), 30)
+    present = slices[:, None] >= people
+    present ^= rng.uniform(size=present.shape) < 0.002
+    groups = missing.alike_voxels(rng.normal(size=present.T.shape), missing.Presence(present, np.zeros((1050, 2, 2))))
+    assert sorted(np.concatenate([g.voxels for g in groups])) == list(range(1050)) and 5 < len(groups) < 36
+    assert 0 < sum(len(g.differ) for g in groups) < 0.1 * np.sum(~present)
+    for g in groups:
+        who = [np.flatnonzero(row) for row in present[g.voxels] != g.reference]
+        np.testing.assert_array_equal(np.concatenate(who), g.strays[g.differ])
+        np.testing.assert_array_equal(np.cumsum([0, *map(len, who)]), g.first)
