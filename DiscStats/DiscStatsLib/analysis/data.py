@@ -283,7 +283,7 @@ def _check_values(values: Values, name: str, ids: list[str]) -> np.ndarray:
     if infinite.any():
         raise DesignError(f"The '{name}' map of '{ids[int(np.argmax(infinite))]}' holds infinite values: mark failed "
                           "voxels as NaN.")
-    for who, size in zip(ids, largest):
+    for who, size in zip(ids, largest[:, None]):
         require_moderate(size, f"The '{name}' map of '{who}'")
     if empty.any():
         raise DesignError(f"The '{name}' map of '{ids[int(np.argmax(empty))]}' has no value inside the mask: was it "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
@@ -70,7 +71,7 @@ class Cell:
         """Number of observations at each voxel."""
         return len(self.rows) if self.packed is None else np.bitwise_count(self.packed).sum(axis=1)
 
-    def freedom(self, parameters: int) -> int | np.ndarray:
+    def freedom(self, parameters: int) -> Any:
         """Return the residual degrees of freedom at each voxel."""
         return freedom(len(self.rows), parameters, self.present, self.blocks)
 
@@ -358,9 +359,10 @@ def _strata(stratum, cell: Cell, design: Design, weights, data: AnalysisData, ra
     return [stratum(block) for block in blocks_of(cell, design, weights, data, ranks)]
 
 
-def _stratum(kind: str, first: int, flip: bool, unequal: dict, block: Block) -> Stratum:
+def _stratum(kind: str, first: int, flip: bool, unequal: dict[str, Any], block: Block) -> Stratum:
     """Return the stratum of a block; `unequal` are the options of :func:`make_stratum` about variances."""
-    cell, own = block.cell, {"columns": first + block.cell.voxels, "rows": block.cell.rows, "group": block.cell.group}
+    cell = block.cell
+    own: dict[str, Any] = {"columns": first + cell.voxels, "rows": cell.rows, "group": cell.group}
     if block.turn is None or unequal["robust"] or len(unequal) > 1:
         return make_stratum(block.partition, block.y, kind, present=cell.present, flip=flip, **own, **unequal)
     return make_partial_stratum(block.whole, unit_residuals(block.partition, block.y), kind,

@@ -130,7 +130,7 @@ def map_null(strata: Sequence[Source], scheme: Scheme, layout: MapLayout, *, set
         part = subrange(report, batch.start / len(scheme), batch.stop / len(scheme))
         maps = statistic_maps(strata, scheme.part(batch), layout.n_maps * v, as_z=as_z, workers=workers,
                               progress=subrange(part, 0.0, 0.5))
-        for b, best in enumerate(ordered(work, maps, workers, progress=subrange(part, 0.5, 1.0),
+        for b, best in enumerate(ordered(work, list(maps), workers, progress=subrange(part, 0.5, 1.0),
                                          words=lambda _: f"TFCE and clusters of {len(scheme)} permutations")):
             found[:, :, batch.start + b] = best
     has = (settings is not None, height is not None, height is not None)

@@ -8,6 +8,7 @@ effect, statistic, and everything that Freedman-Lane permutation needs. No inver
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import special
@@ -31,7 +32,7 @@ class Partition:
     #: Shape (v,). For r = 1: effect = scale * (qx' y), standard error = scale * sigma.
     scale: np.ndarray
     #: Residual degrees of freedom, n - rank; shape (v,) where voxels lack observations.
-    df: int | np.ndarray
+    df: Any
 
     @property
     def r(self) -> int:
@@ -62,7 +63,7 @@ class Fit:
     #: Standardized effect c'b / residual SD (Cohen's d where the contrast is a difference of two groups); partial eta
     #: squared for F.
     size: np.ndarray
-    df: int | np.ndarray
+    df: Any
     #: bool. Voxels fitted without residual, and voxels that do not vary beyond the reduced model.
     perfect: np.ndarray
     constant: np.ndarray

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class Stratum:
     #: Rank of the contrast.
     r: int
     #: Residual degrees of freedom, one number or shape (v,).
-    df: int | np.ndarray
+    df: Any
     #: One of ``t``, ``F``.
     kind: str
     #: For the statistics that allow for unequal spread.

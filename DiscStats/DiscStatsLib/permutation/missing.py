@@ -11,6 +11,7 @@ factor of the Gram matrix, one small matrix for each voxel.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -70,8 +71,8 @@ def alike_voxels(data: np.ndarray, presence: Presence) -> list[Alike]:
         worth = np.sum(~present[own]) / m > WORTH
         (groups if worth else rest).append(own)
     found = [(own, present[own].mean(axis=0) > 0.5) for own in groups]
-    rest = np.concatenate([*rest, left])
-    found += [(rest, np.ones(m, bool))] if len(rest) else []
+    others = np.concatenate([*rest, left])
+    found += [(others, np.ones(m, bool))] if len(others) else []
     return [_alike(np.ascontiguousarray(data[:, own].T), own, presence.part(own), reference)
             for own, reference in found]
 
@@ -94,7 +95,7 @@ def by_presence(valid: np.ndarray, least: int) -> tuple[list[tuple[np.ndarray, n
     return [(np.flatnonzero(at), here) for at, here in parts if at.any()], int((~enough).sum())
 
 
-def freedom(n: int, parameters: int, present: np.ndarray | None, blocks: np.ndarray | None):
+def freedom(n: int, parameters: int, present: np.ndarray | None, blocks: np.ndarray | None) -> Any:
     """Return the residual degrees of freedom, one number or shape (v,) with presence (v, m); block means count."""
     return (n if present is None else present.sum(axis=1)) - absorbed(blocks, present) - parameters
 

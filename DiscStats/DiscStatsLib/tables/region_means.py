@@ -53,7 +53,7 @@ def region_means(maps, atlas_labels: Image, participants, *, regions: Image | No
             where = {"level": level_name(label)}
             if place is not None:
                 where["region"] = (region_names or {}).get(place, str(place))
-            measured = _summaries(data.values, voxels)
+            measured = _summaries(data, voxels)
             rows += [{ID: i} | where | m | t for i, m, t in zip(data.ids, measured, theirs)]
     columns = [Column(ID, "", "Person"), Column("level", "", "Disc level")]
     if data.regions is not None:
@@ -79,11 +79,11 @@ def _level_wise(participants, data: AnalysisData) -> dict[str, tuple[str, int]]:
     return own
 
 
-def _summaries(values: dict[str, np.ndarray], voxels: np.ndarray) -> list[dict]:
+def _summaries(data: AnalysisData, voxels: np.ndarray) -> list[dict]:
     """Return mean, SD and count over some voxels, one dict an observation."""
-    rows = [{} for _ in next(iter(values.values()))]
-    for quantity, maps in values.items():
-        for row, mean, sd, count in zip(rows, *_summary(maps[:, voxels])):
+    rows = [{} for _ in data.ids]
+    for quantity, maps in data.values.items():
+        for row, mean, sd, count in zip(rows, *_summary(maps.at(slice(None), voxels))):
             row |= {quantity: _cell(mean), f"{quantity}_sd": _cell(sd), f"{quantity}_voxels": int(count)}
     return rows
 
