@@ -7,6 +7,7 @@ import pytest
 
 from DiscRelaxometryLib.errors import EchoSeriesError
 from DiscRelaxometryLib.fit import FitOptions, fit_arrays
+from DiscRelaxometryLib.fit.epg import EpgModel
 from DiscRelaxometryLib.fit.epg_signal import epg_echoes
 from DiscRelaxometryLib.fit.precision import cramer_rao_sd
 from DiscRelaxometryLib.fit.status import FitStatus
@@ -126,3 +127,28 @@ def test_late_echoes_of_a_short_t2_are_magnitudes():
     fit = fit_arrays(1e4 * np.abs(signed), TRAIN, FitOptions(model="epg", t1=300.0, refocusing=175.0))
     assert fit.r2[0] == pytest.approx(1, abs=1e-14)
     assert fit.value[0] == pytest.approx(20, rel=1e-8)
+
+
+@pytest.mark.parametrize("snr, tolerated", [(30, 0.002), (10, 0.01)])
+def test_noise_does_not_keep_the_fit_from_its_optimum(snr, tolerated):
+    """Gauss-Newton alone swung around the optimum of 3 and 16 % of these voxels after 40 steps."""
+    from scipy.optimize import least_squares
+
+    rng, n = np.random.default_rng(1), 800
+    clean = np.abs(epg_echoes(rng.uniform(30, 150, n), rng.uniform(0.6, 1.0, n), 8, 10.0))
+    clean /= clean.max(axis=0)
+    noise = rng.normal(0, 1 / snr, (2, *clean.shape))
+    y = np.abs(clean + noise[0] + 1j * noise[1])
+    model = EpgModel.prepare(np.arange(1, 9) * 10.0, (10, 500))
+    found = model.solve(y)
+    assert np.mean(~found.converged) <= tolerated
+
+    def residual(theta, voxel):
+        decay = model.decay(theta[:, None])[:, 0]
+        return y[:, voxel] - (y[:, voxel] @ decay) / (decay @ decay) * decay
+
+    for voxel in np.flatnonzero(found.converged)[:40]:
+        start = np.log(found.value[voxel]), np.cos(np.pi * found.b1[voxel] / 200) ** 2
+        best = least_squares(residual, np.clip(start, model.limits[:, 0] + 1e-9, model.limits[:, 1] - 1e-9),
+                             bounds=(model.limits[:, 0], model.limits[:, 1]), args=(voxel,), xtol=1e-12, ftol=1e-13)
+        assert found.ssr[voxel] <= 2 * best.cost * (1 + 1e-5)
