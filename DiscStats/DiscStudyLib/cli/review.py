@@ -24,9 +24,11 @@ def review(study: StudyFolder, output: Output = None, session: Session = "",
                                          "name) or 'sub-01/L4-L5=undo'.")] = "",
            reason: Annotated[str, Option(help="Why a disc is excluded.")] = "",
            port: Annotated[int, Option(min=1024, max=65535, help="Port of the page.")] = 8765,
-           browser: Annotated[bool, Option(help="Open the page in the browser.")] = True) -> None:
+           browser: Annotated[bool, Option(help="Open the page in the browser.")] = True,
+           viewer: Annotated[bool, Option("--viewer", help="Offer Slicer's own views, too (extra 'viewer').")] = False,
+           ) -> None:
     """Review outlines in the browser; nothing leaves this machine. Run the study again to obey the decisions."""
-    from ..review import ReviewPage
+    from ..review import ReviewPage, SlicerViews
     from ..review import Session as Reviewing
 
     given = [n for n, v in (("--list", list_), ("--compare", compare), ("--decide", decide)) if v]
@@ -42,9 +44,14 @@ def review(study: StudyFolder, output: Output = None, session: Session = "",
     elif decide:
         _decide(reviewing, decide, reason)
     else:
-        with ReviewPage(reviewing, port) as page:
+        views = SlicerViews(reviewing) if viewer else None
+        with ReviewPage(reviewing, port, views) as page:
             print_line("Review", "green", f"{page.address}  (Ctrl+C ends it)")
-            page.serve(browser)
+            if views:
+                views.serve(beside=lambda: page.serve(browser))
+                page.stop()
+            else:
+                page.serve(browser)
 
 
 def _listed(reviewing) -> Table:

@@ -2,8 +2,10 @@
 
 from .page import LINK, ReviewPage, write_link
 from .session import Look, Session
+from .viewer import SlicerViews
 from .volumes import Volume, group_volumes, person_images, person_volumes
 
 __all__ = [
-    "group_volumes", "LINK", "Look", "person_images", "person_volumes", "ReviewPage", "Session", "Volume", "write_link",
+    "group_volumes", "LINK", "Look", "person_images", "person_volumes", "ReviewPage", "Session",
+    "SlicerViews", "Volume", "write_link",
 ]

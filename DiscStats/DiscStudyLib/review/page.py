@@ -30,6 +30,7 @@ from DiscRelaxometryLib.tables import read_tsv
 
 from ..folder import Decision, Study
 from .session import Look, Session
+from .viewer import SlicerViews
 from .volumes import Volume, as_stored, group_volume, group_volumes, person_volumes
 
 #: Where unsaved drawings lie in the results folder.
@@ -52,6 +53,8 @@ class ReviewPage:
     session : Session
     port : int
         0 takes any free one.
+    views : SlicerViews, optional
+        Slicer's views, which the page then offers.
 
     Raises
     ------
@@ -59,8 +62,8 @@ class ReviewPage:
         If the port is in use.
     """
 
-    def __init__(self, session: Session, port: int = 8765):
-        self.session, self.token = session, secrets.token_urlsafe(24)
+    def __init__(self, session: Session, port: int = 8765, views: SlicerViews | None = None):
+        self.session, self.token, self.views = session, secrets.token_urlsafe(24), views
         self.lock, self.loading = threading.Lock(), threading.Lock()  # a decision does not wait for images
         # Who is on screen, and who comes next: the page asks for them in advance.
         self.volumes: Callable[[str, int], dict[str, Volume]] = functools.lru_cache(maxsize=4)(
@@ -104,7 +107,8 @@ class ReviewPage:
                 "reviewer": self.session.reviewer, **self.locked(),
                 "levels": [d.name for d in reversed(DISCS)], "people": people,
                 "labels": {d.value: d.name for d in DISCS},
-                "simulated": self.session.study.simulated, "group": list(group_volumes(self.session))}
+                "simulated": self.session.study.simulated, "group": list(group_volumes(self.session)),
+                "views": self.views is not None}
 
     def locked(self) -> dict:
         """Say whether a run is in progress; a decision that this page writes holds the study's lock, too."""
@@ -214,6 +218,8 @@ def _handler(page: ReviewPage) -> type[BaseHTTPRequestHandler]:
              "/api/map": lambda q: page.clusters(q["name"]),
              "/api/lock": lambda q: page.locked()}
     writes = {"/api/decide": page.decide, "/api/correct": page.correct, "/api/draft": page.keep_draft}
+    if page.views:
+        writes["/api/views"] = lambda given: page.views.ask(page.session.look(given["person"]).person)
 
     def volume(query: dict) -> Volume:
         if "map" in query:

@@ -5,6 +5,7 @@ export const now = {
   disc: -1, slice: 0, compare: false, mapKey: "",
   edit: null,       // a drawing in progress
   group: null,      // a statistical map
+  views: null, address: "",   // the window with Slicer's views
   view: null,       // how the main canvas lies on the image
 };
 

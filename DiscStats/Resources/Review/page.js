@@ -6,7 +6,7 @@ import { redraw, turnBy } from "./pictures.js";
 import { api, guarded } from "./program.js";
 import { choose, list, maps, side, turnPage } from "./side.js";
 import { statistics } from "./statistics.js";
-import { show } from "./visit.js";
+import { inSlicer, show } from "./visit.js";
 
 const KEYS = { a: ["accept", "Accept the chosen disc, or all"], x: ["exclude", "Exclude, with a reason"], r: ["rename", "Rename the chosen disc"],
   e: ["edit", "Edit the chosen disc's outline"], u: ["back", "Take the decision back"], c: ["compare", "Compare with before the review, and who decided"],
@@ -24,6 +24,7 @@ addEventListener("keydown", event => {
   if (key === "ArrowLeft" || key === "ArrowRight") return run(() => { now.slice = Math.max(0, Math.min(now.slice + (key === "ArrowLeft" ? -1 : 1), depth.shape[2] - 1)); redraw(); });
   if (key === "?") return run(() => $("keys").showModal());
   if (key === "m") return run(() => now.group ? show(now.person) : statistics());
+  if (key === "v" && now.state.views) return run(() => $("slicer").click());
   if (key === "f") return run(() => $("flagged").click());
   if (now.group || !now.shown) return;
   if (!now.edit && (key === "ArrowDown" || key === "ArrowUp")) return run(() => choose(now.disc + (key === "ArrowDown" ? 1 : -1)));
@@ -32,10 +33,14 @@ addEventListener("keydown", event => {
 
 for (const [key, [name]] of Object.entries(KEYS)) $(name).onclick = () => actions[name]();
 $("keyList").replaceChildren(...[...Object.entries(KEYS).map(([k, [, text]]) => [k, text]), ["\u2191 \u2193", "Choose a disc, or all"], ["\u2190 \u2192", "Slice"],
-  ["f", "Flagged participants only"], ["m", "Statistical maps"], ["s z x d [ ]", "While editing: save, undo, discard, erase, radius"]].flatMap(([k, text]) =>
+  ["f", "Flagged participants only"], ["m", "Statistical maps"], ["v", "Slicer's own views, where they are installed"], ["s z x d [ ]", "While editing: save, undo, discard, erase, radius"]].flatMap(([k, text]) =>
   [Object.assign(document.createElement("dt"), { textContent: k }), Object.assign(document.createElement("dd"), { textContent: text })]));
 $("help").onclick = () => $("keys").showModal();
 $("closeKeys").onclick = () => $("keys").close();
+$("slicer").onclick = () => {   // opened at once: browsers hold back a window that comes later
+  now.views = open("", "slicer-views");
+  return inSlicer();
+};
 $("maps").onclick = () => now.group ? show(now.person) : statistics();
 $("people").onclick = event => { const button = event.target.closest("button"); if (button) show(button.dataset.id); };
 $("before").onclick = () => turnPage(-1);
@@ -87,6 +92,7 @@ guarded(async () => {
   now.state = await api("/api/state");
   $("title").textContent = now.state.title;
   $("simulated").hidden = !now.state.simulated;
+  $("slicer").hidden = !now.state.views;
   const [id, level] = decodeURIComponent(location.hash.slice(1)).split("/");
   const first = now.state.people.find(p => p.id === id) || now.state.people.find(p => !p.done) || now.state.people[0];
   await show(first.id, first.id === id ? level : "");

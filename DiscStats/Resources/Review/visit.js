@@ -2,7 +2,7 @@
 import { leave, restore } from "./drawing.js";
 import { $, entry, listed, now, say } from "./now.js";
 import { redraw } from "./pictures.js";
-import { prefetch } from "./program.js";
+import { api, prefetch } from "./program.js";
 import { list, maps, put, side } from "./side.js";
 import { middle } from "./views.js";
 
@@ -29,9 +29,16 @@ export async function show(id, level = "") {
     history.replaceState(null, "", `#${id}`);
     document.body.dataset.shown = id;
     if (found.draft) restore(found.draft);
+    await inSlicer();
     const people = listed(), at = people.findIndex(p => p.id === id);
     for (const next of [people[at + 1], people[at + 2]]) if (next) prefetch(next.id).catch(() => {});
   } catch (error) { say(error.message); }
+}
+
+export async function inSlicer() {
+  if (!now.views || now.views.closed) return;
+  const { address } = await api("/api/views", { person: now.person });
+  if (now.address !== address) now.views.location = now.address = address;
 }
 
 export async function step(by) {

@@ -159,7 +159,8 @@ def test_grade_hands_on_every_option(recorder, monkeypatch, tmp_path):
     monkeypatch.setattr(DiscRelaxometryLib.discs, "project_labels", lambda image: (image, []))
     call("grade", "t2w.nii.gz", "--engine", "onnx", "--output", tmp_path / "grades.tsv")
     assert {n: segmented.given[n] for n in ("image", "engine")} == {"image": "t2w.nii.gz", "engine": "onnx"}
-    done.check(image="t2w.nii.gz", labels="labels", engine="onnx", unused=("device", "threads", "model"))
+    done.check(image="t2w.nii.gz", labels="labels", engine="onnx",
+               unused=("device", "threads", "model", "progressCallback"))
     assert (tmp_path / "grades.tsv").read_text().splitlines()[1] == "L5-S1\t3\tn/a"
     call("grade", "t2w.nii.gz", "--labels", "dseg.nii.gz")
     assert done.given["labels"] == "dseg.nii.gz"
@@ -223,11 +224,17 @@ def test_review_hands_on_every_option(recorder):
     call("review", "study", "--output", "out", "--session", "ses-02", "--reviewer", "AB", "--list")
     made.check(path=Path("study"), output=Path("out"), session="ses-02", reviewer="AB")
     page = recorder(DiscStudyLib.review, "ReviewPage",
-                    nullcontext(SimpleNamespace(address="x", serve=lambda browser: seen.append(browser))))
+                    nullcontext(SimpleNamespace(address="x", serve=seen.append, stop=lambda: seen.append("stopped"))))
     for more in ("--browser", "--no-browser"):
         call("review", "study", "--port", 9000, more)
-        page.check(session=reviewing, port=9000)
+        page.check(session=reviewing, port=9000, views=None)
     assert seen == [True, False]
+    views = SimpleNamespace(serve=lambda beside: beside())
+    made = recorder(DiscStudyLib.review, "SlicerViews", views)
+    call("review", "study", "--port", 9000, "--viewer")
+    made.check(session=reviewing, unused=("port",))
+    page.check(session=reviewing, port=9000, views=views)
+    assert seen == [True, False, True, "stopped"]
 
 
 def test_power_hands_on_every_option(recorder):
