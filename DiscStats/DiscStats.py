@@ -15,7 +15,7 @@ from typing import Annotated
 
 import slicer
 from DiscStatsWidgets import sample_cohort
-from DiscStatsWidgets.stats_choices import Errors, StandardErrors
+from DiscStatsWidgets.stats_choices import Alternative, Change, Errors, StandardErrors
 from DiscStatsWidgets.stats_panel import StatsPanel
 from slicer import vtkMRMLTableNode, vtkMRMLVolumeNode
 from slicer.i18n import tr as _
@@ -70,6 +70,11 @@ class DiscStatsParameterNode:
     dropRows: bool = AnalysisSettings.missing_covariates == "drop"
     errors: Errors = Errors[AnalysisSettings.errors]
     standardErrors: StandardErrors = StandardErrors[AnalysisSettings.standard_errors]
+    varianceGroups: str
+    blocks: str
+    alternative: Alternative = Alternative.both
+    ranks: bool = AnalysisSettings.ranks
+    pareto: bool = AnalysisSettings.tail == "pareto"
     resultMaps: list[vtkMRMLVolumeNode]
     shownMap: vtkMRMLVolumeNode
     clusters: vtkMRMLTableNode
@@ -77,6 +82,8 @@ class DiscStatsParameterNode:
     studyFolder: Path
     studyFormula: bool = True
     pooled: bool = False
+    session: str
+    change: Change = Change.none
     processes: Annotated[int, WithinRange(1, 64)] = 1
 
 

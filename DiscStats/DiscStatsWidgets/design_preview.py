@@ -18,7 +18,7 @@ class DesignPreview:
     def __init__(self, ui):
         import qt
 
-        self.ui, self.valid, self._names, self._seen = ui, False, [], None
+        self.ui, self.valid, self._names, self._seen, self._table = ui, False, [], None, None
         #: Disc levels that the table has grades for; None where the formula asks for none of them.
         self.levels = None
         self.completer = qt.QCompleter()
@@ -45,10 +45,10 @@ class DesignPreview:
         :param people: ids of those who have a map.
         :param waiting: what is said where there is no table.
         """
-        state = (p.formula, p.contrast, p.dropRows, id(table), tuple(people), waiting)
-        if state == self._seen:
+        state = (p.formula, p.contrast, p.dropRows, tuple(people), waiting)
+        if state == self._seen and table is self._table:
             return
-        self._seen = state
+        self._seen, self._table = state, table
         self._names = [] if table is None else self._completions(table)
         self.valid, self.levels, text = False, None, waiting
         if table is not None:

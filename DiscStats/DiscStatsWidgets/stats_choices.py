@@ -27,3 +27,29 @@ class StandardErrors(enum.Enum):
     def label(self):
         """Return the text shown in the panel."""
         return {"classical": _("Equal scatter in all people"), "hc3": _("Scatter may differ (HC3)")}[self.value]
+
+
+class Alternative(enum.Enum):
+    """Which effects a t contrast tests for."""
+
+    both = "two-sided"
+    greater = "greater"
+    less = "less"
+
+    def label(self):
+        """Return the text shown in the panel."""
+        return {"both": _("Both signs"), "greater": _("Above 0 only"), "less": _("Below 0 only")}[self.name]
+
+
+class Change(enum.Enum):
+    """What of a participant's visits is explained."""
+
+    none = ""
+    absolute = "absolute"
+    rate = "per-year"
+    percent = "percent"
+
+    def label(self):
+        """Return the text shown in the panel."""
+        return {"none": _("Explain each visit"), "absolute": _("First to last visit"), "rate": _("Per year"),
+                "percent": _("In percent of the first")}[self.name]

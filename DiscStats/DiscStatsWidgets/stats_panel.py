@@ -183,9 +183,8 @@ class StatsPanel(DiscPanel):
     def onRun(self):
         """Analyze in a child process."""
         quantity, p = self.quantity(), self._parameterNode
-        job = self.work.attempt(_("The analysis could not be started."), lambda: self._job(quantity))
-        if job is not None:
-            self.work.run(job, lambda result: self._results.show(result, p))
+        self.work.start(_("The maps could not be analyzed."), lambda: self._job(quantity),
+                        lambda result: self._results.show(result, p))
 
     def _job(self, quantity):
         from DiscAtlasLib import load_atlas
@@ -205,7 +204,9 @@ class StatsPanel(DiscPanel):
             correction=tuple(corrections), n_permutations=p.permutations, seed=p.seed,
             missing="available" if p.availableCase else "complete",
             missing_covariates="drop" if p.dropRows else "error", workers=p.workers, levels=self._preview.levels,
-            errors=p.errors.value, standard_errors=p.standardErrors.value)
+            errors=p.errors.value, standard_errors=p.standardErrors.value, variance_groups=p.varianceGroups.strip(),
+            blocks=p.blocks.strip() or None, alternative=p.alternative.value, ranks=p.ranks,
+            tail="pareto" if p.pareto else "counted")
 
     def onSave(self):
         """Write maps, tables and provenance."""

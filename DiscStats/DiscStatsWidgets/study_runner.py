@@ -74,11 +74,12 @@ class StudyRunner:
         self._last = ""
         folder = chosen_path(p.studyFolder)
         unpack(folder)
-        arguments = {"path": folder, "processes": p.processes}
+        arguments = {"path": folder, "processes": p.processes, "session": p.session.strip()}
         if p.studyFormula:
             arguments.update(formula=p.formula, contrast=p.contrast, permutations=p.permutations, seed=p.seed,
                              errors=p.errors.value, standard_errors=p.standardErrors.value, pooled=p.pooled,
-                             missing="available" if p.availableCase else "complete")
+                             missing="available" if p.availableCase else "complete", change=p.change.value,
+                             variance_groups=p.varianceGroups.strip())
         self.work.run(
             Job("DiscStudyLib:run_study", arguments, _("Running the study")),
             lambda run: self._show(run, p, folder), self._log,

@@ -12,6 +12,7 @@ import pytest
 from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.echo import EchoSeries
 from DiscRelaxometryLib.image import Geometry, Image, write_image
+from DiscStatsLib.settings import AnalysisSettings
 from panels.host import click, close_panel, open_panel, process
 
 GRID = Geometry((30, 24, 6), (1.0, 1.0, 4.0), (0, 0, 0), (0, 0, 1, 1, 0, 0, 0, -1, 0))
@@ -31,7 +32,8 @@ DEFAULTS = {
         "fwe": True, "tfce": True, "fdr": True, "cluster": True, "permutations": 5000, "seed": 1, "workers": 1,
         "availableCase": True, "dropRows": True, "errors": "auto", "standardErrors": "classical", "resultMaps": [],
         "shownMap": None, "clusters": None, "resultsFolder": "", "studyFolder": "", "studyFormula": True,
-        "pooled": False, "processes": 1},
+        "pooled": False, "processes": 1, "varianceGroups": "", "blocks": "", "alternative": "two-sided", "ranks": False,
+        "pareto": False, "session": "", "change": ""},
 }
 
 
@@ -159,17 +161,30 @@ def test_analysis(opened, cohort, flip):
     p.availableCase, p.dropRows = flip, not flip
     p.errors = type(p.errors)["symmetric" if flip else "exchangeable"]
     p.standardErrors = type(p.standardErrors)["hc3" if flip else "classical"]
+    p.alternative = type(p.alternative)["greater" if flip else "less"]
+    p.ranks, p.pareto = flip, not flip
+    opened.ui.varianceEdit.setText("" if flip else " scanner ")
+    opened.ui.blocksEdit.setText("family" if flip else "")
     process()
     click(opened.ui.runButton)
     job, = opened.jobs
     assert set(job.arguments) <= parameters(job)
     found = job.arguments | vars(job.arguments["settings"])
     assert {k: found[k] for k in ("formula", "contrasts", "correction", "n_permutations", "seed", "missing",
-                                  "missing_covariates", "workers", "errors", "standard_errors", "levels")} == {
+                                  "missing_covariates", "workers", "errors", "standard_errors", "levels", "alternative",
+                                  "ranks", "tail", "variance_groups", "blocks")} == {
         "formula": "T2 ~ grade + age", "contrasts": p.contrast, "correction": ("fwe", "fdr") if flip else (
             "tfce", "cluster"), "n_permutations": 321 + flip, "seed": 54 + flip, "workers": 2 + flip,
         "missing": "available" if flip else "complete", "missing_covariates": "error" if flip else "drop",
-        "errors": p.errors.value, "standard_errors": p.standardErrors.value, "levels": None}
+        "errors": p.errors.value, "standard_errors": p.standardErrors.value, "levels": None,
+        "alternative": "greater" if flip else "less", "ranks": flip, "tail": "counted" if flip else "pareto",
+        "variance_groups": "" if flip else "scanner", "blocks": "family" if flip else None}
+    if not flip:
+        # Every setting is in the panel and was changed above, but for those that are for scripts.
+        scripts = {"min_count", "exchange", "cluster_p", "tfce", "device"}
+        defaults = vars(AnalysisSettings())
+        assert {k for k, v in vars(job.arguments["settings"]).items() if v == defaults[k]} == scripts | {
+            "missing_covariates", "standard_errors", "ranks"}
     table, maps = found["participants"], found["maps"]["T2"]
     assert table["participant_id"].tolist() == [f"sub-{n:02d}" for n in order]
     assert {person: image.array.flat[0] for person, image in maps.items()} == {f"sub-{n:02d}": n for n in order}
@@ -183,12 +198,15 @@ def test_study(opened, tmp_path):
     p = opened._parameterNode
     p.studyFolder, p.formula, p.contrast, p.permutations, p.seed, p.processes = tmp_path, "age", "age", 123, 45, 3
     p.errors, p.standardErrors, p.availableCase = type(p.errors).symmetric, type(p.standardErrors).hc3, False
-    p.pooled = True
+    p.pooled, p.change = True, type(p.change).rate
+    opened.ui.sessionEdit.setText("all ")
+    opened.ui.varianceEdit.setText("scanner")
     click(opened.ui.studyButton)
     job, = opened.jobs
     assert job.arguments == {"path": str(tmp_path), "processes": 3, "formula": "age", "contrast": "age",
                              "permutations": 123, "seed": 45, "errors": "symmetric", "standard_errors": "hc3",
-                             "pooled": True, "missing": "complete"}
+                             "pooled": True, "missing": "complete", "session": "all", "change": "per-year",
+                             "variance_groups": "scanner"}
     from DiscStudyLib.folder import make_settings
 
     assert set(job.arguments) - {"path", "processes"} <= parameters(job) | set(vars(make_settings()))

@@ -93,10 +93,11 @@ def test_settings_of_the_model_reach_the_study(panel, study, monkeypatch):
     click(panel.ui.studyButton)
     panel.ui.studyFormulaCheck.setChecked(False)
     click(panel.ui.studyButton)
-    assert found == [{"path": str(study), "processes": 1, "formula": "pfirrmann", "contrast": "pfirrmann",
+    assert found == [{"path": str(study), "processes": 1, "session": "", "change": "", "variance_groups": "",
+                      "formula": "pfirrmann", "contrast": "pfirrmann",
                       "permutations": 100, "seed": 7, "errors": "symmetric", "standard_errors": "hc3",
                       "missing": "available", "pooled": True},
-                     {"path": str(study), "processes": 1}]
+                     {"path": str(study), "processes": 1, "session": ""}]
     panel.ui.studyFormulaCheck.setChecked(True)
     p.formula = ""
     assert not panel.ui.studyButton.isEnabled() and "formula" in panel.ui.studyButton.toolTip()
