@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from scipy.optimize import minimize
 from DiscRelaxometryLib.atomic import atomic_path, write_json
 from DiscRelaxometryLib.discs import segment
 from DiscRelaxometryLib.errors import DiscRelaxometryError
-from DiscRelaxometryLib.grades import FINDINGS, GRADES, GradeConfig, build_grader, describe_discs
+from DiscRelaxometryLib.grades import FINDINGS, GRADES, UNLIKE, GradeConfig, build_grader, describe_discs
 from DiscRelaxometryLib.image import Image, read_image, write_image
 from DiscRelaxometryLib.labels import DISCS
 from DiscRelaxometryLib.resources import resource_path
@@ -28,8 +28,12 @@ from Training.dataset import add_data, is_study, person_of
 from Training.export import WEIGHTS
 from Training.train import RUNS
 
-NAME, VERSION = "disc-grades", "1.0.0"
+NAME, VERSION = "disc-grades", "1.1.0"
 FOLDS, SEED = 5, 20261128
+#: Of held-out discs, 1 of 981 T2w and none of T2 SPACE is farther; noise and constant images are beyond 2.6.
+FARTHEST = 2.0
+#: Share of the variance that is added to each standardized feature before distances are measured.
+RIDGE = 0.1
 #: Weight of the squared coefficients (of standardized features), for losses summed over discs.
 PENALTY = 20.0
 
@@ -152,13 +156,15 @@ def deal_people(people: list[str], grades: np.ndarray) -> dict[str, int]:
 
 def fit(features: np.ndarray, targets: np.ndarray, names: list[str]) -> torch.nn.Module:
     """Return the network trained on features (n, f) and targets (n, outputs)."""
-    network = build_grader(GradeConfig(tuple(names)))
+    network = build_grader(GradeConfig(tuple(names), farthest=FARTHEST))
     known = np.ma.masked_invalid(features)
     mean, scale = known.mean(axis=0).filled(0), known.std(axis=0).filled(0)
     scale[scale == 0] = 1  # what never differs says nothing
     z = np.nan_to_num((features - mean) / scale)
     weights, biases = zip(*(regress(z, y) for y in targets.T))
-    state = {"mean": mean, "scale": scale, "linear.weight": np.array(weights), "linear.bias": np.array(biases)}
+    variance, axes = np.linalg.eigh(np.cov(z.T) + RIDGE * np.eye(z.shape[1]))
+    state = {"mean": mean, "scale": scale, "whiten": axes / np.sqrt(variance), "linear.weight": np.array(weights),
+             "linear.bias": np.array(biases)}
     network.load_state_dict({k: torch.as_tensor(v, dtype=torch.float32) for k, v in state.items()})
     return network.eval()
 
@@ -178,13 +184,13 @@ def regress(z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def predict(network: torch.nn.Module, features: np.ndarray) -> np.ndarray:
-    """Return the network's probabilities (n, grades and findings)."""
+    """Return the network's probabilities and distance (n, grades, findings and 1)."""
     with torch.inference_mode():
         return network(torch.as_tensor(features, dtype=torch.float32)).double().numpy()
 
 
 def cross_validate(discs: Discs, others: list[Discs]) -> list[np.ndarray]:
-    """Return probabilities of each disc by the network that has not seen its person.
+    """Return probabilities and distance of each disc by the network that has not seen its person.
 
     Parameters
     ----------
@@ -200,7 +206,7 @@ def cross_validate(discs: Discs, others: list[Discs]) -> list[np.ndarray]:
     """
     fold = deal_people(discs.people, discs.grade)
     sets = [discs, *others]
-    results = [np.zeros((len(d.people), GRADES + len(FINDINGS))) for d in sets]
+    results = [np.zeros((len(d.people), GRADES + len(FINDINGS) + 1)) for d in sets]
     of = [np.array([fold.get(p, 0) for p in d.people]) for d in sets]
     for k in range(FOLDS):
         train = of[0] != k
@@ -210,12 +216,21 @@ def cross_validate(discs: Discs, others: list[Discs]) -> list[np.ndarray]:
     return results
 
 
+def set_apart(discs: Discs, p: np.ndarray) -> tuple[Discs, np.ndarray]:
+    """Return the discs that are near enough to be judged, and their probabilities; the others are withheld."""
+    near = p[:, -1] <= FARTHEST
+    lists = {name: [v for v, keep in zip(getattr(discs, name), near) if keep]
+             for name in ("people", "series", "values", "features", "gradings")}
+    far = {(discs.series[n], discs.values[n]): UNLIKE for n in np.flatnonzero(~near)}
+    return replace(discs, **lists, withheld=discs.withheld | far), p[near]
+
+
 def export(network: torch.nn.Module, discs: Discs, folder: Path) -> Path:
     """Write weights, ONNX and manifest; return the manifest."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    files, config = {}, GradeConfig(tuple(discs.names))
+    files, config = {}, GradeConfig(tuple(discs.names), farthest=FARTHEST)
     for kind in ("safetensors", "onnx"):
         path = folder / f"{NAME}.{kind}"
         with atomic_path(path) as temporary:
@@ -234,7 +249,7 @@ def export(network: torch.nn.Module, discs: Discs, folder: Path) -> Path:
         "data": "SPIDER (van der Graaf et al., Sci Data 2024;11:264), CC BY 4.0: T2w images and their gradings",
         "architecture": config.to_dict(), "temperature": 1.0,
         "input": "features: n x features, see DiscRelaxometryLib.grades.disc_features; NaN is missing",
-        "output": "probabilities of Pfirrmann grades 1 to 5, then of each finding",
+        "output": "probabilities of Pfirrmann grades 1 to 5, then of each finding; distance from the training set",
         "parameters": int(sum(p.numel() for p in network.parameters())),
         "training": {"discs": len(discs.people), "penalty": PENALTY, "people": {"train": sorted(set(discs.people))}},
         "files": files})
@@ -255,7 +270,8 @@ def main() -> None:
     clinical, t1w, space = (load_discs(files[kind], gradings, options.runs / kind) for kind in ("T2w", "T1w", "SPACE"))
     if not clinical.people:
         parser.error(f"no graded disc in {options.data}: {next(iter(clinical.refused.values()), 'no T2w image')}")
-    write_tables(options.data / "participants.tsv", clinical, space, t1w, cross_validate(clinical, [space]))
+    validated = [set_apart(d, p) for d, p in zip((clinical, space), cross_validate(clinical, [space]))]
+    write_tables(options.data / "participants.tsv", *validated, t1w)
     print(export(fit(clinical.x, clinical.targets, clinical.names), clinical, options.weights))
 
 

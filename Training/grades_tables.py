@@ -59,9 +59,10 @@ def row_of(name: str, people: Sequence[str], read: np.ndarray, p: np.ndarray) ->
     return [name, len(read), len(set(people)), *cells]
 
 
-def write_tables(participants: Path, clinical, space, t1w, probabilities: list[np.ndarray]) -> None:
-    """Keep all tables; the sets are ``Training.grades.Discs``."""
-    kept, p = Results("grades"), probabilities[0][:, :GRADES]
+def write_tables(participants: Path, first: tuple, second: tuple, t1w) -> None:
+    """Keep all tables of T2w slices and T2 SPACE (``Training.grades.Discs`` and probabilities), and refusals of T1w."""
+    (clinical, outputs), (space, space_outputs) = first, second
+    kept, p = Results("grades"), outputs[:, :GRADES]
     read, people = clinical.grade, np.array(clinical.people)
     found = figures(read, p)
     kept.aims(Aim("weighted kappa with the reader", found["weighted kappa"], at_least=0.84, form=".3f"),
@@ -85,10 +86,10 @@ def write_tables(participants: Path, clinical, space, t1w, probabilities: list[n
             if some.sum() >= 30:
                 rows.append(row_of(name, people[some], read[some], p[some]))
     if space.people:
-        rows.append(row_of("T2 SPACE, same people", space.people, space.grade, probabilities[1][:, :GRADES]))
+        rows.append(row_of("T2 SPACE, same people", space.people, space.grade, space_outputs[:, :GRADES]))
     kept.table("agreement", columns, rows)
     confusion(kept, read, median_grade(p))
-    findings(kept, clinical, probabilities[0][:, GRADES:])
+    findings(kept, clinical, outputs[:, GRADES:])
     refusals(kept, {"T2w slices": clinical, "T2 SPACE": space, "T1w slices": t1w})
 
 

@@ -1,6 +1,7 @@
 """A drawn sagittal spine with known discs, for the tests of grades."""
 
 import numpy as np
+from scipy import ndimage
 
 from DiscRelaxometryLib.image import Geometry, Image
 
@@ -9,7 +10,7 @@ HEIGHT, LENGTH, STEP = 10.0, 34.0, 36.0
 MM = 0.6
 
 
-def spine(nuclei=(150,) * 6, heights=(HEIGHT,) * 6, slices=1, canal=CSF, marrow=MARROW, tilt=0.0):
+def spine(nuclei=(150,) * 6, heights=(HEIGHT,) * 6, slices=1, canal=CSF, marrow=MARROW, tilt=0.0, blur=1.0):
     """Draw a straight spine on x = slice, y = to anterior, z = to superior: signal and labels, discs 11 upward."""
     rows, columns = int(260 / MM), int(120 / MM)
     z, y = np.meshgrid(np.arange(rows) * MM, np.arange(columns) * MM, indexing="ij")
@@ -30,4 +31,5 @@ def spine(nuclei=(150,) * 6, heights=(HEIGHT,) * 6, slices=1, canal=CSF, marrow=
 
     def image(a):
         return Image(np.repeat(a[:, :, None], slices, axis=2), geometry)
-    return image(signal.astype(np.float32)), image(labels)
+    # A pixel of blur, as scanners have.
+    return image(ndimage.gaussian_filter(signal, blur).astype(np.float32)), image(labels)

@@ -22,8 +22,11 @@ ESTIMATED, EXPECTED = "pfirrmann_estimated", "pfirrmann_expected"
 MIN_DISCS = 3
 #: Median signal of canal over vertebral bodies: of 296 clinical series, T1w reach 0.64, and T2w begin at 0.71.
 T2_CONTRAST = 0.67
+#: Median signal of vertebral bodies over CSF: of 184 T2w series, the lowest is 0.15; less is fat suppression.
+FAT_CONTRAST = 0.12
 #: Share of a disc and the bone within 12 mm that is darker than 4 % of CSF; more is a signal void (0.20 was seen).
 VOID_SIGNAL, VOID_SHARE, VOID_REACH = 0.04, 0.25, 12.0
+UNLIKE = "The disc looks unlike those that the grades were learned from."
 MIN_AREA = 15.0  # mm2; a smaller piece is not measured
 _ANCHOR = "grades"
 
@@ -73,8 +76,8 @@ def grade_discs(image: Image, labels: Image, engine: str = "auto", device: str |
     Raises
     ------
     SegmentationError
-        If no disc of the image can be graded: no T2 weighting, no canal beside the discs, fewer than three discs, or
-        labels that do not run up from L5-S1.
+        If no disc of the image can be graded: no T2 weighting, fat suppression, no canal beside the discs, fewer than
+        three discs that can be judged, or labels that do not run up from L5-S1.
     GeometryError
         If the grids differ.
     """
@@ -87,6 +90,8 @@ def grade_discs(image: Image, labels: Image, engine: str = "auto", device: str |
     outputs = load_engine(model, engine, device, threads).run(values.astype(np.float32))
     rows = []
     for view, statement, output in zip(views, statements, outputs):
+        if not statement and not output[-1] <= model.config.farthest:
+            statement = UNLIKE
         row = {"level": view.name, "label": view.value, "statement": statement or None}
         rows.append(row if statement else row | _estimate(output, model.config.findings))
     return Table("grades", COLUMNS, rows[::-1])
@@ -145,7 +150,11 @@ def describe_discs(image: Image, labels: Image) -> tuple[list[DiscView], list[st
     values = np.full((len(views), len(names)), np.nan)
     values[measured] = found
     csf = float(np.nanmedian([v.csf for v in views]))
-    return views, [_doubt(view, csf) for view in views], names, values
+    statements = [_doubt(view, csf) for view in views]
+    if statements.count("") < MIN_DISCS:
+        raise SegmentationError(f"Fewer than {MIN_DISCS} discs of the image can be judged: "
+                                f"{' '.join(dict.fromkeys(filter(None, statements)))}", anchor=_ANCHOR)
+    return views, statements, names, values
 
 
 def median_grade(probabilities: np.ndarray) -> np.ndarray:
@@ -171,13 +180,20 @@ def _require_gradable(views: list[DiscView]) -> None:
         raise SegmentationError("The disc labels do not run up from L5-S1 without a gap "
                                 f"({', '.join(v.name for v in views)}): grades could be given to the wrong levels. "
                                 "Correct the levels first.", anchor=_ANCHOR)
-    if np.mean([np.isfinite(v.csf) for v in views]) < 0.5:
-        raise SegmentationError("The spinal canal is not seen beside most discs: the slice passes beside it, or it is "
-                                "not segmented. Choose a mid-sagittal slice.", anchor=_ANCHOR)
-    contrast = float(np.nanmedian([v.canal / v.marrow for v in views]))
+    known = [v for v in views if np.isfinite(v.csf + v.marrow)]
+    if len(known) < len(views) / 2:
+        raise SegmentationError("The spinal canal is not seen beside most discs, or no vertebral body: the slice "
+                                "passes beside it, or it is not segmented, or it has no signal. Choose a mid-sagittal "
+                                "slice.", anchor=_ANCHOR)
+    contrast = float(np.median([v.canal / v.marrow for v in known]))
     if not contrast > T2_CONTRAST:
         raise SegmentationError(f"This is no T2-weighted image (the canal has {contrast:.2f} of the vertebrae's "
                                 f"signal, less than {T2_CONTRAST:g}): grades need T2w.", anchor=_ANCHOR)
+    marrow = float(np.median([v.marrow / v.csf for v in known]))
+    if not marrow > FAT_CONTRAST:
+        raise SegmentationError(f"Fat is suppressed in this image (the vertebrae have {marrow:.2f} of the "
+                                f"cerebrospinal fluid's signal, less than {FAT_CONTRAST:g}): grades need T2w without.",
+                                anchor=_ANCHOR)
 
 
 def _area(view: DiscView) -> float:

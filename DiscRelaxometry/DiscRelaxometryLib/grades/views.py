@@ -40,7 +40,7 @@ class DiscView:
         ``OUTSIDE``, ``BACKGROUND``, ``VERTEBRA``, ``CANAL``, ``THIS_DISC`` or ``OTHER_DISC``.
     csf, canal, marrow : float
         Signal of cerebrospinal fluid (0.85 quantile of the canal), of the canal (median), and of vertebral bodies
-        (median) in the view; NaN where there is too little of them.
+        (median) in the view; NaN where there is too little of them, or no positive signal.
     cut : bool
         Whether the disc touches the border of the image within the sagittal plane.
     """
@@ -148,5 +148,6 @@ def _references(view: np.ndarray, classes: np.ndarray) -> tuple[float, float, fl
     found = []
     for mask, quantile in ((canal, 0.85), (canal, 0.5), (bodies, 0.5)):
         values = view[mask & np.isfinite(view)]
-        found.append(float(np.quantile(values, quantile)) if len(values) >= _MIN_REFERENCE else float("nan"))
+        level = float(np.quantile(values, quantile)) if len(values) >= _MIN_REFERENCE else 0.0
+        found.append(level if level > 0 else float("nan"))
     return found[0], found[1], found[2]

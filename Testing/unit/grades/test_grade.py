@@ -8,12 +8,16 @@ import pytest
 from support import shared_data
 from support.grade_phantom import ANNULUS, CSF, HEIGHT, LENGTH, MARROW, MM, STEP, spine
 
+from DiscRelaxometryLib.discs import load_engine
 from DiscRelaxometryLib.errors import DiscRelaxometryError, GeometryError, SegmentationError
 from DiscRelaxometryLib.grades import (
     COLUMNS,
     ESTIMATED,
     EXPECTED,
     GRADES,
+    UNLIKE,
+    GradeConfig,
+    build_grader,
     describe_discs,
     grade_discs,
     grade_summary,
@@ -35,7 +39,7 @@ def value(image, labels, name):
 @pytest.mark.parametrize("slices", [1, 5])
 def test_features_of_a_drawn_spine_are_what_was_drawn(tilt, slices):
     nuclei, heights = (40, 60, 90, 120, 150, 180), (6, 7, 8, 9, 10, 11)
-    image, labels = spine(nuclei, heights, slices, tilt=tilt)
+    image, labels = spine(nuclei, heights, slices, tilt=tilt, blur=0)
     assert value(image, labels, "nucleus") == pytest.approx(np.array(nuclei) / CSF, abs=0.04)
     assert value(image, labels, "height_middle") == pytest.approx(heights, abs=0.8)
     assert value(image, labels, "length") == pytest.approx(LENGTH, abs=1.2)
@@ -121,6 +125,64 @@ def test_labels_that_do_not_run_up_from_the_sacrum_are_refused(change):
     for old, new in change.items():
         array[labels.array == old] = new
     refuses(image, labels.like(array), "do not run up from L5-S1")
+
+
+def test_a_fat_suppressed_image_is_refused():
+    refuses(*spine((150,) * 6, marrow=15.0), "Fat is suppressed")
+
+
+@pytest.mark.parametrize("change", [lambda a: 0 * a, lambda a: a - 5000, lambda a: a * np.nan])
+def test_an_image_without_signal_is_refused(change):
+    image, labels = spine()
+    refuses(image.like(change(image.array)), labels, "canal is not seen")
+
+
+def test_vertebrae_that_are_not_segmented_are_refused():
+    image, labels = spine()
+    refuses(image, labels.like(np.where(labels.array == 1, 0, labels.array)), "no vertebral body")
+
+
+def noise(array):
+    return np.random.default_rng(0).normal(100, 20, array.shape)
+
+
+@pytest.mark.parametrize("change", [noise, lambda a: 0 * a + 100 + 0.01 * noise(a), lambda a: a + 2000])
+def test_no_grade_for_what_looks_unlike_any_disc(change):
+    """Noise, a constant, a signal with an offset: canal and vertebrae are alike, and so is every disc."""
+    image, labels = spine((10, 25, 60, 110, 150, 190))
+    found = statements(image.like(change(image.array).astype(np.float32)), labels)
+    assert set(found.values()) == {UNLIKE}
+
+
+def test_the_discs_that_the_grades_were_learned_from_are_near():
+    """By the square of the distance: its mean over the training set is 1 but for the ridge, so that 2 is far."""
+    model = load_grader()
+    views, _, names, values = describe_discs(*spine((60, 80, 100, 110, 130, 150)))
+    distance = load_engine(model, "onnx").run(values.astype(np.float32))[:, -1]
+    assert distance.min() > 0 and distance.max() < model.config.farthest == 2.0
+
+
+def test_distance_is_that_of_mahalanobis():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    network = build_grader(GradeConfig(("a", "b", "c")))
+    whiten = rng.standard_normal((3, 3))
+    network.load_state_dict({**network.state_dict(), "whiten": torch.tensor(whiten, dtype=torch.float32),
+                             "mean": torch.tensor([1.0, 2.0, 3.0]), "scale": torch.tensor([2.0, 1.0, 4.0])})
+    x = rng.standard_normal(3)
+    z = (x - [1, 2, 3]) / [2, 1, 4]
+    with torch.inference_mode():
+        found = network(torch.tensor(x[None], dtype=torch.float32))[0, -1].item()
+    assert found == pytest.approx(np.sqrt(z @ (whiten @ whiten.T) @ z / 3), rel=1e-5)
+
+
+def test_fewer_than_three_discs_that_can_be_judged_are_refused():
+    image, labels = spine()
+    array = image.array.copy()
+    for n in range(4):  # cages in four discs of six
+        rows = slice(int((30 + n * STEP) / MM), int((50 + n * STEP) / MM))
+        array[rows][labels.array[rows] != 2] = 0
+    refuses(image.like(array), labels, "Fewer than 3 discs of the image can be judged: There is a signal void")
 
 
 def test_another_grid_is_refused():
@@ -236,15 +298,16 @@ def test_graded_people_of_the_embedded_cohort():
 
 
 @pytest.mark.shared_data
-@pytest.mark.parametrize(("name", "words"), [("sub-133_T2w", "No spine"), ("sub-253_T2w", "No spine"),
-                                             ("sub-035_T2w", "No spine"), ("sub-012_T1w", "no T2-weighted"),
-                                             ("sub-022_T1w", "no T2-weighted"), ("sub-001_T2w", "do not run up")])
+@pytest.mark.parametrize(("name", "words"), [("sub-012_T1w", "no T2-weighted"), ("sub-022_T1w", "no T2-weighted"),
+                                             ("sub-001_T2w", "do not run up"), ("sub-133_T2w", "canal is not seen"),
+                                             ("sub-253_T2w", "canal is not seen"), ("sub-035_T2w", "signal void")])
 def test_images_that_must_not_be_graded(name, words):
+    """T1w, levels in doubt, beside the canal, a void: no spine is found, or the image or each disc is refused."""
     from DiscRelaxometryLib.discs import segment
 
     image = read_image(shared_data("spider_midsagittal") / f"{name}.nii.gz")
     result = segment(image, "onnx")
     if not result.found:
-        assert words in result.reason
+        assert words not in ("no T2-weighted", "do not run up") and "No spine" in result.reason
         return
     refuses(image, result.labels, words)

@@ -101,7 +101,7 @@ def test_nobody_is_predicted_by_a_network_that_saw_them(monkeypatch):
     def look(network, features):
         for person in features[:, 1]:
             predicted.setdefault(person, set()).add(network)
-        return np.full((len(features), GRADES + 4), 0.5)
+        return np.full((len(features), GRADES + 5), 0.5)
 
     monkeypatch.setattr(grades, "fit", remember)
     monkeypatch.setattr(grades, "predict", look)
@@ -143,7 +143,8 @@ def test_a_feature_that_never_differs_or_is_never_measured_says_nothing():
     x = np.column_stack([discs.x, np.full(len(discs.people), 3.0), np.full(len(discs.people), np.nan)])
     network = grades.fit(x, discs.targets, [*discs.names, "constant", "missing"])
     p = grades.predict(network, x)
-    assert p == pytest.approx(grades.predict(grades.fit(discs.x, discs.targets, discs.names), discs.x), abs=1e-4)
+    plain = grades.predict(grades.fit(discs.x, discs.targets, discs.names), discs.x)
+    assert p[:, :-1] == pytest.approx(plain[:, :-1], abs=1e-4)
     assert np.isfinite(grades.predict(network, x + [0, 0, 0.1, 0])).all()
 
 
@@ -158,6 +159,21 @@ def test_what_is_written_is_read_by_both_engines(tmp_path):
     for engine in ("onnx", "torch"):
         got = load_engine(model, engine).run(discs.x.astype(np.float32))
         assert got == pytest.approx(grades.predict(network, discs.x), abs=1e-5)
+
+
+def test_discs_unlike_the_others_are_set_apart():
+    discs = made_discs(20)
+    discs.features[7] = np.array([40.0, -60.0])
+    p = grades.cross_validate(discs, [])[0]
+    near, kept = grades.set_apart(discs, p)
+    assert list(near.withheld) == [("sub-01_T2w", 13)] and "unlike" in near.withheld["sub-01_T2w", 13]
+    assert len(near.people) == len(near.features) == len(kept) == 99 and len(discs.people) == 100
+    # Independent: the covariance of the training set, its diagonal raised, inverted.
+    z = (discs.x - discs.x[10:].mean(0)) / discs.x[10:].std(0)
+    network = grades.fit(discs.x[10:], discs.targets[10:], discs.names)
+    inverse = np.linalg.inv(np.cov(z[10:].T) + grades.RIDGE * np.eye(2))
+    theirs = np.sqrt(np.einsum("ij,jk,ik->i", z, inverse, z) / 2)
+    assert grades.predict(network, discs.x)[:, -1] == pytest.approx(theirs, rel=1e-4)
 
 
 def test_figures_are_those_of_a_table_by_hand():
