@@ -57,8 +57,10 @@ def check_folder(folder: str | os.PathLike) -> None:
     What exists is tried, and what does not exist is left so.
     """
     folder = Path(os.path.abspath(folder))
-    there = next(p for p in (folder, *folder.parents) if p.exists())
+    there = next(p for p in (folder, *folder.parents) if os.path.exists(p))
     try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            folder.lstat()  # a name that is too long
         probe = there / f".{uuid.uuid4().hex[:8]}.probe"
         probe.touch()
         probe.unlink()
@@ -70,7 +72,7 @@ def _refused(path: Path, folder: Path, error: OSError) -> OutputError:
     """Return what keeps `path` from being written as a sentence."""
     remedy = "free some space" if error.errno == errno.ENOSPC else "choose another place, or change its permissions"
     reason = (error.strerror or str(error)).lower()
-    blocked = next((p for p in (folder, *folder.parents) if p.exists() and not p.is_dir()), None)
+    blocked = next((p for p in (folder, *folder.parents) if os.path.exists(p) and not os.path.isdir(p)), None)
     if blocked:
         reason = f"'{blocked.name}' is a file, not a folder"
     return OutputError(f"'{path}' cannot be written ({reason}): {remedy}.", errno=error.errno)

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -171,7 +171,10 @@ def read_volumes(path: str | os.PathLike) -> tuple[sitk.Image, np.ndarray, Geome
     path = Path(path)
     if not path.exists():
         raise GeometryError(f"'{path}' does not exist.")
-    ending = format_ending(path)
+    try:
+        ending = format_ending(path)
+    except OSError as error:
+        raise GeometryError(f"'{path.name}' cannot be read ({error.strerror}).", anchor="unreadable-image") from None
     if not ending:
         raise GeometryError(f"'{path.name}' is no NIfTI, NRRD or MetaImage file, or is damaged: convert or copy it "
                             "again.", anchor="unreadable-image")
@@ -194,7 +197,7 @@ def read_volumes(path: str | os.PathLike) -> tuple[sitk.Image, np.ndarray, Geome
     if wrong:
         raise GeometryError(f"'{path.name}' has no usable position: its matrix {wrong}. Resample the image to a "
                             "rectangular grid.", anchor="unusable-geometry")
-    if ending in _STATED and not re.search(_STATED[ending], _start(path, 1 << 14)):
+    if ending in _STATED and not all(re.search(what, _start(path, 1 << 14)) for what in _STATED[ending]):
         notes = [*notes, "The header does not say how the image lies in the patient."]
     spacing = np.linalg.norm(form[:, :3], axis=0) if more else image.GetSpacing()[:3]
     direction = form[:, :3] / spacing if more else matrix
@@ -206,7 +209,8 @@ def read_volumes(path: str | os.PathLike) -> tuple[sitk.Image, np.ndarray, Geome
 
 
 #: What places a grid in the headers of other formats than NIfTI.
-_STATED = {".nrrd": rb"\nspace directions:", ".mha": rb"\n(Element(Spacing|Size)) *="}
+_STATED = {".nrrd": (rb"\nspace directions:", rb"(?i)\nspace: *(right|left|[LR][AP]S)"),
+           ".mha": (rb"\nElement(Spacing|Size) *=", rb"\n(TransformMatrix|Rotation|Orientation) *=")}
 
 
 def _start(path: Path, count: int) -> bytes:
@@ -227,10 +231,8 @@ def format_ending(path: Path) -> str:
 def read_header(path: str | os.PathLike) -> sitk.ImageFileReader | None:
     """Return what ITK reads of a file's header, whatever the file's name; None where it reads none."""
     path = Path(path)
-    try:
+    with suppress(RuntimeError):
         return _information(str(path))
-    except RuntimeError:
-        pass
     try:
         ending = format_ending(path)
         content = nifti.nifti_content(path) if ending == ".nii" else None
@@ -301,10 +303,11 @@ def read_image(path: str | os.PathLike) -> Image:
     image, array, geometry, notes = read_volumes(path)
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         array = array[0]
-    if array.ndim != 3 or image.GetNumberOfComponentsPerPixel() != 1 or np.iscomplexobj(array):
+    colors = image.GetNumberOfComponentsPerPixel() != 1 or np.iscomplexobj(array)
+    if array.ndim != 3 or colors:
+        remedy = "one gray value per voxel is needed" if colors else "choose one volume, or load it as an echo series"
         raise GeometryError(f"'{Path(path).name}' is not a 3-D scalar volume (size {image.GetSize()}, "
-                            f"{image.GetPixelIDTypeAsString()}): load it as an echo series instead.",
-                            anchor="not-a-3d-volume")
+                            f"{image.GetPixelIDTypeAsString()}): {remedy}.", anchor="not-a-3d-volume")
     return Image(array, geometry, {"path": str(path), **({"notes": notes} if notes else {})})
 
 

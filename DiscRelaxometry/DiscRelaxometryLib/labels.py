@@ -108,8 +108,9 @@ def whole_labels(image: Image) -> Image:
     # NaN and infinity fail the comparison, too; the margin is the rounding of a float32.
     with np.errstate(invalid="ignore"):
         wrong = ~(np.abs(array - rounded) <= ROUNDING + 1e-4)
-    if wrong.any() or np.abs(rounded).max(initial=0) > np.iinfo(np.int32).max:
+        wrong |= np.abs(rounded) > np.iinfo(np.int32).max
+    if wrong.any():
         found = ", ".join(f"{v:g}" for v in np.unique(array[wrong])[:5])
-        raise SegmentationError(f"This image holds fractions or NaN ({found}), so it is not a label image: choose the "
-                                "segmentation, not the signal.", anchor="label-conventions")
+        raise SegmentationError(f"This image holds fractions, NaN or huge values ({found}), so it is not a label "
+                                "image: choose the segmentation, not the signal.", anchor="label-conventions")
     return replace(image, array=rounded.astype(np.int32))

@@ -170,13 +170,14 @@ def read_tsv(path: str | os.PathLike, required: Sequence[str] = (), numeric: Ite
 
 def decode(raw: bytes, name: str) -> str:
     """Return the text of a table, with line feeds as line ends, or raise DesignError with its file's `name`."""
+    if raw.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise DesignError(f"'{name}' is a spreadsheet file: save the table as tab-separated text in UTF-8.",
+                          anchor="participants-table")
     try:
         text = raw.decode("utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except UnicodeDecodeError as error:
-        spreadsheet = raw.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0"))
         line = raw[:error.start].count(b"\n") + 1
-        what = "a spreadsheet file" if spreadsheet else f"not UTF-8 text (line {line})"
-        raise DesignError(f"'{name}' is {what}: save the table as tab-separated text in UTF-8.",
+        raise DesignError(f"'{name}' is not UTF-8 text (line {line}): save the table as tab-separated text in UTF-8.",
                           anchor="participants-table") from None
     if "\0" in text:
         raise DesignError(f"'{name}' holds NUL characters, as UTF-16 without byte-order mark and binary files do: "

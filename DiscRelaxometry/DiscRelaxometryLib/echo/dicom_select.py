@@ -97,5 +97,7 @@ def _is_one_volume(frames: list[Frame]) -> bool:
 
 
 def _listed(groups: dict[str, list[Frame]]) -> str:
-    return "; ".join(f"number {g[0].number}, {len(g)} images" for g in sorted(groups.values(),
-                                                                              key=lambda g: g[0].number))
+    ordered = sorted(groups.values(), key=lambda g: g[0].number)
+    unique = len({g[0].number for g in ordered}) == len(ordered)
+    return "; ".join(f"number {g[0].number}{'' if unique else f', UID {g[0].series}'}, {len(g)} images"
+                     for g in ordered)

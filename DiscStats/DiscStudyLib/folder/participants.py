@@ -129,7 +129,7 @@ def _check_ids(study: Study, table: Table) -> Iterator[Finding]:
 
 def _id_key(id: str) -> str:
     """Return what ids share that a spreadsheet or a typist wrote otherwise: sub-01, 01, 1, 1.0, SUB_01."""
-    bare = re.sub(r"^sub[-_ ]*", "", id.strip().lower())
+    bare = re.sub(r"^sub[-_ \u2010-\u2015\u2212]*", "", id.strip().lower())
     number = to_number(bare)
     return bare if number is None else f"{number:g}"
 

@@ -46,15 +46,15 @@ def validate(study: Study, settings: Settings | None = None, read_images: bool =
 
 def _check_output(study: Study) -> Iterator[Finding]:
     """Check that the output folder is new, empty or this program's own, can be written, and has room."""
-    yield from (Finding("error", "", "", problem, remedy) for problem, remedy in _foreign(study))
-    folder = study.output
-    while not folder.exists():
-        folder = folder.parent
     try:
         check_folder(study.output)
     except OutputError as error:
         yield Finding("error", "", "", error.message, "Choose another output folder, or ask for write permission.")
         return
+    yield from (Finding("error", "", "", problem, remedy) for problem, remedy in _foreign(study))
+    folder = study.output
+    while not folder.exists():
+        folder = folder.parent
     images = [f for p in study.people for f in (*p.anatomical, *(f for s in p.series for f in s.files))]
     done = study.output.exists() and any(study.output.glob("sub-*/prov/*.json"))
     needed = 0 if done else OUTPUT_PER_INPUT * sum(os.path.getsize(f) for f in images)

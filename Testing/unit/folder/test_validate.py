@@ -131,6 +131,19 @@ def test_comma_that_may_stand_for_thousands(study):
     find(study, "has commas in numbers", severity="warning")
 
 
+def test_an_output_folder_that_no_disk_takes_is_said(study):
+    (finding,) = [f for f in validate(Study(study, output=study.parent / ("x" * 300)), make_settings())
+                  if f.severity == "error"]
+    assert "too long" in finding.problem and finding.remedy
+
+
+@pytest.mark.parametrize("written", ["sub\u201301", "sub_01", "SUB-01", "01", "1", "1.0"])
+def test_an_id_written_in_another_way_is_named(study, written):
+    path = study / "participants.tsv"
+    path.write_text(path.read_text().replace("sub-01", written), encoding="utf-8")
+    assert find(study, f"the id is written '{written}'").person == "sub-01"
+
+
 def test_empty_cells_are_one_line_per_column(tmp_path):
     root = make_study(tmp_path / "study", people=12)
     path = root / "participants.tsv"

@@ -23,7 +23,7 @@ def read(tmp_path, text: str):
 ])
 def test_decimal_commas_become_points(tmp_path, text, cells):
     table = read(tmp_path, text)
-    assert table["a"] == cells and "Commas in 'a' are read as decimal points." in table.notes
+    assert table["a"] == cells and "'grades.tsv': commas in 'a' are read as decimal points." in table.notes
 
 
 @pytest.mark.parametrize(("text", "cells"), [
@@ -59,9 +59,10 @@ def test_marks_of_copied_text(tmp_path):
     assert table["a"] == ["-1.5", "\u2013"] and table["b"] == ["M", "F"]
 
 
-def test_spreadsheet_file_is_named(tmp_path):
+@pytest.mark.parametrize("more", [b"\xff\xfe", b"\0\0", b""])
+def test_spreadsheet_file_is_named(tmp_path, more):
     path = tmp_path / "grades.tsv"
-    path.write_bytes(b"PK\x03\x04\xff\xfe")
+    path.write_bytes(b"PK\x03\x04" + more)
     with pytest.raises(DesignError, match="spreadsheet.*UTF-8"):
         read_tsv(path)
 
