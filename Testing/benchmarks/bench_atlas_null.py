@@ -49,7 +49,7 @@ def cohort(level: str, people: int, backend: str):
         corner = grid.index_to_world([b.start for b in box][::-1])
         array = (labels.array == value)[box]
         crop = Image(array, type(grid)(array.shape[::-1], grid.spacing, corner, grid.direction))
-        found.append({"crop": crop, "there": there, "seen": seen, "half": shape.half})
+        found.append({"person": folder.name, "crop": crop, "there": there, "seen": seen, "half": shape.half})
     return found
 
 

@@ -3,6 +3,7 @@
     python Testing/benchmarks/bench_designs.py --sets 1000
     python Testing/benchmarks/bench_designs.py --power --sets 100
     python Testing/benchmarks/bench_designs.py --cohort demo-output/spider-cohort
+    python Testing/benchmarks/bench_designs.py --neutral --sets 300
 
 Each null data set: 216 voxels of smooth noise, 59 permutations, the smallest corrected p of max-T and TFCE.
 """
@@ -161,6 +162,68 @@ def cohort(folder: str, permutations: int) -> list[tuple]:
     return rows
 
 
+def linear(disc, level: str, atlas):
+    """Return the matrix, (voxels of the pooled disc, voxels of the level), by which `disc.pool` interpolates."""
+    from scipy.sparse import coo_array
+
+    from DiscRelaxometryLib.labels import disc_value
+    own, at = disc.levels[level], np.argwhere(disc.atlas.labels.array > 0)
+    points = disc.atlas.geometry.index_to_world(at[:, ::-1])
+    index = atlas.geometry.world_to_index(next(iter(own.levels.values())).to_person(points))[:, ::-1]
+    low = np.floor(index).astype(int)
+    number = np.full(atlas.labels.array.shape, -1)
+    number[atlas.labels.array == disc_value(level)] = np.arange((atlas.labels.array == disc_value(level)).sum())
+    entries = []
+    for corner in np.ndindex(2, 2, 2):
+        column = number[tuple((low + corner).T)]
+        weight = np.prod(np.where(corner, index - low, 1 - (index - low)), axis=1)
+        there = np.flatnonzero(column >= 0)
+        entries.append((weight[there], there, column[there]))
+    weight, row, column = map(np.concatenate, zip(*entries))
+    return coo_array((weight, (row, column)), (len(at), number.max() + 1)).tocsr()
+
+
+def neutral(sets: int, permutations: int) -> tuple[list[tuple], dict]:
+    """Return how often noise in people's space is associated with disc shape in the pooled disc, within persons."""
+    from bench_atlas_null import cohort as discs_of
+    from bench_atlas_null import noise_maps
+
+    from DiscAtlasLib import load_atlas, pooled_disc
+    from DiscStatsLib.permutation import permutation_test
+    atlas = load_atlas()
+    disc, found, person, level, seen = pooled_disc(atlas, LEVELS), {}, [], [], []
+    matrices = {name: linear(disc, name, atlas) for name in LEVELS}
+    for name in LEVELS:
+        found[name] = discs_of(name, 33, "coordinates")
+        person += [f["person"] for f in found[name]]
+        level += [name] * len(found[name])
+        seen += [matrices[name] @ f["seen"].astype(float) for f in found[name]]
+    seen = np.array(seen) >= 0.5
+    kept = seen.mean(axis=1) > 0.95 * seen.mean(axis=1).max()
+    everyone, rng = seen[kept].all(axis=0), np.random.default_rng(6)
+    half = np.array([f["half"] for name in LEVELS for f in found[name]])[kept]
+    blocks = np.column_stack([np.array(person)[kept], np.array(level)[kept]])
+    factor = (blocks[:, 1][:, None] == np.array(LEVELS)).astype(float)
+    share, hits = {}, {}
+    for number in range(sets):
+        rows = []
+        for name in LEVELS:
+            y = noise_maps(found[name], rng)
+            there = np.isfinite(y)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                rows.append((matrices[name] @ np.where(there, y, 0).T / (matrices[name] @ there.T.astype(float))).T)
+        y = np.concatenate(rows)[kept][:, everyone]
+        for variable, values in (("height", half[:, 2]), ("depth", half[:, 1]), ("random", rng.normal(size=len(y)))):
+            test = permutation_test(y, np.column_stack([values, factor]), [1, 0, 0, 0, 0, 0], blocks=blocks,
+                                    exchange="within", n_permutations=permutations + 1, seed=number + 1)
+            share.setdefault(variable, []).append(float(np.mean(test.p <= 0.05 + 1e-9)))
+            hits[variable] = hits.get(variable, 0) + bool(test.p_fwe.min() <= 0.05 + 1e-9)
+        if number % 20 == 19:
+            print(number + 1, {v: (round(np.mean(s), 4), hits[v]) for v, s in share.items()}, flush=True)
+    facts = {"people": len(set(person)), "discs": int(kept.sum()), "voxels": int(everyone.sum())}
+    return [(v, float(np.mean(s)), float(np.std(s) / np.sqrt(sets)), hits[v] / sets) for v, s in share.items()], facts
+
+
 def main() -> None:
     """Make the rows asked for and keep them."""
     from calibration import limits
@@ -169,6 +232,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="*", help="numbers of the rows to make (default: all)")
     parser.add_argument("--power", action="store_true", help="power of pooled levels beside the analysis by level")
     parser.add_argument("--cohort", help="a study that was run: its maps, pooled and by level")
+    parser.add_argument("--neutral", action="store_true", help="noise against disc shape in the pooled disc")
     parser.add_argument("--permutations", type=int, default=5000)
     options = parser.parse_args()
     results = Results("designs")
@@ -177,6 +241,12 @@ def main() -> None:
                                  ("p max T", ".4f"), ("p TFCE", ".4f"), ("voxels, max T", ".1%"),
                                  ("voxels, TFCE", ".1%")], cohort(options.cohort, options.permutations),
                       permutations=options.permutations)
+        return
+    if options.neutral:
+        rows, facts = neutral(options.sets, 199)
+        low, high = limits(options.sets)
+        results.table("neutral", ["variable", ("voxels with p <= .05", ".2%"), ("SE", ".2%"), ("max T", ".1%")], rows,
+                      sets=options.sets, permutations=199, limits=f"{low:.1%} to {high:.1%}", **facts)
         return
     if options.power:
         results.table("power", ["effect, SD per grade", *((n, ".0%") for n in (

@@ -33,7 +33,8 @@ DUE = {
     "permutations": (300, ANALYZED), "seed": (7, ANALYZED),
     "sensitivity": ("participant_id != sub-05", {"analysis-grade-sensitivity"}), "missing": ("complete", ANALYZED),
     "errors": ("symmetric", ANALYZED), "pooled": (True, {"pooled-disc", *ANALYZED}),
-    "variance_groups": ("sex", ANALYZED), "standard_errors": ("hc3", ANALYZED), "alpha": (0.01, set()),
+    "groups": ("pfirrmann <= 3", {"group-means"}), "variance_groups": ("sex", ANALYZED),
+    "standard_errors": ("hc3", ANALYZED), "alpha": (0.01, set()),
     "require_review": ("all", None), "session": ("ses-01", None), "change": ("absolute", None),
     "on_error": ("stop", None), "threads": (2, None)}
 

@@ -12,6 +12,7 @@ from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
 from DiscStudyLib import Study, make_settings, plan_study, run_study, validate
 from DiscStudyLib.after import atlas_of
+from DiscStudyLib.report.figures_maps import atlas_figure as figure
 
 for library in ("jinja2", "matplotlib", "pandas", "patsy"):
     pytest.importorskip(library)
@@ -19,11 +20,13 @@ PAIR = ("L4-L5", "L5-S1")
 SETTINGS = {"levels": "pooled,L4-L5,L5-S1", "permutations": 100, "maps": ("T1rho",)}
 
 
+#: Of L5-S1, L4-L5 and L3-L4: that of L4-L5 differs.
+GRADES = [(own, 1 + n % 3, own) for n, own in enumerate((1, 2, 3, 4, 5, 2, 3), 1)]
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    # The grade of L4-L5 differs from that of L5-S1.
-    grades = [(own, 1 + n % 3, own) for n, own in enumerate((1, 2, 3, 4, 5, 2, 3), 1)]
-    return make_spine_study(tmp_path_factory.mktemp("pooled"), grades, ["T1rho"])
+    return make_spine_study(tmp_path_factory.mktemp("pooled"), GRADES, ["T1rho"])
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +105,27 @@ def test_variance_groups_must_be_a_column(run, study):
     assert any("'scanner' is not a column" in f.problem for f in found)
     assert {o.step for o in plan_study(study, "pfirrmann + age", variance_groups="sex", **SETTINGS).outcomes
             if o.state == "pending"} == {"analysis-main", "report"}
+
+
+def test_average_maps_of_groups_stand_side_by_side_in_one_window(run, study, monkeypatch):
+    """By the grade of each disc: a person's two discs may be of two groups."""
+    from DiscStudyLib.report import group
+
+    shown = []
+    monkeypatch.setattr(group, "atlas_figure", lambda columns, *more, **other: (
+        shown.append(columns), figure(columns, *more, **other))[1])
+    run_study(study, "pfirrmann + age", analysis="age", contrast="age", groups="pfirrmann <= 2", **SETTINGS)
+    labels, folder = load_atlas().labels.array, output(study, "group")
+    people = [f"sub-{n:02}" for n in range(1, 8)]
+    images = {p: read_image(folder.parent / p / "anat" / f"{p}_space-DiscAtlas_T1rho.nii.gz").array for p in people}
+    for number, kept in ((1, lambda g: g <= 2), (2, lambda g: g > 2)):
+        mean = read_image(folder / f"space-DiscAtlas_stat-mean_group-{number}_T1rho.nii.gz").array
+        for place, level in ((0, "L5-S1"), (1, "L4-L5")):
+            own = np.stack([images[f"sub-{n:02}"] for n, g in enumerate(GRADES, 1) if kept(g[place])])
+            at = (labels == disc_value(level)) & np.isfinite(own).all(axis=0)
+            assert at.sum() > 2000
+            np.testing.assert_allclose(mean[at], own.mean(axis=0)[at], rtol=1e-5)
+    columns = next(c for c in shown if any("pfirrmann <= 2" in title for title in c))
+    looks = [look for _, look in columns.values()]
+    assert len(looks) == 2 and looks[0] == looks[1] and "Average maps of groups" in (
+        folder.parent / "report.html").read_text(encoding="utf-8")

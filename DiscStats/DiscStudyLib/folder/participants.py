@@ -10,6 +10,7 @@ from DiscRelaxometryLib.grades import ESTIMATED, EXPECTED
 from DiscRelaxometryLib.tables import Table, is_missing, to_number
 
 from .finding import Finding
+from .groups import groups_by
 from .rules import people_by_rule
 from .settings import MAPS, Settings
 from .study import Study, level_columns, long_frame
@@ -44,6 +45,11 @@ def check_participants(study: Study, settings: Settings) -> Iterator[Finding]:
     except DesignError as error:
         yield Finding("error", "", "", error.message, "Correct the formula.")
         return
+    if settings.groups:
+        try:
+            groups_by(table, settings.groups)
+        except DesignError as error:
+            yield Finding("error", TABLE, "", error.message, "Correct --groups.")
     found = [*_check_response(study, settings), *_check_values(study, table, settings.columns)]
     yield from found
     # Estimated grades are known only after the run.

@@ -1,4 +1,4 @@
-"""Rules on a column of the participants table, such as ``field_T == 1.5``: who belongs to a sensitivity analysis."""
+"""Rules on a column of the participants table, such as ``field_T == 1.5``: who belongs to an analysis or a group."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ from DiscRelaxometryLib.tables import Table, is_missing, to_number
 
 _SIGNS = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
           ">=": operator.ge}
+_OPPOSITE = {"==": "!=", "<": ">=", "<=": ">"}
+_OPPOSITE |= {b: a for a, b in _OPPOSITE.items()}
+_RULE = r"\s*([A-Za-z_]\w*)\s*(==|!=|<=|>=|<|>)\s*['\"]?([^'\"<>=\s][^'\"<>=]*?)['\"]?\s*"
+
+
+def is_rule(text: str) -> bool:
+    """Tell whether a text is a rule."""
+    return re.fullmatch(_RULE, text) is not None
+
+
+def opposite(sign: str) -> str:
+    """Return the comparison that holds where another does not."""
+    return _OPPOSITE[sign]
 
 
 def parse_rule(text: str) -> tuple[str, str, str]:
@@ -20,7 +33,7 @@ def parse_rule(text: str) -> tuple[str, str, str]:
     DesignError
         If it is no such rule.
     """
-    found = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*(==|!=|<=|>=|<|>)\s*['\"]?([^'\"<>=\s][^'\"<>=]*?)['\"]?\s*", text)
+    found = re.fullmatch(_RULE, text)
     if not found:
         raise DesignError(f"'{text}' is not a rule: write COLUMN == VALUE (or !=, <, <=, >, >=).", anchor="sensitivity")
     return found.group(1), found.group(2), found.group(3)
@@ -40,12 +53,13 @@ def people_by_rule(table: Table, text: str) -> set[str]:
                           anchor="sensitivity")
     kept = set()
     for row in table.rows:
-        if not is_missing(row[column]) and _holds(row[column], sign, value, column):
+        if not is_missing(row[column]) and holds(row[column], sign, value, column):
             kept.add(row["participant_id"])
     return kept
 
 
-def _holds(cell: str, sign: str, value: str, column: str) -> bool:
+def holds(cell: str, sign: str, value: str, column: str) -> bool:
+    """Tell whether a comparison holds for a cell of a column; DesignError where words are to have an order."""
     left, right = to_number(cell), to_number(value)
     if left is None or right is None:
         if sign not in ("==", "!="):

@@ -71,6 +71,9 @@ class Settings:
     sensitivity : str
         Rule on a column of the participants table, such as ``field_T == 1.5``: the analysis is repeated on the people
         it holds for, and shown beside the analysis of everyone. Empty means none.
+    groups : str
+        Column, or rule such as ``odi <= 40``, whose groups' average maps stand side by side in the report; empty means
+        the factor that is tested, if one is.
     missing : str
         Analyze voxels that at least half of the people have (``available``), or everyone (``complete``).
     errors : str
@@ -114,6 +117,7 @@ class Settings:
     permutations: int = AnalysisSettings.n_permutations
     seed: int = AnalysisSettings.seed
     sensitivity: str = ""
+    groups: str = ""
     missing: str = AnalysisSettings.missing
     errors: str = AnalysisSettings.errors
     standard_errors: str = AnalysisSettings.standard_errors

@@ -11,10 +11,10 @@ from DiscRelaxometryLib.grades import ESTIMATED, EXPECTED, ROMAN
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.quantities import QUANTITIES
-from DiscRelaxometryLib.tables import Column, Table, cell_value, is_missing
+from DiscRelaxometryLib.tables import Column, Table, is_missing
 
 from ..engine import Context, context_atlas, maps_in_atlas, participants_of, read_rows
-from ..folder import OWNER, SESSION, level_columns, trained_on
+from ..folder import OWNER, SESSION, trained_on, values_by_level
 from .figures import plot_agreement, plot_groups
 from .figures_maps import Look, atlas_figure
 from .grades import grades
@@ -33,7 +33,7 @@ _COMPARED = {"T1rho": ("ms", "Mean T1rho"), "T2": ("ms", "Mean T2"), "nT2w": ("1
 
 def sections(context: Context, folder: Path, analysis: str) -> list[Section]:
     """Return the sections about the group that have content."""
-    made = [mean_maps(context, folder), *parametric_maps(context, folder, analysis),
+    made = [mean_maps(context, folder), group_means(context, folder), *parametric_maps(context, folder, analysis),
             sensitivity(context, analysis), repeated(context, folder), regions(context, folder),
             agreement(context, folder), grades(context), methods(context, analysis)]
     return [s for s in made if s and s.blocks]
@@ -58,7 +58,7 @@ def mean_maps(context: Context, folder: Path) -> Section | None:
         count = int(np.nanmax(images["n"].array))
         half = images["n"].array >= max(2, count // 2)
         shown = {n: _masked(images[n], half) for n in ("mean", "sd")}
-        looks = {n: Look(c, *_window(shown[n], n == "sd"), unit_of(key))
+        looks = {n: Look(c, *_window([shown[n]], n == "sd"), unit_of(key))
                  for n, c in (("mean", "viridis"), ("sd", "magma"))}
         figure = atlas_figure({f"Mean {key}": (shown["mean"], looks["mean"]), f"SD {key}": (shown["sd"], looks["sd"])},
                               atlas.labels, context.settings.levels)
@@ -68,12 +68,36 @@ def mean_maps(context: Context, folder: Path) -> Section | None:
     return section
 
 
+def group_means(context: Context, folder: Path) -> Section | None:
+    """Return the average maps of each group side by side, all in one window."""
+    if "group-means" not in context.records:
+        return None
+    section = Section("Average maps of groups", "group-means", lead="All groups of a map have one window. Differences "
+                      "that are seen here are tested below, not here.")
+    for key, groups in context.records["group-means"].facts.items():
+        shown = {}
+        for group in groups:
+            mean, n = (read_image(context.output_of("group-means", f"stat-{s}_group-{group['number']}_{key}.nii.gz"))
+                       for s in ("mean", "n"))
+            title = f"{group['group']} (n = {len(group['people'])})"
+            shown[title] = _masked(mean, n.array >= max(1, n.array.max() // 2))
+        if not shown:
+            continue
+        look = Look("viridis", *_window(list(shown.values()), False), unit_of(key))
+        figure = atlas_figure({title: (image, look) for title, image in shown.items()}, context_atlas(context).labels,
+                              context.settings.levels)
+        section.add(Figure(save(context, figure, folder, f"groups_{key}"), f"Mean {key} of {', '.join(shown)}, where "
+                           "at least half of a group has a value.", f"Average maps of {key} by group"))
+    return section
+
+
 def _masked(image: Image, keep: np.ndarray) -> Image:
     return image.like(np.where(keep, image.array, np.nan))
 
 
-def _window(image: Image, from_zero: bool) -> tuple[float, float]:
-    values = image.array[np.isfinite(image.array)]
+def _window(images: list[Image], from_zero: bool) -> tuple[float, float]:
+    """Return the range of colors that several maps share."""
+    values = np.concatenate([image.array[np.isfinite(image.array)] for image in images])
     low, high = np.percentile(values, (2, 98)) if values.size else (0.0, 1.0)
     return (0.0 if from_zero else float(low)), float(max(high, low + 1e-6))
 
@@ -117,7 +141,7 @@ def repeated(context: Context, folder: Path) -> Section | None:
             for title, name, unit in (("Within-participant SD", "wsd", unit_of(key)),
                                       ("Coefficient of variation", "cv", "")):
                 image = read_image(found[name])
-                columns[title] = (image, Look("magma", *_window(image, True), unit))
+                columns[title] = (image, Look("magma", *_window([image], True), unit))
             figure = atlas_figure(columns, context_atlas(context).labels, context.settings.levels)
             section.add(Figure(save(context, figure, folder, f"repeatability_{key}"),
                                f"{key}: visits of {context.records['repeatability'].facts[key]} participants.",
@@ -165,19 +189,6 @@ def _region_table(rows: list[dict], key: str) -> Table:
     return table
 
 
-def variable_values(context: Context, variable: str) -> dict[tuple[str, str], object]:
-    """Return (person, level) -> value of a variable of the participants table, per level where it is given so."""
-    table = participants_of(context)
-    per_level = level_columns(table.names).get(variable, {})
-    found = {}
-    for row in table.rows:
-        for level in LUMBAR_LEVELS:
-            text = row.get(variable if variable in table.names else per_level.get(level, ""), "")
-            if not is_missing(text):
-                found[row["participant_id"], level] = cell_value(text)
-    return found
-
-
 def _region_figure(context: Context, rows: list[dict], key: str, folder: Path) -> Figure | None:
     if not context.settings.formula:
         return None
@@ -186,7 +197,7 @@ def _region_figure(context: Context, rows: list[dict], key: str, folder: Path) -
     if len(variables) != 1:
         return None
     variable = variables[0]
-    values = variable_values(context, variable)
+    values = values_by_level(participants_of(context), variable)
     distinct = sorted(set(values.values()), key=str)
     if not 2 <= len(distinct) <= 8:
         return None

@@ -10,12 +10,23 @@ import SimpleITK as sitk
 
 from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.image import Image, read_image, write_image
-from DiscRelaxometryLib.labels import DISCS, disc_name
+from DiscRelaxometryLib.labels import DISCS, disc_name, disc_value
 from DiscRelaxometryLib.measure import resample_labels
 from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine import JOINED, Context, Step, disc_labels, endings, maps_in_atlas, person_maps
+from ..engine import (
+    JOINED,
+    Context,
+    Step,
+    context_atlas,
+    disc_labels,
+    endings,
+    maps_in_atlas,
+    participants_of,
+    person_maps,
+)
+from ..folder import compared_groups
 
 
 def _run_tables(context: Context) -> list[Path]:
@@ -59,6 +70,35 @@ def _run_means(context: Context) -> list[Path]:
                                        context.path(endings.in_atlas(f"stat-{name}_{key}"))))
         context.facts[key] = len(files)
     return written
+
+
+def _run_group_means(context: Context) -> list[Path]:
+    """Average the maps of each group; a disc counts in the group of its own value."""
+    from DiscStatsLib.analysis import group_moments
+
+    written, atlas = [], context_atlas(context)
+    groups = compared_groups(context.settings, participants_of(context))
+    for key, files in maps_in_atlas(context).items():
+        context.facts[key] = []
+        for number, (name, discs) in enumerate(groups.items(), 1):
+            people = [p for p in files if any(p == who for who, _ in discs)]
+            if not people:
+                context.notes.append(f"{key}: nobody of the group '{name}' has a map.")
+                continue
+            found = group_moments(_of_discs(read_image(files[p]), atlas.labels.array,
+                                            [disc_value(level) for who, level in discs if who == p]) for p in people)
+            for stat, array in (("mean", found.mean), ("n", found.n)):
+                written.append(write_image(found.first.like(array.astype(np.float32)), context.path(
+                    endings.in_atlas(f"stat-{stat}_group-{number}_{key}"))))
+            context.facts[key].append({"group": name, "number": number, "people": people})
+        grouped = {who for discs in groups.values() for who, _ in discs}
+        if groups and (lost := [p for p in files if p not in grouped]):
+            context.notes.append(f"{key}: in no group for want of a value: {', '.join(lost)}.")
+    return written
+
+
+def _of_discs(image: Image, labels: np.ndarray, values: list[int]) -> Image:
+    return image.like(np.where(np.isin(labels, values), image.array, np.nan))
 
 
 def _run_score(context: Context) -> list[Path]:
@@ -130,3 +170,11 @@ def means_step() -> Step:
     """Return the step that makes group mean, SD and count maps."""
     return Step("means", "2", _run_means, parameters=("maps", "formula"), optional=("atlas",),
                 applies=lambda c: bool(maps_in_atlas(c)))
+
+
+def group_means_step(after: tuple[str, ...] = ()) -> Step:
+    """Return the step that averages the maps of each group that is compared; `after` are steps that it reads, too."""
+    return Step("group-means", "1", _run_group_means, lambda c: c.study.tables,
+                ("maps", "groups", "formula", "template"), optional=("atlas", "template", *after),
+                applies=lambda c: bool(maps_in_atlas(c) and (c.settings.groups or compared_groups(
+                    c.settings, participants_of(c)))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..engine import SENSITIVITY, Stage
 from ..folder import EVERY, Settings
 from .analysis import analysis_step, template_step
-from .group import means_step, score_step, tables_step
+from .group import group_means_step, means_step, score_step, tables_step
 from .models import models_step
 from .person import atlas_step, person_steps
 from .pooled import pooled_step
@@ -23,8 +23,9 @@ def stages(settings: Settings) -> list[Stage]:
     first = (*person_steps(), automatic_step(), score_step(), tile_step())
     group = [tables_step(), means_step(), decisions_step()]
     group += [repeatability_step()] if settings.session == EVERY else []
+    grades = ("grade",) if settings.estimated else ()
+    group += [group_means_step(grades)] if settings.groups or settings.formula else []
     if settings.formula:
-        grades = ("grade",) if settings.estimated else ()
         group += [pooled_step()] if settings.pooled else []
         group += [analysis_step(settings.analysis, pooled=settings.pooled, after=grades), models_step(grades)]
         if settings.sensitivity:

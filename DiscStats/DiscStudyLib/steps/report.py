@@ -85,7 +85,7 @@ def _excluded(context: Context) -> int:
 def report_step(analysis: str = "", sensitivity: bool = False) -> Step:
     """Return the group step that writes the report and its figures."""
     optional = ["segment", "normalize", "measure", "score", "tile", "atlas", "tables", "means", "decisions",
-                "repeatability"]
+                "group-means", "repeatability"]
     optional += [f"{a}-{k}" for k in KINDS for a in ("maps", "carry")]
     if analysis:
         optional += ["models", f"analysis-{analysis}"]

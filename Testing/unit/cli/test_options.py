@@ -36,7 +36,7 @@ LABEL = "--participant-label"
 #: Settings whose other value is no choice of a list and no number.
 OTHER = {"formula": "age", "contrast": "C(sex)", "maps": "T2", "levels": "L4-L5,L5-S1", "analysis": "second",
          "sensitivity": "age > 40", "session": "ses-02", "template": "build", "pooled": True,
-         "variance_groups": "sex"}
+         "variance_groups": "sex", "groups": "age > 40"}
 
 
 def other_settings() -> dict:
