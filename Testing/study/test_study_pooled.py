@@ -107,6 +107,21 @@ def test_variance_groups_must_be_a_column(run, study):
             if o.state == "pending"} == {"analysis-main", "report"}
 
 
+@pytest.mark.parametrize("scanners, severity, words", [
+    ("AAAAAAB", "error", "'B' of 'scanner' has one observation"), ("AAAABBB", "warning", "(A: 4, B: 3)"),
+    (["A"] * 4 + ["B"] * 2 + ["n/a"], "warning", "(sub-07), column 'scanner': the cell is empty")])
+def test_small_scanners_are_told_before_a_run(study, scanners, severity, words):
+    path = study / "participants.tsv"
+    before = path.read_text()
+    lines = before.splitlines()
+    try:
+        path.write_text("\n".join(f"{line}\t{own}" for line, own in zip(lines, ["scanner", *scanners])) + "\n")
+        found = validate(Study(study), make_settings(formula="age", levels="L4-L5", variance_groups="scanner"))
+    finally:
+        path.write_text(before)
+    assert [f for f in found if f.severity == severity and words in f.problem], "\n".join(map(str, found))
+
+
 def test_average_maps_of_groups_stand_side_by_side_in_one_window(run, study, monkeypatch):
     """By the grade of each disc: a person's two discs may be of two groups."""
     from DiscStudyLib.report import group

@@ -4,17 +4,19 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from support.cohort_phantom import make_spine_study
 from support.study_results import output
 
 from DiscRelaxometryLib.errors import StudyError
-from DiscRelaxometryLib.image import read_image
+from DiscRelaxometryLib.image import Geometry, Image, read_image
 from DiscStatsLib.tables import repeatability
 from DiscStudyLib import Study, make_settings, plan_study, run_study, validate
 from DiscStudyLib.engine import read_rows
+from DiscStudyLib.folder import first_and_last
 from DiscStudyLib.folder.visits import sessions_of
-from DiscStudyLib.steps.visits import within_maps
+from DiscStudyLib.steps.visits import _change, _scale, within_maps
 
 for library in ("jinja2", "matplotlib", "pandas", "patsy"):
     pytest.importorskip(library)
@@ -81,6 +83,8 @@ def test_paired_visits_are_tested_within_people(run, study):
     np.testing.assert_allclose(effect[both], pairs.mean(axis=0)[both], atol=2e-3)
     page = (output(study, "group").parent / "report.html").read_text(encoding="utf-8")
     assert "Repeatability" in page and "sub-06 ses-1" in page.replace("_", " ")
+    assert "Each visit was an observation and each person an exchangeability block" in page
+    assert "session ses-1 (n = 6)" in page and "session ses-2 (n = 5)" in page
 
 
 def test_change_per_year_is_that_of_the_dates(run, study):
@@ -96,6 +100,8 @@ def test_change_per_year_is_that_of_the_dates(run, study):
     np.testing.assert_allclose(mean[both], expected.mean(axis=0)[both], rtol=2e-3, atol=0.05)
     record = (output(study, "group") / "prov" / "step-analysis-change_prov.json").read_text(encoding="utf-8")
     assert "sub-06 has one visit" in record
+    page = (output(study, "group").parent / "report.html").read_text(encoding="utf-8")
+    assert "was fitted to the change per year between the first and the last visit in T1rho" in page
 
 
 def test_repeatability_by_region_and_voxel(run, study):
@@ -119,7 +125,7 @@ def test_a_changed_date_redoes_the_statistics_alone(run, study):
     finally:
         path.write_text(before)
     due = [o for o in plan.outcomes if o.state == "pending"]
-    assert {o.step for o in due} <= {"analysis-main", "models", "means", "repeatability", "report"}
+    assert {o.step for o in due} <= {"analysis-main", "models", "means", "group-means", "repeatability", "report"}
     assert {o.person for o in due} == {""}
 
 
@@ -149,6 +155,63 @@ def test_visits_on_other_scanners_are_a_note(study):
     finally:
         path.write_text(before)
     assert [(f.severity, f.person) for f in found if "differ in scanner (A, B)" in f.problem] == [("note", "sub-02")]
+
+
+def table(*rows):
+    """A table of visits: participant, session, years, grade."""
+    return pd.DataFrame([{"participant_id": f"{who}_{session}", "participant": who, "session": session, "years": years,
+                          "grade": grade} for who, session, years, grade in rows])
+
+
+def test_change_is_from_the_first_to_the_last_in_time():
+    """Dates decide where there are some, not the names: 'post' is before 'pre' in the alphabet."""
+    pairs, people, remarks = first_and_last(table(
+        ("a", "ses-post", 1.5, 4), ("a", "ses-pre", 0.0, 2), ("b", "ses-10", None, 5), ("b", "ses-9", None, 3),
+        ("c", "ses-1", 0.0, 1), ("d", "ses-1", 0.0, 1), ("d", "ses-2", 0.5, 2), ("d", "ses-3", 1.0, 3)))
+    assert [(a["session"], b["session"]) for a, b in pairs] == [("ses-pre", "ses-post"), ("ses-9", "ses-10"),
+                                                                 ("ses-1", "ses-3")]
+    assert people["participant_id"].tolist() == ["a", "b", "d"] and people["grade"].tolist() == [2, 3, 1]
+    assert not {"session", "years"} & set(people.columns)
+    assert len(remarks) == 2 and "a: the visits are taken in the order of their dates (ses-pre, ses-post)" in remarks[0]
+    assert remarks[1].startswith("c has one visit")
+
+
+@pytest.mark.parametrize("how, expected", [("absolute", [10.0, -20.0, np.nan]), ("per-year", [4.0, -8.0, np.nan]),
+                                           ("percent", [20.0, -50.0, np.nan])])
+def test_change_of_a_map(how, expected):
+    """From 50 to 60 and from 40 to 20 in two and a half years; nothing can be said in percent of nothing."""
+    first, last = (Image(np.array([[v]], np.float32), Geometry((3, 1, 1))) for v in (
+        [50, 40, 0 if how == "percent" else np.nan], [60, 20, 5]))
+    visits = table(("a", "ses-1", 0.5, 1), ("a", "ses-2", 3.0, 1))
+    (a, b), = first_and_last(visits)[0]
+    np.testing.assert_allclose(_change(first, last, how, _scale(how, a, b)).array.ravel(), expected)
+
+
+def test_without_dates_there_is_no_change_per_year():
+    for years in ((None, None), (0.0, 0.0), (0.0, None)):
+        pairs, _, _ = first_and_last(table(("a", "ses-1", years[0], 1), ("a", "ses-2", years[1], 1)))
+        with pytest.raises(StudyError, match="between the visits of a is not known"):
+            _scale("per-year", *pairs[0])
+
+
+def test_a_formula_of_change_is_checked_on_participants(study):
+    """A term that differs between visits is no term of their change."""
+    for formula, words in (("years", "'years'"), ("C(session)", "'session'")):
+        found = validate(Study(study, "all"), make_settings(formula=formula, change="absolute", **SETTINGS))
+        assert any(f.severity == "error" and words in f.problem for f in found), formula
+    found = validate(Study(study, "all"), make_settings(formula="age", change="absolute", **SETTINGS))
+    assert not [f for f in found if f.severity == "error"], "\n".join(map(str, found))
+
+
+def test_a_date_that_cannot_be_read_ends_a_run_with_the_same_sentence(study):
+    path = study / "sub-01" / "sub-01_sessions.tsv"
+    before = path.read_text()
+    try:
+        path.write_text("session_id\tacq_time\nses-1\t45123\nses-2\t2025-01-01\n")
+        with pytest.raises(StudyError, match="'45123' of sub-01_ses-1"):
+            run_study(study, "C(session)", **SETTINGS)
+    finally:
+        path.write_text(before)
 
 
 def test_the_tenth_session_is_after_the_second(tmp_path):

@@ -10,9 +10,10 @@ from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.progress import ProgressCallback, subrange
-from DiscRelaxometryLib.tables import Table
+from DiscRelaxometryLib.tables import Table, is_missing
 
 from ..design import (
+    ID,
     PLACES,
     Contrast,
     Design,
@@ -21,6 +22,7 @@ from ..design import (
     check_participants,
     id_order,
     parse_formula,
+    require_sizes,
 )
 from ..permutation import cluster_table, level_name, require_device
 from ..settings import AnalysisSettings
@@ -128,6 +130,10 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     order = order[id_order([data.ids[row] for row in order])]
     data, participants = data.of_rows(order), participants.iloc[order].reset_index(drop=True)
     blocks, places = (None if some is None else some[order] for some in (blocks, places))
+    grouped, lacking = _with_group(participants, settings)
+    if lacking:
+        data, participants = data.of_rows(grouped), participants.iloc[grouped].reset_index(drop=True)
+        blocks, places = (None if some is None else some[grouped] for some in (blocks, places))
     found = build_level_designs(parsed, participants, [level_name(v) for v in data.level_values], contrasts,
                                 covariates=tuple(data.covariates), ranks=settings.ranks,
                                 missing=settings.missing_covariates)
@@ -142,7 +148,8 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
         designs = {level: replace(d, rows=np.searchsorted(kept, d.rows)) for level, d in designs.items()}
     exchange = Exchange(data, designs, settings, blocks, groups, places)
     cells, lost = exchange.cells(found.contrasts[0])
-    remarks = list(dict.fromkeys([*data.warnings, *found.remarks]))
+    remarks = list(dict.fromkeys([*data.warnings, *found.remarks, *lacking, *_small_groups(
+        participants.iloc[kept], groups, designs, settings.variance_groups)]))
     remarks += [f"Left out{'' if where == 'all levels' else f' at {where}'} for a missing value of the model's "
                 f"variables: {', '.join(ids)}." for where, ids in left_out.items()]
     without = {level_name(level): [data.ids[row] for row in np.setdiff1d(design.rows, data.measured(level))]
@@ -190,6 +197,26 @@ def _numbered(values, participants, what: str) -> np.ndarray | None:
     if pandas.isna(values).any():
         raise DesignError(f"Row {int(np.argmax(pandas.isna(values))) + 1} of the table has no {what}.")
     return np.unique(values.astype(str), return_inverse=True)[1]
+
+
+def _with_group(participants, settings: AnalysisSettings) -> tuple[np.ndarray, list[str]]:
+    """Return the rows that have a variance group, and who is left out for want of one."""
+    name = settings.variance_groups
+    if name not in participants.columns or settings.missing_covariates != "drop":
+        return np.arange(len(participants)), []
+    lost = participants[name].map(is_missing).to_numpy(bool)
+    who = ", ".join(dict.fromkeys(participants[ID][lost]))
+    return np.flatnonzero(~lost), [f"Left out for want of a variance group ({name}): {who}."] if who else []
+
+
+def _small_groups(participants, groups: np.ndarray | None, designs: dict[int, Design], column: str) -> list[str]:
+    """Return what to say of variance groups with few observations, at each level; one alone is refused."""
+    if groups is None:
+        return []
+    names = dict(zip(groups.tolist(), participants[column].astype(str)))
+    return [remark for level, design in designs.items() for remark in require_sizes(
+        {names[g]: int(n) for g, n in enumerate(np.bincount(groups[design.rows])) if n}, column,
+        f" at {level_name(level)}" if design.level else "")]
 
 
 def _places(participants) -> np.ndarray | None:
@@ -261,7 +288,8 @@ def _remarks(fitted: ContrastFit, inference: Inference, settings: AnalysisSettin
     name, spread, remarks = fitted.contrast.name, fitted.spread, []
     for number, words in ((fitted.perfect, "are fitted without residual (a perfect fit, t would be infinite)"),
                           (fitted.constant, "do not vary beyond the covariates"),
-                          (fitted.degenerate, "have a design that is collinear among the people present")):
+                          (fitted.degenerate, "have a design that is collinear, or a variance group without spread, "
+                           "among the people present")):
         if number:
             remarks.append(f"{number} voxels {words} and are left empty in the maps of '{name}'.")
     allowed_for = settings.standard_errors == "hc3" or bool(settings.variance_groups)

@@ -351,6 +351,7 @@ def _fit_block(result: ContrastFit, block: Block, first: int, robust: bool, grou
     result.columns["df"][where] = np.where(good, fitted.df, np.nan)
     result.perfect += int(fitted.perfect.sum())
     result.constant += int(fitted.constant.sum())
+    result.degenerate += int((~(good | fitted.perfect | fitted.constant)).sum())
     return block.part(good) if good.any() else None
 
 

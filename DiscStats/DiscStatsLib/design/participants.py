@@ -69,6 +69,23 @@ def require_moderate(values: np.ndarray, what: str) -> None:
                           "in another unit.", anchor="participants-table")
 
 
+def require_sizes(sizes: dict[str, int], column: str, where: str = "") -> list[str]:
+    """Return what to say of small variance groups, from the number of observations of each.
+
+    Raises
+    ------
+    DesignError
+        If a group has one observation, which has no spread.
+    """
+    single = [name for name, size in sizes.items() if size == 1]
+    if single:
+        raise DesignError(f"Variance group '{single[0]}' of '{column}' has one observation{where}, which has no "
+                          "spread: merge it with another group, or leave it out.", anchor="variance-groups")
+    few = ", ".join(f"{name}: {size}" for name, size in sizes.items() if size < 5)
+    return [f"Variance groups of '{column}' with few observations{where} ({few}): their spread is hardly known."
+            ] if few else []
+
+
 def numeric_columns(table, *names: str) -> list[np.ndarray]:
     """Return columns of a table as floats, or raise DesignError where one is not there or holds text."""
     found = []

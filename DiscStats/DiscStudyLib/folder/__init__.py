@@ -21,7 +21,7 @@ from .decisions import (
     stale,
 )
 from .finding import Finding
-from .groups import compared_groups, values_by_level
+from .groups import groups_by, values_by_level
 from .rules import people_by_rule
 from .settings import CHOICES, MAPS, Settings, make_settings
 from .simulated import COLUMN, label_results
@@ -29,13 +29,13 @@ from .spider import import_spider, imported_series
 from .study import DERIVATIVES, Person, Study, level_columns, long_frame
 from .training import trained_on
 from .validate import validate
-from .visits import EVERY, OWNER, SESSION, YEARS
+from .visits import EVERY, OWNER, SESSION, YEARS, first_and_last
 
 __all__ = [
-    "ALL", "apply_decisions", "change", "CHOICES", "COLUMN", "COLUMNS", "compare_reviews", "compared_groups",
-    "CORRECTED", "corrected_mask", "decide", "Decision", "decision_for", "DERIVATIVES", "describe_results", "EVERY",
-    "EXCLUDED", "Finding", "import_spider", "imported_series", "KINDS", "label_results", "last_settings",
-    "level_columns", "long_frame", "make_settings", "MAPS", "OWNER", "people_by_rule", "Person", "read_decisions",
-    "RENAMED", "require_unchanged", "REVIEW", "SESSION", "Settings", "stale", "Study", "trained_on", "validate",
-    "values_by_level", "YEARS",
+    "ALL", "apply_decisions", "change", "CHOICES", "COLUMN", "COLUMNS", "compare_reviews", "CORRECTED",
+    "corrected_mask", "decide", "Decision", "decision_for", "DERIVATIVES", "describe_results", "EVERY", "EXCLUDED",
+    "Finding", "first_and_last", "groups_by", "import_spider", "imported_series", "KINDS", "label_results",
+    "last_settings", "level_columns", "long_frame", "make_settings", "MAPS", "OWNER", "people_by_rule", "Person",
+    "read_decisions", "RENAMED", "require_unchanged", "REVIEW", "SESSION", "Settings", "stale", "Study", "trained_on",
+    "validate", "values_by_level", "YEARS",
 ]

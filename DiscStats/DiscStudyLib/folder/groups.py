@@ -7,7 +7,6 @@ from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.tables import Table, cell_value, is_missing
 
 from .rules import holds, is_rule, opposite, parse_rule
-from .settings import Settings
 from .study import level_columns
 
 #: More average maps cannot be compared side by side.
@@ -43,9 +42,9 @@ def groups_by(table: Table, text: str) -> dict[str, set[Disc]]:
                           f"{', '.join(table.names)}.", anchor="sensitivity")
     found: dict[str, set[Disc]] = {}
     names = [text, f"{column} {opposite(rule[0])} {rule[1]}"] if rule else [
-        f"{column} {cell_text(v)}" for v in sorted(set(values.values()), key=lambda v: (isinstance(v, str), v))]
+        f"{column} {_text(v)}" for v in sorted(set(values.values()), key=lambda v: (isinstance(v, str), v))]
     for disc, value in values.items():
-        name = names[not holds(str(value), *rule, column)] if rule else f"{column} {cell_text(value)}"
+        name = names[not holds(str(value), *rule, column)] if rule else f"{column} {_text(value)}"
         found.setdefault(name, set()).add(disc)
     if not 2 <= len(found) <= MOST:
         raise DesignError(f"Groups: '{text}' makes {len(found)}; 2 to {MOST} can be compared: write a rule such as "
@@ -53,16 +52,6 @@ def groups_by(table: Table, text: str) -> dict[str, set[Disc]]:
     return {name: found[name] for name in names if name in found}
 
 
-def cell_text(value) -> str:
+def _text(value) -> str:
     """Return a value as people write it: 2, not 2.0."""
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def compared_groups(settings: Settings, table: Table) -> dict[str, set[Disc]]:
-    """Return the groups whose average maps are made: those asked for, else of the factor that is tested, else none."""
-    if settings.groups:
-        return groups_by(table, settings.groups)
-    variables = settings.model.variables_of(settings.model.first_term) if settings.formula else ()
-    values = values_by_level(table, variables[0]) if len(variables) == 1 else {}
-    factor = "C(" in settings.model.first_term or any(isinstance(v, str) for v in values.values()) if values else False
-    return groups_by(table, variables[0]) if factor and 2 <= len(set(values.values())) <= MOST else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from DiscRelaxometryLib.errors import DesignError, StudyError
@@ -14,7 +15,7 @@ from .groups import groups_by
 from .rules import people_by_rule
 from .settings import MAPS, Settings
 from .study import Study, level_columns, long_frame
-from .visits import remarks_of
+from .visits import first_and_last, remarks_of
 
 TABLE = "participants.tsv"
 _COMMA = re.compile(r"[+-]?\d+,\d+")
@@ -76,7 +77,15 @@ def _check_response(study: Study, settings: Settings) -> Iterator[Finding]:
 
 def _check_design(study: Study, settings: Settings, table: Table) -> Iterator[Finding]:
     """Build every level's design and the contrast, of everyone and of those the sensitivity rule holds for."""
-    from DiscStatsLib.design import NotEstimable, build_contrasts, build_design, build_level_designs, rows_of, to_frame
+    from DiscStatsLib.design import (
+        NotEstimable,
+        build_contrasts,
+        build_design,
+        build_level_designs,
+        require_sizes,
+        rows_of,
+        to_frame,
+    )
 
     folders = {p.id for p in study.people}
     some = [p for p in table["participant_id"] if p in folders]
@@ -89,13 +98,20 @@ def _check_design(study: Study, settings: Settings, table: Table) -> Iterator[Fi
         for where, people in groups.items():
             if settings.pooled and len(settings.levels) < 2:
                 raise DesignError("A pooled analysis needs at least two levels.", anchor="design")
+            if settings.variance_groups:
+                named = Counter(row[settings.variance_groups] for row in table.rows if row["participant_id"] in people)
+                sizes = {name: n for name, n in named.items() if not is_missing(name)}
+                for remark in require_sizes(sizes, settings.variance_groups):
+                    yield Finding("warning", TABLE, "", where + remark, "Merge groups that are alike.")
             if settings.pooled:
                 discs = [{"participant_id": p, "level": level} for p in people for level in settings.levels]
                 design = build_design(settings.pooled_model, long_frame(discs, table, settings.columns), missing="drop")
                 build_contrasts(settings.tested, design)
                 continue
-            found = build_level_designs(settings.model, rows_of(to_frame(table), people), settings.levels,
-                                        settings.tested, missing="drop")
+            frame = rows_of(to_frame(table), people)
+            if settings.change:
+                frame = first_and_last(frame)[1]
+            found = build_level_designs(settings.model, frame, settings.levels, settings.tested, missing="drop")
             for level, why in found.left_out.items():
                 yield Finding("warning", TABLE, "", f"{where}{level} will be left out of the analysis: {why}",
                               "The other levels are analyzed.")

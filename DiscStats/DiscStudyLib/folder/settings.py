@@ -184,6 +184,14 @@ class Settings:
         return self.model.names if self.formula else ()
 
     @property
+    def compared(self) -> str:
+        """Column or rule of the groups whose average maps are made: those asked for, else the factor that is tested."""
+        if self.groups or not self.formula:
+            return self.groups
+        term, variables = self.model.first_term, self.model.variables_of(self.model.first_term)
+        return variables[0] if len(variables) == 1 and term.startswith("C(") else ""
+
+    @property
     def estimated(self) -> bool:
         """Whether the formula names grades that the program estimates."""
         return bool({ESTIMATED, EXPECTED} & set(self.variables))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.tables import Column, Table, is_missing, number_key, read_tsv, to_number
 
@@ -93,6 +95,41 @@ def _time(visit: dict, by: str) -> float:
     except ValueError:
         raise StudyError(f"The date '{text}' of {visit['participant_id']} (acq_time) cannot be read: write it as "
                          "2026-03-31, or n/a.", anchor="study-visits") from None
+
+
+def first_and_last(table) -> tuple[list[tuple], object, list[str]]:
+    """Pair each participant's first visit with the last, in time where all of a participant's are dated, else by name.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per visit.
+
+    Returns
+    -------
+    pairs : list of (Series, Series)
+    people : pandas.DataFrame
+        The rows of the first visits, as rows of their participants: without the session and its years.
+    remarks : list of str
+        Who has no change, and whose visits have another order in time than by name.
+    """
+    import pandas
+
+    pairs, rows, remarks = [], [], []
+    for owner, visits in table.groupby(OWNER, sort=False):
+        visits = visits.sort_values(SESSION, key=lambda names: names.map(lambda n: tuple(number_key(n))))
+        if len(visits) < 2:
+            remarks.append(f"{owner} has one visit with maps and no change.")
+            continue
+        years = pandas.to_numeric(visits[YEARS], errors="coerce").to_numpy() if YEARS in visits else np.full(2, np.nan)
+        if np.isfinite(years).all():
+            visits = visits.iloc[np.argsort(years, kind="stable")]
+            if (np.diff(years) < 0).any():
+                remarks.append(f"{owner}: the visits are taken in the order of their dates "
+                               f"({', '.join(visits[SESSION])}), which is not that of their names.")
+        pairs.append((visits.iloc[0], visits.iloc[-1]))
+        rows.append(visits.iloc[0].to_dict() | {"participant_id": owner})
+    return pairs, type(table)(rows, columns=[c for c in table.columns if c not in (SESSION, YEARS)]), remarks
 
 
 def remarks_of(table: Table, folders: Sequence[str]) -> list[tuple[str, str, str]]:

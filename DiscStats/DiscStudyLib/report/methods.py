@@ -91,8 +91,11 @@ def _paragraphs(context: Context, analysis: str) -> list[str]:
         facts = context.records[f"analysis-{analysis}"].facts
         maps = ", ".join(f"{' and '.join(v['maps'])} ({people_text(v)})" for v in facts.values())
         term = settings.tested
-        texts.append(f"At each atlas voxel a general linear model ({settings.formula}) was fitted to {maps}; the term "
-                     f"tested was {term}, two-sided.{_left_out_text(facts)} "
+        change = {"": "", "absolute": "the change from the first to the last visit in ",
+                  "per-year": "the change per year between the first and the last visit in ",
+                  "percent": "the change, in percent of the first visit, to the last one in "}[settings.change]
+        texts.append(f"At each atlas voxel a general linear model ({settings.formula}) was fitted to {change}{maps}; "
+                     f"the term tested was {term}, two-sided.{_left_out_text(facts)} "
                      f"{_errors_text(settings, facts)} Family-wise error was controlled by the maximum "
                      f"statistic (seed {settings.seed}); p = (b + 1) / (n + 1). "
                      "Clusters (uncorrected p < 0.001) have corrected p of extent and mass; threshold-free cluster "
@@ -142,7 +145,7 @@ def _errors_text(settings, facts: dict) -> str:
     text = "; ".join(f"residuals of the reduced model for {maps} were {how[c.get('errors', 'exchangeable')]}, "
                      f"{c['permutation']}" for maps, c in made)
     text = text[:1].upper() + text[1:] + "."
-    text += _blocks_text(facts)
+    text += _blocks_text(settings, facts)
     if settings.variance_groups:
         text += (f" Each group of {settings.variance_groups} had a variance of its own (G statistic, compared by its "
                  "p); " + ("signs were flipped on residuals of a fit weighted by these variances." if flipped else
@@ -156,17 +159,22 @@ def _errors_text(settings, facts: dict) -> str:
     return text
 
 
-def _blocks_text(facts: dict) -> str:
-    """Say how the discs of one person were treated."""
-    modes = {c["name"]: c["exchange"] for v in facts.values() for c in v["provenance"]["contrasts"]}
-    if not any(v.get("discs") for v in facts.values()):
+def _blocks_text(settings: Settings, facts: dict) -> str:
+    """Say how the discs, or the visits, of one person were treated."""
+    modes = {c["name"]: "signs" if c["errors"] == "symmetric" else c["exchange"]
+             for v in facts.values() for c in v["provenance"]["contrasts"] if c["exchange"]}
+    if not modes:
         return ""
-    said = {"within": "was tested within persons (person means taken out; discs of a person change places, which "
+    what, alike = ("discs", "levels") if settings.pooled else ("visits", "visits")
+    said = {"within": f"was tested within persons (person means taken out; {what} of a person change places, which "
             "assumes that their errors are alike but for the person)",
-            "whole": "was tested between persons (all discs of a person change places together with those of another "
-            "one who has the same levels)", None: "was fitted"}
-    return (" All levels were carried into one mean disc by disc coordinates, each disc an observation and each person "
-            "an exchangeability block: " + "; ".join(f"{name} {said[mode]}" for name, mode in modes.items()) + ".")
+            "whole": f"was tested between persons (all {what} of a person change places together with those of another "
+            f"one who has the same {alike})",
+            "signs": f"was tested by changing the signs of all {what} of a person together"}
+    how = ("All levels were carried into one mean disc by disc coordinates, each disc" if settings.pooled else
+           "Each visit was")
+    return (f" {how} an observation and each person an exchangeability block: "
+            + "; ".join(f"{name} {said[mode]}" for name, mode in modes.items()) + ".")
 
 
 def _relaxation_text(context: Context, kind: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from DiscRelaxometryLib.echo import KINDS
+from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import Image, read_image, write_image
 from DiscRelaxometryLib.labels import DISCS, disc_name, disc_value
 from DiscRelaxometryLib.measure import resample_labels
@@ -26,7 +27,7 @@ from ..engine import (
     participants_of,
     person_maps,
 )
-from ..folder import compared_groups
+from ..folder import groups_by
 
 
 def _run_tables(context: Context) -> list[Path]:
@@ -77,7 +78,13 @@ def _run_group_means(context: Context) -> list[Path]:
     from DiscStatsLib.analysis import group_moments
 
     written, atlas = [], context_atlas(context)
-    groups = compared_groups(context.settings, participants_of(context))
+    try:
+        groups = groups_by(participants_of(context), context.settings.compared)
+    except DesignError as error:
+        if context.settings.groups:
+            raise
+        context.notes.append(f"No average maps of groups: {error.message}")
+        return []
     for key, files in maps_in_atlas(context).items():
         context.facts[key] = []
         for number, (name, discs) in enumerate(groups.items(), 1):
@@ -92,7 +99,7 @@ def _run_group_means(context: Context) -> list[Path]:
                     endings.in_atlas(f"stat-{stat}_group-{number}_{key}"))))
             context.facts[key].append({"group": name, "number": number, "people": people})
         grouped = {who for discs in groups.values() for who, _ in discs}
-        if groups and (lost := [p for p in files if p not in grouped]):
+        if (lost := [p for p in files if p not in grouped]):
             context.notes.append(f"{key}: in no group for want of a value: {', '.join(lost)}.")
     return written
 
@@ -176,5 +183,4 @@ def group_means_step(after: tuple[str, ...] = ()) -> Step:
     """Return the step that averages the maps of each group that is compared; `after` are steps that it reads, too."""
     return Step("group-means", "1", _run_group_means, lambda c: c.study.tables,
                 ("maps", "groups", "formula", "template"), optional=("atlas", "template", *after),
-                applies=lambda c: bool(maps_in_atlas(c) and (c.settings.groups or compared_groups(
-                    c.settings, participants_of(c)))))
+                applies=lambda c: bool(maps_in_atlas(c)))

@@ -24,7 +24,7 @@ def stages(settings: Settings) -> list[Stage]:
     group = [tables_step(), means_step(), decisions_step()]
     group += [repeatability_step()] if settings.session == EVERY else []
     grades = ("grade",) if settings.estimated else ()
-    group += [group_means_step(grades)] if settings.groups or settings.formula else []
+    group += [group_means_step(grades)] if settings.compared else []
     if settings.formula:
         group += [pooled_step()] if settings.pooled else []
         group += [analysis_step(settings.analysis, pooled=settings.pooled, after=grades), models_step(grades)]

@@ -8,10 +8,10 @@ import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError, StudyError
 from DiscRelaxometryLib.image import Image, read_image, write_image
-from DiscRelaxometryLib.tables import Column, Table, number_key
+from DiscRelaxometryLib.tables import Column, Table
 
 from ..engine import Context, Step, endings, maps_in_atlas, read_rows
-from ..folder import OWNER, SESSION, YEARS
+from ..folder import OWNER, YEARS, first_and_last
 
 _COLUMNS = [Column("map", "", "Quantity"), Column("level", "", "Disc level"), Column("region", "", "Region"),
             Column("n", "1", "Participants with every visit"), Column("visits", "1", "Visits of each"),
@@ -29,29 +29,24 @@ def changes(context: Context, images: dict[str, dict[str, Image]], table) -> tup
     StudyError
         If nobody has two visits, or a change per year lacks the time between them.
     """
-    how, rows, pairs = context.settings.change, [], []
-    for owner, visits in table.groupby(OWNER, sort=False):
-        visits = visits.sort_values(SESSION, key=lambda names: names.map(lambda n: tuple(number_key(n))))
-        if len(visits) < 2:
-            context.notes.append(f"{owner} has one visit with maps and no change.")
-            continue
-        first, last = visits.iloc[0], visits.iloc[-1]
-        pairs.append((first["participant_id"], last["participant_id"], _scale(how, owner, first, last)))
-        rows.append(first.to_dict() | {"participant_id": owner})
-    if not rows:
+    how = context.settings.change
+    pairs, people, remarks = first_and_last(table)
+    context.notes += remarks
+    if not pairs:
         raise StudyError("Nobody has two visits with maps: there is no change to analyze.", anchor="study-visits")
-    maps = {key: [_change(some[a], some[b], how, scale) for a, b, scale in pairs] for key, some in images.items()}
-    return maps, type(table)(rows)[[c for c in table.columns if c != SESSION]]
+    maps = {key: [_change(some[first["participant_id"]], some[last["participant_id"]], how, _scale(how, first, last))
+                  for first, last in pairs] for key, some in images.items()}
+    return maps, people
 
 
-def _scale(how: str, owner: str, first, last) -> float:
+def _scale(how: str, first, last) -> float:
     """Return what a difference is divided by."""
     if how != "per-year":
         return 1.0
     years = np.array([first.get(YEARS, np.nan), last.get(YEARS, np.nan)], float)
     if not np.diff(years)[0] > 0:
-        raise StudyError(f"The time between the visits of {owner} is not known, or not above 0: fill acq_time in its "
-                         "sessions table, or use another change.", anchor="study-visits")
+        raise StudyError(f"The time between the visits of {first[OWNER]} is not known, or not above 0: fill acq_time "
+                         "in its sessions table, or use another change.", anchor="study-visits")
     return float(np.diff(years)[0])
 
 

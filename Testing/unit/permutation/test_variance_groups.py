@@ -211,6 +211,44 @@ def test_groups_alone_leave_nothing_to_permute():
         analyzed(errors="exchangeable")
 
 
+def sites(names, missing=(), formula="map ~ age", **settings):
+    """People at sites by name; the value of some voxels is missing in some."""
+    rng = np.random.default_rng(11)
+    table = pd.DataFrame({"participant_id": [f"s{i:02}" for i in range(len(names))], "site": names,
+                          "age": rng.normal(size=len(names))})
+    y = 80 + rng.normal(size=(len(names), 4))
+    for row, voxel in missing:
+        y[row, voxel] = np.nan
+    atlas = Image(np.full((1, 1, 4), 11, np.uint8), Geometry((4, 1, 1)))
+    return analyze(y, atlas, table, formula, "age", variance_groups="site", correction="fwe", n_permutations=30,
+                   **settings)
+
+
+def test_whose_group_is_not_known_is_left_out_and_named():
+    names = ["A"] * 9 + ["n/a"] + ["B"] * 9 + [None]
+    result = sites(names)
+    assert result.provenance["observations"] == 18
+    assert "Left out for want of a variance group (site): s09, s19." in result.warnings
+    kept = [n for n in names if n in ("A", "B")]
+    assert len(kept) == 18 and np.nanmax(result.maps["map_n"].array) == 18
+    with pytest.raises(DesignError, match="Row 20 of the table has no variance group"):
+        sites(["A"] * 9 + ["B"] * 10 + [None], missing_covariates="error")
+
+
+def test_small_groups_are_remarked_on_and_one_person_is_refused():
+    few = sites(["A"] * 12 + ["B"] * 3)
+    assert "Variance groups of 'site' with few observations (B: 3): their spread is hardly known." in few.warnings
+    assert not any("few observations" in w for w in sites(["A"] * 12 + ["B"] * 5).warnings)
+    with pytest.raises(DesignError, match="'B' of 'site' has one observation"):
+        sites(["A"] * 12 + ["B"])
+
+
+def test_voxels_where_a_group_has_no_spread_are_counted():
+    result = sites(["A"] * 12 + ["B"] * 2, missing=[(13, 1), (13, 3)], formula="map ~ age + C(site)")
+    assert np.isnan(result.maps["map_age_t"].array.ravel()).tolist() == [False, True, False, True]
+    assert any(w.startswith("2 voxels have a design that is collinear, or a variance group") for w in result.warnings)
+
+
 def test_variance_groups_that_do_not_fit_are_named():
     with pytest.raises(DesignError, match="variance groups 'site' are no column"):
         analyzed("site")
