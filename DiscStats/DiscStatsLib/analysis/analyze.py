@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,8 @@ class AnalysisResult:
     designs : dict of int to Design
     data : AnalysisData
         The maps as arrays, for plots.
+    participants : pandas.DataFrame
+        The rows of the table that were analyzed, in the order of `data`.
     null : dict of str to ndarray
         Null maxima by ``<contrast>_<statistic>``, over all maps and levels.
     """
@@ -65,6 +68,7 @@ class AnalysisResult:
     warnings: list[str]
     designs: dict[int, Design]
     data: AnalysisData
+    participants: Any
     null: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -148,8 +152,9 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
         designs = {level: replace(d, rows=np.searchsorted(kept, d.rows)) for level, d in designs.items()}
     exchange = Exchange(data, designs, settings, blocks, groups, places)
     cells, lost = exchange.cells(found.contrasts[0])
+    participants = participants.iloc[kept]
     remarks = list(dict.fromkeys([*data.warnings, *found.remarks, *lacking, *_small_groups(
-        participants.iloc[kept], groups, designs, settings.variance_groups)]))
+        participants, groups, designs, settings.variance_groups)]))
     remarks += [f"Left out{'' if where == 'all levels' else f' at {where}'} for a missing value of the model's "
                 f"variables: {', '.join(ids)}." for where, ids in left_out.items()]
     without = {level_name(level): [data.ids[row] for row in np.setdiff1d(design.rows, data.measured(level))]
@@ -157,7 +162,7 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
     without = {level: ids for level, ids in without.items() if ids}
     remarks += [f"No value of a map at {level}: {', '.join(ids)}." for level, ids in without.items()]
     result = AnalysisResult(_data_maps(data, cells), cluster_table([]), designs[data.level_values[0]], found.contrasts,
-                            {}, remarks + lost, designs, data)
+                            {}, remarks + lost, designs, data, participants)
     described = []
     for index, contrast in enumerate(found.contrasts):
         report = subrange(progressCallback, index / len(found.contrasts), (index + 1) / len(found.contrasts))

@@ -8,6 +8,7 @@ from scipy import stats
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscStatsLib.analysis import Planted, design_power, place_of
+from DiscStatsLib.analysis.power import _drawn, _units
 from DiscStatsLib.settings import AnalysisSettings
 
 N = 30
@@ -72,3 +73,51 @@ def test_what_cannot_be_simulated_is_one_sentence():
             design_power(maps, labels, table, "map ~ grade + age", contrast, plant, sets=2, **options)
     with pytest.raises(DesignError, match="at least 10"):
         design_power(y[:8], labels, table[:8], "map ~ grade", "grade", some, sets=2)
+
+
+def repeated(rng, people=16, lost=2):
+    """Two visits of each person, the second of `lost` missing, with a person's effect of twice the noise's SD."""
+    table = pd.DataFrame({"participant_id": [f"sub-{i:02}_ses-{s}" for i in range(people) for s in (1, 2)],
+                          "participant": [f"sub-{i:02}" for i in range(people) for _ in (1, 2)],
+                          "session": ["ses-1", "ses-2"] * people, "treated": np.repeat(np.arange(people) % 2, 2)})
+    y = rng.normal(size=(2 * people, 1)) + 2 * np.repeat(rng.normal(size=(people, 1)), 2, axis=0) + 50
+    kept = np.setdiff1d(np.arange(2 * people), 1 + 2 * np.arange(lost))
+    labels = Image(np.full((1, 1, 1), 11, np.uint8), Geometry((1, 1, 1)))
+    return table.iloc[kept].reset_index(drop=True), y[kept], labels
+
+
+@pytest.mark.parametrize("formula, term, effect", [("map ~ C(session)", "session", 1.0),
+                                                   ("map ~ C(session) + treated", "treated", 3.2)])
+def test_power_of_visits_keeps_what_visits_of_a_person_share(formula, term, effect):
+    """Paired: the noncentral t of the differences. Between people: that of the means of their visits."""
+    table, y, labels = repeated(np.random.default_rng(12))
+    found = design_power(y, labels, table, formula, term, planted(effect, labels), blocks="participant",
+                         settings=AnalysisSettings(n_permutations=99, errors="exchangeable"), sets=150).rows[0]
+    wide = pd.DataFrame({"y": y[:, 0]}).assign(who=table.participant, when=table.session).pivot(
+        index="who", columns="when", values="y").dropna()
+    n = len(wide)
+    if term == "session":
+        center, df = effect / ((wide["ses-2"] - wide["ses-1"]).std() / np.sqrt(n)), n - 1
+    else:
+        means, group = wide.mean(axis=1).to_numpy(), np.arange(16)[2:] % 2
+        inside = [means[group == g] for g in (0, 1)]
+        sd = np.sqrt(sum(((m - m.mean()) ** 2).sum() for m in inside) / (n - 2))
+        center, df = effect / (sd * np.sqrt(sum(1 / len(m) for m in inside))), n - 2
+    t = stats.t.ppf(0.975, df)
+    expected = stats.nct.sf(t, df, center) + stats.nct.cdf(-t, df, center)
+    assert found["people"] == 16 and 0.3 < expected < 0.97
+    assert found["low"] - 0.08 <= expected <= found["high"] + 0.08
+
+
+def test_noise_goes_to_the_same_visit_of_a_participant_who_has_no_others():
+    table, _, _ = repeated(np.random.default_rng(1), people=12, lost=4)
+    units = _units(table, "participant")
+    what, who = table.session.to_numpy(), table.participant.to_numpy()
+    assert [len(u) for u in units] == [1] * 4 + [2] * 8
+    for size in (12, 30):
+        people, donors = _drawn(units, size, np.random.default_rng(2))
+        rows = np.concatenate(people)
+        assert len(people) == size and (what[donors] == what[rows]).all() and len(set(who[donors])) > 5
+        for unit in np.split(donors, np.cumsum([len(p) for p in people])[:-1]):
+            assert len(set(who[unit])) == 1
+    assert _units(table, "") == [{"": k} for k in range(len(table))]
