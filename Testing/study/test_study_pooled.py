@@ -5,13 +5,16 @@ import json
 import numpy as np
 import pytest
 from support.cohort_phantom import make_spine_study
+from support.recorder import Recorder
 from support.study_results import output
 
+import DiscStatsLib.analysis
 from DiscAtlasLib import load_atlas, load_pooled
+from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
 from DiscStudyLib import Study, make_settings, plan_study, run_study, validate
-from DiscStudyLib.after import atlas_of
+from DiscStudyLib.after import atlas_of, study_power
 from DiscStudyLib.report.figures_maps import atlas_figure as figure
 
 for library in ("jinja2", "matplotlib", "pandas", "patsy"):
@@ -105,6 +108,19 @@ def test_variance_groups_must_be_a_column(run, study):
     assert any("'scanner' is not a column" in f.problem for f in found)
     assert {o.step for o in plan_study(study, "pfirrmann + age", variance_groups="sex", **SETTINGS).outcomes
             if o.state == "pending"} == {"analysis-main", "report"}
+
+
+def test_power_takes_the_discs_as_the_last_run_did(run, study, monkeypatch):
+    run_study(study, "pfirrmann + age", **SETTINGS)
+    call = Recorder(monkeypatch, DiscStatsLib.analysis, "design_power", StudyError("far enough"))
+    with pytest.raises(StudyError, match="far enough"):
+        study_power(study, "pfirrmann + age", -4.0)
+    given, inside = call.given, load_pooled(output(study, "group") / "pooled-disc").atlas.labels.array > 0
+    assert (given["blocks"], given["formula"]) == ("participant_id", "map ~ pfirrmann + age + C(level)")
+    assert given["maps"].shape == (14, inside.sum()) and len(given["participants"]) == 14
+    np.testing.assert_array_equal(given["planted"].place.array > 0, inside)
+    with pytest.raises(StudyError, match="pooled in one disc"):
+        study_power(study, "pfirrmann", -4.0, levels=("L4-L5",))
 
 
 @pytest.mark.parametrize("scanners, severity, words", [

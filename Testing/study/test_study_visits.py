@@ -7,16 +7,21 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.cohort_phantom import make_spine_study
+from support.recorder import Recorder
 from support.study_results import output
 
+import DiscStatsLib.analysis
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import Geometry, Image, read_image
+from DiscRelaxometryLib.labels import disc_value
 from DiscStatsLib.tables import repeatability
 from DiscStudyLib import Study, make_settings, plan_study, run_study, validate
+from DiscStudyLib.after import study_power
 from DiscStudyLib.engine import read_rows
+from DiscStudyLib.engine.observed import _change, _scale
 from DiscStudyLib.folder import first_and_last
 from DiscStudyLib.folder.visits import sessions_of
-from DiscStudyLib.steps.visits import _change, _scale, within_maps
+from DiscStudyLib.steps.visits import within_maps
 
 for library in ("jinja2", "matplotlib", "pandas", "patsy"):
     pytest.importorskip(library)
@@ -102,6 +107,22 @@ def test_change_per_year_is_that_of_the_dates(run, study):
     assert "sub-06 has one visit" in record
     page = (output(study, "group").parent / "report.html").read_text(encoding="utf-8")
     assert "was fitted to the change per year between the first and the last visit in T1rho" in page
+
+
+def test_power_takes_the_visits_as_the_last_run_did(run, study, monkeypatch):
+    run_study(study, "C(session)", **SETTINGS)
+    call = Recorder(monkeypatch, DiscStatsLib.analysis, "design_power", StudyError("far enough"))
+    with pytest.raises(StudyError, match="far enough"):
+        study_power(study, "T1rho ~ years", 2.0, region="nucleus", sizes=(30,), sets=7)
+    given = call.given
+    assert (given["blocks"], given["formula"], given["contrast"]) == ("participant", "map ~ years", "years")
+    assert (given["sizes"], given["sets"], given["settings"].n_permutations) == ((30,), 7, 199)
+    table = given["participants"]
+    assert len(table) == len(given["maps"]) == 11 and table["session"].tolist()[:2] == ["ses-1", "ses-2"]
+    assert np.isfinite(given["maps"][0].array).any() and np.unique(given["atlas_labels"].array).tolist() == [
+        0, disc_value("L4-L5")]
+    place = given["planted"].place.array > 0
+    assert 500 < place.sum() < (given["atlas_labels"].array > 0).sum() / 2
 
 
 def test_repeatability_by_region_and_voxel(run, study):

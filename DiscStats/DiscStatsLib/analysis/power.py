@@ -189,10 +189,10 @@ def _summary(found: np.ndarray) -> dict:
 
 
 def place_of(atlas_labels: Image, regions: Image, levels: Sequence[str], region: int | None) -> Image:
-    """Return the image of a place: some levels, or one region of them."""
+    """Return the image of a place: some levels, or all that is labelled, or one region of these."""
     from DiscRelaxometryLib.labels import disc_value
 
-    inside = np.isin(atlas_labels.array, [disc_value(v) for v in levels])
+    inside = np.isin(atlas_labels.array, [disc_value(v) for v in levels]) if levels else atlas_labels.array > 0
     if region is not None:
         inside &= regions.array == region
     return atlas_labels.like(inside.astype(np.uint8))

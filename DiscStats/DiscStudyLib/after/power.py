@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from DiscRelaxometryLib.atomic import check_folder
 from DiscRelaxometryLib.errors import StudyError
-from DiscRelaxometryLib.image import read_image
+from DiscRelaxometryLib.labels import disc_value
 from DiscRelaxometryLib.progress import ProgressCallback
 from DiscRelaxometryLib.tables import Table
 
-from ..folder import Study
-from .cohort_maps import atlas_of, find_maps
+from ..engine import Context, maps_in_atlas, observations, person_records
+from ..folder import Study, last_settings
 
 
 def study_power(path, formula: str, effect: float, *, map: str = "", region: str = "whole", levels: Sequence[str] = (),
@@ -23,7 +26,8 @@ def study_power(path, formula: str, effect: float, *, map: str = "", region: str
     Parameters
     ----------
     path : path
-        Study that was run; its maps and table give noise and people.
+        Study that was run; its maps and table give noise and people, its settings say what an observation is (pooled
+        levels, visits, change) and how it is analyzed.
     formula : str
         Such as ``T1rho ~ pfirrmann + age``; the first term is tested.
     effect : float
@@ -39,23 +43,34 @@ def study_power(path, formula: str, effect: float, *, map: str = "", region: str
     StudyError, DesignError
         See :func:`DiscStatsLib.analysis.design_power`.
     """
-    from DiscAtlasLib import load_atlas
     from DiscRelaxometryLib.measure import PARTITION
     from DiscStatsLib.analysis import Planted, design_power, place_of
-    from DiscStatsLib.design import parse_formula, rows_of, to_frame
 
-    study, model = Study(Path(path), session, output), parse_formula(formula)
+    study = Study(Path(path), session, output)
     check_folder(study.output / "group")
-    found = find_maps(study.output)
-    key = map or (model.response if model.response in found else next(iter(found)) if len(found) == 1 else "")
+    ran = last_settings(study)
+    settings = replace(ran, formula=formula, contrast="", sensitivity="", groups="")
+    if ran.session and not session:
+        study = Study(Path(path), ran.session, output)
+    context = Context(study, settings, None, person_records(study, "group"),
+                      {p.id: person_records(study, p.id) for p in study.people})
+    found = maps_in_atlas(context)
+    key = map or (next(iter(found)) if len(found) == 1 else "")
     if key not in found:
-        raise StudyError(f"Choose the map with --map: the study has {', '.join(found)}.")
+        raise StudyError(f"Choose the map with --map: the study has {', '.join(found) or 'none in atlas space'}.")
     if region != "whole" and region not in PARTITION:
         raise StudyError(f"There is no region '{region}': choose whole, {', '.join(PARTITION)}.")
-    people = [p for p in found[key] if p in study.participants["participant_id"]]
-    atlas = load_atlas(atlas_of(study.output))
-    place = place_of(atlas.labels, atlas.regions, levels or atlas.levels, PARTITION.get(region))
-    table = design_power([read_image(found[key][p]) for p in people], atlas.labels,
-                         rows_of(to_frame(study.participants), people), f"map ~ {model.terms}", model.first_term,
-                         Planted(effect, place), sizes=sizes, sets=sets, progressCallback=progressCallback)
+    if levels and settings.pooled:
+        raise StudyError("The study's levels are pooled in one disc, which has no level: leave --levels out.")
+    known = set(study.participants["participant_id"])
+    data = observations(context, (key,), [p for p in found[key] if p in known])
+    labels, model = data["atlas_labels"], settings.pooled_model if settings.pooled else settings.model
+    if not settings.pooled:
+        kept = np.isin(labels.array, [disc_value(v) for v in data["levels"]])
+        labels = labels.like(np.where(kept, labels.array, 0))
+    place = place_of(labels, data["regions"], () if settings.pooled else levels or data["levels"],
+                     PARTITION.get(region))
+    table = design_power(data["maps"][key], labels, data["participants"], f"map ~ {model.terms}", settings.tested,
+                         Planted(effect, place), settings=replace(settings.statistics(), n_permutations=199),
+                         blocks=data.get("blocks", ""), sizes=sizes, sets=sets, progressCallback=progressCallback)
     return table, table.write(study.output / "group" / f"power_{key}.tsv")

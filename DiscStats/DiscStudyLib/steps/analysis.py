@@ -8,12 +8,9 @@ import numpy as np
 
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image, write_image
-from DiscRelaxometryLib.labels import disc_value
 
-from ..engine import Context, Step, context_atlas, disc_labels, endings, maps_in_atlas, participants_of
+from ..engine import Context, Step, context_atlas, disc_labels, endings, maps_in_atlas, observations, pooled_disc_of
 from ..folder import people_by_rule
-from .pooled import pooled_observations
-from .visits import changes
 
 
 def _run_template(context: Context) -> list[Path]:
@@ -69,18 +66,18 @@ def _run_analysis(name: str, rule: str = ""):
         if len(families) > 1:
             context.notes.append("Maps are held by different people; p is corrected within "
                                  + " and within ".join(", ".join(f) for f in families) + ", not across them.")
-        return [path for family in families for path in _analyze_family(context, f"analysis-{name}", family, files,
-                                                                        people[family[0]])]
+        return [path for family in families
+                for path in _analyze_family(context, f"analysis-{name}", family, people[family[0]])]
     return run
 
 
-def _analyze_family(context: Context, folder: str, family, files, people: list[str]) -> list[Path]:
+def _analyze_family(context: Context, folder: str, family, people: list[str]) -> list[Path]:
     from DiscRelaxometryLib.measure import PARTITION
     from DiscStatsLib.analysis import analyze
 
     settings, atlas = context.settings, context_atlas(context)
-    disc = _pooled_disc(context)
-    data = (_observations if disc is None else _pooled)(context, family, files, people, disc)
+    disc = pooled_disc_of(context)
+    data = observations(context, family, people)
     formula = f"map ~ {settings.model.terms}" if disc is None else str(settings.pooled_model)
     result = analyze(contrasts=settings.tested, settings=settings.statistics(), formula=formula,
                      region_names={code: region for region, code in PARTITION.items()}, **data)
@@ -110,49 +107,6 @@ def _analyze_family(context: Context, folder: str, family, files, people: list[s
         "contrasts": contrasts, "clusters": table.name, "provenance": result.provenance}
     context.notes += result.warnings
     return [*written, table, table.with_suffix(".json")]
-
-
-def _observations(context: Context, family, files, people: list[str], disc=None) -> dict:
-    """Return the data of an analysis by level: one row per person."""
-    from DiscStatsLib.design import rows_of, to_frame
-
-    atlas = context_atlas(context)
-    levels = [v for v in context.settings.levels if v in atlas.levels]
-    images = {key: {p: read_image(files[key][p]) for p in people} for key in family}
-    people = _who_has_a_disc(context, images, people, levels)
-    table = rows_of(to_frame(participants_of(context)), people)
-    data = {"atlas_labels": atlas.labels, "regions": atlas.regions, "levels": levels}
-    if context.settings.change:
-        maps, table = changes(context, images, table)
-        return data | {"maps": maps, "participants": table}
-    blocks = {"blocks": context.study.block} if context.study.visits else {}
-    return data | blocks | {"maps": {key: [images[key][p] for p in people] for key in family}, "participants": table}
-
-
-def _who_has_a_disc(context: Context, images: dict, people: list[str], levels: list[str]) -> list[str]:
-    """Return the people whose maps show a disc of the levels; the notes name the others."""
-    inside = np.isin(context_atlas(context).labels.array, [disc_value(v) for v in levels])
-    there = [p for p in people if all(np.isfinite(own[p].array[inside]).any() for own in images.values())]
-    lost = [p for p in people if p not in there]
-    if lost:
-        context.notes.append(f"{', '.join(lost)}: no disc of {', '.join(levels)} in the maps; left out.")
-    return there
-
-
-def _pooled(context: Context, family, files, people: list[str], disc) -> dict:
-    """Return the data of a pooled analysis: one row per disc."""
-    maps, table = pooled_observations(context, family, files, people, disc)
-    labels = disc.atlas.labels
-    return {"maps": maps, "participants": table, "blocks": context.study.block, "regions": disc.atlas.regions,
-            "atlas_labels": labels.like((labels.array > 0).astype(np.uint8))}
-
-
-def _pooled_disc(context: Context):
-    """Return the disc of a pooled analysis; None of one by level."""
-    from DiscAtlasLib import load_pooled
-
-    found = context.output_of("pooled-disc", "pooled-disc/atlas.json") if context.settings.pooled else None
-    return found and load_pooled(found.parent)
 
 
 def analysis_step(name: str, rule: str = "", pooled: bool = False, after: tuple[str, ...] = ()) -> Step:

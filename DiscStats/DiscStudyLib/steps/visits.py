@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from DiscRelaxometryLib.errors import DesignError, StudyError
-from DiscRelaxometryLib.image import Image, read_image, write_image
+from DiscRelaxometryLib.errors import DesignError
+from DiscRelaxometryLib.image import read_image, write_image
 from DiscRelaxometryLib.tables import Column, Table
 
 from ..engine import Context, Step, endings, maps_in_atlas, read_rows
-from ..folder import OWNER, YEARS, first_and_last
+from ..folder import OWNER
 
 _COLUMNS = [Column("map", "", "Quantity"), Column("level", "", "Disc level"), Column("region", "", "Region"),
             Column("n", "1", "Participants with every visit"), Column("visits", "1", "Visits of each"),
@@ -19,43 +19,6 @@ _COLUMNS = [Column("map", "", "Quantity"), Column("level", "", "Disc level"), Co
             Column("high", "", "Upper 95 % limit"),
             Column("smallest_change", "", "Smallest detectable difference of two visits, 1.96 sqrt(2) within_sd"),
             Column("cv", "1", "Root mean square of the participants' coefficients of variation"), Column("unit")]
-
-
-def changes(context: Context, images: dict[str, dict[str, Image]], table) -> tuple[dict[str, list[Image]], object]:
-    """Return each participant's change from the first to the last visit, and the rows of the first visits.
-
-    Raises
-    ------
-    StudyError
-        If nobody has two visits, or a change per year lacks the time between them.
-    """
-    how = context.settings.change
-    pairs, people, remarks = first_and_last(table)
-    context.notes += remarks
-    if not pairs:
-        raise StudyError("Nobody has two visits with maps: there is no change to analyze.", anchor="study-visits")
-    maps = {key: [_change(some[first["participant_id"]], some[last["participant_id"]], how, _scale(how, first, last))
-                  for first, last in pairs] for key, some in images.items()}
-    return maps, people
-
-
-def _scale(how: str, first, last) -> float:
-    """Return what a difference is divided by."""
-    if how != "per-year":
-        return 1.0
-    years = np.array([first.get(YEARS, np.nan), last.get(YEARS, np.nan)], float)
-    if not np.diff(years)[0] > 0:
-        raise StudyError(f"The time between the visits of {first[OWNER]} is not known, or not above 0: fill acq_time "
-                         "in its sessions table, or use another change.", anchor="study-visits")
-    return float(np.diff(years)[0])
-
-
-def _change(first: Image, last: Image, how: str, scale: float) -> Image:
-    difference = (last.array.astype(float) - first.array) / scale
-    if how == "percent":
-        with np.errstate(divide="ignore", invalid="ignore"):
-            difference = np.where(first.array > 0, 100 * difference / first.array, np.nan)
-    return first.like(difference.astype(np.float32))
 
 
 def within_maps(groups: list[list[np.ndarray]]) -> dict[str, np.ndarray]:
