@@ -125,30 +125,40 @@ def power(sets: int) -> list[tuple]:
     return rows
 
 
-def cohort(folder: str, permutations: int) -> list[tuple]:
-    """Return what the pooled analysis finds in a study's maps of nT2w, and the analysis by level beside it."""
+def pooled_cohort(folder: str, permutations: int, names):
+    """Return the pooled analysis of a study's maps of nT2w, the pooled disc, the maps by person, and the study."""
     import pandas as pd
 
     from DiscAtlasLib import load_atlas, pooled_disc
     from DiscRelaxometryLib.image import read_image
     from DiscStatsLib.analysis import analyze
-    from DiscStatsLib.design import rows_of, to_frame
     from DiscStatsLib.settings import AnalysisSettings
     from DiscStudyLib.folder import Study, long_frame
-    study, atlas = Study(folder), load_atlas()
+    study = Study(folder)
     files = {f.name.split("_")[0]: f for f in sorted(study.output.glob("sub-*/anat/*_space-DiscAtlas_nT2w.nii.gz"))}
-    disc, names = pooled_disc(atlas, LEVELS), ("pfirrmann", "age", "C(sex)")
+    disc = pooled_disc(load_atlas(), LEVELS)
     table = long_frame([{"participant_id": p, "level": v} for p in files for v in LEVELS], study.participants,
                        ("pfirrmann", "age", "sex"))
     images, labels = {p: read_image(f) for p, f in files.items()}, disc.atlas.labels
     inside = labels.array > 0
     y = np.array([disc.pool(images[r.participant_id], r.level).array[inside] for r in table.itertuples()], float)
     there = np.isfinite(y).any(axis=1) & table[["pfirrmann", "age", "sex"]].notna().all(axis=1).to_numpy()
-    settings = AnalysisSettings(("fwe", "tfce"), permutations)
     found = analyze(y[there], labels.like(inside.astype(np.uint8)), pd.DataFrame(table[there]),
-                    "map ~ pfirrmann + C(level) + age + C(sex)", list(names), settings, blocks="participant_id")
-    single = analyze([images[p] for p in files], atlas.labels, rows_of(to_frame(study.participants), list(files)),
-                     "map ~ pfirrmann + age + C(sex)", list(names), settings)
+                    "map ~ pfirrmann + C(level) + age + C(sex)", list(names),
+                    AnalysisSettings(("fwe", "tfce"), permutations), blocks="participant_id")
+    return found, disc, images, study
+
+
+def cohort(folder: str, permutations: int) -> list[tuple]:
+    """Return what the pooled analysis finds in a study's maps of nT2w, and the analysis by level beside it."""
+    from DiscAtlasLib import load_atlas
+    from DiscStatsLib.analysis import analyze
+    from DiscStatsLib.design import rows_of, to_frame
+    from DiscStatsLib.settings import AnalysisSettings
+    names = ("pfirrmann", "age", "C(sex)")
+    found, _, images, study = pooled_cohort(folder, permutations, names)
+    single = analyze(list(images.values()), load_atlas().labels, rows_of(to_frame(study.participants), list(images)),
+                     "map ~ pfirrmann + age + C(sex)", list(names), AnalysisSettings(("fwe", "tfce"), permutations))
     rows = []
     for how, result in (("pooled", found), ("by level", single)):
         for described in result.provenance["contrasts"]:
@@ -160,6 +170,23 @@ def cohort(folder: str, permutations: int) -> list[tuple]:
                          *(float(np.mean(maps[k][tested] <= 0.05)) for k in ("pfwe", "ptfce"))))
             print(rows[-1], flush=True)
     return rows
+
+
+def draw(folder: str, permutations: int, path: str) -> None:
+    """Draw the effect of the grade and its corrected p in the pooled disc."""
+    from DiscRelaxometryLib.labels import disc_value
+    from DiscStudyLib.report.figures_maps import Look, atlas_figure
+    found, disc, *_ = pooled_cohort(folder, permutations, ["pfirrmann"])
+    maps = {k: found.maps[f"map_pfirrmann_{k}"] for k in ("effect", "ptfce")}
+    logs = maps["ptfce"].like(-np.log10(maps["ptfce"].array))
+    high = float(np.nanpercentile(np.abs(maps["effect"].array), 98))
+    labels = disc.atlas.labels.like(np.where(disc.atlas.labels.array > 0, disc_value("L4-L5"), 0))
+    significant = logs.like((np.nan_to_num(maps["ptfce"].array, nan=1.0) <= 0.05).astype(np.uint8))
+    columns = {"Change of nT2w per grade": (maps["effect"], Look("PuOr_r", -high, high, "")),
+               "\u2212log10 p (TFCE, family-wise)": (logs, Look("cividis", 0, float(np.nanmax(logs.array)), ""))}
+    figure = atlas_figure(columns, labels, ["L4-L5"], dict.fromkeys(columns, significant))
+    figure.axes[0].set_ylabel("")
+    figure.savefig(path, dpi=75)
 
 
 def linear(disc, level: str, atlas):
@@ -232,10 +259,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="*", help="numbers of the rows to make (default: all)")
     parser.add_argument("--power", action="store_true", help="power of pooled levels beside the analysis by level")
     parser.add_argument("--cohort", help="a study that was run: its maps, pooled and by level")
+    parser.add_argument("--figure", default="", help="with --cohort: draw the pooled map into this file alone")
     parser.add_argument("--neutral", action="store_true", help="noise against disc shape in the pooled disc")
     parser.add_argument("--permutations", type=int, default=5000)
     options = parser.parse_args()
     results = Results("designs")
+    if options.figure:
+        draw(options.cohort, options.permutations, options.figure)
+        return
     if options.cohort:
         results.table("cohort", ["analysis", "term", "exchange", "observations", "voxels", ("largest t", ".2f"),
                                  ("p max T", ".4f"), ("p TFCE", ".4f"), ("voxels, max T", ".1%"),

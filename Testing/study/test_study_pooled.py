@@ -125,7 +125,7 @@ def test_power_takes_the_discs_as_the_last_run_did(run, study, monkeypatch):
 
 @pytest.mark.parametrize("scanners, severity, words", [
     ("AAAAAAB", "error", "'B' of 'scanner' has one observation"), ("AAAABBB", "warning", "(A: 4, B: 3)"),
-    (["A"] * 4 + ["B"] * 2 + ["n/a"], "warning", "(sub-07), column 'scanner': the cell is empty")])
+    (["A"] * 4 + ["B"] * 2 + ["n/a"], "warning", "'scanner' is empty for 1 of 7 participants")])
 def test_small_scanners_are_told_before_a_run(study, scanners, severity, words):
     path = study / "participants.tsv"
     before = path.read_text()
