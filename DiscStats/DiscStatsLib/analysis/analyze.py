@@ -174,7 +174,8 @@ def analyze(maps, atlas_labels: Image, participants, formula: str, contrasts=Non
         result.maps |= _contrast_maps(fitted, inference, data, settings)
         result.clusters.rows += inference.clusters
         result.null |= {f"{contrast.name}_{key}": values for key, values in inference.null.items()}
-        result.warnings += [w for w in [*lost, *exchange.remarks(None if fitted.flip else mode)] if w not in result.warnings]
+        lost += exchange.remarks(None if fitted.flip else mode)
+        result.warnings += [w for w in lost if w not in result.warnings]
         result.warnings += _remarks(fitted, inference, settings)
         described.append(inference.done | {"exchange": mode, "block_means_removed": own[0].blocks is not None,
                                            "errors": "symmetric" if fitted.flip else "exchangeable",
