@@ -216,7 +216,7 @@ def test_without_dates_there_is_no_change_per_year():
 
 
 def test_a_formula_of_change_is_checked_on_participants(study):
-    """A term that differs between visits is no term of their change."""
+    """A term that differs between visits cannot explain their change."""
     for formula, words in (("years", "'years'"), ("C(session)", "'session'")):
         found = validate(Study(study, "all"), make_settings(formula=formula, change="absolute", **SETTINGS))
         assert any(f.severity == "error" and words in f.problem for f in found), formula

@@ -38,7 +38,7 @@ def groups_by(table: Table, text: str) -> dict[str, set[Disc]]:
     column, *rule = parse_rule(text) if is_rule(text) else (text,)
     values = values_by_level(table, column)
     if not values:
-        raise DesignError(f"Groups: '{column}' is no column of participants.tsv, or has no value; it has "
+        raise DesignError(f"Groups: '{column}' is not a column of participants.tsv, or it has no value; columns are "
                           f"{', '.join(table.names)}.", anchor="sensitivity")
     found: dict[str, set[Disc]] = {}
     names = [text, f"{column} {opposite(rule[0])} {rule[1]}"] if rule else [

@@ -34,7 +34,7 @@ def test_a_column_per_level_groups_discs():
     assert list(groups_by(TABLE, "pfirrmann")) == [f"pfirrmann {g}" for g in range(1, 6)]
 
 
-@pytest.mark.parametrize("text, words", [("weight", "makes 7"), ("bmi <= 25", "'bmi' is no column"),
+@pytest.mark.parametrize("text, words", [("weight", "makes 7"), ("bmi <= 25", "'bmi' is not a column"),
                                          ("sex < M", "compares words"), ("odi < 100", "makes 1")])
 def test_what_makes_no_groups_is_named(text, words):
     with pytest.raises(DesignError, match=words):
