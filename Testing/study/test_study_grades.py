@@ -84,7 +84,8 @@ def test_the_page_says_that_grades_are_estimated_and_compares_them(group):
 
 def test_a_mixed_model_takes_estimates_too(group, study):
     fit, _ = mixed_model(study, "mean ~ pfirrmann_expected", map="nT2w")
-    assert fit.people == 5
+    assert fit.people == 5 and any("not a reader's" in note for note in fit.notes)
+    assert not any("estimate" in note for note in mixed_model(study, "mean ~ pfirrmann", map="nT2w")[0].notes)
 
 
 def test_new_grading_weights_redo_the_grades_and_not_the_outlines(run, study, monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from DiscRelaxometryLib.atomic import check_folder
 from DiscRelaxometryLib.errors import DesignError, StudyError
+from DiscRelaxometryLib.grades import ESTIMATED, EXPECTED
 from DiscRelaxometryLib.tables import Column, Table, read_tsv
 
 from ..engine import read_rows, with_estimates
@@ -79,6 +80,8 @@ def mixed_model(path, formula: str, *, map: str = "", region: str = "whole", tab
     estimates = read_rows(grades).rows if grades.exists() else []
     frame = long_frame(rows, with_estimates(study.participants, names, estimates), names)
     fit = fit_mixed(frame, formula, slope=slope or None, missing="drop")
+    fit.notes.extend(f"'{n}' is a network's estimate, not a reader's grade."
+                     for n in names if n in (ESTIMATED, EXPECTED))
     return fit, _write(study, {f"mixed-{name}_fixed": fit.fixed, f"mixed-{name}_variances": fit.variances})
 
 
