@@ -57,3 +57,75 @@ def label_image(name: str) -> Image:
     for value, height, tilt in ((11, -34, 15), (12, 0, 5), (13, 34, -5)):
         labels[ellipsoid(geometry, tilted_axes(tilt, 0, 0), (46, 33, 12), center=(0, 0, height))] = value
     return Image(labels, geometry)
+
+
+#: Sagittal outlines of a column: tilts (degrees) of the endplates from S1 upward, each body's lower and upper one.
+TILTS = (-35, -20, -12, -5, -4, 3, 3, 8, 9, 12, 12)
+BODY_DEPTH, BODY_HEIGHT, DISC_GAP = 34.0, 26.0, 10.0
+
+
+def column(name: str, slips=(0, 0, 0, 0, 0), canal=14.0, width=30.0, sacrum=False, size=1.0) -> Image:
+    """Return five bodies, their discs and a canal, extruded to both sides; `size` scales all but the canal.
+
+    Parameters
+    ----------
+    name : str
+        Of the grid.
+    slips : sequence of float
+        How far each body, L5 first, stands in front of the one below, mm along that one's upper endplate.
+    canal : float
+        Diameter at right angles to its course, mm.
+    sacrum : bool
+        Label a sacrum, too.
+    """
+    geometry = grid_around(name, (width + 10, 130.0, 250.0))
+    local = _local(geometry, PATIENT_AXES, (0, 0, 0))
+    at, wide = local[..., 1:], np.abs(local[..., 0]) <= width / 2
+    labels = np.zeros(geometry.shape, np.uint8)
+    length = BODY_DEPTH * size
+    plates = [np.array([[-length / 2, -80.0 * size], [-length / 2, -80.0 * size]]) + _rising(TILTS[0], length)]
+    for n, slip in enumerate(slips):
+        along, up = _unit(TILTS[2 * n]), _unit(TILTS[2 * n] + 90)
+        corner = plates[-1][0] + slip * along + DISC_GAP * size * up
+        plates.append(corner + _rising(TILTS[2 * n + 1], length))
+        top = corner + BODY_HEIGHT * size * _unit(TILTS[2 * n + 1] + 90)
+        plates.append(top + _rising(TILTS[2 * n + 2], length))
+    behind = [p[0] - (6 + canal / 2) * _unit(t) for p, t in zip(plates, TILTS)]
+    behind = [behind[0] - 30 * _unit(60), *behind, behind[-1] + 30 * _unit(100)]
+    course = np.min([_distance(at, a, b) for a, b in zip(behind, behind[1:])], axis=0)
+    labels[(course <= canal / 2) & (np.abs(local[..., 0]) <= 8)] = 2
+    for n in range(5):
+        labels[_between(at, plates[2 * n], plates[2 * n + 1]) & wide] = 11 + n
+        body = _between(at, plates[2 * n + 1], plates[2 * n + 2])
+        process = np.abs(at - plates[2 * n + 1].mean(axis=0) - [-52, 13 * size]).max(axis=-1) <= 7
+        labels[(body & wide) | (process & (np.abs(local[..., 0]) <= 4))] = 31 + n
+    if sacrum:
+        labels[_between(at, plates[0] - 60 * _unit(TILTS[0] + 90), plates[0]) & wide] = 30
+    return Image(labels, geometry)
+
+
+def _unit(degrees: float) -> np.ndarray:
+    """Return a direction in the sagittal plane (anterior, cranial)."""
+    return np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])
+
+
+def _rising(degrees: float, length: float) -> np.ndarray:
+    """Return an endplate's two ends from its posterior one."""
+    return np.array([[0.0, 0.0], length * _unit(degrees)])
+
+
+def _distance(at: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return the distance of points from a straight piece."""
+    step = end - start
+    share = np.clip((at - start) @ step / (step @ step), 0, 1)
+    return np.linalg.norm(at - start - share[..., None] * step, axis=-1)
+
+
+def _between(at: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Return which points lie in the quadrangle of two endplates."""
+    corners = [lower[0], lower[1], upper[1], upper[0]]
+    inside = np.ones(at.shape[:-1], bool)
+    for a, b in zip(corners, [*corners[1:], corners[0]]):
+        side, to = b - a, at - a
+        inside &= side[0] * to[..., 1] - side[1] * to[..., 0] >= 0
+    return inside

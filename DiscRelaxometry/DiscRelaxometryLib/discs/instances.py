@@ -23,6 +23,8 @@ COLUMN_RADIUS = 40.0  # mm from the curve; a disc's farthest corner lies about 3
 ISLAND_VOLUME = 60.0  # mm3; the smallest separate piece that can be a disc
 DISC_THICKNESS = 22.0  # mm; a piece thicker than this is examined as fused discs
 SAME_DISC = 9.0  # mm between a fragment and the plane of its disc; neighboring discs are 20 mm or more apart
+SPECK = 0.1  # of a disc's volume; smaller separate parts are no part of it
+CUT = "cut by the edge of the image"  # note of a disc
 SUPERIOR = np.array([0.0, 0.0, 1.0])
 
 
@@ -87,6 +89,8 @@ class Disc:
     position: float
     #: Extent across the disc's plane, mm (2nd to 98th percentile of its voxels).
     height: float
+    #: Extent from front to back along the disc's plane, mm (2nd to 98th percentile of its voxels).
+    length: float
     #: Mean probability of being L5-S1 by the network; NaN if it was not given.
     l5s1_probability: float = float("nan")
     flags: list[str] = field(default_factory=list)
@@ -256,11 +260,28 @@ def _plane(points: np.ndarray, tangent: np.ndarray, geometry: Geometry) -> tuple
         # The thinnest axis is the normal only if the piece is flat and lies across the spine.
         if values[0] < 0.35 * values[1] and abs(vectors[:, 0] @ tangent) > 0.6:
             normal = vectors[:, 0] * np.sign(vectors[:, 0] @ tangent)
+        else:
+            normal = _sagittal_normal(points, tangent, geometry)
         others = [v for v in vectors.T[::-1] if abs(v @ normal) < 0.9][:2]
         for n, axis in enumerate([normal, *others]):
             # Centers of voxels span one voxel less than the voxels themselves.
             extents[n] = np.subtract(*np.percentile(points @ axis, [98, 2])) + np.abs(axis @ geometry.matrix3).max()
     return normal, extents
+
+
+def _sagittal_normal(points: np.ndarray, tangent: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Return the thin axis within the sagittal slices, or the tangent where a piece is not flat in them.
+
+    In few slices a disc is thinner from side to side than it is high. Below the lowest body the tangent is extrapolated
+    and may lean backward: the axis is turned to cranial by both it and the body axis.
+    """
+    columns = geometry.matrix3 / np.linalg.norm(geometry.matrix3, axis=0)
+    plane = np.delete(columns, int(np.argmax(np.abs(columns[0]))), axis=1)
+    plane = np.linalg.qr(plane)[0]
+    values, vectors = np.linalg.eigh(np.cov((points @ plane).T))
+    normal = plane @ vectors[:, 0]
+    cranial = normal @ (tangent + SUPERIOR)
+    return normal * np.sign(cranial) if values[0] < 0.35 * values[1] and abs(cranial) > 0.8 else tangent
 
 
 def find_discs(classes: np.ndarray, geometry: Geometry, curve: SpineCurve | None = None
@@ -292,11 +313,10 @@ def find_discs(classes: np.ndarray, geometry: Geometry, curve: SpineCurve | None
     islands: list[Piece] = []
     for piece in pieces:
         home = _home(piece, discs)
-        if home is not None:
-            small = piece.volume < 0.1 * discs[home].volume
-            notes = discs[home].notes if small else discs[home].notes + ["joined from separate parts"]
+        if home is not None and piece.volume >= SPECK * discs[home].volume:
+            notes = discs[home].notes + ["joined from separate parts"]
             discs[home] = make_piece(np.concatenate([discs[home].indices, piece.indices]), curve, geometry, notes)
-        elif _may_be_disc(piece, typical):
+        elif home is None and _may_be_disc(piece, typical):
             discs.append(piece)
         else:
             islands.append(piece)

@@ -9,7 +9,8 @@ import numpy as np
 from ..errors import SegmentationError
 from ..image import Geometry, Image
 from ..labels import BY_VALUE, CANAL, DISC, DISCS, SACRUM, VERTEBRA, VERTEBRAE
-from .instances import Disc, Piece, SpineCurve, column_core, find_discs, spine_curve
+from .instances import CUT, Disc, Piece, SpineCurve, column_core, find_discs, spine_curve
+from .sacral import CERTAIN, confidence, shape_odds, slope
 from .vertebra_names import name_vertebrae, spacings_between
 
 LOWEST, HIGHEST = DISCS[0].value, DISCS[-1].value
@@ -21,7 +22,7 @@ CROWDED = 0.55
 TINY, CROWDED_TINY = 0.2, 0.8  # a piece this small is believed to be a level only at more of the usual distance
 SMALL = 0.35  # of a disc's volume; smaller pieces need a vertebra beside them to count as a level
 SHORT, LITTLE = 0.72, 0.75  # of the next disc's AP length and volume; a remnant disc S1-S2 is below both
-CUT = "cut by the edge of the image"
+NO_BODY_BELOW = 0.9  # probability of L5-S1 where no body lies below the lowest disc
 ROOM_BELOW = 20.0  # mm of image below the lowest disc, enough to see the sacrum or L5
 
 
@@ -84,7 +85,7 @@ def label_instances(classes: np.ndarray, geometry: Geometry, l5s1_probability: n
     below = vertebra_below(pieces[0], core, geometry, curve)
     lowest = _from_network(pieces, steps, probabilities, geometry) or _from_surroundings(
         pieces, probabilities, below, room_below(pieces[0], geometry, curve), geometry)
-    discs = _named(pieces, steps, lowest.start, probabilities)
+    discs = _named(pieces, steps, lowest.start, probabilities, geometry)
     doubts = ["The distances between the discs fit more than one number of missed discs: the level names are an "
               "assumption. Check them and shift the labels if needed."] * doubt
     flags = [*remarks, *crowded_remarks, *_gap_remarks(gaps, discs), *doubts, *lowest.remarks,
@@ -213,8 +214,7 @@ def _from_network(pieces, steps, probabilities, geometry) -> _Lowest | None:
     best = int(np.nanargmax(probabilities))
     evidence = f"the network sees L5-S1 in it with probability {probabilities[best]:.2f}"
     if best == 0:
-        doubt, remarks = _transitional(pieces, geometry)
-        return _Lowest(0, not doubt, evidence, remarks)
+        return _by_shape(float(probabilities[0]), evidence, pieces, geometry)
     if best == len(pieces) - 1 and best >= 2:
         return _Lowest(0, False, "assumed; the network contradicts the header's orientation", [
             "The network sees L5-S1 in the uppermost disc: the image's header may state superior and inferior the "
@@ -241,8 +241,20 @@ def _from_surroundings(pieces, probabilities, below: tuple[bool, bool], room: fl
         return _Lowest(0, False, "no vertebra lies below the lowest disc, against the network", [
             "The network does not recognize L5-S1 in any disc; that the lowest disc is L5-S1 is an assumption, made "
             "because no vertebra lies below it. Check the levels, and whether the image is upside down."])
+    return _by_shape(NO_BODY_BELOW, "no vertebra lies below the lowest disc and the image continues below it", pieces,
+                     geometry)
+
+
+def _by_shape(probability: float, evidence: str, pieces: list[Piece], geometry: Geometry) -> _Lowest:
+    """Return that the lowest disc is L5-S1 by evidence of some probability, weighed with the shape of the column."""
+    sure = confidence(probability, pieces)
     doubt, remarks = _transitional(pieces, geometry)
-    return _Lowest(0, not doubt, "no vertebra lies below the lowest disc and the image continues below it", remarks)
+    if sure < CERTAIN:
+        remarks = [*remarks, f"The lowest disc leans {slope(pieces[0]):.0f} degrees forward: that it is L5-S1 has a "
+                             f"confidence of {sure:.2f} only. Check the levels and shift the labels if needed."]
+    doubt = doubt or sure < CERTAIN
+    lean = f", and it leans {slope(pieces[0]):.0f} degrees forward" if shape_odds(pieces) else ""
+    return _Lowest(0, not doubt, f"{evidence}{lean}: confidence {sure:.2f}", remarks)
 
 
 def _transitional(pieces: list[Piece], geometry: Geometry) -> tuple[bool, list[str]]:
@@ -309,7 +321,7 @@ def room_below(piece: Piece, geometry: Geometry, curve: SpineCurve) -> float:
     return float(depth[np.argmax(outside)]) if np.any(outside) else 60.0
 
 
-def _named(pieces, steps, start, probabilities) -> list[Disc]:
+def _named(pieces, steps, start, probabilities, geometry) -> list[Disc]:
     """Return the discs with their names."""
     discs = []
     for piece, step, probability in zip(pieces, steps, probabilities):
@@ -318,7 +330,7 @@ def _named(pieces, steps, start, probabilities) -> list[Disc]:
         if not LOWEST <= value <= HIGHEST:
             value = DISC.value
         discs.append(Disc(value, BY_VALUE[value].name, tuple(float(c) for c in piece.centroid), piece.volume,
-                          piece.position, float(piece.extents[0]), probability, notes))
+                          piece.position, float(piece.extents[0]), ap_length(piece, geometry), probability, notes))
     return discs
 
 
@@ -329,7 +341,7 @@ def _gap_remarks(gaps: list[tuple[int, int]], discs: list[Disc]) -> list[str]:
 
 def _island_remarks(islands: list[Piece]) -> list[str]:
     large = [p.volume for p in islands if p.volume >= 30]
-    text = f"{len(large)} disc-like island(s) off the spine, {sum(large):.0f} mm3 in all, were left out."
+    text = f"{len(large)} disc-like island(s) apart from the discs, {sum(large):.0f} mm3 in all, were left out."
     return [text] if large else []
 
 

@@ -1,0 +1,118 @@
+"""Whatever is done to a column: names ascend strictly, and a level is one piece or says that it was joined."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from support.disc_phantoms import column
+from support.spine_phantom import spine
+
+from DiscRelaxometryLib.discs.instances import find_discs, make_piece, spine_curve
+from DiscRelaxometryLib.discs.levels import label_instances
+from DiscRelaxometryLib.discs.sacral import CERTAIN, confidence, shape_odds, slope
+from DiscRelaxometryLib.errors import SegmentationError
+from DiscRelaxometryLib.image import Geometry, Image
+
+
+def damaged(classes: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return classes after some of what segmentations suffer, by chance."""
+    classes = classes.copy()
+    pieces, count = ndimage.label(classes == 3)
+    if random.random() < 0.5:  # discs missed, or taken for bone
+        for n in random.choice(np.arange(1, count + 1), random.integers(1, 3), replace=False):
+            classes[pieces == n] = random.choice([0, 1])
+    if random.random() < 0.5:  # a disc torn apart
+        n = random.integers(1, count + 1)
+        where = np.argwhere(pieces == n)[:, 1]
+        low = int(random.uniform(where.min(), where.max()))
+        cut = (pieces == n) & (np.abs(np.arange(classes.shape[1])[None, :, None] - low) <= 1)
+        classes[cut] = 0
+    if random.random() < 0.5:  # voxels lost, specks
+        classes[(classes == 3) & (random.random(classes.shape) < 0.2)] = 0
+        classes[(classes == 0) & (random.random(classes.shape) < 0.002)] = 3
+    if random.random() < 0.3:  # a bridge between two discs
+        low = random.integers(5, classes.shape[0] - 30)
+        classes[low:low + 30, classes.shape[1] // 2:classes.shape[1] // 2 + 4, 8:14] = 3
+    if random.random() < 0.3:  # one slice
+        middle = classes.shape[2] // 2
+        classes = classes[:, :, middle:middle + 1]
+    if random.random() < 0.3:  # ends somewhere
+        classes = classes[random.integers(0, 40):classes.shape[0] - random.integers(0, 40)]
+    return np.ascontiguousarray(classes)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_names_ascend_and_a_level_is_one_piece(seed):
+    random = np.random.default_rng(seed)
+    classes, _ = spine(levels=int(random.integers(3, 8)), spacing=(3.0, 1.8, 1.8), lordosis=random.uniform(0, 25))
+    array = damaged(classes.array, random)
+    probability = np.where(array == 3, random.random(array.shape), 0) if random.random() < 0.5 else None
+    geometry = Geometry(array.shape[::-1], classes.geometry.spacing, classes.geometry.origin,
+                        classes.geometry.direction)
+    try:
+        result = label_instances(array, geometry, probability)
+    except SegmentationError:
+        return
+    named = [d for d in result.discs if d.value >= 11]
+    assert [d.value for d in named] == sorted({d.value for d in named})
+    heights = [d.centroid[2] for d in result.discs]
+    assert heights == sorted(heights)
+    present = {int(v) for v in np.unique(result.labels.array) if 11 <= v < 30}
+    assert present == {d.value for d in named}
+    for disc in named:
+        pieces = ndimage.label(result.labels.array == disc.value)[1]
+        assert pieces == 1 or "joined from separate parts" in disc.flags
+    assert not np.any((result.labels.array >= 11) & (result.labels.array < 30) & (array != 3))
+
+
+def one_slice(image: Image) -> Image:
+    """Return the middle sagittal slice of a column."""
+    array, g = image.array, image.geometry
+    middle = array.shape[0] // 2
+    return Image(array[middle:middle + 1], Geometry((*g.size[:2], 1), g.spacing, g.index_to_world((0, 0, middle)),
+                                                    g.direction))
+
+
+def classes_of(labels: Image) -> np.ndarray:
+    array = labels.array
+    return np.where(array >= 30, 1, np.where(array >= 11, 3, array)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("part", [lambda image: image, one_slice])
+def test_plane_of_a_disc_is_found_in_one_slice_too(part):
+    labels = part(column("sagittal_4mm"))
+    classes = classes_of(labels)
+    curve = spine_curve(classes, labels.geometry)
+    # Bisectors of the tilts of the phantom's endplates.
+    for value, lean in ((11, 27.5), (12, 8.5), (13, 0.5), (14, -5.5)):
+        piece = make_piece(np.argwhere(labels.array == value), curve, labels.geometry)
+        assert slope(piece) == pytest.approx(lean, abs=4)
+    result = label_instances(classes, labels.geometry)
+    assert [d.value for d in result.discs] == [11, 12, 13, 14, 15] and result.certain
+
+
+def test_steep_wedge_in_one_slice_is_not_split():
+    labels = one_slice(column("sagittal_4mm"))
+    found, islands, _ = find_discs(classes_of(labels), labels.geometry)
+    assert len(found) == 5 and not islands and all(p.notes == [] for p in found)
+
+
+def test_evidence_states_its_confidence():
+    labels = column("sagittal_4mm")
+    result = label_instances(classes_of(labels), labels.geometry, 0.9 * (labels.array == 11))
+    assert "probability 0.90" in result.evidence and "leans" in result.evidence
+    assert float(result.evidence.rsplit(" ", 1)[1]) > 0.9
+    # Without its L5-S1 the lowest disc leans as L4-L5 does, and the network hardly sees L5-S1 in it.
+    without = np.where(labels.array == 11, 0, labels.array)
+    weak = label_instances(classes_of(Image(without, labels.geometry)), labels.geometry, 0.6 * (labels.array == 12))
+    assert not weak.certain and any("confidence of 0." in f for f in weak.flags)
+    assert float(weak.evidence.rsplit(" ", 1)[1]) < CERTAIN
+
+
+def test_shape_weighs_for_and_against():
+    labels = column("sagittal_4mm")
+    curve = spine_curve(classes_of(labels), labels.geometry)
+    pieces = [make_piece(np.argwhere(labels.array == v), curve, labels.geometry) for v in (11, 12, 13)]
+    assert shape_odds(pieces) > 0.5 and shape_odds(pieces[1:]) == -1
+    assert confidence(0.9, pieces) > 0.9 > confidence(0.9, pieces[1:]) > 0.5
+    assert confidence(1.0, pieces[1:]) < 1 and confidence(0.0, pieces) > 0
+    assert shape_odds(pieces[:1]) == 0
