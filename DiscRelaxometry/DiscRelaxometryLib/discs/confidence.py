@@ -16,9 +16,14 @@ from ..image import Image
 from ..labels import DISCS, disc_name
 from ..tables import Column, Table
 from .inference import Prediction, softmax
+from .instances import CUT, Disc
 
 #: Probability within this distance (mm) of a disc, and nearer to it than to any other, counts for that disc.
 REACH = 6.0
+#: Length and height of a disc over the median of the others, and distance to the next one over the median distance:
+#: outside of these a disc's outline is doubted. Of SPIDER's reference discs 2 % are.
+LENGTHS, HIGHEST, NEAREST = (0.65, 1.5), 2.0, 0.62
+MIN_OTHERS = 3
 _DISC_VALUES = {s.value for s in DISCS}
 
 
@@ -38,6 +43,8 @@ class DiscQuality:
     disagreement: float
     #: True if a person should look at this disc before its numbers are used.
     review: bool
+    #: Why; empty without review.
+    why: str = ""
 
     @property
     def name(self) -> str:
@@ -87,6 +94,35 @@ def disc_quality(labels: Image, prediction: Prediction, threshold: float) -> lis
     return result
 
 
+def doubts(discs: list[Disc]) -> dict[int, list[str]]:
+    """Return what is odd about each disc beside the others, by label value; the shape of cut discs is not judged.
+
+    Parameters
+    ----------
+    discs : list of Disc
+        Caudal first.
+    """
+    found: dict[int, list[str]] = {d.value: [n for n in d.flags if n != CUT] for d in discs}
+    whole = [d for d in discs if CUT not in d.flags]
+    for disc in whole:
+        others = [d for d in whole if d is not disc]
+        if len(others) >= MIN_OTHERS:
+            length = disc.length / np.median([d.length for d in others])
+            height = disc.height / np.median([d.height for d in others])
+            if not LENGTHS[0] <= length <= LENGTHS[1]:
+                found[disc.value].append(f"it is {100 * length:.0f} % as long from front to back as the others")
+            if height > HIGHEST:
+                found[disc.value].append(f"it is {100 * height:.0f} % as high as the others")
+    steps = [float(np.linalg.norm(np.subtract(b.centroid, a.centroid))) for a, b in zip(discs, discs[1:])]
+    for low, high, step in zip(discs, discs[1:], steps):
+        near = len(steps) >= MIN_OTHERS and step < NEAREST * np.median(steps)
+        gap = min(low.value, high.value) >= DISCS[0].value and high.value - low.value > 1
+        text = "it lies too near to the next one" if near else "no disc was found next to it" if gap else ""
+        for disc in (low, high):
+            found[disc.value] += [text] * bool(text)
+    return found
+
+
 def quality_table(quality: list[DiscQuality]) -> Table:
     """Return one row per disc."""
     columns = [Column("disc", "", "Level of the disc"),
@@ -94,9 +130,10 @@ def quality_table(quality: list[DiscQuality]) -> Table:
                Column("entropy", "1", "Mean entropy of the class probabilities, 1 is the maximum"),
                Column("expected_dice", "1", "Dice coefficient expected from the calibrated probabilities"),
                Column("disagreement", "1", "Mean difference of disc probability to the mirrored volume"),
-               Column("review", "", "Whether a person should look at this disc before its numbers are used")]
+               Column("review", "", "Whether a person should look at this disc before its numbers are used"),
+               Column("why", "", "Why")]
     rows = [{"disc": q.name, "confidence": q.confidence, "entropy": q.entropy, "expected_dice": q.expected_dice,
-             "disagreement": q.disagreement, "review": q.review} for q in quality]
+             "disagreement": q.disagreement, "review": q.review, "why": q.why} for q in quality]
     return Table("Segmentation confidence", columns, rows)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import ndimage
@@ -12,7 +12,7 @@ from ..errors import SegmentationError
 from ..image import Image
 from ..progress import ProgressCallback, subrange
 from ..tables import Table
-from .confidence import DiscQuality, disc_quality, quality_table
+from .confidence import DiscQuality, disc_quality, doubts, quality_table
 from .engine import Model, load_engine, load_model
 from .inference import Prediction, predict
 from .instances import Disc
@@ -23,6 +23,8 @@ _MODEL_CLASS = {"vertebra": 1, "canal": 2, "disc": 3}
 CANAL_REACH = 45.0
 #: mm sideways from the spine; spinous processes and the canal's ends lie nearer.
 ISLAND_REACH = 15.0
+#: Why a disc is flagged whose expected Dice is low.
+UNSURE = "the network is unsure of its outline"
 #: Without one disc of this expected Dice an image is not believed to show a spine.
 MIN_EXPECTED = 0.8
 
@@ -157,6 +159,7 @@ def assemble(image: Image, prediction: Prediction, flags: list[str], model: Mode
         reason = error.message
     if levels is not None:
         quality = disc_quality(levels.labels, prediction, float(model.manifest.get("review_threshold", 0.9)))
+        quality = with_doubts(quality, levels)
         reason = doubt(levels, quality, classes, image)
     if reason:
         levels = LevelResult(image.like(np.zeros(classes.shape, np.uint8)), [], [], [reason], False, "")
@@ -164,10 +167,20 @@ def assemble(image: Image, prediction: Prediction, flags: list[str], model: Mode
     flags = flags + levels.flags
     review = [q.name for q in quality if q.review]
     if review:
-        flags.append(f"The network is unsure of {', '.join(review)}: look at the outlines before using the numbers.")
+        unsure = "The network is unsure of" if any(UNSURE in q.why for q in quality) else "Shape or place is odd of"
+        flags.append(f"{unsure} {', '.join(review)}: look at the outlines before using the numbers.")
     return Segmentation(
         levels.labels, image.like(prediction.confidence), levels.discs, quality, flags, levels.vertebrae,
         levels.certain, levels.evidence, reason, image.like(prediction.disc.astype(np.float32)), model.name, engine)
+
+
+def with_doubts(quality: list[DiscQuality], levels: LevelResult) -> list[DiscQuality]:
+    """Return the quality of discs with what their shape and place say against them."""
+    odd, result = doubts(levels.discs), []
+    for own in quality:
+        why = [UNSURE] * own.review + odd.get(own.value, [])
+        result.append(replace(own, review=bool(why), why="; ".join(dict.fromkeys(why))))
+    return result
 
 
 def doubt(levels: LevelResult, quality: list[DiscQuality], classes: np.ndarray, image: Image) -> str:

@@ -96,7 +96,13 @@ def reviewed_discs(settings: Settings, person: str, records: Mapping[str, Record
                if d["renamed_to"] and not d["stale"]}
     levels = sorted(segment.facts["levels"], key=disc_value, reverse=True)
     flags: dict[str, list[str]] = {level: [] for level in levels}
-    for note in segment.notes:
+    judged = [d for d in segment.facts.get("discs", ()) if "why" in d]
+    for disc in judged:
+        flags.get(disc["name"], []).extend([disc["why"]] * bool(disc["why"]))
+    if judged and segment.facts.get("certain") is False and levels:
+        flags[levels[-1]].append("its level, and those counted from it, are assumptions")
+    # A segmentation of the person's own, or of an earlier version, says no more than its notes.
+    for note in () if judged else segment.notes:
         named = [v for v in _LEVEL.findall(note) if v in flags]
         for level in named or levels:
             flags[level].append(note)

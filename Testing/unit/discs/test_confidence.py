@@ -3,9 +3,18 @@
 import numpy as np
 import pytest
 
-from DiscRelaxometryLib.discs.confidence import calibration, disc_quality, expected_dice, fit_temperature, quality_table
+from DiscRelaxometryLib.discs.confidence import (
+    calibration,
+    disc_quality,
+    doubts,
+    expected_dice,
+    fit_temperature,
+    quality_table,
+)
 from DiscRelaxometryLib.discs.inference import Prediction
+from DiscRelaxometryLib.discs.instances import CUT, Disc
 from DiscRelaxometryLib.image import Geometry, Image
+from DiscRelaxometryLib.labels import disc_name
 
 
 def test_expected_dice_of_a_certain_mask_is_its_dice():
@@ -76,3 +85,31 @@ def test_probability_outside_the_mask_lowers_its_own_disc_only():
     prediction.disc[10:13, 5:25] = 0.4  # just above the lower disc
     low, high = disc_quality(labels, prediction, 0.9)
     assert low.expected_dice < 0.92 < 0.98 < high.expected_dice
+
+
+def disc(value, z, length=35.0, height=10.0, flags=()):
+    return Disc(value, disc_name(value), (0.0, 0.0, z), 9000.0, z, height, length, flags=list(flags))
+
+
+def column(**changes):
+    """Return five regular discs, with changes keyed ``L11`` and so on."""
+    return [disc(v, 35.0 * (v - 11), **changes.get(f"L{v}", {})) for v in range(11, 16)]
+
+
+@pytest.mark.parametrize("changes, value, word", [
+    ({}, 0, ""), ({"L13": {"length": 21.0}}, 13, "60 % as long"), ({"L11": {"length": 56.0}}, 11, "160 % as long"),
+    ({"L14": {"height": 21.0}}, 14, "210 % as high"),
+    ({"L12": {"flags": ["joined from separate parts"]}}, 12, "joined"),
+    ({"L11": {"height": 3.0}}, 0, ""), ({"L15": {"length": 12.0, "flags": [CUT]}}, 0, "")])
+def test_odd_shapes_are_doubted_and_regular_ones_are_not(changes, value, word):
+    found = {v: texts for v, texts in doubts(column(**changes)).items() if texts}
+    assert set(found) == ({value} if value else set()) and all(word in texts[0] for texts in found.values())
+
+
+def test_discs_too_near_or_beside_a_gap_are_doubted():
+    near = column()
+    near[3] = disc(14, 35.0 * 2 + 18)
+    assert {v for v, t in doubts(near).items() if any("too near" in x for x in t)} == {13, 14}
+    gap = [d for d in column() if d.value != 13]
+    assert {v for v, t in doubts(gap).items() if any("no disc was found" in x for x in t)} == {12, 14}
+    assert doubts(column()[:1]) == {11: []}

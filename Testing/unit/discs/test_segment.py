@@ -160,6 +160,20 @@ def test_islands_far_from_the_spine_are_left_out_and_reported():
     assert any("1.6 cm3" in f for f in found.flags) and found.found
 
 
+def test_odd_discs_are_flagged_with_the_reason():
+    _, image = spine()
+    model = Model(None, {"name": "test", "version": "0", "review_threshold": 0.01}, NetworkConfig(), 1.0)
+    plain = assemble(image, prediction(spine()[0], 0.97), [], model, "fake")
+    assert [q.why for q in plain.quality] == [""] * 3 and not plain.review
+    torn = spine()[0]
+    torn[50:56, 22:25] = 0
+    found = assemble(image, prediction(torn, 0.97), [], model, "fake")
+    why = {q.value: q.why for q in found.quality}
+    assert "joined from separate parts" in why.pop(found.discs[1].value) and set(why.values()) == {""}
+    assert found.review == [found.discs[1].name] and any(found.discs[1].name in f for f in found.flags)
+    assert found.quality_table()["why"] == [q.why for q in found.quality]
+
+
 def test_the_review_threshold_is_the_weights_own():
     classes, image = spine()
     shown = []
