@@ -331,7 +331,7 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         """Put a measuring job's tables into the scene and return their nodes."""
         with mrml.all_or_nothing():
             nodes = {key: mrml.table_node(table, f"{segmentationNode.GetName()} {key}")
-                     for key, table in zip(("discs", "regions"), tables) if table is not None}
+                     for key, table in tables.items()}
             mrml.put_in_folder(mrml.create_folder(f"{segmentationNode.GetName()} measures"), *nodes.values())
         return nodes
 
@@ -349,7 +349,8 @@ class DiscRelaxometryLogic(ScriptedLoadableModuleLogic):
         Returns
         -------
         dict of vtkMRMLTableNode
-            ``discs`` (size; each map over the whole disc) and, with maps, ``regions``.
+            ``discs`` (size; each map over the whole disc), ``vertebrae`` where they are labelled, and,
+            with maps, ``regions``.
         """
         job = self.measureJob(segmentationNode, maps, referenceNode)
         return self.showMeasures(job.run(progressCallback), segmentationNode)

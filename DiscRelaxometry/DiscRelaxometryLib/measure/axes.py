@@ -92,12 +92,12 @@ def disc_frame(mask: np.ndarray, geometry: Geometry, reference: np.ndarray | Non
     # A voxel is a box, not a point: its own second moment matters where slices are thick.
     box = geometry.matrix3
     covariance = np.cov(points.T, bias=True) + box @ box.T / 12
-    axes = _axes(_starting_normal(covariance, reference), reference[1])
+    axes = orthonormal(_starting_normal(covariance, reference), reference[1])
     for _ in range(4):
         local = local_mask(mask, geometry, DiscFrame(center, axes, np.zeros(3)), step=1.0)
-        axes = _axes(_plane_normal(local) @ axes, reference[1])
+        axes = orthonormal(_plane_normal(local) @ axes, reference[1])
     local = local_mask(mask, geometry, DiscFrame(center, axes, np.zeros(3)))
-    axes = _axes(axes[2], _in_plane_anterior(local, axes))
+    axes = orthonormal(axes[2], _in_plane_anterior(local, axes))
     frame = DiscFrame(center, axes, np.zeros(3))
     return DiscFrame(center, axes, _extents(local_mask(mask, geometry, frame)))
 
@@ -124,13 +124,13 @@ def spine_axes(labels: Image, value: int) -> np.ndarray:
         points = voxel_points(canal, labels.geometry) - center
         near = points[np.abs(points @ cranial) < 15]
         if len(near):
-            return _axes(cranial, -near.mean(axis=0))
+            return orthonormal(cranial, -near.mean(axis=0))
     if not trusted:
         raise SegmentationError(
             "The image header's cranial direction contradicts the order of the discs, and no spinal canal is labelled "
             "that would tell anterior from posterior: label the canal, or correct the image's orientation.",
             anchor="orientation")
-    return _axes(cranial, PATIENT_AXES[1])
+    return orthonormal(cranial, PATIENT_AXES[1])
 
 
 def disc_frames(labels: Image) -> dict[int, DiscFrame]:
@@ -196,7 +196,7 @@ def column_surfaces(local: LocalMask) -> tuple[np.ndarray, np.ndarray]:
     return np.where(filled, bottom, np.nan), np.where(filled, top, np.nan)
 
 
-def _axes(cranial: np.ndarray, anterior: np.ndarray) -> np.ndarray:
+def orthonormal(cranial: np.ndarray, anterior: np.ndarray) -> np.ndarray:
     """Return orthonormal rows LR, AP, CC from a cranial and an approximate anterior direction."""
     cranial = cranial / np.linalg.norm(cranial)
     anterior = anterior - (anterior @ cranial) * cranial

@@ -12,16 +12,17 @@ import numpy as np
 from scipy import ndimage
 
 from ..errors import SegmentationError
-from ..image import Geometry, Image, require_same_geometry
+from ..image import Image, require_same_geometry
 from ..labels import DISCS, Structure, whole_labels
 from ..progress import ProgressCallback, silent, subrange
 from ..quantities import QUANTITIES
 from ..tables import Column, Table
-from .axes import DiscFrame, LocalMask, column_surfaces, crop, disc_frame, local_mask, present_values, spine_axes
-from .regions import NUCLEUS, REGIONS, disc_outline, midsagittal, region_members
+from .axes import DiscFrame, disc_frame, present_values, spine_axes
+from .regions import NUCLEUS, REGIONS, disc_coordinates, members_at, region_members
+from .sections import DiscShape
+from .signals import signal_columns, signal_measures
+from .spine import DISC_COLUMNS, VERTEBRA_COLUMNS, Spine, collect, statement
 
-#: AP bands of the heights as shares of the AP diameter from the anterior border.
-HEIGHT_BANDS = {"anterior": (1 / 12, 3 / 12), "middle": (5 / 12, 7 / 12), "posterior": (9 / 12, 11 / 12)}
 #: A disc whose outermost sagittal section has this share of its largest section is cut there.
 CUT_SECTION_SHARE = 0.85
 QUANTILES = (0.05, 0.25, 0.75, 0.95)
@@ -31,19 +32,16 @@ _SIZES = [
     Column("label", "", "Value in the label image"),
     Column("voxels", "1", "Voxels of the disc"),
     Column("volume", "cm3", "Voxel count times voxel volume"),
-    Column("height_anterior", "mm", "Mean height 1/12 to 3/12 of the AP diameter behind the anterior border"),
-    Column("height_middle", "mm", "Mean height in the middle sixth of the AP diameter"),
-    Column("height_posterior", "mm", "Mean height 1/12 to 3/12 of the AP diameter before the posterior border"),
-    Column("ap_diameter", "mm", "Anterior-posterior diameter in the mid-sagittal strip"),
-    Column("width", "mm", "Extent from right to left; a part of it where the disc is cut laterally"),
+    *DISC_COLUMNS,
     Column("flags", "", "What limits the row: cut_laterally, touches_volume_edge, several_pieces, too_small, "
                         "no_orientation"),
+    Column("statement", "", "Why measures are empty"),
 ]
 
 
-def measure_discs(labels: Image, maps: Mapping[str, Image] | None = None,
-                  progressCallback: ProgressCallback = silent) -> Table:
-    """Measure each disc's size, and maps over the whole disc.
+def measure_spine(labels: Image, maps: Mapping[str, Image] | None = None,
+                  progressCallback: ProgressCallback = silent) -> tuple[Table, Table]:
+    """Measure discs and vertebral bodies, and maps over the whole disc.
 
     Parameters
     ----------
@@ -55,9 +53,11 @@ def measure_discs(labels: Image, maps: Mapping[str, Image] | None = None,
 
     Returns
     -------
-    Table
-        One row per disc, cranial to caudal. A disc too small to have axes, or one whose orientation cannot be known,
-        keeps its volume; its lengths are empty and its flag says why.
+    discs : Table
+        One row per disc, cranial to caudal. What cannot be measured is empty, and the row's statement says why: a disc
+        too small to have axes, or whose orientation cannot be known, keeps its volume.
+    vertebrae : Table
+        One row per vertebra, cranial to caudal, by the same rule; S1 has none.
 
     Raises
     ------
@@ -67,18 +67,21 @@ def measure_discs(labels: Image, maps: Mapping[str, Image] | None = None,
         If a map lies on another grid.
     """
     labels, maps = _checked(labels, maps)
-    columns = list(_SIZES)
+    spine, columns = Spine(labels), list(_SIZES)
     for key, image in maps.items():
         columns += [Column(f"{key}_{c.name}", c.unit, c.description) for c in _statistic_columns(key, image)]
+        columns += signal_columns(key, _unit(key, image))
     rows = []
     for disc, share in _present(labels):
         progressCallback(share, f"Measuring {disc.name}")
-        mask = labels.array == disc.value
-        row = _size_row(labels, disc, mask)
-        for key, image in maps.items():
-            row |= {f"{key}_{name}": value for name, value in statistics(image.array[mask]).items()}
-        rows.append(row)
-    return Table("discs", columns, rows)
+        rows.append(_disc_row(spine, disc, maps))
+    return Table("discs", columns, rows), Table("vertebrae", VERTEBRA_COLUMNS, spine.vertebra_rows())
+
+
+def measure_discs(labels: Image, maps: Mapping[str, Image] | None = None,
+                  progressCallback: ProgressCallback = silent) -> Table:
+    """Return the table of discs of :func:`measure_spine`."""
+    return measure_spine(labels, maps, progressCallback)[0]
 
 
 def measure_regions(labels: Image, maps: Mapping[str, Image], frames: Mapping[int, DiscFrame] | None = None,
@@ -103,7 +106,7 @@ def measure_regions(labels: Image, maps: Mapping[str, Image], frames: Mapping[in
     Raises
     ------
     SegmentationError, GeometryError
-        As for :func:`measure_discs`.
+        As for :func:`measure_spine`.
     """
     labels, maps = _checked(labels, maps)
     columns = [Column("level", "", "Disc level"), Column("label", "", "Value in the label image"),
@@ -123,20 +126,20 @@ def measure_regions(labels: Image, maps: Mapping[str, Image], frames: Mapping[in
 
 
 def measure_all(labels: Image, maps: dict[str, Image], progressCallback: ProgressCallback = silent
-                ) -> tuple[Table, Table | None]:
-    """Measure the discs, and each map in each region of each disc.
+                ) -> dict[str, Table]:
+    """Measure discs and vertebrae, and each map in each region of each disc.
 
     Returns
     -------
-    discs : Table
-        One row per disc.
-    regions : Table or None
-        One row per disc, region and map; None without maps.
+    dict of Table
+        ``discs``, with labelled vertebrae ``vertebrae``, and with maps ``regions`` (a row per disc, region and map).
     """
-    discs = measure_discs(labels, maps, subrange(progressCallback, 0.0, 0.5))
-    regions = measure_regions(labels, maps, progressCallback=subrange(progressCallback, 0.5, 1.0)) if maps else None
+    discs, vertebrae = measure_spine(labels, maps, subrange(progressCallback, 0.0, 0.5))
+    tables = {"discs": discs} | ({"vertebrae": vertebrae} if vertebrae.rows else {})
+    if maps:
+        tables["regions"] = measure_regions(labels, maps, progressCallback=subrange(progressCallback, 0.5, 1.0))
     progressCallback(1.0, "Measures are ready")
-    return discs, regions
+    return tables
 
 
 def statistics(values: np.ndarray) -> dict[str, float]:
@@ -181,19 +184,36 @@ def _present(labels: Image) -> list[tuple[Structure, float]]:
     return [(disc, step / len(discs)) for step, disc in enumerate(discs)]
 
 
-def _size_row(labels: Image, disc: Structure, mask: np.ndarray) -> dict:
-    voxels = int(np.count_nonzero(mask))
-    row = {"level": disc.name, "label": disc.value, "voxels": voxels,
-           "volume": voxels * labels.geometry.voxel_volume / 1000}
-    flags = _shape_flags(mask)
-    try:
-        lengths, cut = _lengths(mask, labels.geometry, disc_frame(mask, labels.geometry,
-                                                                  spine_axes(labels, disc.value)))
-        row |= lengths
-        flags = ["cut_laterally"] * cut + flags
-    except SegmentationError as error:
-        flags.append("too_small" if error.anchor == "disc-too-small" else "no_orientation")
-    return row | {"flags": ";".join(flags)}
+def _disc_row(spine: Spine, disc: Structure, maps: Mapping[str, Image]) -> dict:
+    geometry, mask = spine.labels.geometry, spine.labels.array == disc.value
+    reasons: dict[str, list[str]] = {}
+    voxels, flags = int(np.count_nonzero(mask)), _shape_flags(mask)
+    row = {"level": disc.name, "label": disc.value, "voxels": voxels}
+    if spine.one_slice:
+        reasons["the image has one slice"] = ["volume"]
+    else:
+        row["volume"] = voxels * geometry.voxel_volume / 1000
+    row |= spine.disc_row(disc.value, reasons)
+    shape = spine.shapes[disc.value]
+    if isinstance(shape, SegmentationError):
+        flags.append("too_small" if shape.anchor == "disc-too-small" else "no_orientation")
+    elif shape.outline.cut_laterally or _has_flat_end(shape, np.abs(shape.frame.axes[0] @ geometry.matrix3).max()):
+        flags.insert(0, "cut_laterally")
+    for key, image in maps.items():
+        values = image.array[mask]
+        row |= {f"{key}_{name}": value for name, value in statistics(values).items()}
+        collect(row, _signal_measures(key, values, spine, disc.value, mask), reasons)
+    return row | {"flags": ";".join(flags), "statement": statement(reasons)}
+
+
+def _signal_measures(key: str, values: np.ndarray, spine: Spine, value: int, mask: np.ndarray) -> dict:
+    """Return how to measure the spread of a map's signal in a disc; nothing where the disc has no axes."""
+    shape = spine.shapes[value]
+    if isinstance(shape, SegmentationError):
+        return {}
+    coordinates, outline = disc_coordinates(mask, spine.labels.geometry, shape.frame)
+    found = signal_measures(values, members_at(coordinates, outline, NUCLEUS.get(value)), coordinates[:, 2])
+    return {f"{key}_{name}": measure for name, measure in found.items()}
 
 
 def _shape_flags(mask: np.ndarray) -> list[str]:
@@ -207,25 +227,9 @@ def _shape_flags(mask: np.ndarray) -> list[str]:
     return flags
 
 
-def _lengths(mask: np.ndarray, geometry: Geometry, frame: DiscFrame) -> tuple[dict[str, float], bool]:
-    """Return heights, AP diameter and width (mm), and whether the disc is cut laterally."""
-    local = local_mask(*crop(mask, geometry), frame)
-    outline = disc_outline(local)
-    bottom, top = column_surfaces(local)
-    strip = (top - bottom)[midsagittal(local, outline.right, outline.left)]
-    v = local.start[1] + local.step * np.arange(strip.shape[1])
-    behind = (outline.anterior - v) / outline.ap_diameter
-    row = {}
-    for name, (start, stop) in HEIGHT_BANDS.items():
-        band = strip[:, (behind >= start) & (behind <= stop)]
-        row[f"height_{name}"] = float(np.nanmean(band)) if np.isfinite(band).any() else float("nan")
-    row |= {"ap_diameter": float(outline.ap_diameter), "width": float(outline.measured_width)}
-    thickness = np.abs(frame.axes[0] @ geometry.matrix3).max()
-    return row, outline.cut_laterally or _has_flat_end(local, thickness)
-
-
-def _has_flat_end(local: LocalMask, thickness: float) -> bool:
+def _has_flat_end(shape: DiscShape, thickness: float) -> bool:
     """Tell whether the outermost sagittal section is so large that the disc must go on beyond it."""
+    local = shape.local
     areas = np.count_nonzero(local.inside, axis=(1, 2)).astype(float)
     areas = areas[np.nonzero(areas)[0][0]:np.nonzero(areas)[0][-1] + 1]
     depth = int(np.clip(round(thickness / local.step), 1, len(areas)))

@@ -171,8 +171,13 @@ def _extended(surface: np.ndarray) -> np.ndarray:
 def region_members(mask: np.ndarray, geometry: Geometry, frame: DiscFrame,
                    shape: NucleusShape | None = None) -> dict[str, np.ndarray]:
     """Return membership of a mask's voxels (in C order) in each region, keyed as :data:`REGIONS`."""
+    return members_at(*disc_coordinates(mask, geometry, frame), shape)
+
+
+def members_at(coordinates: np.ndarray, outline: DiscOutline, shape: NucleusShape | None = None
+               ) -> dict[str, np.ndarray]:
+    """Return membership in each region of voxels whose disc-intrinsic coordinates are known."""
     shape = shape or NucleusShape()
-    coordinates, outline = disc_coordinates(mask, geometry, frame)
     lr, ap, cc = coordinates.T
     # In the nucleus's own scale its border is the unit circle, and the quadrants meet on the diagonals.
     x, y = lr / shape.width, (ap - shape.center) / shape.half_length

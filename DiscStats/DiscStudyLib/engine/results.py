@@ -21,7 +21,8 @@ from .steps import Context
 #: What the name of a sensitivity analysis ends with.
 SENSITIVITY = "-sensitivity"
 #: Tables of people that are joined: name of the group's table -> (step, ending of the person's file).
-JOINED = {"discs": ("measure", endings.MEASURES), "regions": ("measure", endings.REGIONS),
+JOINED = {"discs": ("measure", endings.MEASURES), "vertebrae": ("measure", endings.VERTEBRAE),
+          "regions": ("measure", endings.REGIONS),
           "registration": ("atlas", endings.REGISTRATION),
           "agreement": ("score", endings.AGREEMENT), "grades": ("grade", endings.GRADES)}
 _TEXT = ("participant_id", "level", "region", "map", "unit", "flags", "label", "status", "backend", "notes", "name",

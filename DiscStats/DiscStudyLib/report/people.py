@@ -10,9 +10,10 @@ import numpy as np
 
 from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
+from DiscRelaxometryLib.measure import DISC_COLUMNS
 from DiscRelaxometryLib.tables import Column, Table, cell_value, is_missing
 
-from ..engine import Context, endings, read_rows, serious_flags
+from ..engine import Context, endings, read_rows, reviewed_discs, serious_flags
 from ..folder import level_columns, trained_on
 from .figures import plot_cohort, plot_quality, save_figure
 from .figures_maps import montage
@@ -33,8 +34,8 @@ def save(context: Context, figure, folder: Path, name: str) -> Path:
 
 def sections(context: Context, folder: Path) -> list[Section]:
     """Return the sections about people that have content."""
-    made = [overview(context, folder), warnings(context), segmentation(context, folder), map_quality(context, folder),
-            registration(context, folder), review(context)]
+    made = [overview(context, folder), warnings(context), segmentation(context, folder), disc_sizes(context),
+            map_quality(context, folder), registration(context, folder), review(context)]
     return [s for s in made if s and s.blocks]
 
 
@@ -143,12 +144,14 @@ def segmentation(context: Context, folder: Path) -> Section:
     """Picture everyone's segmentation; flagged people first."""
     section = Section("Segmentation", "segmentation",
                       lead="Mid-sagittal slice of each person with the labelled discs; colors alternate by level. "
-                           "Flagged people have an orange frame: look at them first.")
+                           "People with a flagged disc of the levels analyzed have an orange frame: look at them "
+                           "first.")
     tiles = []
     for person, records in context.everyone.items():
         path = context.output_of("tile", endings.SEGMENTATION_TILE, person)
         if path:
-            tiles.append((person, path, bool(records["segment"].notes)))
+            discs = reviewed_discs(context.settings, person, records, {})
+            tiles.append((person, path, any(d.flags for d in discs)))
     tiles.sort(key=lambda t: (not t[2], t[0]))
     if not tiles:
         return section
@@ -178,6 +181,30 @@ def _read_png(path: Path) -> np.ndarray:
 
     with Picture.open(path) as picture:
         return np.asarray(picture.convert("RGB"))
+
+
+#: Measures of the discs in the report.
+SIZES = ("height_middle", "height_index", "height_index_vertebral", "angle", "slip", "canal_diameter")
+
+
+def disc_sizes(context: Context) -> Section | None:
+    """Return sizes of the lumbar discs by level; what could not be measured is counted."""
+    path = context.output_of("tables", "discs.tsv")
+    if not path:
+        return None
+    rows, known = read_rows(path).rows, {c.name: c for c in DISC_COLUMNS}
+    table = Table("sizes", [Column("level"), Column("discs"), *(
+        Column(n.replace("_", " "), known[n].unit, known[n].description) for n in SIZES), Column("not measured")])
+    for level in LUMBAR_LEVELS:
+        some = [r for r in rows if r["level"] == level]
+        cells = {n: [v for r in some if np.isfinite(v := r.get(n, np.nan))] for n in SIZES}
+        if some:
+            table.rows.append({"level": level, "discs": len(some), **{
+                n.replace("_", " "): f"{np.mean(v):.{2 if 'index' in n else 1}f} ({np.std(v):.2f})" if v else ""
+                for n, v in cells.items()}, "not measured": sum(len(some) - len(v) for v in cells.values())})
+    section = Section("Disc sizes", "sizes", lead="Mean (SD) by level in the mid-sagittal plane. A cell that could not "
+                      "be measured is empty in group/discs.tsv, and the row's statement says why.")
+    return section.add(TableBlock(table, "Sizes by level", file="group/discs.tsv"))
 
 
 def map_quality(context: Context, folder: Path) -> Section | None:

@@ -117,13 +117,15 @@ def _run_normalize(context: Context) -> list[Path]:
 
 
 def _run_measure(context: Context) -> list[Path]:
-    from DiscRelaxometryLib.measure import measure_discs, measure_regions
+    from DiscRelaxometryLib.measure import measure_regions, measure_spine
 
-    labels = read_image(disc_labels(context))
+    labels, maps = read_image(disc_labels(context)), person_maps(context)
     person = Column("participant_id", "", "Person")
-    discs = measure_discs(labels)
-    tables = [measure_regions(names, {key: image}) for key, (image, names) in person_maps(context).items()]
+    discs, vertebrae = measure_spine(labels, {k: image for k, (image, _) in maps.items() if k == "nT2w"})
+    tables = [measure_regions(names, {key: image}) for key, (image, names) in maps.items()]
     written = [_with_person(discs, person, context, endings.MEASURES)]
+    if vertebrae.rows:
+        written.append(_with_person(vertebrae, person, context, endings.VERTEBRAE))
     if tables:
         regions = Table("regions", tables[0].columns, [r for t in tables for r in t.rows])
         written.append(_with_person(regions, person, context, endings.REGIONS))
@@ -187,7 +189,7 @@ def _provenance(path: Path, time_ns: int) -> str:
 
 def segment_step() -> Step:
     """Return the segmentation step."""
-    return Step("segment", "2", _run_segment, _segment_inputs, ("segmentation", "engine", "levels"),
+    return Step("segment", "3", _run_segment, _segment_inputs, ("segmentation", "engine", "levels"),
                 extra=lambda c: {"source": "existing"} if uses_existing(c) else _weights("lumbar-discs"))
 
 
@@ -197,7 +199,7 @@ def person_steps() -> Sequence[Step]:
     has_map = ("normalize", *(s.name for s in maps))
     normalize = Step("normalize", "1", _run_normalize, lambda c: c.person.anatomical, needs=("segment", "review"),
                      applies=lambda c: bool(c.person.anatomical))
-    measure = Step("measure", "1", _run_measure, needs=("segment", "review"), optional=has_map)
+    measure = Step("measure", "2", _run_measure, needs=("segment", "review"), optional=has_map)
     grade = Step("grade", "1", _run_grade, lambda c: c.person.anatomical, ("engine",), needs=("segment", "review"),
                  applies=lambda c: bool(c.person.anatomical), extra=lambda c: _weights("disc-grades"))
     return [segment_step(), review_step(), *maps, normalize, measure, grade]

@@ -31,11 +31,13 @@ def test_counts_of_the_table_are_those_of_the_masks(column):
             row = rows[disc_name(value), region]
             assert row["n"] == np.count_nonzero(inside)
             assert row["mean"] == pytest.approx(image.array[inside].mean(), rel=1e-5)
-    discs, regions = measure_all(labels, {"nT2w": image})
+    tables = measure_all(labels, {"nT2w": image})
+    discs, regions = tables["discs"], tables["regions"]
     assert len(regions.rows) == len(rows)
     for row in discs.rows:
         assert row["voxels"] == rows[row["level"], "whole"]["n"] == np.count_nonzero(labels.array == row["label"])
-    assert measure_all(labels, {})[1] is None
+    assert set(measure_all(labels, {})) == {"discs", "vertebrae"}
+    assert set(measure_all(labels.like(np.where(labels.array < 30, labels.array, 0)), {})) == {"discs"}
 
 
 @pytest.mark.parametrize("offset", [-0.4, 0.0, 0.4])
