@@ -24,6 +24,7 @@ from .reviewed import (
     ReviewedDisc,
     decision_rows,
     looked_at,
+    outlined_image,
     review_records,
     review_times,
     reviewed_discs,
@@ -38,9 +39,9 @@ from .workers import Cluster, Workers
 __all__ = [
     "anatomical_image", "Cluster", "Context", "context_atlas", "context_atlas_of", "decision_rows", "disc_labels",
     "endings", "exclusive", "file_hash", "fingerprints", "held", "incomplete", "JOINED", "load_series", "looked_at",
-    "maps_in_atlas", "observations", "Outcome", "outputs_intact", "participants_of", "person_maps", "person_records",
-    "plan_stages", "pooled_disc_of", "read_before", "read_record", "read_rows", "Record", "review_records",
-    "review_times", "reviewed_discs", "ReviewedDisc", "run_group", "run_stages", "RunSpec", "SENSITIVITY",
-    "serious_flags", "shipped_atlas", "Stage", "Step", "step_key", "step_record", "StudyRun", "undecided",
-    "uses_existing", "versions", "with_estimates", "Workers", "write_record",
+    "maps_in_atlas", "observations", "Outcome", "outlined_image", "outputs_intact", "participants_of",
+    "person_maps", "person_records", "plan_stages", "pooled_disc_of", "read_before", "read_record", "read_rows",
+    "Record", "review_records", "review_times", "reviewed_discs", "ReviewedDisc", "run_group", "run_stages",
+    "RunSpec", "SENSITIVITY", "serious_flags", "shipped_atlas", "Stage", "Step", "step_key", "step_record",
+    "StudyRun", "undecided", "uses_existing", "versions", "with_estimates", "Workers", "write_record",
 ]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from DiscRelaxometryLib.image import Image, read_volumes
 from DiscRelaxometryLib.labels import disc_value
 from DiscRelaxometryLib.tables import is_missing
 
@@ -67,6 +68,13 @@ def review_records(study: Study, person: str) -> dict[str, Record]:
     """Return the finished records that a review is about, by step; empty where the person has no outlines."""
     found = {step: r for step in _STEPS if (r := step_record(study, person, step))}
     return found if "segment" in found else {}
+
+
+def outlined_image(study: Study, segment: Record) -> Image:
+    """Return the image that was outlined: a volume, or the first echo of a series."""
+    path = next(study.absolute(n) for n in segment.inputs if "_dseg" not in n and not n.endswith(".json"))
+    _, array, geometry, _ = read_volumes(path)
+    return Image(array[0] if array.ndim == 4 else array, geometry)
 
 
 def review_times(study: Study, person: str) -> tuple:

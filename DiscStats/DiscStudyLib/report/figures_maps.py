@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from DiscRelaxometryLib.image import Image
+from DiscRelaxometryLib.atomic import atomic_path
+from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.labels import BY_VALUE, disc_value
 
 from .figures import new_figure
@@ -68,6 +70,30 @@ def person_tile(image: Image, labels: Image, width: int = 240) -> np.ndarray:
     rows = np.minimum((np.arange(height) + 0.5) * rgb.shape[0] / height, rgb.shape[0] - 1).astype(int)
     columns = np.minimum((np.arange(width) + 0.5) * rgb.shape[1] / width, rgb.shape[1] - 1).astype(int)
     return rgb[rows][:, columns].round().astype(np.uint8)
+
+
+def disc_tile(image: Image, labels: Image, value: int, margin: float = 12.0, width: int = 180) -> np.ndarray:
+    """Return an RGB picture (uint8) of a disc's widest sagittal slice, `margin` mm around it, with the labels."""
+    image, labels = oriented(image), oriented(labels)
+    disc = labels.array == value
+    place = np.argwhere(disc)
+    column = int(np.argmax(disc.sum(axis=(0, 1))))
+    more = np.ceil(margin / np.array(labels.geometry.spacing[::-1])).astype(int)
+    low, high = np.maximum(place.min(axis=0) - more, 0), place.max(axis=0) + more + 1
+    box = (slice(low[0], high[0]), slice(low[1], high[1]), slice(column, column + 1))
+    size = labels.array[box].shape[::-1]
+    cut = Geometry(size, labels.geometry.spacing, labels.geometry.index_to_world((column, low[1], low[0])),
+                   labels.geometry.direction)
+    return person_tile(Image(image.array[box], cut), Image(labels.array[box], cut), width)
+
+
+def write_picture(rgb: np.ndarray, path: Path) -> Path:
+    """Write an RGB picture as PNG, atomically."""
+    from PIL import Image as Picture
+
+    with atomic_path(path) as temporary:
+        Picture.fromarray(rgb).save(temporary, format="PNG", optimize=True)
+    return Path(path)
 
 
 def _bright(value: int) -> tuple[int, int, int]:

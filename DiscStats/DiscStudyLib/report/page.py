@@ -94,16 +94,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures of people that link to the review page: (person, picture file, [(level, why it is flagged)])."""
+    """Pictures of discs that link to the review page: (person, level, picture file, why it is flagged)."""
 
-    items: Sequence[tuple[str, Path, Sequence[tuple[str, str]]]]
+    items: Sequence[tuple[str, str, Path, str]]
     caption: str
     kind: str = "gallery"
 
     @property
-    def shown(self) -> list[tuple[str, str, Sequence[tuple[str, str]]]]:
-        """Person, picture as a data URI, discs."""
-        return [(person, data_uri(path), discs) for person, path, discs in self.items]
+    def shown(self) -> list[tuple[str, str, str, str]]:
+        """The items with their pictures as data URIs."""
+        return [(person, level, data_uri(path), why) for person, level, path, why in self.items]
 
 
 @dataclass

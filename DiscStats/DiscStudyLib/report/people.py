@@ -35,7 +35,7 @@ def save(context: Context, figure, folder: Path, name: str) -> Path:
 def sections(context: Context, folder: Path) -> list[Section]:
     """Return the sections about people that have content."""
     made = [overview(context, folder), warnings(context), segmentation(context, folder), disc_sizes(context),
-            map_quality(context, folder), registration(context, folder), review(context)]
+            map_quality(context, folder), registration(context, folder), review(context, folder)]
     return [s for s in made if s and s.blocks]
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
 
+from DiscRelaxometryLib.image import read_image
+from DiscRelaxometryLib.labels import disc_value
 from DiscRelaxometryLib.tables import Column, Table, is_missing, read_tsv
 
-from ..engine import Context, ReviewedDisc, endings, read_rows, reviewed_discs
+from ..engine import Context, ReviewedDisc, endings, outlined_image, read_rows, reviewed_discs
 from ..folder import KINDS, REVIEW, read_decisions
+from .figures_maps import disc_tile, write_picture
 from .page import Gallery, Notes, Paragraph, Section, TableBlock
 
-#: At most so many people are pictured.
+#: At most so many discs are pictured.
 MAX_PICTURES = 24
 
 
-def review(context: Context) -> Section:
+def review(context: Context, folder: Path) -> Section:
     """Return the section: counts by reviewer, stale decisions, results with and without, pictures of flagged discs."""
     section = Section("Review", "review", lead="Decisions of reviewers about single discs, which every later step "
                       "obeys. A decision is stale where outlines or images have changed since.")
@@ -32,14 +37,24 @@ def review(context: Context) -> Section:
         section.add(TableBlock(_shown(read_rows(path)), "Disc means with and without the review's changes",
                                file="group/review_sensitivity.tsv"))
     waiting = [d for d in _discs(context) if d.flags and not d.settled]
-    people = list(dict.fromkeys(d.person for d in waiting))
-    pictures = [(p, path, [(d.level, "; ".join(d.flags)) for d in waiting if d.person == p]) for p in people
-                if (path := context.output_of("tile", endings.SEGMENTATION_TILE, p))]
-    if pictures:
-        more = f" {len(pictures) - MAX_PICTURES} more people have some." if len(pictures) > MAX_PICTURES else ""
-        section.add(Gallery(pictures[:MAX_PICTURES], f"Flagged discs that wait for a decision.{more} A picture opens "
-                            "the review page, or says how to start it."))
+    if waiting:
+        more = f" {len(waiting) - MAX_PICTURES} more wait." if len(waiting) > MAX_PICTURES else ""
+        section.add(Gallery(list(_pictures(context, waiting[:MAX_PICTURES], folder)), "Flagged discs that wait for a "
+                            f"decision.{more} A picture opens the review page, or says how to start it."))
     return section
+
+
+def _pictures(context: Context, discs: Iterable[ReviewedDisc], folder: Path) -> Iterator[tuple[str, str, Path, str]]:
+    """Draw each disc as it was segmented; yield person, level, picture, and why it is flagged."""
+    for person, some in groupby(discs, key=lambda d: d.person):
+        image = outlined_image(context.study, context.everyone[person]["segment"])
+        labels = read_image(context.output_of("segment", endings.DISCS, person))
+        for disc in some:
+            path = folder / f"flagged_{person}_{disc.level.replace('-', '')}.png"
+            folder.mkdir(parents=True, exist_ok=True)
+            context.written.append(path)
+            write_picture(disc_tile(image, labels, disc_value(disc.level)), path)
+            yield person, disc.level, path, "; ".join(disc.flags)
 
 
 def decision_rows_of(context: Context) -> list[dict]:

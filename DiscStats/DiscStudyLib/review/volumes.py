@@ -10,10 +10,10 @@ import SimpleITK as sitk
 
 from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.errors import StudyError
-from DiscRelaxometryLib.image import Geometry, Image, read_image, read_volumes
+from DiscRelaxometryLib.image import Geometry, Image, read_image
 from DiscRelaxometryLib.quantities import QUANTITIES
 
-from ..engine import context_atlas_of, endings, review_records, step_record
+from ..engine import context_atlas_of, endings, outlined_image, review_records, step_record
 from .session import Session
 
 #: Bytes of a volume: 0 is missing, 1 to 255 are `low` to `high`.
@@ -81,9 +81,7 @@ def person_images(session: Session, person: str) -> dict[str, tuple[Image, Image
     person's maps, and ``atlas``: a map in atlas space with the discs of the atlas, which shows the registration.
     """
     labels, automatic = session.outlines(person), session.segmented(person)
-    segment = review_records(session.study, person)["segment"]
-    source = next(session.study.absolute(n) for n in segment.inputs if "_dseg" not in n and not n.endswith(".json"))
-    found = {"image": (_first_volume(source), labels)}
+    found = {"image": (outlined_image(session.study, review_records(session.study, person)["segment"]), labels)}
     if (automatic.array != labels.array).any():
         found["automatic"] = (found["image"][0], automatic)
     for key, path, names in _maps(session, person):
@@ -107,12 +105,6 @@ def person_volumes(session: Session, person: str) -> dict[str, Volume]:
             low, high = np.percentile(finite, (1, 99.5)) if finite.size else (0.0, 1.0)
             found[name] = Volume("Image", "", upright(image), upright(labels), float(low), float(high))
     return found
-
-
-def _first_volume(path: Path) -> Image:
-    """Return the image that was outlined: a volume, or the first echo of a series."""
-    _, array, geometry, _ = read_volumes(path)
-    return Image(array[0] if array.ndim == 4 else array, geometry)
 
 
 def _maps(session: Session, person: str):

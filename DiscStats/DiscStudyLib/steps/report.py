@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from DiscRelaxometryLib import __version__
-from DiscRelaxometryLib.atomic import atomic_path
 from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.quantities import QUANTITIES
@@ -24,6 +23,7 @@ from ..report import (
     person_tile,
     reported,
     save_figure,
+    write_picture,
     write_report,
 )
 from ..review import LINK, write_link
@@ -33,9 +33,7 @@ def _run_tile(context: Context) -> list[Path]:
     labels = read_image(disc_labels(context))
     tile = person_tile(anatomical_image(context), labels)
     path = context.path(endings.SEGMENTATION_TILE, "figures")
-    with atomic_path(path) as temporary:
-        _write_png(tile, temporary)
-    written = [path]
+    written = [write_picture(tile, path)]
     shown = {key: value for key, value in person_maps(context).items() if np.isfinite(value[0].array).any()}
     if any(k in KINDS for k in shown):
         looks = {k: Look("viridis", *QUANTITIES[k].window, QUANTITIES[k].unit if QUANTITIES[k].unit != "1" else "")
@@ -43,12 +41,6 @@ def _run_tile(context: Context) -> list[Path]:
         figure = map_row({k: (image, names, looks[k]) for k, (image, names) in shown.items()})
         written.append(save_figure(figure, context.path(endings.MAPS_TILE, "figures"), context.study.simulated, 110))
     return written
-
-
-def _write_png(rgb: np.ndarray, path: Path) -> None:
-    from PIL import Image as Picture
-
-    Picture.fromarray(rgb).save(path, format="PNG", optimize=True)
 
 
 def tile_step() -> Step:

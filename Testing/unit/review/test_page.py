@@ -272,6 +272,15 @@ def test_a_page_that_was_killed_leaves_a_link_that_says_the_command(browser, stu
     tab.close()
 
 
+def test_without_graphics_hardware_and_webgl_all_views_are_drawn(browser, page):
+    other = browser.browser_type.launch(executable_path=CHROMIUM, args=[
+        "--no-sandbox", "--disable-gpu", "--disable-3d-apis", "--disable-accelerated-2d-canvas"])
+    tab = opened(other, page)
+    assert tab.evaluate("document.createElement('canvas').getContext('webgl')") is None
+    assert painted(tab) > 20 and painted(tab, "map") > 5 and painted(tab, "solid") > 5
+    other.close()
+
+
 def test_two_reviewers_do_not_write_over_each_other(browser, page, study):
     tab = opened(browser, page)
     Session(study, reviewer="CD").decide("sub-02", "all", "excluded", reason="motion")
