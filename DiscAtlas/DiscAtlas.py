@@ -244,6 +244,18 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
                                 mrml.volume_geometry(referenceNode))
         return self._likeSource(volumeNode, image, f"{volumeNode.GetName()} on {person}")
 
+    def overlayJob(self, result, person, segmentationNode, checkerboard=False):
+        """Return the warping of an overlay as a job that needs no scene; see :meth:`overlay`."""
+        arguments = {"registration": self._registration(result, person), "in_turn": checkerboard,
+                     "own": mrml.labels_from_segmentation(segmentationNode)}
+        return Job("DiscAtlasLib.cohort:atlas_on_person", arguments, _("Bringing the atlas to the person"))
+
+    def showOverlay(self, image, person, checkerboard=False):
+        """Put an overlay job's result into the scene and return the segmentation."""
+        with mrml.all_or_nothing():
+            name = _("checkerboard") if checkerboard else _("atlas")
+            return mrml.segmentation_from_labels(image, f"{person} {name}")
+
     def overlay(self, result, person, segmentationNode, checkerboard=False):
         """Show the atlas's discs on a person, beside or in turn with the person's own.
 
@@ -252,16 +264,8 @@ class DiscAtlasLogic(ScriptedLoadableModuleLogic):
         vtkMRMLSegmentationNode
             The atlas's discs on the person's grid; with `checkerboard`, blocks of both in turn.
         """
-        from DiscAtlasLib import checkerboard as in_turn
-        from DiscAtlasLib import warp_from_atlas
-
-        own = mrml.labels_from_segmentation(segmentationNode)
-        registration = self._registration(result, person)
-        warped = warp_from_atlas(registration.atlas.labels, registration, own.geometry)
-        image = in_turn(own, warped) if checkerboard else warped
-        with mrml.all_or_nothing():
-            name = _("checkerboard") if checkerboard else _("atlas")
-            return mrml.segmentation_from_labels(image, f"{person} {name}")
+        image = self.overlayJob(result, person, segmentationNode, checkerboard).run()
+        return self.showOverlay(image, person, checkerboard)
 
     def _likeSource(self, source, image, name):
         """Return a volume node of the image with the source's quantity, units, window and colors."""

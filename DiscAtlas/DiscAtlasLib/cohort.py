@@ -20,6 +20,7 @@ from DiscRelaxometryLib.tables import Table
 from .atlas import Atlas, load_atlas, save_atlas
 from .montage import montage
 from .registration import PersonRegistration, load_registration, register_people, save_registration
+from .warping import warp_from_atlas
 
 
 @dataclass
@@ -127,6 +128,12 @@ def load_cohort(folder: str | os.PathLike) -> CohortRegistration:
     first = next(iter(done.values())).quality
     rows = [row for registration in done.values() for row in registration.quality.rows]
     return CohortRegistration(atlas, done, Table("registration_quality", first.columns, rows))
+
+
+def atlas_on_person(registration: PersonRegistration, own: Image, in_turn: bool = False) -> Image:
+    """Return the atlas's discs on the grid of a person's own; `in_turn`, blocks of both."""
+    warped = warp_from_atlas(registration.atlas.labels, registration, own.geometry)
+    return checkerboard(own, warped) if in_turn else warped
 
 
 def checkerboard(first: Image, second: Image, block_mm: float = 6.0) -> Image:

@@ -170,7 +170,7 @@ class AtlasPanel(DiscPanel):
             words.append(_("Look at: {people}.").format(people=", ".join(flagged)))
         self.work.say(" ".join(words))
         if self._segmentation() is not None:
-            self.onOverlay(False)
+            self.onOverlay(False, " ".join(words))
         self._checkCanApply()
 
     def onShowAtlas(self):
@@ -186,22 +186,26 @@ class AtlasPanel(DiscPanel):
         nodes = [slicer.mrmlScene.GetNodeByID(identifier) for identifier in self._ids]
         return next((n for n in nodes if n is not None and n.GetName() == name), None)
 
-    def onOverlay(self, checkerboard):
-        """Show the atlas on the chosen person, and nobody else."""
+    def onOverlay(self, checkerboard, words=""):
+        """Show the atlas on the chosen person, and nobody else; say `words` then."""
         person, node = value(self.ui.personCombo, "currentText"), self._segmentation()
-        shown = self.work.attempt(_("The atlas could not be shown on this person."), lambda: self.logic.overlay(
-            self._cohort, person, node, checkerboard), undo=True)
-        if shown is None:
-            return
-        # What only lies over a person is nobody to register.
-        self._overlays.append(shown)
-        self._showPeople()
-        if checkerboard:
-            mrml.show_alone(shown, fill=0.5)
-            return
-        mrml.show_alone(node, shown)
-        # Outlines over the person's lightly filled discs show where the borders part.
-        shown.GetDisplayNode().SetVisibility2DFill(False)
+
+        def show(image):
+            shown = self.logic.showOverlay(image, person, checkerboard)
+            # What only lies over a person is nobody to register.
+            self._overlays.append(shown)
+            if self._parameterNode is not None:
+                self._showPeople()
+            self.work.say(words or _("Done."))
+            if checkerboard:
+                mrml.show_alone(shown, fill=0.5)
+                return
+            mrml.show_alone(node, shown)
+            # Outlines over the person's lightly filled discs show where the borders part.
+            shown.GetDisplayNode().SetVisibility2DFill(False)
+
+        self.work.start(_("The atlas could not be shown on this person."),
+                        lambda: self.logic.overlayJob(self._cohort, person, node, checkerboard), show)
 
     def onTransforms(self):
         """Add the chosen person's transforms to the scene."""

@@ -13,7 +13,7 @@ from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.echo import EchoSeries
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.jobs import Job
-from panels.host import click, close_panel, open_panel, process, wait_until
+from panels.host import click, close_panel, finish, open_panel, process, wait_until
 
 MODULES = ("DiscRelaxometry", "DiscAtlas", "DiscStats")
 GRID = Geometry((30, 24, 6), (1.0, 1.0, 4.0), (0, 0, 0), (0, 0, 1, 1, 0, 0, 0, -1, 0))
@@ -206,17 +206,16 @@ def test_one_person_is_shown_with_the_atlas(slicer, monkeypatch):
         for name in ("sub-02", "sub-01", "sub-03"):
             mrml.segmentation_from_labels(discs(), name).CreateDefaultDisplayNodes()
         process()
-        monkeypatch.setattr(panel.logic, "overlay", lambda cohort, person, node, board: mrml.segmentation_from_labels(
-            discs(), f"{person} {'checkerboard' if board else 'atlas'}"))
+        monkeypatch.setattr(panel.logic, "overlayJob", lambda *arguments: Job(f"{__name__}:discs"))
         panel._cohort = object()
         panel.ui.personCombo.addItems(["sub-01", "sub-02"])
         panel._checkCanApply()
-        click(panel.ui.overlayButton)
+        finish(panel, panel.ui.overlayButton)
         assert visible_segmentations(slicer) == {"sub-01", "sub-01 atlas"}
         table = panel.ui.peopleTable
         assert [table.item(r, 0).text() for r in range(table.rowCount())] == ["sub-02", "sub-01", "sub-03"], \
             "an overlay is not a person"
-        click(panel.ui.checkerboardButton)
+        finish(panel, panel.ui.checkerboardButton)
         assert visible_segmentations(slicer) == {"sub-01 checkerboard"}
     finally:
         panel._cohort = None

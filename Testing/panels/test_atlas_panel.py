@@ -90,10 +90,10 @@ def test_register_look_and_bring_a_map(panel, slicer, tmp_path, monkeypatch):
     quality = mrml.table_from_node(panel._parameterNode.quality)
     assert quality["participant_id"] == ["sub-01"] and quality["dice"][0] > 0.95
     assert panel.ui.qualityTable.rowCount() == 1
-    click(panel.ui.overlayButton)
+    finish(panel, panel.ui.overlayButton)
     shown = slicer.util.getNode("sub-01 atlas")
     assert shown.GetSegmentation().GetNthSegment(0).GetName() == "L4-L5"
-    click(panel.ui.checkerboardButton)
+    finish(panel, panel.ui.checkerboardButton)
     click(panel.ui.transformsButton)
     names = [n.GetName() for n in slicer.util.getNodesByClass("vtkMRMLTransformNode")]
     assert {"sub-01 L4-L5 to person", "sub-01 L4-L5 to atlas"} <= set(names)

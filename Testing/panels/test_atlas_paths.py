@@ -124,10 +124,10 @@ def test_overlay_draws_outlines_and_checkerboard_both_in_turn(panel, slicer):
     for shown in (node,):
         shown.CreateDefaultDisplayNodes()
     register(panel)
-    click(panel.ui.overlayButton)
+    finish(panel, panel.ui.overlayButton)
     outline = slicer.util.getNode("sub-01 atlas")
     assert node.GetDisplayNode().GetVisibility() and not outline.GetDisplayNode().GetVisibility2DFill()
-    click(panel.ui.checkerboardButton)
+    finish(panel, panel.ui.checkerboardButton)
     board = slicer.util.getNode("sub-01 checkerboard")
     assert not node.GetDisplayNode().GetVisibility() and board.GetDisplayNode().GetVisibility2DFill()
     own, turn = (mrml.labels_from_segmentation(n).array > 0 for n in (node, board))
