@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 OUT    ?= demo-output
 TORCH  ?= 1
-JOBS   ?= 2
+# One process more than cores: some tests wait.
+JOBS   ?= 3
 BIN    := $(VENV)/bin
 # One thread per process, no window, and the programs that tests compare with (dcmqi, the BIDS validator) on the path.
 PYTEST := PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 QT_QPA_PLATFORM=offscreen \
@@ -14,12 +15,15 @@ export DISC_SHARED_DATA ?= $(abspath ../shared/data)
 endif
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo test coverage mutants lint train train-grades evaluate benchmark tables docs cmake-lists clean
+.PHONY: demo test tests coverage mutants lint train train-grades evaluate benchmark tables docs cmake-lists clean
 
 demo: $(VENV)/.cohort ## real people, from pixels to the report
 	$(BIN)/python -m DiscStudyLib.demo --output $(OUT)
 
-test: $(VENV)/.test lint ## everything CI runs; SLOW=1 adds the slow tests, TORCH=0 leaves torch (and its tests) out
+test: $(VENV)/.test ## everything CI runs; SLOW=1 adds the slow tests, TORCH=0 leaves torch (and its tests) out
+	@$(MAKE) --no-print-directory -j2 lint tests
+
+tests: $(VENV)/.test
 	$(PYTEST) -n $(JOBS) $(if $(SLOW),,-m "not slow") $(ARGS)
 
 coverage: $(VENV)/.test ## lines that the tests reach; fails below the floor in pyproject.toml

@@ -33,24 +33,24 @@ def planted(effect, labels, at=0):
 @pytest.mark.parametrize("effect", [0.7, pytest.param(1.2, marks=pytest.mark.slow)])
 def test_power_of_one_voxel_is_that_of_the_noncentral_t(effect):
     table, y, labels = cohort(1)
-    found = design_power(y, labels, table, "map ~ grade + age", "grade", planted(effect, labels), sets=250).rows[0]
+    found = design_power(y, labels, table, "map ~ grade + age", "grade", planted(effect, labels), sets=150).rows[0]
     x = np.column_stack([np.ones(N), table.grade, table.age])
     sigma = np.sqrt(np.linalg.lstsq(x, y[:, 0], rcond=None)[1][0] / (N - 3))
     center = effect / (sigma * np.sqrt(np.linalg.inv(x.T @ x)[1, 1]))
     t = stats.t.ppf(0.975, N - 3)
     expected = stats.nct.sf(t, N - 3, center) + stats.nct.cdf(-t, N - 3, center)
     assert found["low"] - 0.03 <= expected <= found["high"] + 0.03 and 0.1 < expected < 0.95
-    assert found["sets"] == 250 and found["people"] == N and found["outside"] == 0
+    assert found["sets"] == 150 and found["people"] == N and found["outside"] == 0
 
 
 def test_more_people_find_more_and_no_effect_finds_the_error_rate():
     table, y, labels = cohort(12, missing=0.05)
-    rows = design_power(y, labels, table, "map ~ grade + age", "grade", planted(0.9, labels, 5), sets=60,
+    rows = design_power(y, labels, table, "map ~ grade + age", "grade", planted(0.9, labels, 5), sets=40,
                         sizes=(20, 60)).rows
     assert rows[1]["power"] > rows[0]["power"] + 0.2 and [r["people"] for r in rows] == [20, 60]
-    null = design_power(y, labels, table, "map ~ grade + age", "grade", planted(0.0, labels, slice(0, 12)), sets=120,
+    null = design_power(y, labels, table, "map ~ grade + age", "grade", planted(0.0, labels, slice(0, 12)), sets=80,
                         settings=AnalysisSettings(n_permutations=99)).rows[0]
-    assert null["power"] <= stats.binom.ppf(0.999, 120, 0.05) / 120
+    assert null["power"] <= stats.binom.ppf(0.999, 80, 0.05) / 80
 
 
 def test_a_place_is_a_region_of_some_levels():

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from DiscRelaxometryLib.echo.align import align_echoes
+from DiscRelaxometryLib.echo.align import _joined, _motion, align_echoes
 from DiscRelaxometryLib.echo.read import EchoSeries
 from DiscRelaxometryLib.errors import DiscRelaxometryError, RegistrationError
-from DiscRelaxometryLib.image import Geometry
+from DiscRelaxometryLib.image import Geometry, Image
 
 TSL = (0.0, 10.0, 40.0, 80.0)
 DIRECTION = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -127,3 +127,24 @@ def test_who_stays_moved_is_found_in_every_later_echo():
     before = remaining(sitk.Euler3DTransform())
     assert [remaining(t) < 0.25 * before for t in result.transforms] == [False, True, True, True]
     assert result.motion["aligned"] == [False, True, True, True]
+
+
+def test_motions_join_in_the_order_in_which_they_happened():
+    first, then = sitk.Euler3DTransform((4.0, -7.0, 2.0), 0.5, 0.1, -0.2, (3.0, -5.0, 9.0)), sitk.Euler3DTransform(
+        (-20.0, 5.0, 11.0), -0.1, 0.6, 0.3, (-1.0, 6.0, 2.0))
+    for point in ((0.0, 0.0, 0.0), (30.0, -20.0, 50.0), (-15.0, 40.0, 5.0)):
+        np.testing.assert_allclose(_joined(first, then).TransformPoint(point),
+                                   then.TransformPoint(first.TransformPoint(point)), atol=1e-9)
+
+
+def test_shifts_are_to_the_left_to_the_back_and_up_and_voxels_those_of_the_worst_axis():
+    body = Image(np.ones((4, 5, 6), bool), Geometry((6, 5, 4), (2.0, 4.0, 1.0), direction=(0, 0, 1, -1, 0, 0, 0, 1, 0)))
+    moved = sitk.Euler3DTransform()
+    moved.SetTranslation((1.0, -2.0, 3.0))
+    found = _motion(moved, body)
+    assert [found[f"shift_{way}"] for way in ("left", "posterior", "cranial")] == pytest.approx([1.0, -2.0, 3.0])
+    assert found["displacement"] == pytest.approx(np.sqrt(14)) and found["rotation"] == pytest.approx(0)
+    # i runs to the front (2 mm), j upward (4 mm), k to the left (1 mm): 1, 0.75 and 1 voxels.
+    assert found["displacement_voxels"] == pytest.approx(1.0)
+    moved.SetTranslation((0.5, 0.0, 6.0))
+    assert _motion(moved, body)["displacement_voxels"] == pytest.approx(1.5)

@@ -8,6 +8,7 @@ from support.spine_phantom import spine, t2w
 
 from DiscRelaxometryLib.errors import Cancelled, GeometryError, RegistrationError, SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image, read_image
+from DiscRelaxometryLib.measure import carry
 from DiscRelaxometryLib.measure.carry import carry_labels, disc_points
 from DiscRelaxometryLib.measure.resample_labels import apply_transform, resample_labels
 
@@ -185,3 +186,16 @@ def test_known_movement_of_real_people(person, shift):
     result = carry_labels(labels, anatomical, echo_of(anatomical, forward, (4.0, 0.9, 0.9)), check_repeat=False)
     moved = apply_transform(result.transform.GetInverse(), points)
     assert np.linalg.norm(moved - apply_transform(forward, points), axis=1).max() < 0.5
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0, 50.0), (0.0, 0.0, -50.0)])
+def test_the_share_inside_the_echo_image_is_of_the_discs_where_the_person_moved(person, monkeypatch, shift):
+    """The transform goes from echo to anatomy: a disc is seen if its place less the shift is in the image."""
+    anatomical, labels = person
+    lowest = labels.like(np.where(labels.array == 11, 11, 0))
+    monkeypatch.setattr(carry, "_checked_registration", lambda *given: sitk.TranslationTransform(3, shift))
+    index = anatomical.geometry.world_to_index(disc_points(lowest) - shift)
+    expected = np.mean(np.all((index >= -0.5) & (index <= np.array(anatomical.geometry.size) - 0.5), axis=1))
+    found = carry_labels(lowest, anatomical, anatomical)
+    assert found.report.overlap == pytest.approx(expected)
+    assert any("lies outside" in f for f in found.report.flags) == (expected < 0.95)
