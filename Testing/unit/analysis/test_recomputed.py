@@ -107,6 +107,8 @@ def joint(request):
 
 def test_every_corrected_p_is_counted_in_its_null_distribution(joint):
     assert {k.removeprefix("grade_") for k in joint.null} == {"max", "tfce", "extent", "mass"}
+    threshold = joint.provenance["contrasts"][0]["max_threshold_05"]
+    assert np.mean(joint.null["grade_max"] > threshold) <= 0.05 < np.mean(joint.null["grade_max"] >= threshold) + 0.01
     kept = joint.clusters.rows
     assert {c["quantity"] for c in kept} == {"T1rho", "T2"} and len(kept) > 4
     for quantity in ("T1rho", "T2"):

@@ -5,7 +5,7 @@ import pytest
 from unit.atlas.test_bad_input import crop_left_right
 from unit.atlas.test_registration import L45, disc_image
 
-from DiscAtlasLib import sample, transforms, warp_from_atlas, warp_to_atlas
+from DiscAtlasLib import quality, sample, transforms, warp_from_atlas, warp_to_atlas
 from DiscAtlasLib.atlas import make_atlas
 from DiscAtlasLib.coordinates import Correspondence, Slab, _centered, _pushes, match
 from DiscAtlasLib.levelset import LevelSet, Refinement
@@ -85,6 +85,21 @@ def test_a_field_that_folds_is_called_folding(atlas):
     # Nor is it stored so: what is saved does not fold in the disc.
     better = assess(LevelTransform(L45, field.unfolded(shape.inside), field), shape, shape)
     assert better["folding"] == 0 and better["jacobian_min"] > 0
+
+
+def test_quality_is_of_the_distances_between_surfaces_and_flags_what_is_beyond_its_limit(atlas, monkeypatch):
+    shape, distance = atlas.shape(L45), np.random.default_rng(3).normal(0, 1.2, 400)
+    field = DisplacementField.sampled(lambda p: p + [0.0, 0.0, 0.5], surrounding_grid(shape.inside))
+    monkeypatch.setattr(quality, "_surface_distance", lambda transform, fixed, moving: distance)
+    row = assess(LevelTransform(L45, field, field), shape, shape, (shape.center[None], shape.center[None] + [3, 0, 4.5]))
+    assert row["surface_mean"] == pytest.approx(np.abs(distance).mean())
+    assert row["surface_95"] == pytest.approx(np.sort(np.abs(distance))[379], rel=0.03)
+    assert (row["inverse_error"], row["landmark_error"]) == (pytest.approx(1.0, abs=1e-3), pytest.approx(5.0, abs=1e-3))
+    assert row["seen"] == 1 and row["jacobian_max"] == pytest.approx(1, abs=1e-3)
+    assert row["flags"].split(" (")[0] == "surfaces far apart" and "forward and inverse disagree" in row["flags"]
+    for column, comparison, limit, words in quality.THRESHOLDS:
+        beyond, within = (limit + (d if comparison == ">" else -d) for d in (1e-6, -1e-6))
+        assert words in quality.flags_of({column: beyond})[0] and quality.flags_of({column: within}) == []
 
 
 def test_the_spline_displacement_on_a_grid_is_that_of_its_points():

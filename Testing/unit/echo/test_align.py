@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from DiscRelaxometryLib.echo import align
 from DiscRelaxometryLib.echo.align import _joined, _motion, align_echoes
 from DiscRelaxometryLib.echo.read import EchoSeries
 from DiscRelaxometryLib.errors import DiscRelaxometryError, RegistrationError
@@ -148,3 +149,13 @@ def test_shifts_are_to_the_left_to_the_back_and_up_and_voxels_those_of_the_worst
     assert found["displacement_voxels"] == pytest.approx(1.0)
     moved.SetTranslation((0.5, 0.0, 6.0))
     assert _motion(moved, body)["displacement_voxels"] == pytest.approx(1.5)
+
+
+def test_each_echo_is_joined_to_the_motion_of_those_before(monkeypatch):
+    steps = {n: sitk.Euler3DTransform((4.0, -7.0, 2.0), 0.02 * n, 0.03, -0.02, (1.0, -n, 2.0)) for n in (1, 2, 3)}
+    monkeypatch.setattr(align, "_register", lambda series, n, body: steps[n])
+    found = align_echoes(phantom(), "on").transforms
+    point = place = (30.0, -20.0, 50.0)
+    for n in (1, 2, 3):
+        place = steps[n].TransformPoint(place)
+        np.testing.assert_allclose(found[n].TransformPoint(point), place, atol=1e-6)
