@@ -20,7 +20,7 @@ from DiscStudyLib.report.figures_maps import atlas_figure as figure
 for library in ("jinja2", "matplotlib", "pandas", "patsy"):
     pytest.importorskip(library)
 PAIR = ("L4-L5", "L5-S1")
-SETTINGS = {"levels": "pooled,L4-L5,L5-S1", "permutations": 100, "maps": ("T1rho",)}
+SETTINGS = {"levels": "pooled,L4-L5,L5-S1", "permutations": 100, "maps": ("T1rho",), "align": "off"}
 
 
 #: Of L5-S1, L4-L5 and L3-L4: that of L4-L5 differs.

@@ -25,7 +25,8 @@ from DiscStudyLib.steps.visits import within_maps
 
 for library in ("jinja2", "matplotlib", "pandas", "patsy"):
     pytest.importorskip(library)
-SETTINGS = {"levels": "L4-L5", "permutations": 100, "maps": ("T1rho",), "session": "all"}
+SETTINGS = {"levels": "L4-L5", "permutations": 100, "maps": ("T1rho",), "session": "all",
+            "align": "off"}
 FIRST, SECOND = (1, 2, 3, 2, 1, 3), (2, 3, 4, 2, 2, 4)
 
 
@@ -107,6 +108,8 @@ def test_change_per_year_is_that_of_the_dates(run, study):
     assert "sub-06 has one visit" in record
     page = (output(study, "group").parent / "report.html").read_text(encoding="utf-8")
     assert "was fitted to the change per year between the first and the last visit in T1rho" in page
+    plan = plan_study(study, "pfirrmann", analysis="change", change="percent", **SETTINGS)
+    assert {o.step for o in plan.outcomes if o.state == "pending"} == {"analysis-change", "report"}
 
 
 def test_power_takes_the_visits_as_the_last_run_did(run, study, monkeypatch):
