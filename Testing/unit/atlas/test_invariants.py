@@ -91,7 +91,8 @@ def test_quality_is_of_the_distances_between_surfaces_and_flags_what_is_beyond_i
     shape, distance = atlas.shape(L45), np.random.default_rng(3).normal(0, 1.2, 400)
     field = DisplacementField.sampled(lambda p: p + [0.0, 0.0, 0.5], surrounding_grid(shape.inside))
     monkeypatch.setattr(quality, "_surface_distance", lambda transform, fixed, moving: distance)
-    row = assess(LevelTransform(L45, field, field), shape, shape, (shape.center[None], shape.center[None] + [3, 0, 4.5]))
+    marks = shape.center[None], shape.center[None] + [3, 0, 4.5]
+    row = assess(LevelTransform(L45, field, field), shape, shape, marks)
     assert row["surface_mean"] == pytest.approx(np.abs(distance).mean())
     assert row["surface_95"] == pytest.approx(np.sort(np.abs(distance))[379], rel=0.03)
     assert (row["inverse_error"], row["landmark_error"]) == (pytest.approx(1.0, abs=1e-3), pytest.approx(5.0, abs=1e-3))
