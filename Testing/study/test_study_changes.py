@@ -10,7 +10,7 @@ import pytest
 
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import Geometry, Image
-from DiscStudyLib.steps.visits import changes
+from DiscStudyLib.engine.observed import changes
 
 GRID = Geometry((4, 1, 1), (1.0,) * 3)
 #: First, middle and last visit; the rows of the table are in another order, and visit 10 is the last.
