@@ -256,6 +256,7 @@ def main() -> None:
     from calibration import limits
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", type=int, default=1000)
+    parser.add_argument("--first", type=int, default=0, help="number of the first set, for fresh ones")
     parser.add_argument("--rows", type=int, nargs="*", help="numbers of the rows to make (default: all)")
     parser.add_argument("--power", action="store_true", help="power of pooled levels beside the analysis by level")
     parser.add_argument("--cohort", help="a study that was run: its maps, pooled and by level")
@@ -284,15 +285,17 @@ def main() -> None:
             "pooled, max T", "pooled, TFCE", "by level, max T", "by level, TFCE"))], power(options.sets),
             sets=options.sets, people=30, icc=ICC)
         return
-    rows, names = [], list(ROWS)
+    names = list(ROWS)
+    rows = {row[0]: row for row in results.content["tables"].get("null", {"rows": []})["rows"]}
     for number in options.rows or range(len(names)):
         make, formula, tested, more = ROWS[names[number]]
-        p = [smallest(*make(np.random.default_rng([3, k])), formula, tested, more, k) for k in range(options.sets)]
-        rows.append((names[number], *np.mean(np.array(p) <= 0.05 + 1e-6, axis=0)))
-        print(rows[-1], flush=True)
-    low, high = limits(options.sets)
-    results.table("null", ["null data", ("max T", ".1%"), ("TFCE", ".1%")], rows, sets=options.sets,
-                  voxels=int(np.prod(SHAPE)), permutations=59, limits=f"{low:.1%} to {high:.1%}")
+        p = [smallest(*make(np.random.default_rng([3, k])), formula, tested, more, k)
+             for k in range(options.first, options.first + options.sets)]
+        rows[names[number]] = [names[number], options.sets, *np.mean(np.array(p) <= 0.05 + 1e-6, axis=0).tolist()]
+        print(rows[names[number]], flush=True)
+        results.table("null", ["null data", "sets", ("max T", ".1%"), ("TFCE", ".1%")],
+                      [rows[name] for name in names if name in rows], voxels=int(np.prod(SHAPE)), permutations=59,
+                      limits=", ".join("{:.1%} to {:.1%} of {:,d}".format(*limits(n), n) for n in (1000, 5000)))
 
 
 if __name__ == "__main__":

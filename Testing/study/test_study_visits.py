@@ -68,7 +68,7 @@ def test_visits_are_found_and_told_before_a_run(study):
     visits = Study(study, "all")
     assert len(visits.people) == 11 and visits.people[1].id == "sub-01_ses-2" and visits.people[1].of_kind("T1rho")
     rows = {r["participant_id"]: r for r in visits.participants.rows}
-    assert float(rows["sub-01_ses-2"]["years"]) == pytest.approx(2.0, abs=0.01)
+    assert float(rows["sub-01_ses-2"]["years"]) == pytest.approx(730 / 365.25, abs=1e-5)
     assert rows["sub-02_ses-2"]["scanner"] == "A" and rows["sub-02_ses-2"]["participant"] == "sub-02"
     assert len(Study(study, "all", only=("02",)).people) == 2
     assert [p.id for p in Study(study, "all", only=("sub-02_ses-2",)).people] == ["sub-02_ses-2"]

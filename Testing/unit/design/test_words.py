@@ -64,3 +64,24 @@ def test_a_curve_and_a_factor_are_tested_by_the_f_of_statsmodels(table):
 def test_words_without_one_meaning_are_refused(table, formula, words):
     with pytest.raises(DesignError, match="no contrast of this design|row of zeros"):
         build_contrasts(words, build_design(formula, table))
+
+
+def test_words_reach_the_maps_of_an_analysis(table):
+    """A curve and a factor by F, a difference of slopes by t: as statsmodels finds them, under names fit for files."""
+    from statsmodels.formula.api import ols
+    from support.analyses import analyze
+
+    from DiscRelaxometryLib.image import Geometry, Image
+
+    atlas = Image(np.full((1, 1, 2), 11, np.uint8), Geometry((2, 1, 1)))
+    y = np.column_stack([table.y, -table.y])
+    terms = "age * C(sex) + I(age**2) + C(odi)"
+    found = analyze(y, atlas, table, f"map ~ {terms}", ["I(age ** 2)", "odi", "age in women - age in men"],
+                    correction="fwe", n_permutations=20)
+    full = ols(f"y ~ {terms}", table).fit()
+    f = full.compare_f_test(ols("y ~ age * C(sex) + I(age**2)", table).fit())[0]
+    maps = {name: image.array.ravel() for name, image in found.maps.items()}
+    np.testing.assert_allclose(maps["map_odi_F"], f, rtol=1e-5)
+    np.testing.assert_allclose(maps["map_IAge2_t"], full.tvalues["I(age ** 2)"] * np.array([1, -1]), rtol=1e-4)
+    slopes = full.tvalues["age:C(sex)[T.M]"] * np.array([-1, 1])
+    np.testing.assert_allclose(maps["map_ageInWomenMinusAgeInMen_t"], slopes, rtol=1e-5)
