@@ -10,6 +10,7 @@ from DiscRelaxometryLib.image import Geometry, Image
 from DiscStatsLib.design import id_order
 from DiscStatsLib.permutation.deviates import stat_to_z
 from DiscStatsLib.permutation.glm import fit, partition, residuals
+from DiscStatsLib.permutation.multiple import adjust_bky
 from DiscStatsLib.permutation.schemes import make_scheme
 from DiscStatsLib.permutation.tfce import TfceSettings
 
@@ -122,6 +123,16 @@ def test_every_corrected_p_is_counted_in_its_null_distribution(joint):
         for row in (c for c in kept if c["quantity"] == quantity):
             members = shown["cluster"] == row["cluster"]
             assert members.sum() == row["voxels"]
+            effect = inside(joint, f"{quantity}_grade_effect")
+            peak = np.flatnonzero(members)[np.abs(shown["t"][members]).argmax()]
+            left, back, up = joint.data.geometry.index_to_world(joint.data.ijk[peak])
+            assert [row[f"peak_{a}"] for a in "ras"] == pytest.approx([-left, -back, up])
+            assert [row["effect_mean"], row["effect"]] == pytest.approx([effect[members].mean(), effect[peak]], 1e-5)
+            assert (row["peak"], row["peak_p_fwe"], row["peak_p_tfce"]) == pytest.approx(
+                [shown[k][peak] for k in ("t", "pfwe", "ptfce")], rel=1e-5)
+            assert row["volume_mm3"] == pytest.approx(3.0 * row["voxels"])
+            assert row["sign"] == "-+"[int(shown["t"][peak] > 0)]
+            assert row["level"] == {11: "L5-S1", 12: "L4-L5"}[int(joint.data.levels[peak])]
             height = stats.norm.isf(0.05) if df is not None else stats.t.isf(0.05, 17)
             np.testing.assert_allclose(row["mass"], (stat[members] - height).sum(), rtol=1e-4)
             for key, size in (("extent", row["voxels"]), ("mass", row["mass"])):
@@ -137,6 +148,9 @@ def test_fdr_is_that_of_scipy_over_both_quantities(joint):
     q = np.concatenate([inside(joint, f"{q}_grade_qfdr") for q in ("T1rho", "T2")])
     tested = np.isfinite(p)
     np.testing.assert_allclose(q[tested], stats.false_discovery_control(p[tested]), rtol=1e-5)
+    other = np.concatenate([inside(joint, f"{name}_grade_qbky") for name in ("T1rho", "T2")])
+    np.testing.assert_allclose(other[tested], adjust_bky(p[tested]), rtol=1e-4)
+    assert np.abs(other - q)[tested].max() > 1e-3
 
 
 def test_uncorrected_permutation_p_and_counts_by_a_slow_refit(joint):
