@@ -1,6 +1,8 @@
 """Training of the grading network on made-up people: who is trained on, what is learned, what is written."""
 
 
+import json
+
 import numpy as np
 import pytest
 from support.grade_phantom import spine
@@ -233,13 +235,14 @@ def test_an_imported_study_trains_the_grades(imported, tmp_path, monkeypatch):
             write_image(labels, cache)
     made = {}
     monkeypatch.setattr(grades, "export", lambda network, discs, folder: made.update(network=network, discs=discs))
-    monkeypatch.setattr(grades_tables.Results, "_save", lambda self: made.update(tables=self.content["tables"]))
+    monkeypatch.setattr("Testing.benchmarks.common.RESULTS", tmp_path)
     monkeypatch.setattr(grades_tables, "RESAMPLES", 20)
     monkeypatch.setattr("sys.argv", ["grades", "--data", str(imported), "--runs", str(tmp_path / "runs"),
                                      "--weights", str(tmp_path / "weights")])
     grades.main()
     assert len(made["discs"].people) == 50 and set(made["discs"].grade) == {1, 2, 3, 4, 5}
-    rows = {row[0]: row for row in made["tables"]["agreement"]["rows"]}
+    tables = json.loads((tmp_path / "grades.json").read_text(encoding="utf-8"))["tables"]
+    rows = {row[0]: row for row in tables["agreement"]["rows"]}
     assert rows["everyone"][1:3] == [50, 10] and rows["SIEMENS"][1] == 50 and rows["1.5 T"][1] == 50
     assert rows["T2 SPACE, same people"][1] == 50
     assert float(rows["everyone"][3].split()[0]) > 0.5
