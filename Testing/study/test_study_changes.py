@@ -9,10 +9,8 @@ import pandas as pd
 import pytest
 
 from DiscRelaxometryLib.errors import StudyError
-from DiscRelaxometryLib.image import Geometry, Image
-from DiscStudyLib.engine.observed import changes
+from DiscStudyLib.engine.observed import change, changes
 
-GRID = Geometry((4, 1, 1), (1.0,) * 3)
 #: First, middle and last visit; the rows of the table are in another order, and visit 10 is the last.
 VALUES = {"b_ses-1": (50.0, 80.0, 0.0, np.nan), "b_ses-2": (7.0,) * 4, "b_ses-10": (60.0, 60.0, 5.0, 3.0),
           "a_ses-1": (100.0, 40.0, 20.0, 10.0), "a_ses-2": (90.0, 50.0, np.nan, 10.0), "c_ses-1": (1.0,) * 4}
@@ -28,13 +26,13 @@ def test_change_is_last_less_first_visit_of_each_participant(how, expected):
     table = pd.DataFrame({"participant_id": order, "participant": [v[0] for v in order],
                           "session": [v.split("_")[1] for v in order], "years": [YEARS[v] for v in order],
                           "age": [30 + YEARS[v] for v in order]})
-    images = {"T2": {v: Image(np.array([[VALUES[v]]], np.float32), GRID) for v in reversed(order)}}
     context = SimpleNamespace(settings=SimpleNamespace(change=how), notes=[])
-    maps, rows = changes(context, images, table)
+    pairs, rows = changes(context, table)
     assert rows["participant_id"].tolist() == ["b", "a"] and rows["age"].tolist() == [30.0, 30.5]
-    for person, found in zip(rows["participant_id"], maps["T2"]):
-        np.testing.assert_allclose(found.array.ravel(), expected[person], rtol=1e-6, err_msg=f"{how} {person}")
+    for person, pair in zip(rows["participant_id"], pairs, strict=True):
+        found = change(*(np.array(VALUES[v]) for v in pair.visits), how, pair.scale)
+        np.testing.assert_allclose(found, expected[person], rtol=1e-6, err_msg=f"{how} {person}")
     assert [n for n in context.notes if n.startswith("c ")]
     if how == "per-year":
         with pytest.raises(StudyError, match="time between the visits of a "):
-            changes(context, images, table.assign(years=np.nan)[table.participant == "a"])
+            changes(context, table.assign(years=np.nan)[table.participant == "a"])

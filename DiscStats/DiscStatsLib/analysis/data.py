@@ -29,6 +29,8 @@ class Values:
     #: Shapes (n,) and (v,).
     rows: np.ndarray
     columns: np.ndarray
+    #: What the readers of the maps noted.
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -41,7 +43,7 @@ class Values:
 
     def of(self, rows=slice(None), columns=slice(None)) -> Values:
         """Return some observations and voxels without reading them."""
-        return Values(self.array, self.rows[rows], self.columns[columns])
+        return replace(self, rows=self.rows[rows], columns=self.columns[columns])
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield all observations of a few voxels at a time, (voxels, float64 values)."""
@@ -168,7 +170,7 @@ def gather(maps, atlas_labels: Image, participants, *, levels=None, regions: Ima
         data.covariates[name] = _stack(value, name, ids, atlas_labels, inside)
     data.warnings += _image_notes([("atlas", atlas_labels), ("atlas", regions), *(
         (name, image) for name, value in {**_by_quantity(maps, response or "map"), **(voxel_covariates or {})}.items()
-        if not isinstance(value, Values) for image in (value.values() if isinstance(value, dict) else value))])
+        for image in (value.values() if isinstance(value, dict) else [value] if isinstance(value, Values) else value))])
     empty = np.logical_and.reduce([_check_values(v, name, ids) for name, v in data.values.items()])
     for name, value in data.covariates.items():
         _check_values(value, name, ids)
@@ -179,7 +181,8 @@ def gather(maps, atlas_labels: Image, participants, *, levels=None, regions: Ima
 
 def _image_notes(images) -> list[str]:
     """Return what was noted when images (name, Image or array) were read; a note of several stands once."""
-    notes = Counter((name, note) for name, image in images if isinstance(image, Image) for note in image.notes)
+    notes = Counter((name, note) for name, image in images if isinstance(image, (Image, Values))
+                    for note in image.notes)
     return [f"{name} ({count} image{'s' * (count > 1)}): {note}" for (name, note), count in notes.items()]
 
 
@@ -252,7 +255,7 @@ def _stack(value, name: str, ids: list[str], atlas: Image, inside: np.ndarray) -
 
 
 def _whole(array: np.ndarray) -> Values:
-    return Values(array, *map(np.arange, array.shape))
+    return Values(array, np.arange(len(array)), np.arange(array.shape[1]))
 
 
 def _from_array(value, name: str, ids: list[str], inside: np.ndarray) -> Values:

@@ -32,14 +32,15 @@ from .reviewed import (
     step_record,
     undecided,
 )
+from .rows import filled_rows
 from .runner import RunSpec, StudyRun, incomplete, person_records, plan_stages, read_before, run_group, run_stages
 from .steps import Context, Outcome, Stage, Step
 from .workers import Cluster, Workers
 
 __all__ = [
     "anatomical_image", "Cluster", "Context", "context_atlas", "context_atlas_of", "decision_rows", "disc_labels",
-    "endings", "exclusive", "file_hash", "fingerprints", "held", "incomplete", "JOINED", "load_series", "looked_at",
-    "maps_in_atlas", "observations", "Outcome", "outlined_image", "outputs_intact", "participants_of",
+    "endings", "exclusive", "file_hash", "filled_rows", "fingerprints", "held", "incomplete", "JOINED", "load_series",
+    "looked_at", "maps_in_atlas", "observations", "Outcome", "outlined_image", "outputs_intact", "participants_of",
     "person_maps", "person_records", "plan_stages", "pooled_disc_of", "read_before", "read_record", "read_rows",
     "Record", "review_records", "review_times", "reviewed_discs", "ReviewedDisc", "run_group", "run_stages",
     "RunSpec", "SENSITIVITY", "serious_flags", "shipped_atlas", "Stage", "Step", "step_key", "step_record",

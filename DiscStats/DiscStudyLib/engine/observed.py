@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from DiscRelaxometryLib.errors import StudyError
-from DiscRelaxometryLib.image import Image, read_image
-from DiscRelaxometryLib.labels import disc_value
+from DiscRelaxometryLib.image import read_image
 
 from ..folder import OWNER, SESSION, YEARS, first_and_last, long_frame
 from .results import context_atlas, maps_in_atlas, participants_of
+from .rows import filled_rows
 from .steps import Context
+from .voxels import map_values, of_people, source, with_value
+
+if TYPE_CHECKING:
+    from DiscStatsLib.analysis import Values
 
 
 def observations(context: Context, family, people: list[str]) -> dict:
@@ -42,25 +50,27 @@ def _by_level(context: Context, family, files, people: list[str]) -> dict:
 
     atlas = context_atlas(context)
     levels = [v for v in context.settings.levels if v in atlas.levels]
-    images = {key: {p: read_image(files[key][p]) for p in people} for key in family}
-    people = _who_has_a_disc(context, images, people, levels)
+    maps = {key: map_values(context, key, files[key], people, levels) for key in family}
+    maps, people = _who_has_a_disc(context, maps, people, levels)
     table = rows_of(to_frame(participants_of(context)), people)
     data = {"atlas_labels": atlas.labels, "regions": atlas.regions, "levels": levels}
     if context.settings.change:
-        maps, table = changes(context, images, table)
-        return data | {"maps": maps, "participants": table}
+        pairs, table = changes(context, table)
+        number = {p: n for n, p in enumerate(people)}
+        rows = [number[visit] for pair in pairs for visit in pair.visits]
+        return data | {"participants": table, "maps": {
+            key: _change_values(context, key, files[key], values.of(rows=rows), pairs) for key, values in maps.items()}}
     blocks = {"blocks": context.study.block} if context.study.visits else {}
-    return data | blocks | {"maps": {key: [images[key][p] for p in people] for key in family}, "participants": table}
+    return data | blocks | {"maps": maps, "participants": table}
 
 
-def _who_has_a_disc(context: Context, images: dict, people: list[str], levels: list[str]) -> list[str]:
-    """Return the people whose maps show a disc of the levels; the notes name the others."""
-    inside = np.isin(context_atlas(context).labels.array, [disc_value(v) for v in levels])
-    there = [p for p in people if all(np.isfinite(own[p].array[inside]).any() for own in images.values())]
-    lost = [p for p in people if p not in there]
+def _who_has_a_disc(context: Context, maps: dict, people: list[str], levels: list[str]) -> tuple[dict, list[str]]:
+    """Return maps and people that show a disc of the levels; the notes name the others."""
+    there = with_value(maps.values(), len(people))
+    lost = [p for p, has in zip(people, there) if not has]
     if lost:
         context.notes.append(f"{', '.join(lost)}: no disc of {', '.join(levels)} in the maps; left out.")
-    return there
+    return {key: v.of(rows=there) for key, v in maps.items()}, [p for p, has in zip(people, there) if has]
 
 
 def _pooled(context: Context, family, files, people: list[str]) -> dict:
@@ -72,7 +82,7 @@ def _pooled(context: Context, family, files, people: list[str]) -> dict:
             "atlas_labels": labels.like((labels.array > 0).astype(np.uint8))}
 
 
-def _pooled_observations(context: Context, family, files, people, disc) -> tuple[dict[str, np.ndarray], object]:
+def _pooled_observations(context: Context, family, files, people, disc) -> tuple[dict[str, Values], object]:
     """Return maps by quantity, shape (discs, voxels of the pooled disc), and the table of the discs.
 
     A disc of which a person has no value is no observation; the context's notes name them.
@@ -81,36 +91,48 @@ def _pooled_observations(context: Context, family, files, people, disc) -> tuple
     own = (context.study.block, SESSION) if context.study.visits else ()
     table = long_frame([{"participant_id": p, "level": level} for p in people for level in disc.levels],
                        participants_of(context), tuple(dict.fromkeys((*settings.columns, *own))))
-    maps: dict[str, list[np.ndarray]] = {key: [] for key in family}
-    for person, rows in table.groupby("participant_id", sort=False):
-        for key in family:
-            image = read_image(files[key][person])
-            maps[key] += [disc.pool(image, level).array[mask] for level in rows["level"]]
-    stacked = {key: np.array(values, np.float32) for key, values in maps.items()}
-    there = np.logical_and.reduce([np.isfinite(values).any(axis=1) for values in stacked.values()])
+    levels, basis = list(disc.levels), context.records["pooled-disc"].key
+    number = {place: n for n, place in enumerate((p, level) for p in people for level in levels)}
+    rows = np.array([number[place] for place in zip(table["participant_id"], table["level"])])
+    maps = {}
+    for key in family:
+        def read(person: str, files=files[key]) -> tuple[np.ndarray, list[str]]:
+            image = read_image(files[person])
+            return np.concatenate([disc.pool(image, level).array[mask] for level in levels]), image.notes
+
+        sources = {p: source(context, p, files[key][p]) for p in people}
+        maps[key] = of_people(context, f"{key}-pooled", basis, mask, sources, read, len(levels)).of(rows=rows)
+    there = with_value(maps.values(), len(table))
     for level in disc.levels:
         lost = table["participant_id"][~there & (table["level"] == level).to_numpy()]
         if len(lost):
             context.notes.append(f"{level} of {', '.join(lost)} has no value in the maps and is no observation.")
-    return {key: values[there] for key, values in stacked.items()}, table[there].reset_index(drop=True)
+    return {key: values.of(rows=there) for key, values in maps.items()}, table[there].reset_index(drop=True)
 
 
-def changes(context: Context, images: dict[str, dict[str, Image]], table) -> tuple[dict[str, list[Image]], object]:
-    """Return each participant's change from the first to the last visit, and the rows of the first visits.
+@dataclass(frozen=True)
+class Pair:
+    """First and last visit of a participant, and what their difference is divided by."""
+
+    owner: str
+    visits: tuple[str, str]
+    scale: float
+
+
+def changes(context: Context, table) -> tuple[list[Pair], object]:
+    """Return each participant's first and last visit, and the rows of the first visits.
 
     Raises
     ------
     StudyError
         If nobody has two visits, or a change per year lacks the time between them.
     """
-    how = context.settings.change
     pairs, people, remarks = first_and_last(table)
     context.notes += remarks
     if not pairs:
         raise StudyError("Nobody has two visits with maps: there is no change to analyze.", anchor="study-visits")
-    maps = {key: [_change(some[first["participant_id"]], some[last["participant_id"]], how, _scale(how, first, last))
-                  for first, last in pairs] for key, some in images.items()}
-    return maps, people
+    return [Pair(first[OWNER], (first["participant_id"], last["participant_id"]),
+                 _scale(context.settings.change, first, last)) for first, last in pairs], people
 
 
 def _scale(how: str, first, last) -> float:
@@ -124,9 +146,28 @@ def _scale(how: str, first, last) -> float:
     return float(np.diff(years)[0])
 
 
-def _change(first: Image, last: Image, how: str, scale: float) -> Image:
-    difference = (last.array.astype(float) - first.array) / scale
+def _change_values(context: Context, key: str, files: dict[str, Path], visits: Values, pairs: list[Pair]) -> Values:
+    """Return each pair's change; visits has the first and the last visit of the first pair, of the second, ..."""
+    from DiscStatsLib.analysis import Values
+
+    how, number = context.settings.change, {pair.owner: n for n, pair in enumerate(pairs)}
+    sources = {pair.owner: " ".join([*(source(context, v, files[v]) for v in pair.visits), repr(pair.scale)])
+               for pair in pairs}
+
+    def read(owner: str) -> tuple[np.ndarray, list[str]]:
+        n = number[owner]
+        first, last = visits.at([2 * n, 2 * n + 1], slice(None))
+        return change(first, last, how, pairs[n].scale), []
+
+    array, found = filled_rows(context.folder / "voxels" / f"{key}-change.npy", f"{how} {context.settings.levels}",
+                               visits.shape[1], sources, read)
+    return Values(array, np.array([found[o].number for o in sources]), np.arange(visits.shape[1]), visits.notes)
+
+
+def change(first: np.ndarray, last: np.ndarray, how: str, scale: float) -> np.ndarray:
+    """Return last less first visit, divided by the scale, or in percent of the first; float32."""
+    difference = (last - first) / scale
     if how == "percent":
         with np.errstate(divide="ignore", invalid="ignore"):
-            difference = np.where(first.array > 0, 100 * difference / first.array, np.nan)
-    return first.like(difference.astype(np.float32))
+            difference = np.where(first > 0, 100 * difference / first, np.nan)
+    return difference.astype(np.float32)

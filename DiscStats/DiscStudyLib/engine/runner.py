@@ -112,7 +112,8 @@ def run_stages(run: StudyRun, spec: RunSpec, ids: Sequence[str], progress, worke
             _person_stage(run, spec, ids, number, workers, part, after)
         else:
             run.missing.update(excluded_people(spec.study(*ids), ids))
-            run.add("", run_group(spec, ids, number, part, run.missing))
+            wide = replace(spec.settings, threads=max(spec.settings.threads, workers.idle))
+            run.add("", run_group(replace(spec, settings=wide), ids, number, part, run.missing))
     order = {name: n for n, name in enumerate([*ids, ""])}
     run.outcomes.sort(key=lambda o: order[o.person])
 

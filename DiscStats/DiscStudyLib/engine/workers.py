@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from DiscRelaxometryLib.parallel import available_cores
 from DiscRelaxometryLib.progress import subrange
 
 from .steps import Outcome
@@ -47,6 +48,11 @@ class Workers:
 
     def __exit__(self, *error) -> None:
         self._running.close()
+
+    @property
+    def idle(self) -> int:
+        """Cores that nobody uses while the group is worked on."""
+        return min(self._processes, available_cores()) if self._share else 1
 
     def parallel(self, people: int) -> bool:
         """Say whether so many people are worked on outside this process."""

@@ -217,7 +217,7 @@ class Settings:
 
     def statistics(self) -> AnalysisSettings:
         """Return how the maps are analyzed; what a study cannot set has the default of every analysis."""
-        return AnalysisSettings(n_permutations=self.permutations, **self.pick(
+        return AnalysisSettings(n_permutations=self.permutations, workers=self.threads, **self.pick(
             "seed", "missing", "errors", "standard_errors", "variance_groups"))
 
 

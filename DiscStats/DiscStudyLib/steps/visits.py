@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,12 @@ _COLUMNS = [Column("map", "", "Quantity"), Column("level", "", "Disc level"), Co
             Column("cv", "1", "Root mean square of the participants' coefficients of variation"), Column("unit")]
 
 
-def within_maps(groups: list[list[np.ndarray]]) -> dict[str, np.ndarray]:
+def within_maps(groups: Iterable[list[np.ndarray]]) -> dict[str, np.ndarray]:
     """Return ``wsd``, ``cv`` and ``sdc`` at each voxel: within-participant SD, its relative size, smallest difference.
 
     Parameters
     ----------
-    groups : list of list of ndarray
+    groups : iterable of list of ndarray
         The visits of each participant; NaN is missing, and one visit alone says nothing at a voxel.
 
     Notes
@@ -64,7 +65,7 @@ def _run_repeatability(context: Context) -> list[Path]:
             context.notes.append(f"{key}: {len(several)} participants have two visits; repeatability needs three.")
             continue
         first = read_image(several[0][0])
-        for name, array in within_maps([[read_image(p).array for p in some] for some in several]).items():
+        for name, array in within_maps([read_image(p).array for p in some] for some in several).items():
             written.append(write_image(first.like(array.astype(np.float32)),
                                        context.path(endings.in_atlas(f"stat-{name}_{key}"))))
     table = Table("repeatability", _COLUMNS, _region_rows(context, owners))
