@@ -71,6 +71,17 @@ def test_a_picture_shows_one_disc_in_its_place(level):
     assert colored.mean() == pytest.approx(16.5 * 8 / ((16.5 + 2 * 6) * (8 + 2 * 6)), rel=0.12)
 
 
+def test_a_disc_is_pictured_in_its_own_widest_slice():
+    labels = outlines()
+    value = disc_value("L3-L4")
+    place = np.argwhere(labels.array == value)[:, 0]  # k: left to right
+    labels.array[labels.array == value] = 0
+    labels.array[place.min(), 20:23, 8:10] = value
+    labels.array[place.max(), 22:26, 5:16] = value
+    picture = disc_tile(labels.like(np.zeros(labels.array.shape)), labels, value, margin=5)
+    assert (np.ptp(picture.astype(int), axis=2) > 60).mean() > 0.15  # the small part alone would be 0.05
+
+
 def test_a_disc_at_the_border_is_pictured():
     array = np.zeros((3, 4, 5), np.uint8)
     array[0, 0, 0] = array[2, 3, 4] = 11

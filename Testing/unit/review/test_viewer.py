@@ -27,6 +27,7 @@ def test_without_the_extra_it_is_named(session, monkeypatch):
 def test_a_participant_is_shown_with_outlines_and_map(session):
     pytest.importorskip("trame_slicer", reason="the extra 'viewer' is not installed")
     views, seen = SlicerViews(session), {}
+    assert views.server.cli.get_default("authKey") == views.token and len(views.token) > 20
 
     def look():
         scene = views.app.scene
