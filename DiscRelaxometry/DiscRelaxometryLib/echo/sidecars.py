@@ -41,11 +41,22 @@ def read_json(path: Path) -> dict:
         If it cannot be read.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
-        raise EchoSeriesError(f"The sidecar '{path.name}' is no valid JSON: correct or remove it.",
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_once)
+    except (KeyError, OSError, ValueError, RecursionError) as error:
+        twice = f" (it has the key {error} twice)" if isinstance(error, KeyError) else ""
+        raise EchoSeriesError(f"The sidecar '{path.name}' is no valid JSON{twice}: correct or remove it.",
                               anchor="sidecar") from None
     return content if isinstance(content, dict) else {}
+
+
+def _each_once(pairs: list[tuple]) -> dict:
+    """Return an object; of a key that stands twice nobody knows which value is meant."""
+    found: dict = {}
+    for key, value in pairs:
+        if key in found and found[key] != value:
+            raise KeyError(key)
+        found[key] = value
+    return found
 
 
 def sidecar_values(content: dict, kind: str, count: int | None = None) -> tuple[list[float], str | None, str] | None:

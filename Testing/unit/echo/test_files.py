@@ -80,6 +80,10 @@ def test_times_missing_or_wrong(tmp_path):
     for content, message in (("{}", "say whether"), ('{"Kind": "T1rho"}', "Nothing gives the times"),
                              ('{"SpinLockTime": [0, 0.01]}', "4 echoes but 2"), ("{", "no valid JSON"),
                              ('{"SpinLockTime": ["a", 1, 2, 3]}', "not a number"),
+                             ('{"SpinLockTime": [0, 0.01, 0.04, 0.08], "SpinLockTime": [0, 0.02, 0.04, 0.08]}',
+                              "the key 'SpinLockTime' twice"),
+                             ('{"Kind": "T1rho", "a": NaN, "a": 1}', "'a' twice"),
+                             ('{"Kind": "T1rho", "a": NaN, "b": 1, "b": 1}', "Nothing gives the times"),
                              ('{"SpinLockTime": [0, 1, 2, 3]}', "ambiguous"),
                              ('{"SpinLockTime": [0, 0.01, 0.01, 0.08]}', "a time twice")):
         sidecar.write_text(content)
