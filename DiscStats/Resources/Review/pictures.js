@@ -34,6 +34,7 @@ function drawSolid() {
 }
 
 export function redraw() {
+  $("mainName").textContent = now.group ? "Map on the atlas" : "Outlines";
   if (now.group) {
     now.view = draw($("main"), now.group.volume, now.slice, { outlines: [[now.group.volume.labels, false]], threshold: now.group.threshold });
     $("where").textContent = `slice ${now.slice + 1} of ${now.group.volume.shape[2]}`;

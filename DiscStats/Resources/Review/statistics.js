@@ -26,6 +26,8 @@ export async function statistics(name = now.state.group.find(n => n.endsWith("_t
     $("clusters").tBodies[0].replaceChildren(...now.group.clusters.map(c => {
       const row = cells(columns.map(n => Number.isFinite(Number(c[n])) ? Number(Number(c[n]).toPrecision(3)) : c[n]), "td");
       row.onclick = () => { now.slice = Math.max(0, Math.min(c.voxel[2], now.group.volume.shape[2] - 1)); redraw(); };
+      row.tabIndex = 0;
+      row.onkeydown = event => { if (event.key === "Enter") row.onclick(); };
       return row;
     }));
     document.body.dataset.shown = name;
