@@ -147,7 +147,7 @@ def _units(table, blocks: str) -> list[dict[str, int]]:
     places = [c for c in PLACES if c in table.columns]
     what = table[places].astype(str).agg("|".join, axis=1).to_numpy()
     owners = table[blocks].astype(str).to_numpy()
-    return [{what[row]: row for row in np.flatnonzero(owners == owner)} for owner in dict.fromkeys(owners)]
+    return [{what[row]: int(row) for row in np.flatnonzero(owners == owner)} for owner in dict.fromkeys(owners)]
 
 
 def _drawn(units: list[dict[str, int]], size: int, rng) -> tuple[list[list[int]], np.ndarray]:

@@ -44,7 +44,7 @@ def groups_by(table: Table, text: str) -> dict[str, set[Disc]]:
     names = [text, f"{column} {opposite(rule[0])} {rule[1]}"] if rule else [
         f"{column} {_text(v)}" for v in sorted(set(values.values()), key=lambda v: (isinstance(v, str), v))]
     for disc, value in values.items():
-        name = names[not holds(str(value), *rule, column)] if rule else f"{column} {_text(value)}"
+        name = names[not holds(str(value), rule[0], rule[1], column)] if rule else f"{column} {_text(value)}"
         found.setdefault(name, set()).add(disc)
     if not 2 <= len(found) <= MOST:
         raise DesignError(f"Groups: '{text}' makes {len(found)}; 2 to {MOST} can be compared: write a rule such as "

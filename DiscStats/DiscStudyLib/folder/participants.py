@@ -199,8 +199,8 @@ def _check_column(table: Table, column: str, folders: set[str]) -> Iterator[Find
     if words:
         yield Finding("error", TABLE, "", f"{_place(words, column)}: '{words[0][2]}' is not a number, but most other "
                       "cells are.", "Correct it, or write 'n/a'.")
-    words = {text for _, _, text in cells if not is_missing(text) and text.lower().strip("#.-?<>") in _NO_VALUE}
-    for word in sorted(words if numbers <= len(cells) / 2 else ()):
+    odd = {text for _, _, text in cells if not is_missing(text) and text.lower().strip("#.-?<>") in _NO_VALUE}
+    for word in sorted(odd if numbers <= len(cells) / 2 else ()):
         yield Finding("warning", TABLE, "", f"Column '{column}': '{word}' is a group of its own.",
                       "Write 'n/a' if it means that the value is missing.")
     for number in _codes([to_number(text) for _, _, text in cells]):

@@ -218,8 +218,8 @@ def _handler(page: ReviewPage) -> type[BaseHTTPRequestHandler]:
              "/api/map": lambda q: page.clusters(q["name"]),
              "/api/lock": lambda q: page.locked()}
     writes = {"/api/decide": page.decide, "/api/correct": page.correct, "/api/draft": page.keep_draft}
-    if page.views:
-        writes["/api/views"] = lambda given: page.views.ask(page.session.look(given["person"]).person)
+    if views := page.views:
+        writes["/api/views"] = lambda given: views.ask(page.session.look(given["person"]).person)
 
     def volume(query: dict) -> Volume:
         if "map" in query:
