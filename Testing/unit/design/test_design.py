@@ -8,6 +8,7 @@ from DiscRelaxometryLib.errors import DesignError
 from DiscStatsLib.design.contrasts import build_contrasts, file_name
 from DiscStatsLib.design.design import build_design, check_participants
 from DiscStatsLib.design.formula import parse_formula
+from DiscStatsLib.design.levels import build_level_designs
 
 
 def table(n=12):
@@ -234,3 +235,14 @@ def test_models_without_intercept_are_remarked_on():
     said = "compares with 0"
     assert any(said in w for w in build_design("map ~ 0 + C(sex)", table()).warnings)
     assert not any(said in w for w in build_design("map ~ C(sex)", table()).warnings)
+
+
+def test_a_level_that_cannot_be_estimated_is_named_and_the_others_are_analyzed():
+    people = table().assign(osteophytes_L4L5=range(12), osteophytes_L5S1=1)
+    found = build_level_designs("map ~ osteophytes", people, ["L4-L5", "L5-S1", "L3-L4"])
+    assert list(found.designs) == ["L4-L5"]
+    assert [remark.split(":")[0] for remark in found.remarks[:2]] == [
+        f"{level} was left out of the analysis" for level in ("L5-S1", "L3-L4")]
+    assert "'osteophytes' has the same value (1)" in found.remarks[0] and "no such column" in found.remarks[1]
+    with pytest.raises(DesignError, match="No level can be estimated"):
+        build_level_designs("map ~ osteophytes", people, ["L5-S1", "L3-L4"])
