@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from DiscRelaxometryLib.echo import align
-from DiscRelaxometryLib.echo.align import _joined, _motion, align_echoes
+from DiscRelaxometryLib.echo.align import _joined, _motion, _resampled, align_echoes
 from DiscRelaxometryLib.echo.read import EchoSeries
 from DiscRelaxometryLib.errors import DiscRelaxometryError, RegistrationError
 from DiscRelaxometryLib.image import Geometry, Image
@@ -159,3 +159,15 @@ def test_each_echo_is_joined_to_the_motion_of_those_before(monkeypatch):
     for n in (1, 2, 3):
         place = steps[n].TransformPoint(place)
         np.testing.assert_allclose(found[n].TransformPoint(point), place, atol=1e-6)
+
+
+def test_a_voxel_that_borrows_from_a_missing_one_is_missing():
+    array = np.random.default_rng(1).uniform(50, 90, (4, 5, 8)).astype(np.float32)
+    array[2, 2, 4] = np.nan
+    move = sitk.Euler3DTransform()
+    move.SetTranslation((0.3 * 2.0, 0.0, 0.0))  # of a voxel: each value is 0.7 of its own and 0.3 of its neighbor's
+    found = _resampled(Image(array, Geometry((8, 5, 4), (2.0, 1.0, 1.0))), move, sitk.sitkLinear)
+    np.testing.assert_allclose(found[0, 0, :7], 0.7 * array[0, 0, :7] + 0.3 * array[0, 0, 1:], rtol=1e-5)
+    missing = np.zeros(array.shape, bool)
+    missing[2, 2, 3:5] = True  # and the last, which lies within half a voxel of the edge, has its value
+    np.testing.assert_array_equal(np.isnan(found), missing)
