@@ -86,7 +86,7 @@ def run_cohort(output: Path, processes: int, people: list[str], permutations: in
 
 def fit_shared_series(output: Path) -> str:
     """Fit a real multi-echo series of the shared data; return a sentence on what was done."""
-    folder = Path(os.environ.get("DISC_SHARED_DATA", "../shared/data")) / SERIES
+    folder = Path(os.environ.get("DISC_SHARED_DATA", "")) / SERIES
     if not folder.exists():
         return "No shared data (DISC_SHARED_DATA): the real multi-echo series was not fitted."
     files = sorted(f for f in folder.iterdir() if "reference" not in f.name and f.name.endswith(".nii.gz"))

@@ -276,6 +276,7 @@ class ContrastFit:
     columns: dict[str, np.ndarray]
     strata: list[Source] = field(default_factory=list)
     flip: bool = False
+    #: Voxels fitted without residuals, without variation, and where the design is collinear.
     perfect: int = 0
     constant: int = 0
     degenerate: int = 0

@@ -159,6 +159,7 @@ def _two_way_random(rows: float, columns: float, error: float, n: int, k: int, a
 class Concordance:
     """Lin's concordance correlation: precision (Pearson's r) times accuracy (bias correction)."""
 
+    #: Pairs; the coefficient and its confidence limits; its two factors.
     n: int
     value: float
     low: float
