@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,7 +50,7 @@ class _Level:
         return replace(shape, surface=linear_scalar(self.distance, np.moveaxis(index, -1, 0)))
 
 
-def build_template(people: Sequence[tuple[str, Image]], levels: Sequence[str] = LUMBAR_LEVELS, iterations: int = 8,
+def build_template(people: Iterable[tuple[str, Image]], levels: Sequence[str] = LUMBAR_LEVELS, iterations: int = 8,
                    symmetric: bool = False, spacing: float = 1.0, provenance: dict | None = None,
                    progressCallback: ProgressCallback | None = None, workers: int = 1) -> Atlas:
     """Return the mean discs of many people as an atlas.
@@ -61,7 +61,7 @@ def build_template(people: Sequence[tuple[str, Image]], levels: Sequence[str] = 
 
     Parameters
     ----------
-    people : sequence of (str, Image)
+    people : iterable of (str, Image)
         Identifier and disc labels.
     levels : sequence of str
     iterations : int

@@ -19,8 +19,6 @@ from pathlib import Path
 import numpy as np
 from common import THREADS, Aim, Results, clock, peak_gb
 
-PERMUTATIONS = 1000
-
 
 def real_presence(results: Path, labels) -> list[np.ndarray]:
     """Return for each real person a volume that says where the map has a value, outside the discs as near them."""
@@ -57,7 +55,7 @@ def make(results: Path, folder: Path, people: int, maps: int) -> None:
             holes[n] = np.where(there, whole[n], np.nan)
 
 
-def analyze_one(folder: Path, kind: str, corrections: str) -> dict:
+def analyze_one(folder: Path, kind: str, corrections: str, permutations: int) -> dict:
     """Return the cost of one analysis."""
     import pandas
 
@@ -70,7 +68,8 @@ def analyze_one(folder: Path, kind: str, corrections: str) -> dict:
     place = np.argsort(np.argsort(np.argwhere(labels.array > 0)[:, 2], kind="stable"))
     maps = {f"map{m}": Values(np.load(file, mmap_mode="r"), np.arange(len(table)), place)
             for m, file in enumerate(sorted(folder.glob(f"{kind}*.npy")))}
-    settings = AnalysisSettings(correction=tuple(corrections.split(",")), n_permutations=PERMUTATIONS, workers=THREADS)
+    settings = AnalysisSettings(correction=tuple(corrections.split(",")), n_permutations=permutations,
+                                workers=THREADS)
     start = clock()
     result = analyze(maps, labels, table, "map ~ grade + age + C(sex)", "grade", settings)
     stop = clock()
@@ -85,11 +84,12 @@ def main() -> None:
     parser.add_argument("--people", type=int, nargs="+", default=[1000, 3000])
     parser.add_argument("--maps", type=int, default=1)
     parser.add_argument("--corrections", nargs="+", default=["fwe"])
+    parser.add_argument("--permutations", type=int, default=1000)
     parser.add_argument("--child", nargs=3)
     options = parser.parse_args()
     if options.child:
         folder, kind, corrections = options.child
-        print(json.dumps(analyze_one(Path(folder), kind, corrections)))
+        print(json.dumps(analyze_one(Path(folder), kind, corrections, options.permutations)))
         return
     rows, results = [], Results("bench_group")
     for people in options.people:
@@ -98,15 +98,15 @@ def main() -> None:
             for corrections in options.corrections:
                 for kind in ("complete", "available"):
                     done = subprocess.run([sys.executable, __file__, str(options.results), "--child", folder, kind,
-                                           corrections], capture_output=True, text=True, check=True)
+                                           corrections, "--permutations", str(options.permutations)], capture_output=True, text=True, check=True)
                     cost = json.loads(done.stdout.splitlines()[-1])
                     rows.append((people, options.maps, corrections, kind, cost["tested"], cost["cpu"], cost["wall"],
-                                 1e6 * cost["cpu"] / cost["tested"] / PERMUTATIONS, cost["peak"]))
+                                 1e6 * cost["cpu"] / cost["tested"] / options.permutations, cost["peak"]))
                     print(rows[-1], flush=True)
     key = "-".join([*options.corrections, f"{options.maps}maps"]).replace(",", "-")
     results.table(key, [("people", ",d"), "maps", "corrections", "voxels", ("tested voxels", ",d"), ("CPU, s", ".0f"),
                         ("wall, s", ".0f"), ("us per tested voxel and permutation, CPU", ".2f"), ("peak, GB", ".2f")],
-                  rows, permutations=PERMUTATIONS, disc_voxels=cost["disc_voxels"], threads=THREADS)
+                  rows, permutations=options.permutations, disc_voxels=cost["disc_voxels"], threads=THREADS)
     whole, holes = rows[-2], rows[-1]
     if options.corrections == ["fwe"] and holes[0] == 3000:
         results.aims(Aim("3 000 people, missing voxels over complete data, CPU time", holes[5] / whole[5], at_most=2,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,3 +86,26 @@ def test_on_a_scheduler(study):
         run = script("5_").on_scheduler(study, "pfirrmann", cluster.scheduler_address, levels=("L4-L5",),
                                         permutations=100)
     assert not run.failed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="SLURM runs on POSIX systems")
+def test_array_of_jobs_and_then_the_group(study, tmp_path):
+    """The page's own commands, with an environment in place of SLURM's."""
+    page = (ROOT / "Docs" / "batch-cookbook.md").read_text(encoding="utf-8")
+    people = page[page.index("#!/bin/bash"):].split("```")[0]
+    group = re.search(r"--wrap [^']*'(.+)'", page).group(1)
+    command = tmp_path / "bin" / "disc-relaxometry"
+    command.parent.mkdir()
+    command.write_text(f"#!{sys.executable}\nimport sys\nsys.path[:0] = {sys.path!r}\n"
+                       "from DiscStudyLib.cli.main import main\nsys.exit(main())\n", encoding="utf-8")
+    command.chmod(0o755)
+    results = tmp_path / "results"
+    for script, task in ((people, 1), (people, 2), (people, 3), (people, 4), (group, 0)):
+        script = script.replace("STUDY", str(study)).replace("RESULTS", str(results)).replace(
+            "--formula", "--permutations 100 --levels L4-L5 --formula").replace("pfirrmann + age", "pfirrmann")
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=os.environ | {
+            "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": str(task)})
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (results / "report.html").exists() == (task == 0)
+    assert len(list(results.glob("sub-*/anat"))) == 4 and (results / "group" / "voxels").is_dir()

@@ -66,3 +66,19 @@ def test_read_only_output_is_said(tmp_path, disk):
     assert len(hit) == 1 and "another output folder" in hit[0].remedy
     with pytest.raises(StudyError, match="cannot be written"):
         run_study(study, pipeline=stages, output=folder / "results")
+
+
+def test_study_on_a_read_only_disk_has_its_results_elsewhere(tmp_path, disk):
+    folder, mount = disk
+    assert mount("remount,size=16m")
+    study = make_study(folder / "study")
+    assert mount("remount,ro,size=16m")
+    expected_study = make_study(tmp_path / "writable")
+    run(expected_study)
+    expected = results(expected_study)
+    outcome = run_study(study, pipeline=stages, output=tmp_path / "results")
+    assert not outcome.missing and not outcome.failed
+    for name in expected:
+        if name.startswith("sub-"):
+            assert (tmp_path / "results" / name).read_bytes() == (
+                expected_study / "derivatives" / "disc-relaxometry" / name).read_bytes(), name

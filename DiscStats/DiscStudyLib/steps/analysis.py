@@ -17,12 +17,12 @@ def _run_template(context: Context) -> list[Path]:
     """Build a template from the people's disc labels."""
     from DiscAtlasLib import build_template, save_atlas
 
-    people = [(p, read_image(path)) for p in context.everyone
-              if (path := disc_labels(context, p))]
-    if len(people) < 3:
-        raise StudyError(f"A template needs at least 3 people; {len(people)} have a segmentation. Use the shipped "
+    files = {p: path for p in context.everyone if (path := disc_labels(context, p))}
+    if len(files) < 3:
+        raise StudyError(f"A template needs at least 3 people; {len(files)} have a segmentation. Use the shipped "
                          "atlas.")
-    atlas = build_template(people, levels=context.settings.levels)
+    # One image at a time: what stays of it are the shapes of its discs.
+    atlas = build_template(((p, read_image(path)) for p, path in files.items()), levels=context.settings.levels)
     folder = context.path("template/atlas.json").parent
     save_atlas(atlas, folder)
     written = sorted(f for f in folder.iterdir() if f.suffix in (".json", ".gz"))
