@@ -97,8 +97,9 @@ def main() -> None:
             make(options.results, Path(folder), people, options.maps)
             for corrections in options.corrections:
                 for kind in ("complete", "available"):
-                    done = subprocess.run([sys.executable, __file__, str(options.results), "--child", folder, kind,
-                                           corrections, "--permutations", str(options.permutations)], capture_output=True, text=True, check=True)
+                    command = [sys.executable, __file__, str(options.results), "--child", folder, kind, corrections,
+                               "--permutations", str(options.permutations)]
+                    done = subprocess.run(command, capture_output=True, text=True, check=True)
                     cost = json.loads(done.stdout.splitlines()[-1])
                     rows.append((people, options.maps, corrections, kind, cost["tested"], cost["cpu"], cost["wall"],
                                  1e6 * cost["cpu"] / cost["tested"] / options.permutations, cost["peak"]))

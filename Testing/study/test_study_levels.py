@@ -12,8 +12,14 @@ from DiscStudyLib.folder import Settings
 
 
 def test_a_person_whose_map_misses_the_disc_is_left_out_and_named(monkeypatch, tmp_path):
-    grid = Geometry((4, 1, 1), (1.0,) * 3)
-    labels = Image(np.array([[[0, disc_value("L3-L4"), disc_value("L4-L5"), disc_value("L3-L4")]]], np.uint8), grid)
+    grid = Geometry((3, 3, 1), (1.0,) * 3)
+
+    def placed(background, *values):  # in array order; from right to left it is the second, third, first
+        array = np.full((1, 3, 3), background, np.float32)
+        array[0, [0, 1, 2], [2, 0, 1]] = values
+        return Image(array, grid)
+
+    labels = placed(0, *map(disc_value, ("L3-L4", "L4-L5", "L3-L4")))
     monkeypatch.setattr(voxels, "context_atlas", lambda context: SimpleNamespace(labels=labels))
     nan, files, records = np.nan, {"T1rho": {}, "T2": {}}, {}
     for person, first, second in (("sub-01", (9, nan, 50, nan), (9, nan, 40, 41)),
@@ -21,7 +27,7 @@ def test_a_person_whose_map_misses_the_disc_is_left_out_and_named(monkeypatch, t
                                   ("sub-03", (9, nan, 52, 53), (9, 9, 42, nan))):
         records[person] = {"atlas": SimpleNamespace(outputs={})}
         for key, values in (("T1rho", first), ("T2", second)):
-            files[key][person] = write_image(Image(np.array([[values]], np.float32), grid),
+            files[key][person] = write_image(placed(*values),
                                              tmp_path / f"{person}_{key}.nii.gz")
             records[person]["atlas"].outputs[files[key][person].name] = {"sha256": f"{person}{key}"}
     context = SimpleNamespace(notes=[], folder=tmp_path, everyone=records, settings=SimpleNamespace(threads=1),
