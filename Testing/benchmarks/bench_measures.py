@@ -14,9 +14,13 @@ import numpy as np
 from common import Aim, Results, shared_data
 from support.disc_phantoms import GRIDS, cuboid, grid_around, tilted_axes
 
+from DiscRelaxometryLib.discs.levels import label_instances
 from DiscRelaxometryLib.image import Geometry, Image, read_image
-from DiscRelaxometryLib.measure import disc_frame, measure_discs, measure_regions
+from DiscRelaxometryLib.labels import LUMBAR_LEVELS
+from DiscRelaxometryLib.measure import disc_frame, measure_discs, measure_regions, measure_spine
+from DiscRelaxometryLib.resources import resource_path
 
+SPINE = ("height_index", "height_index_vertebral", "angle", "segment_angle", "lordosis", "slip", "canal_diameter")
 HEIGHTS = ("height_anterior", "height_middle", "height_posterior")
 
 
@@ -76,8 +80,36 @@ def real(results: Results, folder: Path) -> None:
                   cpu_seconds_per_person=round((time.process_time() - start) / count, 1))
 
 
+def neighbors(results: Results) -> None:
+    """List what is measured beside the neighbors, on the reference masks of the embedded cohort, by level."""
+    folder = resource_path("SampleData/spider-cohort", "DiscStatsLib") / "derivatives" / "reference"
+    discs, bodies = {}, {}
+    for path in sorted(folder.glob("sub-*/anat/*_dseg.nii.gz")):
+        labels = read_image(path)
+        classes = np.where((labels.array >= 11) & (labels.array < 30), 3, np.minimum(labels.array, 3))
+        named = label_instances(classes.astype(np.uint8), labels.geometry, 0.9 * (labels.array == 11)).labels
+        for table, rows in zip(measure_spine(named), (discs, bodies)):
+            for row in table.rows:
+                rows.setdefault(row["level"], []).append([row.get(c, np.nan) for c in (
+                    SPINE if rows is discs else (*HEIGHTS, "ap_diameter", "wedge"))])
+    first = "mean\N{PLUS-MINUS SIGN}SD"
+    for key, rows, columns in (
+            ("spine", discs, [first, "height index", "vertebral", "angle, deg", "segment angle", "lordosis", "slip, mm",
+                              "canal, mm"]),
+            ("bodies", bodies, [first, "anterior height, mm", "middle", "posterior", "AP diameter", "wedge, deg"])):
+        results.table(key, columns, [(level, *map(cell, np.array(values).T)) for level, values in sorted(rows.items())
+                                     if level in (*LUMBAR_LEVELS, "L1", "L2", "L3", "L4", "L5")])
+
+
+def cell(values: np.ndarray) -> str:
+    """Return mean and SD of what was measured in three people or more."""
+    kept = values[np.isfinite(values)]
+    return f"{kept.mean():.3g}\N{PLUS-MINUS SIGN}{kept.std():.2g}" if len(kept) > 2 else ""
+
+
 if __name__ == "__main__":
     kept = Results("bench_measures")
     volumes(kept, shared_data() / "ivd_t2w")
     analytic(kept)
     real(kept, shared_data() / "spider_t2space")
+    neighbors(kept)

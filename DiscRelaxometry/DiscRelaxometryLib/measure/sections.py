@@ -25,7 +25,9 @@ STRIP = 2.0
 #: A body is looked for within this share of the discs' AP diameter; the spinous process lies farther back.
 BODY_REACH = 0.75
 #: Share of the middle height that a column of a body has to have; columns beyond the walls are shorter.
-WALL_HEIGHT = 0.5
+WALL_HEIGHT = 0.6
+#: Most that a wall leans from the body's axis.
+WALL_LEAN = 0.4
 #: mm from an endplate between which the walls give its corners; nearer to it the rim is round or has osteophytes.
 CORNER = (2.0, 8.0)
 #: mm above and below the disc's plane in which the canal's diameter is taken, and in which its direction is.
@@ -90,7 +92,7 @@ class Section:
     def endplate(self, surface: np.ndarray, walls: Sequence[tuple[float, float]] = ()) -> Endplate:
         """Return the least-squares line along the middle two thirds of a surface.
 
-        It ends at the borders, or at the feet of two points (AP, CC) on the walls.
+        It ends at the borders, or where it meets two walls: lines AP = a + b CC, given as (b, a).
         """
         inner = self._between(1 / 6, 5 / 6)
         height = surface[:, inner]
@@ -99,7 +101,7 @@ class Section:
         if not kept.any() or np.ptp(at[kept]) <= self.ap_diameter / 2:
             raise Missing("the section is too small")
         slope, offset = np.polyfit(at[kept], height[kept], 1)
-        ends = [(x + slope * (z - offset)) / (1 + slope ** 2) for x, z in walls] or [self.posterior, self.anterior]
+        ends = [(a + b * offset) / (1 - b * slope) for b, a in walls] or [self.posterior, self.anterior]
         return Endplate(*(self.frame.to_world((self.middle, x, offset + slope * x)) for x in ends))
 
 
@@ -174,10 +176,16 @@ class Body:
         seen = wall.any(axis=1)
         if not seen.any():
             raise Missing(f"{self.name} is too flat")
-        height = np.broadcast_to(cc[rows], seen.shape)[seen].mean()
+        height = np.broadcast_to(cc[rows], seen.shape)[seen]
         first, last = wall.argmax(axis=1)[seen], wall.shape[1] - 1 - wall[:, ::-1].argmax(axis=1)[seen]
-        return self.section.endplate(surface, ((ap[0] + local.step * (first.mean() - 0.5), height),
-                                               (ap[0] + local.step * (last.mean() + 0.5), height)))
+        return self.section.endplate(surface, [_wall(height, ap[0] + local.step * (end + outward))
+                                               for end, outward in ((first, -0.5), (last, 0.5))])
+
+
+def _wall(height: np.ndarray, at: np.ndarray) -> tuple[float, float]:
+    """Return slope and offset of AP positions along a wall; walls steeper than WALL_LEAN are taken as that steep."""
+    slope = np.clip(np.polyfit(height, at, 1)[0] if np.ptp(height) else 0.0, -WALL_LEAN, WALL_LEAN)
+    return float(slope), float(at.mean() - slope * height.mean())
 
 
 def lateral_axis(geometry: Geometry) -> int:
@@ -220,13 +228,16 @@ def body_of(labels: Image, value: int, discs: Mapping[int, DiscShape]) -> Body:
     part = np.zeros_like(mask)
     part[tuple(where[near].T)] = True
     section, inside = _body_section(part, labels.geometry, frame, name)
+    if max(-section.posterior, section.anterior) > BODY_REACH * depth - 1:
+        raise Missing(f"the body of {name} has no walls")
     cut = frame.to_local(voxel_points(at_border(part, labels.geometry), labels.geometry))
     cut = cut[(cut[:, 1] >= section.posterior - 2) & (cut[:, 1] <= section.anterior + 2)]
     reasons = []
     for side, surface, outward in (("above", section.top, 1), ("below", section.bottom, -1)):
         if np.any(outward * (cut[:, 2] - np.nanmean(surface)) > -CORNER[1] - 2):
             reasons.append(f"{name} is cut by the edge of the image")
-        elif side not in beside and _goes_on(labels, section, surface, outward):
+        elif side not in beside and (np.any(labels.array == value - (19 if side == "above" else 20))
+                                     or _goes_on(labels, section, surface, outward)):
             reasons.append(f"no disc bounds {name} {side}")
         else:
             reasons.append("")

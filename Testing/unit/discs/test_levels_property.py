@@ -64,6 +64,17 @@ def test_names_ascend_and_a_level_is_one_piece(seed):
     assert not np.any((result.labels.array >= 11) & (result.labels.array < 30) & (array != 3))
 
 
+def test_specks_beside_a_disc_are_no_part_of_it():
+    classes, truth = spine(levels=3)
+    k, j, i = np.argwhere(truth.array == 12).max(axis=0)
+    array = classes.array.copy()
+    array[k - 3:k, j + 3:j + 6, i // 2:i // 2 + 3] = 3
+    assert not np.any(classes.array[k - 3:k, j + 2:j + 6, i // 2:i // 2 + 3])
+    result = label_instances(array, classes.geometry)
+    np.testing.assert_array_equal(result.labels.array == 12, truth.array == 12)
+    assert [d.flags for d in result.discs] == [[], [], []] and any("apart from the discs" in f for f in result.flags)
+
+
 def one_slice(image: Image) -> Image:
     """Return the middle sagittal slice of a column."""
     array, g = image.array, image.geometry

@@ -1,0 +1,139 @@
+"""Flags of discs on people not trained on, on clinical slices, and level names of T1w against T2w of a person.
+
+Run: DISC_SHARED_DATA=<data> python Testing/benchmarks/bench_flags.py CACHE [--every N] [--kinds KIND ...]
+
+Held out: the eight test people of the shipped network, from the embedded cohort, as acquired and degraded. The flag's
+limits were chosen on the other 25 and on every fifth person of the clinical slices, so that the clinical share is no
+independent figure. CACHE keeps the network's predictions.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from common import Aim, Results, shared_data
+
+from DiscRelaxometryLib.discs import load_engine, load_model
+from DiscRelaxometryLib.discs.inference import Prediction, predict
+from DiscRelaxometryLib.discs.segment import Segmentation, assemble
+from DiscRelaxometryLib.image import Image, read_image
+from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
+from DiscRelaxometryLib.resources import resource_path
+from DiscRelaxometryLib.tables import read_tsv
+from Training.dataset import read_folds
+from Training.degrade import DEGRADATIONS
+from Training.evaluate import disc_rows
+from Training.metrics import dice
+
+LUMBAR = {disc_value(name) for name in LUMBAR_LEVELS}
+BAD_DICE, BAD_DISTANCE = 0.75, 1.0
+SAME_PLACE = 10.0  # mm between the centers of a disc in two contrasts
+MODEL = load_model()
+
+
+def segmented(name: str, image: Image, cache: Path) -> Segmentation:
+    """Return the shipped network's segmentation, its prediction from the cache where it is there."""
+    path, fields = cache / f"{name}.npz", Prediction.__dataclass_fields__
+    if not path.exists():
+        prediction, _ = predict(image, MODEL, load_engine(MODEL, "onnx", None, 1))
+        np.savez_compressed(path, **{k: getattr(prediction, k) for k in fields})
+    with np.load(path) as kept:
+        found = Prediction(**{k: kept[k].astype(np.float32) if k == "confidence" else kept[k] for k in fields})
+    return assemble(image, found, [], MODEL, "onnx (cpu)")
+
+
+def held_out(results: Results, cache: Path, kinds: list[str]) -> None:
+    """Count bad discs that are flagged, and good ones, on people not trained on."""
+    cohort = resource_path("SampleData/spider-cohort", "DiscStatsLib")
+    names = read_folds()["folds"][MODEL.manifest["training"]["fold"]]
+    order = sorted(n for fold in read_folds()["folds"] for n in fold)
+    table, missed, everything = [], [], []
+    for kind in kinds:
+        rows = []
+        for name in names:
+            image = DEGRADATIONS[kind](read_image(cohort / name / "anat" / f"{name}_T2w.nii.gz"),
+                                       100 + order.index(name))
+            found = segmented(f"{name}_dd_{kind.replace(' ', '')}", image, cache)
+            truth = read_image(cohort / "derivatives" / "reference" / name / "anat" / f"{name}_dseg.nii.gz")
+            for row in disc_rows(found, truth):
+                if row["level"] in LUMBAR:
+                    bad = not (row["dice"] >= BAD_DICE and row["distance"] <= BAD_DISTANCE and
+                               row["named"] == row["level"])
+                    rows.append((bad, row["review"] is not False, row["dice"] < BAD_DICE))
+                    if bad and row["review"] is False:
+                        missed.append((name, kind, row["level"] - 10, row["dice"], row["distance"]))
+        table.append(counted(kind, rows))
+        everything += rows
+    table.append(counted("all", everything))
+    results.table("held_out", ["images", "discs", "bad", ("caught", ".2f"), ("caught of Dice < 0.75", ".2f"),
+                               ("good ones flagged", ".3f")], table, people=len(names))
+    results.table("missed", ["person", "image", "disc from below", ("Dice", ".2f"), ("distance, mm", ".2f")], missed)
+    results.aims(Aim("bad discs caught, people held out", table[-1][3], at_least=0.9, form=".2f"),
+                 Aim("good discs flagged, people held out", table[-1][5], at_most=0.08, form=".3f"))
+
+
+def counted(name: str, rows: list[tuple[bool, bool, bool]]) -> tuple:
+    """Return a row of the table from (bad, flagged, Dice below the limit) of each disc."""
+    bad, flagged, low = np.array(rows, bool).T
+    share = lambda some: float(flagged[some].mean()) if some.any() else float("nan")  # noqa: E731
+    return name, len(rows), int(bad.sum()), share(bad), share(low), share(~bad)
+
+
+def clinical(results: Results, cache: Path, every: int) -> None:
+    """Count flagged slices and right numbers of discs, and compare the two contrasts of a person."""
+    folder = shared_data() / "spider_midsagittal"
+    people = read_tsv(folder / "participants.tsv").rows[::every]
+    found, number = {}, {r["participant_id"]: int(r["number_of_discs"]) for r in people}
+    for person in number:
+        for path in sorted(folder.glob(f"{person}_T?w.nii.gz")):
+            found[person, path.name[-10:-7]] = segmented(path.name[:-7], read_image(path), cache)
+    discs = [q for s in found.values() for q in s.quality if q.value in LUMBAR]
+    flagged = {k: not s.found or not s.certain or any(q.review for q in s.quality if q.value in LUMBAR)
+               for k, s in found.items()}
+    reasons = [("no spine found", sum(not s.found for s in found.values())),
+               ("level names an assumption", sum(s.found and not s.certain for s in found.values())),
+               ("a lumbar disc flagged", sum(any(q.review and q.value in LUMBAR for q in s.quality)
+                                             for s in found.values())),
+               ("any of these", sum(flagged.values())),
+               ("as many discs as the volume has", sum(len(s.discs) == number[p] for (p, _), s in found.items()))]
+    results.table("clinical", ["", "slices"], reasons, slices=len(found), people=len(number), discs=len(discs))
+    pairs = [(found[p, "T1w"], found[p, "T2w"]) for p in number
+             if {(p, "T1w"), (p, "T2w")} <= set(found) and found[p, "T1w"].found and found[p, "T2w"].found
+             and same_view(found[p, "T1w"].labels, found[p, "T2w"].labels)]
+    same = [names_alike(a, b) for a, b in pairs]
+    overlap = [dice(a.labels.array == v, b.labels.array == v) for a, b in pairs
+               if a.labels.array.shape == b.labels.array.shape for v in LUMBAR if np.any(a.labels.array == v)]
+    results.table("contrasts", ["", "value"], [
+        ("T1w and T2w of one person in one view", len(pairs)), ("the same names", sum(same)),
+        ("the same names, or a doubt stated",
+         sum(s or not (a.certain and b.certain) for s, (a, b) in zip(same, pairs))),
+        ("median Dice of a lumbar disc, same grid", float(np.median(overlap)))])
+    results.aims(Aim("clinical slices with a flag", sum(flagged.values()) / len(found), at_most=0.25, form=".2f"),
+                 Aim("T1w and T2w with the same names", sum(same) / len(pairs), at_least=0.99, form=".3f"))
+
+
+def same_view(first: Image, second: Image) -> bool:
+    """Tell whether two slices show the same field of view (the files' origins are arbitrary)."""
+    sizes = [np.multiply(i.geometry.size, i.geometry.spacing)[1:] for i in (first, second)]
+    return bool(np.allclose(*sizes, atol=2.0))
+
+
+def names_alike(first: Segmentation, second: Segmentation) -> bool:
+    """Tell whether discs at one place have one name, and both contrasts show some."""
+    pairs = [(a.value, b.value) for a in first.discs for b in second.discs
+             if np.linalg.norm(np.subtract(a.centroid, b.centroid)[1:]) < SAME_PLACE]
+    return bool(pairs) and all(a == b for a, b in pairs)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("--every", type=int, default=1, help="take every Nth person of the clinical slices")
+    parser.add_argument("--kinds", nargs="+", choices=DEGRADATIONS, default=list(DEGRADATIONS))
+    options = parser.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    kept = Results("bench_flags")
+    clinical(kept, options.cache, options.every)
+    held_out(kept, options.cache, options.kinds)
