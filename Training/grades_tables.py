@@ -78,8 +78,7 @@ def write_tables(participants: Path, first: tuple, second: tuple, t1w) -> None:
                      for name in ("manufacturer", "field_T"))
     by = {"level": np.array([disc_name(v) for v in clinical.values]),
           "vendor": np.array([scanners[n][vendor] for n in people]),
-          "field": np.array([f"{scanners[n][field]} T" for n in people]),
-          "sex": np.array([{"F": "women", "M": "men"}.get(scanners[n]["sex"], "n/a") for n in people])}
+          "field": np.array([f"{scanners[n][field]} T" for n in people])}
     for groups in by.values():
         for name in sorted(set(groups) - {"n/a", "n/a T"}):
             some = groups == name
