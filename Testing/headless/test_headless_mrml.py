@@ -8,6 +8,7 @@ from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.echo.read import EchoSeries
 from DiscRelaxometryLib.errors import DiscRelaxometryError, EchoSeriesError, GeometryError, SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image, read_image
+from DiscRelaxometryLib.mrml.segmentations import oriented_image, segment_mask
 from DiscRelaxometryLib.tables import Column, Table
 
 
@@ -298,3 +299,30 @@ def test_sample_data_load_and_register(slicer, monkeypatch):
     assert volume.GetImageData() is not None and segmentation.GetSegmentation().GetSegment("L4L5") is not None
     (table,) = sources[1]["customDownloader"](None)
     assert table.GetTable().GetNumberOfRows() == 33
+
+
+def test_segments_of_one_and_of_several_labelmaps_are_read_as_one_by_one(slicer):
+    """Shared labelmaps, one that overlaps, an empty, an unknown and a renamed segment, under a transform."""
+    rng, grid = np.random.default_rng(3), Geometry((12, 10, 8), (1.0, 1.5, 2.0), (-4, 3, 9))
+    labels = rng.choice([0, 11, 12, 13], grid.shape).astype(np.uint8)
+    node = mrml.segmentation_from_labels(Image(labels, grid), "Discs")
+    segmentation, mask = node.GetSegmentation(), (rng.random(grid.shape) < 0.3).astype(np.uint8)
+    own = segmentation.AddEmptySegment("own", "L1-L2")
+    segmentation.GetSegment(own).AddRepresentation("Binary labelmap", oriented_image(mask, grid))
+    segmentation.AddEmptySegment("empty", "T12-L1")
+    segmentation.GetSegment("L4L5").SetName("L5-S1 of somebody")
+    segmentation.AddEmptySegment("fat", "fat")
+    move = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    move.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([1.0, 1, 1, 1]) + 3 * np.eye(4, k=3)))
+    node.SetAndObserveTransformNodeID(move.GetID())
+    expected, overlap = np.zeros(grid.shape, np.uint8), 0
+    for n in range(segmentation.GetNumberOfSegments()):
+        segment_id = segmentation.GetNthSegmentID(n)
+        value = mrml.segment_value(segmentation.GetSegment(segment_id), segment_id)
+        inside = segment_mask(node, segment_id, grid) if value is not None else expected < 0
+        overlap += np.count_nonzero(inside & (expected > 0))
+        expected[inside & (expected == 0)] = value or 0
+    found = mrml.labels_from_segmentation(node, grid)
+    np.testing.assert_array_equal(found.array, expected)
+    assert found.meta["overlap"] == overlap > 20 and found.meta["ignored"] == ["fat"]
+    assert set(np.unique(expected)) == {0, 11, 12, 13, 15}

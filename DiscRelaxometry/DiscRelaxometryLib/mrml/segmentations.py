@@ -287,17 +287,17 @@ def labels_from_segmentation(node, reference=None) -> Image:
         raise SegmentationError(f"The segmentation '{node.GetName()}' has no reference volume: choose the volume on "
                                 "whose grid it is to be read.", anchor="no-reference-volume")
     geometry = reference if isinstance(reference, Geometry) else volume_geometry(reference)
-    result, overlap, ignored = np.zeros(geometry.shape, np.uint8), 0, []
-    segmentation = node.GetSegmentation()
-    for index in range(segmentation.GetNumberOfSegments()):
-        segment_id = segmentation.GetNthSegmentID(index)
-        value = segment_value(segmentation.GetSegment(segment_id), segment_id)
-        if value is None:
-            ignored.append(segmentation.GetSegment(segment_id).GetName())
-            continue
-        mask = segment_mask(node, segment_id, geometry)
-        overlap += int(np.count_nonzero(mask & (result != 0)))
-        result[mask & (result == 0)] = value
+    values, layers, ignored = _values_and_layers(node)
+    # Places in the list: where two segments claim a voxel, the smaller one keeps it.
+    place, overlap = np.zeros(geometry.shape, np.uint16), 0
+    for image, places in layers:
+        lookup = np.zeros(int(image.GetScalarRange()[1]) + 1, np.uint16)
+        for label, at in places.items():
+            lookup[label:label + 1] = at
+        mine = lookup[_sampled(node, image, geometry)]
+        overlap += int(np.count_nonzero((mine > 0) & (place > 0)))
+        np.copyto(place, mine, where=(mine > 0) & ((place == 0) | (mine < place)))
+    result = np.array([0, *values], np.uint8)[place]
     if not result.any():
         raise SegmentationError(f"'{node.GetName()}' has no segment that names a disc (such as L4-L5) inside the "
                                 "reference volume: rename the segments or import them with their tool's table.",
@@ -305,16 +305,42 @@ def labels_from_segmentation(node, reference=None) -> Image:
     return Image(result, geometry, {"ignored": ignored, "overlap": overlap, "name": node.GetName()})
 
 
-def segment_mask(node, segment_id: str, geometry: Geometry) -> np.ndarray:
-    """Return one segment on a grid, its parent transform applied."""
+def _values_and_layers(node) -> tuple[list[int], list[tuple], list[str]]:
+    """Return label values of known segments in their order, labelmaps with place by voxel value, and unknown names."""
+    slicer = start_headless()
+    segmentation, values, layers, ignored = node.GetSegmentation(), [], {}, []
+    for index in range(segmentation.GetNumberOfSegments()):
+        segment_id = segmentation.GetNthSegmentID(index)
+        segment = segmentation.GetSegment(segment_id)
+        value = segment_value(segment, segment_id)
+        if value is None:
+            ignored.append(segment.GetName())
+            continue
+        values.append(value)
+        image = segment.GetRepresentation(slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName())
+        if image is not None and not image.IsEmpty():
+            # Segments that do not overlap share one labelmap.
+            layers.setdefault(image, {})[segment.GetLabelValue()] = len(values)
+    return values, list(layers.items()), ignored
+
+
+def _sampled(node, image, geometry: Geometry) -> np.ndarray:
+    """Return the values of a labelmap of a segmentation on a grid, the node's parent transform applied."""
     from vtkmodules.util.numpy_support import vtk_to_numpy
 
     slicer = start_headless()
     grid = oriented_image(np.zeros(geometry.shape, np.uint8), geometry)
-    image, sampled = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
+    copy, sampled = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
+    copy.DeepCopy(image)
+    slicer.vtkSlicerSegmentationsModuleLogic.ApplyParentTransformToOrientedImageData(node, copy, False)
+    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(copy, grid, sampled, False)
+    return vtk_to_numpy(sampled.GetPointData().GetScalars()).reshape(geometry.shape)
+
+
+def segment_mask(node, segment_id: str, geometry: Geometry) -> np.ndarray:
+    """Return one segment on a grid, its parent transform applied."""
+    image = start_headless().vtkOrientedImageData()
     node.GetBinaryLabelmapRepresentation(segment_id, image)
     if image.GetPointData().GetScalars() is None:
         return np.zeros(geometry.shape, bool)
-    slicer.vtkSlicerSegmentationsModuleLogic.ApplyParentTransformToOrientedImageData(node, image, False)
-    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(image, grid, sampled, False)
-    return vtk_to_numpy(sampled.GetPointData().GetScalars()).reshape(geometry.shape) != 0
+    return _sampled(node, image, geometry) != 0

@@ -199,6 +199,10 @@ def volume_from_image(image: Image, name: str, quantity: Quantity | str | None =
         array = array.astype(np.int32)
     if node is None:
         node = add_node(class_name, name)
+    if quantity is not None:
+        # Before the values come: a window of its own needs no histogram of them.
+        node.CreateDefaultDisplayNodes()
+        node.GetDisplayNode().AutoWindowLevelOff()
     was = node.StartModify()
     node.SetAndObserveTransformNodeID(None)
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ras_matrix(image.geometry)))
