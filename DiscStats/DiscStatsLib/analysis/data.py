@@ -39,7 +39,11 @@ class Values:
 
     def at(self, rows, columns) -> np.ndarray:
         """Return the values of some observations and voxels, float64."""
-        return np.asarray(self.array[np.ix_(self.rows[rows], self.columns[columns])], float)
+        rows, columns = self.rows[rows], self.columns[columns]
+        found, array = np.empty((len(rows), len(columns))), np.asarray(self.array)
+        for number, row in enumerate(rows):  # ten times as fast as a list of both
+            found[number] = array[row].take(columns)
+        return found
 
     def of(self, rows=slice(None), columns=slice(None)) -> Values:
         """Return some observations and voxels without reading them."""
