@@ -74,7 +74,10 @@ class DiscSizes:
 
     def of(self, node):
         """Return the measured sizes by level, or None while they are measured."""
-        stamp = (node.GetID(), node.GetMTime(), node.GetSegmentation().GetMTime())
+        # Painting changes labelmaps, but not the segmentation's own time.
+        parts = [segment for _value, _segmentId, segment in discs_of(node)]
+        images = [segment.GetRepresentation("Binary labelmap") for segment in parts]
+        stamp = (node.GetID(), *(o.GetMTime() for o in (node, node.GetSegmentation(), *parts, *images) if o))
         if stamp != self._stamp:
             self.close()
             self._stamp, self._node = stamp, node

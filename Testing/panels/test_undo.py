@@ -8,6 +8,7 @@ import pytest
 from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.labels import DISCS
+from DiscRelaxometryLib.mrml.segmentations import oriented_image
 from panels.host import click, close_panel, finish, open_panel, panel_session, process, wait_until
 
 #: Nodes that a user who works with undo enables it for.
@@ -115,6 +116,12 @@ def test_the_table_follows_edits_made_elsewhere(panel):
     segmentation.RemoveSegment("L5S1")
     settle()
     assert names(panel) == ["L4-L5"] and measured(panel) == pytest.approx(volume)
+    half = labels().array == 12
+    half[:, :, : np.flatnonzero(half.any((0, 1))).mean().astype(int)] = False
+    segmentation.GetSegment("L4L5").AddRepresentation("Binary labelmap", oriented_image(
+        np.where(half, 12, 0).astype(np.uint8), labels().geometry))
+    settle()
+    assert measured(panel) < 0.7 * volume
 
 
 def measured(panel):
