@@ -12,13 +12,13 @@ from support.study_results import output
 
 import DiscStatsLib.analysis
 from DiscRelaxometryLib.errors import StudyError
-from DiscRelaxometryLib.image import Geometry, Image, read_image
+from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.labels import disc_value
 from DiscStatsLib.tables import repeatability
 from DiscStudyLib import Study, make_settings, plan_study, run_study, validate
 from DiscStudyLib.after import study_power
 from DiscStudyLib.engine import read_rows
-from DiscStudyLib.engine.observed import _change, _scale
+from DiscStudyLib.engine.observed import _change_unit, _scale, change
 from DiscStudyLib.folder import first_and_last
 from DiscStudyLib.folder.visits import sessions_of
 from DiscStudyLib.steps.visits import within_maps
@@ -204,11 +204,14 @@ def test_change_is_from_the_first_to_the_last_in_time():
                                            ("percent", [20.0, -50.0, np.nan])])
 def test_change_of_a_map(how, expected):
     """From 50 to 60 and from 40 to 20 in two and a half years; nothing can be said in percent of nothing."""
-    first, last = (Image(np.array([[v]], np.float32), Geometry((3, 1, 1))) for v in (
-        [50, 40, 0 if how == "percent" else np.nan], [60, 20, 5]))
+    first, last = (np.array(v, np.float32) for v in ([50, 40, 0 if how == "percent" else np.nan], [60, 20, 5]))
     visits = table(("a", "ses-1", 0.5, 1), ("a", "ses-2", 3.0, 1))
     (a, b), = first_and_last(visits)[0]
-    np.testing.assert_allclose(_change(first, last, how, _scale(how, a, b)).array.ravel(), expected)
+    np.testing.assert_allclose(change(first, last, how, _scale(how, a, b)), expected)
+
+
+def test_changes_have_units_of_their_own():
+    assert [_change_unit(how, "T1rho") for how in ("absolute", "per-year", "percent")] == ["ms", "ms/a", "%"]
 
 
 def test_without_dates_there_is_no_change_per_year():

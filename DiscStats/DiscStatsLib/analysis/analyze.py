@@ -254,7 +254,8 @@ def _data_maps(data: AnalysisData, cells: list[Cell]) -> dict[str, Image]:
             spread = np.nansum((some - own) ** 2, axis=0)
             mean[block], sd[block] = own, np.where(n > 1, np.sqrt(spread / np.maximum(n - 1, 1)), np.nan)
         for key, array in (("n", count), ("mean", mean), ("sd", sd)):
-            maps[f"{quantity}_{key}"] = data.to_image(array, **map_meta(key, quantity, values=array))
+            maps[f"{quantity}_{key}"] = data.to_image(array, **map_meta(
+                key, quantity, values=array, change_unit=values.change_unit))
     return maps
 
 
@@ -280,7 +281,7 @@ def _contrast_maps(fitted: ContrastFit, inference: Inference, data: AnalysisData
         part = slice(m * data.n_voxels, (m + 1) * data.n_voxels)
         for key in wanted:
             name, values = names.get(key, key), columns[key][part]
-            meta = map_meta(name, quantity, contrast.name, values, how)
+            meta = map_meta(name, quantity, contrast.name, values, how, data.values[quantity].change_unit)
             if key in ("pfwe", "ptfce") and isinstance(inference.done.get(_TAILS[key]), dict):
                 meta["description"] += "; beyond the 90th percentile of the null approximated (generalized Pareto)"
             if spread and key in _OF_STANDARD_ERROR:

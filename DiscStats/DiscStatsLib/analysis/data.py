@@ -31,6 +31,8 @@ class Values:
     columns: np.ndarray
     #: What the readers of the maps noted.
     notes: tuple[str, ...] = ()
+    #: UCUM unit of changes between visits; empty for values of the quantity itself.
+    change_unit: str = ""
 
     @property
     def shape(self) -> tuple[int, int]:

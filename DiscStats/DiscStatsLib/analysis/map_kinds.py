@@ -66,27 +66,31 @@ MAP_KINDS = {k.key: k for k in (
 
 
 def map_meta(key: str, quantity: str, contrast: str = "", values: np.ndarray | None = None,
-             how: str = "two-sided") -> dict:
-    """Return the metadata of a map: title, description, unit, window, colors, and a threshold for p and q."""
+             how: str = "two-sided", change_unit: str = "") -> dict:
+    """Return the metadata of a map: title, description, unit, window, colors, and a threshold for p and q.
+
+    A change between visits is signed, and its unit is given.
+    """
     from DiscRelaxometryLib.quantities import QUANTITIES
 
     kind = MAP_KINDS[key]
-    own = QUANTITIES[quantity].unit if quantity in QUANTITIES else "1"
+    own = change_unit or (QUANTITIES[quantity].unit if quantity in QUANTITIES else "1")
+    measured = f"the change of {quantity}" if change_unit else quantity
     # UCUM puts what it has no unit for, such as a grade, in braces; a mean is per nothing.
     slope = own if contrast in ("", "Intercept") else f"{own}/{{{contrast}}}"
     unit = {"1": "1", "quantity": own, "map": slope}[kind.unit]
-    window = kind.window
-    if kind.unit == "quantity" and key == "mean" and quantity in QUANTITIES:
+    window, colors = kind.window, DIVERGING if change_unit and key == "mean" else kind.colors
+    if key == "mean" and quantity in QUANTITIES and not change_unit:
         window = QUANTITIES[quantity].window
     if window is None and values is not None:
         finite = np.abs(values[np.isfinite(values)]) if values.dtype.kind == "f" else np.abs(values)
         top = float(np.percentile(finite, 99.5)) if finite.size else 1.0
         top = float(f"{top:.2g}") or 1.0
-        window = (-top, top) if kind.colors == DIVERGING else (0.0, top)
+        window = (-top, top) if colors == DIVERGING else (0.0, top)
     title = f"{quantity} {contrast} {kind.title}" if contrast else f"{quantity} {kind.title}"
     meta = {"quantity": quantity, "contrast": contrast, "statistic": key, "title": title, "unit": unit,
-            "colors": kind.colors, "window": tuple(window) if window else (0.0, 1.0),
-            "description": kind.description.format(contrast=contrast, quantity=quantity, how=how)}
+            "colors": colors, "window": tuple(window) if window else (0.0, 1.0),
+            "description": kind.description.format(contrast=contrast, how=how, quantity=measured)}
     if kind.title.startswith(("p ", "q ")):
         meta["threshold"] = (0.0, 0.05)
     return meta

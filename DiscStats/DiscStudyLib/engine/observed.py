@@ -10,6 +10,7 @@ import numpy as np
 
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image
+from DiscRelaxometryLib.quantities import QUANTITIES
 
 from ..folder import OWNER, SESSION, YEARS, first_and_last, long_frame
 from .results import context_atlas, maps_in_atlas, participants_of
@@ -161,7 +162,13 @@ def _change_values(context: Context, key: str, files: dict[str, Path], visits: V
 
     array, found = filled_rows(context.folder / "voxels" / f"{key}-change.npy", f"{how} {context.settings.levels}",
                                visits.shape[1], sources, read)
-    return Values(array, np.array([found[o].number for o in sources]), np.arange(visits.shape[1]), visits.notes)
+    return Values(array, np.array([found[o].number for o in sources]), np.arange(visits.shape[1]), visits.notes,
+                  _change_unit(how, key))
+
+
+def _change_unit(how: str, key: str) -> str:
+    unit = QUANTITIES[key].unit
+    return {"absolute": unit, "per-year": f"{unit}/a", "percent": "%"}[how]
 
 
 def change(first: np.ndarray, last: np.ndarray, how: str, scale: float) -> np.ndarray:

@@ -7,6 +7,7 @@ from scipy import stats
 from support.analyses import analyze
 
 from DiscRelaxometryLib.image import Geometry, Image
+from DiscStatsLib.analysis import Values
 from DiscStatsLib.design import id_order
 from DiscStatsLib.permutation.deviates import stat_to_z
 from DiscStatsLib.permutation.glm import fit, partition, residuals
@@ -88,6 +89,16 @@ def test_effects_are_in_the_maps_unit_per_unit_of_the_variable():
     assert result.maps["T2_age_t"].meta["unit"] == result.maps["T2_n"].meta["unit"] == "1"
     mean = analyze(cohort(table), atlas(), table, "T2 ~ 1", correction=())
     assert mean.maps["T2_Intercept_effect"].meta["unit"] == "ms"
+
+
+def test_changes_between_visits_are_signed_and_in_their_own_unit():
+    table, labels = people(), atlas()
+    array = cohort(table) - 240
+    changes = Values(array, np.arange(len(array)), np.arange(array.shape[1]), change_unit="ms/a")
+    maps = analyze({"T2": changes}, labels, table, "T2 ~ age", correction=()).maps
+    assert (maps["T2_mean"].meta["unit"], maps["T2_age_effect"].meta["unit"]) == ("ms/a", "ms/a/{age}")
+    low, high = maps["T2_mean"].meta["window"]
+    assert low == -high < 0 and maps["T2_mean"].meta["description"].startswith("Mean of the change of T2")
 
 
 def inside(result, key):
