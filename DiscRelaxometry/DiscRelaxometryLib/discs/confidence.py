@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage, optimize
+import scipy
 
 from ..image import Image
 from ..labels import DISCS, disc_name
@@ -82,10 +82,10 @@ def disc_quality(labels: Image, prediction: Prediction, threshold: float) -> lis
         where = np.nonzero(array == value)
         box = tuple(slice(max(0, w.min() - m), w.max() + m + 1) for w, m in zip(where, margin))
         mask, others = array[box] == value, is_disc[box] & (array[box] != value)
-        distance = ndimage.distance_transform_edt(~mask, sampling=spacing)
+        distance = scipy.ndimage.distance_transform_edt(~mask, sampling=spacing)
         own = distance <= REACH
         if others.any():
-            own &= distance <= ndimage.distance_transform_edt(~others, sampling=spacing)
+            own &= distance <= scipy.ndimage.distance_transform_edt(~others, sampling=spacing)
         score = expected_dice(np.where(own, prediction.disc[box], 0), mask)
         result.append(DiscQuality(value, float(prediction.confidence[box][mask].mean()),
                                   float(prediction.entropy[box][mask].mean(dtype=float)), score,
@@ -153,7 +153,7 @@ def fit_temperature(logits: np.ndarray, classes: np.ndarray) -> float:
         probability = softmax(np.array(logits, float), np.exp(log_temperature), axis=-1).mean(0)
         return float(-np.log(np.maximum(probability[index, classes], 1e-12)).mean())
 
-    return float(np.exp(optimize.minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x))
+    return float(np.exp(scipy.optimize.minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x))
 
 
 def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> tuple[float, list[dict]]:

@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from ..errors import SegmentationError
 from ..image import Geometry, Image, resample
@@ -40,7 +39,7 @@ class SpineCurve:
     def locate(self, lps) -> tuple[np.ndarray, np.ndarray]:
         """Return arc length (mm, cranial positive) and distance from the curve (mm) of (n, 3) positions."""
         lps = np.atleast_2d(lps)
-        distance, index = cKDTree(self.points).query(lps)
+        distance, index = scipy.spatial.cKDTree(self.points).query(lps)
         along = np.einsum("ij,ij->i", lps - self.points[index], self.tangents[index])
         steps = np.linalg.norm(np.diff(self.points, axis=0), axis=1)
         arc = np.concatenate([[0.0], np.cumsum(steps)])
@@ -48,7 +47,7 @@ class SpineCurve:
 
     def tangent(self, lps) -> np.ndarray:
         """Return the unit vector toward cranial at the curve point nearest to one position."""
-        return self.tangents[cKDTree(self.points).query(np.asarray(lps, float))[1]]
+        return self.tangents[scipy.spatial.cKDTree(self.points).query(np.asarray(lps, float))[1]]
 
 
 @dataclass
@@ -120,8 +119,8 @@ def column_core(classes: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np
     solid = (coarse.array == 1) | (coarse.array == 3)
     # One closing step bridges the one-voxel seam that networks leave between disc and endplate.
     padded = np.pad(solid, 6, mode="edge")
-    padded = ndimage.binary_closing(padded, iterations=2)
-    depth = ndimage.distance_transform_edt(padded, sampling=spacing[::-1])[6:-6, 6:-6, 6:-6]
+    padded = scipy.ndimage.binary_closing(padded, iterations=2)
+    depth = scipy.ndimage.distance_transform_edt(padded, sampling=spacing[::-1])[6:-6, 6:-6, 6:-6]
     core = np.argwhere((depth >= CORE_DEPTH) & solid)
     kinds = coarse.array[tuple(core.T)].astype(int)
     return world(core, coarse.geometry), kinds
@@ -326,7 +325,7 @@ def find_discs(classes: np.ndarray, geometry: Geometry, curve: SpineCurve | None
 
 def _components(mask: np.ndarray) -> list[np.ndarray]:
     """Return the array indices of each face-connected component."""
-    labelled, count = ndimage.label(mask)
+    labelled, count = scipy.ndimage.label(mask)
     if not count:
         return []
     where = np.argwhere(labelled)
@@ -360,7 +359,7 @@ def _split(indices: np.ndarray, curve: SpineCurve, geometry: Geometry) -> list[P
     if high - low < DISC_THICKNESS or whole.extents[0] < DISC_THICKNESS:
         return [whole]
     counts, edges = np.histogram(positions, bins=np.arange(positions.min() - 5, positions.max() + 6, 1.0))
-    profile = ndimage.gaussian_filter1d(counts.astype(float), 2.0)
+    profile = scipy.ndimage.gaussian_filter1d(counts.astype(float), 2.0)
     peaks = [n for n in range(1, len(profile) - 1)
              if profile[n] == profile[max(0, n - 12):n + 13].max() and profile[n] > 0.15 * profile.max()]
     cuts = []

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from ..errors import SegmentationError
 from ..image import Image
@@ -205,7 +205,7 @@ def _count_levels(labels: Image, report: ImportReport) -> Image:
     classes[sacrum] = 0
     near = None
     if sacrum.any():
-        near = ndimage.distance_transform_edt(~sacrum, sampling=labels.geometry.spacing[::-1]) < SACRUM_REACH
+        near = scipy.ndimage.distance_transform_edt(~sacrum, sampling=labels.geometry.spacing[::-1]) < SACRUM_REACH
     result = label_instances(classes, labels.geometry, None if near is None else near.astype(np.float32))
     report.flags += result.flags
     report.certain = result.certain
@@ -238,7 +238,7 @@ def _check_levels(labels: Image, report: ImportReport) -> None:
 def _heights(labels: Image, values: list[int]) -> list[float]:
     """Return the mean superior position (mm) of each label value."""
     weights = np.ones(labels.array.shape, np.uint8)
-    centers = np.array(ndimage.center_of_mass(weights, labels.array, values)).reshape(-1, 3)
+    centers = np.array(scipy.ndimage.center_of_mass(weights, labels.array, values)).reshape(-1, 3)
     return list(labels.geometry.index_to_world(centers[:, ::-1])[:, 2])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from ..errors import SegmentationError
 from ..image import Geometry, Image
@@ -95,5 +95,5 @@ def _pieces(classes: np.ndarray, geometry: Geometry) -> list[np.ndarray]:
             return [d.indices for d in discs]
     except SegmentationError:
         pass
-    parts, count = ndimage.label(classes == _DISC_CLASS, np.ones((3, 3, 3)))
+    parts, count = scipy.ndimage.label(classes == _DISC_CLASS, np.ones((3, 3, 3)))
     return [np.argwhere(parts == n) for n in range(1, count + 1)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from ..errors import SegmentationError
 from ..image import Geometry, Image
@@ -47,7 +47,7 @@ class SagittalPlan:
         low = float(stack.min())
         result = np.empty((len(stack), *self.shape), np.float32)
         for plane, out in zip(stack, result):
-            smooth = ndimage.gaussian_filter(plane, sigma) if max(sigma) > 0 else plane
+            smooth = scipy.ndimage.gaussian_filter(plane, sigma) if max(sigma) > 0 else plane
             self._resample(smooth, self.matrix, self.offset, self.shape, low, out)
         return result
 
@@ -67,7 +67,8 @@ class SagittalPlan:
             plane, matrix, offset, diagonal = plane.T, matrix[::-1], offset[::-1], True
         if diagonal:
             plane, matrix, offset = _positive(plane, np.diag(matrix), offset)
-        ndimage.affine_transform(plane, matrix, offset, tuple(shape), out, order=1, mode="grid-constant", cval=outside)
+        scipy.ndimage.affine_transform(plane, matrix, offset, tuple(shape), out, order=1, mode="grid-constant",
+                                       cval=outside)
 
 
 def _positive(plane: np.ndarray, steps: np.ndarray, offset: np.ndarray):

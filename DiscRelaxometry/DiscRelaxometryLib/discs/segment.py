@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import ndimage
-from scipy.spatial import cKDTree
+import scipy
 
 from ..errors import SegmentationError
 from ..image import Image
@@ -123,14 +122,14 @@ def without_islands(classes: np.ndarray, image: Image) -> tuple[np.ndarray, floa
     canal that touches no body. Pieces within ISLAND_REACH of the spine sideways, or three times as far along the
     body axis (a vertebra may be missed), stay.
     """
-    pieces, count = ndimage.label(classes > 0, np.ones((3, 3, 3)))
+    pieces, count = scipy.ndimage.label(classes > 0, np.ones((3, 3, 3)))
     if count < 2:
         return classes, 0.0
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     scale = np.array([1.0, 1.0, 1 / 3]) / ISLAND_REACH
     points = [np.empty((0, 3))]
-    for value, box in enumerate(ndimage.find_objects(pieces), 1):
+    for value, box in enumerate(scipy.ndimage.find_objects(pieces), 1):
         where = np.argwhere(pieces[box] == value) + [b.start for b in box]
         points.append(image.geometry.index_to_world(where[::1 + len(where) // 20000, ::-1]) * scale)
     main, large = int(sizes.argmax()), np.flatnonzero(sizes >= 0.1 * sizes.max())
@@ -143,7 +142,7 @@ def without_islands(classes: np.ndarray, image: Image) -> tuple[np.ndarray, floa
 
 def _near(points: list[np.ndarray], kept: list[int], candidates) -> list[int]:
     """Return the pieces kept and those of the candidates with a point within unit distance of them."""
-    tree = cKDTree(np.concatenate([points[v] for v in kept]))
+    tree = scipy.spatial.cKDTree(np.concatenate([points[v] for v in kept]))
     return [v for v in candidates if v in kept or tree.query(points[v][::1 + len(points[v]) // 300])[0].min() <= 1]
 
 

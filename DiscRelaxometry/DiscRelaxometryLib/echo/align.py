@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
 
 from ..errors import DiscRelaxometryError, RegistrationError
 from ..image import Geometry, Image, one_thread
@@ -125,7 +125,7 @@ def _body(series: EchoSeries) -> Image:
     """Return the mask of the imaged body in the first echo."""
     first = np.nan_to_num(series.echoes[0], posinf=0, neginf=0)
     mask = first > 0.1 * np.quantile(first, 0.98)
-    return Image(ndimage.binary_opening(mask, np.ones((1, 3, 3))) if mask.sum() > 1000 else mask, series.geometry)
+    return Image(scipy.ndimage.binary_opening(mask, np.ones((1, 3, 3))) if mask.sum() > 1000 else mask, series.geometry)
 
 
 def _register(series: EchoSeries, n: int, body: Image) -> sitk.Euler3DTransform:
@@ -238,7 +238,8 @@ def _edges(image: Image, sigma: float) -> sitk.Image:
     power = np.zeros_like(array)
     for axis, spacing in enumerate(image.geometry.spacing[::-1]):
         if not _thick(image.geometry.spacing, 2 - axis):
-            power += (ndimage.gaussian_filter1d(array, max(sigma / spacing, 0.5), axis=axis, order=1) / spacing) ** 2
+            slope = scipy.ndimage.gaussian_filter1d(array, max(sigma / spacing, 0.5), axis=axis, order=1)
+            power += (slope / spacing) ** 2
     strength = np.sqrt(power)
     noise = np.quantile(strength, 0.8) or 1.0
     return image.like((strength / (strength + noise)).astype(np.float32)).to_sitk()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from ..labels import DISCS
 from .views import CANAL, SPACING, THIS_DISC, VERTEBRA, DiscView
@@ -67,7 +67,7 @@ def _own(view: DiscView, csf: float) -> dict[str, float]:
 
 def largest_piece(mask: np.ndarray) -> np.ndarray:
     """Return the largest connected part of a mask."""
-    pieces = ndimage.label(mask, np.ones((3, 3)))[0]
+    pieces = scipy.ndimage.label(mask, np.ones((3, 3)))[0]
     return pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
 
 
@@ -93,7 +93,7 @@ def _signal(signal: np.ndarray, in_marrow: np.ndarray, inside: np.ndarray, ap: n
     for name, some, position, edges in profiles:
         row |= {f"{name}{n}": _mean(some[(position >= low) & (position < high)])
                 for n, (low, high) in enumerate(zip(edges[:-1], edges[1:]))}
-    smooth = ndimage.gaussian_filter(signal, 1.0)
+    smooth = scipy.ndimage.gaussian_filter(signal, 1.0)
     slope = np.hypot(*np.gradient(smooth, SPACING))[inside]
     row |= {"slope": _mean(slope), "slope_q90": float(np.quantile(slope, 0.9)), "slope_nucleus": _mean(slope[core]),
             "texture": float((signal - smooth)[inside].std())}
@@ -116,7 +116,7 @@ def _size(height: np.ndarray, pixels: int) -> dict:
 def _endplates(view: DiscView, inside: np.ndarray) -> dict:
     """Return the marrow's signal near the endplates and farther off, and the bodies' heights (mm) in the view."""
     r, c = np.nonzero(inside)
-    distance = ndimage.distance_transform_edt(~inside, sampling=SPACING)
+    distance = scipy.ndimage.distance_transform_edt(~inside, sampling=SPACING)
     middle = slice(int(np.quantile(c, 0.3)), int(np.quantile(c, 0.7)) + 1)
     row = {}
     for name, rows in (("above", slice(0, r.min() + 4)), ("below", slice(r.max() - 3, None))):

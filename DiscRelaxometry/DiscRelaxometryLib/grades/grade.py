@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from ..discs import Model, load_engine, load_model
 from ..errors import SegmentationError
@@ -211,7 +211,7 @@ def _doubt(view: DiscView, csf: float) -> str:
     if not np.isfinite(view.marrow):
         return "No vertebral body is seen beside the disc."
     disc = largest_piece(view.classes == THIS_DISC)
-    near = ndimage.distance_transform_edt(~disc, sampling=SPACING) < VOID_REACH
+    near = scipy.ndimage.distance_transform_edt(~disc, sampling=SPACING) < VOID_REACH
     tissue = view.signal[(disc | (view.classes == VERTEBRA)) & near]
     void = np.mean(~(tissue > VOID_SIGNAL * csf))
     return "There is a signal void, such as an implant's, at the disc." if void > VOID_SHARE else ""

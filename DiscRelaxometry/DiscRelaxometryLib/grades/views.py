@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from ..discs import plan_sagittal
 from ..image import Image, require_same_geometry
@@ -124,13 +124,14 @@ def _grid(center: np.ndarray, posterior: np.ndarray) -> np.ndarray:
 
 
 def _signal_at(slices: np.ndarray, at: np.ndarray) -> np.ndarray:
-    return np.mean([ndimage.map_coordinates(s.astype(np.float32), at, order=1, cval=np.nan) for s in slices], axis=0)
+    return np.mean([scipy.ndimage.map_coordinates(s.astype(np.float32), at, order=1, cval=np.nan) for s in slices],
+                   axis=0)
 
 
 def _classes_at(slices: np.ndarray, value: int, at: np.ndarray) -> np.ndarray:
     """Return the class that most of each position's surroundings have, over all slices."""
     def share(mask: np.ndarray) -> np.ndarray:
-        return np.mean([ndimage.map_coordinates(m.astype(np.float32), at, order=1) for m in mask], axis=0)
+        return np.mean([scipy.ndimage.map_coordinates(m.astype(np.float32), at, order=1) for m in mask], axis=0)
 
     kinds = {s.value: s.kind for s in BY_VALUE.values()} | {DISC.value: "disc"}
     discs, canal, bone = (np.isin(slices, [v for v, k in kinds.items() if k in wanted])
@@ -142,9 +143,9 @@ def _classes_at(slices: np.ndarray, value: int, at: np.ndarray) -> np.ndarray:
 
 def _references(view: np.ndarray, classes: np.ndarray) -> tuple[float, float, float]:
     """Return the signal of CSF, canal and vertebral bodies in a view, away from their borders."""
-    canal = ndimage.binary_erosion(classes == CANAL, iterations=2)
+    canal = scipy.ndimage.binary_erosion(classes == CANAL, iterations=2)
     front = np.arange(SHAPE[1]) < SHAPE[1] / 2 + _BEHIND / SPACING
-    bodies = ndimage.binary_erosion((classes == VERTEBRA) & front, iterations=3)
+    bodies = scipy.ndimage.binary_erosion((classes == VERTEBRA) & front, iterations=3)
     found = []
     for mask, quantile in ((canal, 0.85), (canal, 0.5), (bodies, 0.5)):
         values = view[mask & np.isfinite(view)]
