@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from corpus.made_nifti import write_series
 from corpus.made_studies import segment_stages, table, write_people, write_table
+from DiscAtlasLib import load_atlas
 from DiscRelaxometryLib.atomic import write_text
 from DiscRelaxometryLib.grades import COLUMNS, ESTIMATED, EXPECTED
 from DiscRelaxometryLib.image import read_image, write_image
@@ -74,7 +75,8 @@ def call(monkeypatch, tmp_path, material):
     monkeypatch.setattr("DiscRelaxometryLib.discs.segment", _segment)
     monkeypatch.setattr("DiscRelaxometryLib.grades.grade_discs", _grade)
     monkeypatch.setattr("DiscStudyLib.virtual.write_virtual_study", _simulate)
-    monkeypatch.setattr("DiscStudyLib.after.power.find_maps", lambda output: {"T1rho": {"sub-01": material["image"]}})
+    monkeypatch.setattr("DiscStudyLib.after.power.maps_in_atlas", lambda context: {"T1rho": {"sub-01": None}})
+    monkeypatch.setattr("DiscStudyLib.after.power.observations", _observations)
     monkeypatch.setattr("DiscStatsLib.analysis.design_power", _power)
 
     def call(words, stdout=None, encoding="utf-8"):
@@ -105,6 +107,13 @@ def _segment(image, **options):
 def _grade(image, labels, engine):
     """Stand in for the grading network."""
     return Table("grades", COLUMNS, [{"level": "L4-L5", ESTIMATED: 3, EXPECTED: 2.9, "statement": "Größe"}])
+
+
+def _observations(context, family, people):
+    """Stand in for the maps of a study in atlas space."""
+    atlas = load_atlas()
+    return {"maps": {"T1rho": []}, "atlas_labels": atlas.labels, "regions": atlas.regions,
+            "levels": list(atlas.levels), "participants": None}
 
 
 def _power(maps, atlas_labels, participants, formula, term, planted, **options):
