@@ -199,6 +199,10 @@ def test_analysis_results_clusters_plot_and_save(panel, slicer, study, tmp_path)
     # A cluster jumps to its peak and is plotted; its front half of L4-L5 was planted.
     assert ui.clusterTable.rowCount() >= 1
     ui.clusterTable.cellClicked.emit(0, 0)
+    values = p.clusters.GetTable()
+    peak = [values.GetValueByName(0, name).ToDouble() for name in ("peak_r", "peak_a", "peak_s")]
+    view = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceNode").GetSliceToRAS()
+    assert [view.GetElement(row, 3) for row in range(3)] == pytest.approx(peak, abs=0.01) and abs(peak[1]) > 1
     assert ui.plotContainer.isVisibleTo(panel.parent) and ui.plotLabel.text()
     points = {name: pairs for name, pairs, _, _ in panel._results.plot.points()}
     assert any(len(pairs) == 16 for pairs in points.values())
