@@ -85,20 +85,23 @@ def _run_group_means(context: Context) -> list[Path]:
             raise
         context.notes.append(f"No average maps of groups: {error.message}")
         return []
+    members: dict[str, dict[str, list[int]]] = {name: {} for name in groups}
+    for name, discs in groups.items():
+        for person, level in discs:
+            members[name].setdefault(person, []).append(disc_value(level))
+    grouped = set().union(*members.values())
     for key, files in maps_in_atlas(context).items():
         context.facts[key] = []
-        for number, (name, discs) in enumerate(groups.items(), 1):
-            people = [p for p in files if any(p == who for who, _ in discs)]
+        for number, (name, own) in enumerate(members.items(), 1):
+            people = [p for p in files if p in own]
             if not people:
                 context.notes.append(f"{key}: nobody of the group '{name}' has a map.")
                 continue
-            found = group_moments(_of_discs(read_image(files[p]), atlas.labels.array,
-                                            [disc_value(level) for who, level in discs if who == p]) for p in people)
+            found = group_moments(_of_discs(read_image(files[p]), atlas.labels.array, own[p]) for p in people)
             for stat, array in (("mean", found.mean), ("n", found.n)):
                 written.append(write_image(found.first.like(array.astype(np.float32)), context.path(
                     endings.in_atlas(f"stat-{stat}_group-{number}_{key}"))))
             context.facts[key].append({"group": name, "number": number, "people": people})
-        grouped = {who for discs in groups.values() for who, _ in discs}
         if (lost := [p for p in files if p not in grouped]):
             context.notes.append(f"{key}: in no group for want of a value: {', '.join(lost)}.")
     return written
