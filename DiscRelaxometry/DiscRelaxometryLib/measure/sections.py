@@ -34,7 +34,6 @@ CORNER = (2.0, 8.0)
 CANAL_BAND, CANAL_COURSE = 2.0, 8.0
 #: mm behind the disc in which the canal is looked for.
 CANAL_REACH = 40.0
-L1 = 35
 
 
 class Missing(Exception):

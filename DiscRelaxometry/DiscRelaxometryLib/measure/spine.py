@@ -9,12 +9,11 @@ import numpy as np
 
 from ..errors import SegmentationError
 from ..image import Image
-from ..labels import BY_VALUE, DISCS, SACRUM, VERTEBRAE
+from ..labels import BY_NAME, BY_VALUE, DISCS, SACRUM, VERTEBRAE
 from ..tables import Column
 from .axes import crop, disc_frame, local_mask, present_values, spine_axes
 from .regions import disc_outline
 from .sections import (
-    L1,
     Body,
     DiscShape,
     Endplate,
@@ -198,7 +197,7 @@ class Spine:
         return width
 
     def _lordosis(self) -> float:
-        upper, lower = self.upper_endplate(L1), self.upper_endplate(SACRUM.value)
+        upper, lower = self.upper_endplate(BY_NAME["L1"].value), self.upper_endplate(SACRUM.value)
         return angle_between(upper, lower, self._left)
 
     @functools.cached_property
