@@ -104,15 +104,29 @@ def main() -> None:
                     rows.append((people, options.maps, corrections, kind, cost["tested"], cost["cpu"], cost["wall"],
                                  1e6 * cost["cpu"] / cost["tested"] / options.permutations, cost["peak"]))
                     print(rows[-1], flush=True)
-    key = "-".join([*options.corrections, f"{options.maps}maps"]).replace(",", "-")
+    few = [] if options.permutations == 1000 else [f"{options.permutations}permutations"]
+    key = "-".join([*options.corrections, f"{options.maps}maps", *few]).replace(",", "-")
     results.table(key, [("people", ",d"), "maps", "corrections", "voxels", ("tested voxels", ",d"), ("CPU, s", ".0f"),
                         ("wall, s", ".0f"), ("us per tested voxel and permutation, CPU", ".2f"), ("peak, GB", ".2f")],
                   rows, permutations=options.permutations, disc_voxels=cost["disc_voxels"], threads=THREADS)
+    results.aims(*_aims(rows, options))
+
+
+def _aims(rows: list[tuple], options) -> list[Aim]:
+    """Return what the rows say of the figures to reach."""
     whole, holes = rows[-2], rows[-1]
-    if options.corrections == ["fwe"] and holes[0] == 3000:
-        results.aims(Aim("3 000 people, missing voxels over complete data, CPU time", holes[5] / whole[5], at_most=2,
-                         form=".1f", unit="times"),
-                     Aim("the same, peak memory", holes[8], at_most=4, form=".1f", unit="GB"))
+    if "tfce" in options.corrections[-1]:
+        return [Aim("33 people, one map, all corrections, 1 000 permutations, missing voxels: CPU time", holes[5],
+                    at_most=4, form=".1f", unit="s")] if holes[0] == 33 else []
+    if options.maps == 3 and (holes[0] == 10_000 or len(rows) > 2):
+        before = rows[-3] if len(rows) > 2 else holes
+        slope = (holes[8] - before[8]) / max(holes[0] - before[0], 1)
+        words = "" if holes[0] == 10_000 else f", extrapolated from {before[0]:,} and {holes[0]:,}".replace(",", " ")
+        return [Aim(f"10 000 people, three maps, missing voxels{words}: peak memory",
+                    holes[8] + slope * (10_000 - holes[0]), at_most=8, form=".1f", unit="GB")]
+    return [Aim("3 000 people, missing voxels over complete data, CPU time", holes[5] / whole[5], at_most=2,
+                form=".1f", unit="times"),
+            Aim("the same, peak memory", holes[8], at_most=4, form=".1f", unit="GB")] if holes[0] == 3000 else []
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def infer(fitted: ContrastFit, data: AnalysisData, scheme: Scheme | None, settin
     if not needs_maps:
         return result
     enhancement = settings.tfce or TfceSettings()
-    layout = _layout(data, enhancement)
+    layout = _layout(data, enhancement, np.isfinite(columns["df"]))
     height = _height(fitted, settings.cluster_p, as_z, alternative) if "cluster" in settings.correction else None
     nulls = map_null(fitted.strata, scheme, layout, settings=enhancement if "tfce" in settings.correction else None,
                      height=height, alternative=alternative, as_z=as_z, workers=settings.workers,
@@ -97,11 +97,11 @@ def infer(fitted: ContrastFit, data: AnalysisData, scheme: Scheme | None, settin
     return result
 
 
-def _layout(data: AnalysisData, settings: TfceSettings) -> MapLayout:
+def _layout(data: AnalysisData, settings: TfceSettings, tested: np.ndarray) -> MapLayout:
     grid = np.zeros(data.inside.shape, np.int32)
     grid[data.inside] = data.levels
     return MapLayout(len(data.values), neighbors_of(grid, settings.connectivity),
-                     [np.flatnonzero(data.levels == v) for v in data.level_values])
+                     [np.flatnonzero(data.levels == v) for v in data.level_values], tested)
 
 
 def _height(fitted: ContrastFit, cluster_p: float, as_z: bool, alternative: str) -> np.ndarray:

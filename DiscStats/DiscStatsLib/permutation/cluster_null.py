@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -12,7 +12,15 @@ from DiscRelaxometryLib.parallel import ordered
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 
 from .clusters import cluster_maxima
-from .max_statistic import VOXEL_BLOCK, Source, Stratum, batches, partial_r2, strata_of, to_statistic
+from .max_statistic import (
+    Source,
+    Stratum,
+    batches,
+    blocks_of_source,
+    blocks_of_sources,
+    partial_r2,
+    to_statistic,
+)
 from .schemes import Scheme
 from .tfce import Neighbors, TfceSettings, tfce_maxima
 
@@ -38,36 +46,50 @@ class MapLayout:
     neighbors: Neighbors
     #: Voxels of each level, ascending; group = map * number of levels + level.
     members: list[np.ndarray]
+    #: bool, shape (n_maps * v,). What has a statistic; the rest is background. None: all.
+    tested: np.ndarray | None = None
 
     @cached_property
-    def group(self) -> np.ndarray:
-        """Number of each voxel's level, shape (v,)."""
+    def kept(self) -> np.ndarray:
+        """Whether each value of the flat result is tested, bool, shape (n_maps, v)."""
+        shape = self.n_maps, len(self.neighbors)
+        return np.ones(shape, bool) if self.tested is None else self.tested.reshape(shape)
+
+    @cached_property
+    def place(self) -> np.ndarray:
+        """Number of each value of the flat result among those that are tested, shape (n_maps * v,)."""
+        return np.cumsum(self.kept) - 1
+
+    @cached_property
+    def maps(self) -> list[tuple[slice, Neighbors, np.ndarray]]:
+        """Where each map's tested voxels stand, who touches whom among them, and the number of each one's level."""
         group = np.empty(len(self.neighbors), np.int32)
         for number, voxels in enumerate(self.members):
             group[voxels] = number
-        return group
+        ends = np.cumsum([0, *self.kept.sum(axis=1)])
+        return [(slice(start, stop), self.neighbors.among(kept), group[kept])
+                for kept, start, stop in zip(self.kept, ends, ends[1:])]
 
 
-def statistic_maps(strata: Sequence[Source], scheme: Scheme, n_columns: int, *, as_z: bool = False,
-                   workers: int = 1, progress: ProgressCallback = silent) -> np.ndarray:
-    """Return the statistic of each rearrangement, shape (len(scheme), n_columns); NaN where there is no stratum."""
-    maps = np.full((len(scheme), n_columns), np.nan)
+def statistic_maps(strata: Sequence[Source], scheme: Scheme, place: np.ndarray, maps: np.ndarray, *,
+                   as_z: bool = False, workers: int = 1, progress: ProgressCallback = silent) -> np.ndarray:
+    """Fill the statistic of each rearrangement into maps, shape (len(scheme), n), and return them.
 
+    `place`, shape (n_columns,), is the column that each value of the flat result gets.
+    """
     def work(source: Source) -> None:
-        for stratum in strata_of(source):
-            for part in stratum.parts(VOXEL_BLOCK):
-                _fill(maps, part, scheme, as_z)
+        for block in blocks_of_source(source):
+            _fill(maps, place[block.columns], block, scheme, as_z)
 
-    tasks = [task for s in strata for task in ([s] if callable(s) else s.parts(VOXEL_BLOCK))]
+    tasks = blocks_of_sources(strata)
     for _ in ordered(work, tasks, workers, progress=progress,
                      words=lambda _: f"Maps of permutations, {len(tasks)} blocks of voxels"):
         pass
     return maps
 
 
-def _fill(maps: np.ndarray, stratum: Stratum, scheme: Scheme, as_z: bool) -> None:
+def _fill(maps: np.ndarray, columns: np.ndarray, stratum: Stratum, scheme: Scheme, as_z: bool) -> None:
     order, sign = scheme.restrict(stratum.rows)
-    columns = stratum.columns
     where: slice | np.ndarray = columns
     if columns[-1] - columns[0] == len(columns) - 1 and (np.diff(columns) > 0).all():
         where = slice(columns[0], columns[-1] + 1)  # several times faster than a list of places
@@ -111,40 +133,31 @@ def map_null(strata: Sequence[Source], scheme: Scheme, layout: MapLayout, *, set
         Threads; results do not depend on it.
     progressCallback : callable, optional
     """
-    groups = layout.n_maps * len(layout.members)
+    groups, levels, tested = layout.n_maps * len(layout.members), len(layout.members), int(layout.kept.sum())
     found = np.zeros((3, groups, len(scheme)))
-    v = len(layout.neighbors)
-
-    kind = next(s.kind for source in strata for s in strata_of(source))
+    kind = next(s.kind for source in strata for s in blocks_of_source(source))
+    height = None if height is None else np.asarray(height)[layout.kept.ravel()]
+    side = partial(one_side, alternative=alternative, kind=kind)
 
     def work(flat: np.ndarray) -> np.ndarray:
         best = np.zeros((3, groups))
-        for m in range(layout.n_maps):
-            part = slice(m * v, (m + 1) * v)
-            _one_map(flat[part], layout, m, best, settings, None if height is None else height[part], kind, alternative,
-                     as_z)
+        for m, (part, neighbors, group) in enumerate(layout.maps):
+            stat, own = side(flat[part]), slice(m * levels, (m + 1) * levels)
+            if settings is not None:
+                best[0, own] = tfce_maxima(enhance_input(stat, kind, as_z), neighbors, settings)
+            if height is not None:
+                best[1:, own] = cluster_maxima(stat, height[part], neighbors, group, levels)
         return best
 
     report = progressCallback or silent
-    for batch in batches(len(scheme), max(MAP_NUMBERS // max(layout.n_maps * v, 1), 1)):
+    size = min(max(MAP_NUMBERS // max(tested, 1), 1), len(scheme))
+    maps = np.full((size, tested), np.nan)
+    for batch in batches(len(scheme), size):
         part = subrange(report, batch.start / len(scheme), batch.stop / len(scheme))
-        maps = statistic_maps(strata, scheme.part(batch), layout.n_maps * v, as_z=as_z, workers=workers,
-                              progress=subrange(part, 0.0, 0.5))
-        for b, best in enumerate(ordered(work, list(maps), workers, progress=subrange(part, 0.5, 1.0),
+        filled = statistic_maps(strata, scheme.part(batch), layout.place, maps[:batch.stop - batch.start], as_z=as_z,
+                                workers=workers, progress=subrange(part, 0.0, 0.5))
+        for b, best in enumerate(ordered(work, list(filled), workers, progress=subrange(part, 0.5, 1.0),
                                          words=lambda _: f"TFCE and clusters of {len(scheme)} permutations")):
             found[:, :, batch.start + b] = best
     has = (settings is not None, height is not None, height is not None)
     return MapNull(*(found[i] if wanted else None for i, wanted in enumerate(has)))
-
-
-def _one_map(stat, layout: MapLayout, number: int, best: np.ndarray, settings, height, kind, alternative, as_z) -> None:
-    """Put the maxima of one map into `best`, shape (3, groups)."""
-    stat = one_side(stat, alternative, kind)
-    first = number * len(layout.members)
-    if settings is not None:
-        best[0, first: first + len(layout.members)] = tfce_maxima(enhance_input(stat, kind, as_z), layout.neighbors,
-                                                                  settings)
-    if height is None:
-        return
-    best[1:, first: first + len(layout.members)] = cluster_maxima(stat, height, layout.neighbors, layout.group,
-                                                                  len(layout.members))

@@ -75,8 +75,16 @@ class Stratum:
 
     def parts(self, size: int) -> Iterator[Stratum]:
         """Yield all voxels, `size` at a time."""
+        if len(self.columns) <= size:
+            yield self
+            return
         for start in range(0, len(self.columns), size):
             yield self.part(slice(start, start + size))
+
+    @cached_property
+    def blocks(self) -> list[Stratum]:
+        """All voxels, so many at a time as a cache takes; kept, with what they know of themselves."""
+        return list(self.parts(VOXEL_BLOCK))
 
     @cached_property
     def alike(self) -> list[Alike]:
@@ -88,9 +96,14 @@ class Stratum:
 Source = Stratum | Callable[[], Sequence[Stratum]]
 
 
-def strata_of(source: Source) -> Sequence[Stratum]:
-    """Return the strata of a source."""
-    return source() if callable(source) else [source]
+def blocks_of_sources(strata: Sequence[Source]) -> list[Source]:
+    """Return what is shared out among workers: blocks of strata, and sources that are called by who works on them."""
+    return [task for source in strata for task in ([source] if callable(source) else source.blocks)]
+
+
+def blocks_of_source(source: Source) -> list[Stratum]:
+    """Return the blocks of a source."""
+    return [block for s in source() for block in s.blocks] if callable(source) else source.blocks
 
 
 @dataclass(frozen=True)
@@ -298,11 +311,9 @@ def max_statistics(strata: Sequence[Source], scheme: Scheme, n_columns: int, *, 
         blocks = partial(block_maxima_torch, device=device)
 
     def work(source: Source):
-        return [(s.group, s.columns, *blocks(s, scheme, alternative, as_z))
-                for stratum in strata_of(source) for s in stratum.parts(VOXEL_BLOCK)]
+        return [(s.group, s.columns, *blocks(s, scheme, alternative, as_z)) for s in blocks_of_source(source)]
 
-    # One stratum may be all there is: its blocks are shared out.
-    tasks = [task for s in strata for task in ([s] if callable(s) else s.parts(VOXEL_BLOCK))]
+    tasks = blocks_of_sources(strata)
     for found in ordered(work, tasks, workers, progress=progressCallback or silent,
                          words=lambda task: f"Permutations of {len(tasks)} blocks of voxels"):
         for group, columns, best, count in found:

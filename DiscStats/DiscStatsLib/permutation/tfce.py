@@ -9,7 +9,7 @@ own sign.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -52,6 +52,12 @@ class Neighbors:
 
     def __len__(self) -> int:
         return len(self.place)
+
+    def among(self, kept: np.ndarray) -> Neighbors:
+        """Return the neighbors among some of the voxels, bool (v,), whose numbers close up; labels stay."""
+        number = np.full(len(kept) + 1, -1, np.int32)
+        number[:-1][kept] = np.arange(kept.sum(), dtype=np.int32)
+        return replace(self, table=number[self.table[kept]], place=self.place[kept])
 
 
 def neighbors_of(labels: np.ndarray, connectivity: int = 6) -> Neighbors:

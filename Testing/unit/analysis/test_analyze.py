@@ -99,7 +99,6 @@ def test_results_do_not_depend_on_the_number_of_workers(workers, monkeypatch):
     table, maps = people(), cohort(people(), 0.5)
     one = analyze(maps, atlas(), table, "T2 ~ grade", **FAST)
     monkeypatch.setattr(permutation, "VOXEL_BLOCK", 7)
-    monkeypatch.setattr(permutation_clusters, "VOXEL_BLOCK", 11)
     monkeypatch.setattr(permutation_clusters, "MAP_BATCH", 5)
     many = analyze(maps, atlas(), table, "T2 ~ grade", workers=workers, **FAST)
     for name, image in one.maps.items():

@@ -56,7 +56,7 @@ def test_results_do_not_depend_on_what_memory_holds(case, tmp_path, monkeypatch)
     whole = analyze(values.astype(float), atlas, table, "map ~ grade + age", "grade", **options)
     for module, name, size in ((model, "KEPT", 0), (data, "NUMBERS", 900), (model, "NUMBERS", 900),
                                (model, "DESIGN_BLOCK", 3000), (max_statistic, "VOXEL_BLOCK", 11),
-                               (cluster_null, "VOXEL_BLOCK", 7), (cluster_null, "MAP_NUMBERS", 5000)):
+                               (cluster_null, "MAP_NUMBERS", 5000)):
         monkeypatch.setattr(module, name, size)
     some = analyze({"map": on_disk(tmp_path, values, np.random.default_rng(1))}, atlas, table, "map ~ grade + age",
                    "grade", **options)

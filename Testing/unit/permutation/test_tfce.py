@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from scipy import stats
+from scipy import ndimage, stats
 from scipy.ndimage import generate_binary_structure, label
 from support import shared_data
 
 from DiscRelaxometryLib.compiled import have_numba
 from DiscRelaxometryLib.errors import DesignError
-from DiscStatsLib.permutation import clusters
+from DiscStatsLib.permutation import clusters, deviates
 from DiscStatsLib.permutation.cluster_null import MapLayout, map_null, one_side, statistic_maps
 from DiscStatsLib.permutation.clusters import cluster_maxima, cluster_sizes, find_clusters
 from DiscStatsLib.permutation.deviates import stat_to_z
@@ -247,12 +247,62 @@ def test_where_f_is_given_as_z_no_effect_is_background():
     layout = MapLayout(1, neighbors_of(np.ones((1, 5, 6), int)), [columns])
     strata, scheme = [make_stratum(part, y, "F", columns=columns, rows=rows)], make_scheme(20, 50, 1)
     null = map_null(strata, scheme, layout, settings=TfceSettings(), height=np.full(30, 1.0), as_z=True)
-    maps = statistic_maps(strata, scheme, 30, as_z=True)
+    maps = statistic_maps(strata, scheme, columns, np.empty((50, 30)), as_z=True)
     sizes = [[cluster_sizes(m, find_clusters(m, 1.0, layout.neighbors), 1.0)[0].max(initial=0)
               for m in (z, np.maximum(z, 0))] for z in maps]
     np.testing.assert_array_equal(null.extent[0], np.array(sizes)[:, 1])
     assert np.any(np.diff(sizes, axis=1) < 0)  # there are larger ones of no effect
     np.testing.assert_allclose(null.tfce[0], [tfce_values(np.maximum(z, 0), layout.neighbors).max() for z in maps])
+
+
+@pytest.mark.parametrize("kind", ["t", "F"])
+def test_voxels_that_are_not_tested_are_background(kind):
+    """The layout of the tested voxels gives what maps with NaN elsewhere give, map by map and level by level."""
+    rng = np.random.default_rng(5)
+    labels = np.zeros((4, 9, 8), int)
+    labels[:3, 1:8, :4], labels[1:, :, 5:] = 11, 13
+    neighbors, own = neighbors_of(labels), labels[labels > 0]
+    v, level = len(own), (11, 13)
+    tested = rng.uniform(size=2 * v) < 0.6
+    tested[v:][own == 11] = False  # nothing of one level in one map
+    y = ndimage.gaussian_filter1d(rng.normal(size=(16, 2 * v)), 1.5, axis=1)
+    part = partition(np.column_stack([np.ones(16), rng.normal(size=16)]), [0, 1])
+    columns = rng.permutation(np.flatnonzero(tested))
+    strata = [make_stratum(part, y[:, some], kind, columns=some, rows=np.arange(16)) for some in
+              (columns[:50], np.sort(columns[50:]))]
+    scheme, height = make_scheme(16, 20, 1), rng.uniform(0.5, 1.5, 2 * v)
+    layout = MapLayout(2, neighbors, [np.flatnonzero(own == value) for value in level], tested)
+    null = map_null(strata, scheme, layout, settings=TfceSettings(), height=height)
+    maps = np.full((20, 2 * v), np.nan)
+    statistic_maps(strata, scheme, np.arange(2 * v), maps)
+    for b, flat in enumerate(maps):
+        for m in range(2):
+            stat, over = flat[m * v:(m + 1) * v], height[m * v:(m + 1) * v]
+            enhanced = np.abs(tfce_values(np.sqrt(stat) if kind == "F" else stat, neighbors))
+            extent = cluster_maxima(stat, over, neighbors, np.searchsorted(level, own), 2)
+            for k, value in enumerate(level):
+                inside = (own == value) & ~np.isnan(stat)
+                assert null.tfce[2 * m + k, b] == pytest.approx(enhanced[inside].max(initial=0), rel=1e-12)
+                assert [null.extent[2 * m + k, b], null.mass[2 * m + k, b]] == pytest.approx(extent[:, k].tolist())
+    assert (null.extent > 0).any() and not null.tfce[2].any()
+
+
+@pytest.mark.parametrize("numba", COMPILED)
+@pytest.mark.parametrize("kind", ["t", "F"])
+def test_normal_deviates_by_column(kind, numba, monkeypatch):
+    """Columns of other degrees of freedom, some without any, are those of each alone; few and many of them."""
+    if not numba:
+        monkeypatch.setattr(deviates, "kernel_if_numba", lambda function: None)
+    rng = np.random.default_rng(2)
+    for size in (5, 2 * deviates.MOST):
+        df = rng.permutation(np.append(np.arange(3.0, 3 + size), [np.nan, 3.0]))
+        stat = rng.normal(0, 6, (300, len(df)))
+        stat[0, 0], stat[1, 1] = np.nan, 40.0
+        stat = stat if kind == "t" else np.exp(stat)
+        found = stat_to_z(stat, df, kind, 2)
+        assert np.isnan(found[:, np.isnan(df)]).all() and np.isnan(found[0, 0])
+        for column in np.flatnonzero(np.isfinite(df)):
+            np.testing.assert_array_equal(found[:, column], stat_to_z(stat[:, column], df[column], kind, 2))
 
 
 @pytest.mark.parametrize("df", [1, 2, 5, 28, 400, 3000])
