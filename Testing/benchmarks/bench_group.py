@@ -119,15 +119,15 @@ def _aims(rows: list[tuple], options) -> list[Aim]:
     """Return what the rows say of the figures to reach."""
     whole, holes = rows[-2], rows[-1]
     if "tfce" in options.corrections[-1]:
-        return [Aim("33 people, one map, all corrections, 1 000 permutations, missing voxels: CPU time", holes[5],
+        return [Aim("33 people, all corrections, CPU time", holes[5],
                     at_most=4, form=".1f", unit="s")] if holes[0] == 33 else []
     if options.maps == 3 and (holes[0] == 10_000 or len(rows) > 2):
         before = rows[-3] if len(rows) > 2 else holes
         slope = (holes[8] - before[8]) / max(holes[0] - before[0], 1)
         words = "" if holes[0] == 10_000 else f", extrapolated from {before[0]:,} and {holes[0]:,}".replace(",", " ")
-        return [Aim(f"10 000 people, three maps, missing voxels{words}: peak memory",
+        return [Aim(f"10 000 people, three maps{words}: peak memory",
                     holes[8] + slope * (10_000 - holes[0]), at_most=8, form=".1f", unit="GB")]
-    return [Aim("3 000 people, missing voxels over complete data, CPU time", holes[5] / whole[5], at_most=2,
+    return [Aim("3 000 people, missing over complete voxels, CPU time", holes[5] / whole[5], at_most=2,
                 form=".1f", unit="times"),
             Aim("the same, peak memory", holes[8], at_most=4, form=".1f", unit="GB")] if holes[0] == 3000 else []
 
