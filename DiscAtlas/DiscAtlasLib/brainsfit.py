@@ -6,6 +6,7 @@ scene and works in a child process, level beside level.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -102,9 +103,16 @@ def run_brainsfit(program: str, images: DiscImages, parameters: dict) -> sitk.Tr
                 return sitk.ReadTransform(str(found))
         except RuntimeError as error:
             raise RegistrationError("BRAINSFit wrote no transform that can be read.", "brainsfit-failed") from error
-        said = [line.strip() for line in (done.stderr.strip() or done.stdout).splitlines() if line.strip()]
-        reason = " ".join(said[-3:]) or f"no reason given, exit code {done.returncode}"
+        reason = _reason(done.stdout, done.stderr) or f"no reason given, exit code {done.returncode}"
         raise RegistrationError(f"BRAINSFit stopped: {reason}", anchor="brainsfit-failed")
+
+
+def _reason(*streams: str) -> str:
+    """Return the last words of an error: warnings of two lines stand before it, a usage stands after it."""
+    text = re.sub(r"WARNING: .*\n.*", "", "\n".join(text.split("Brief USAGE")[0] for text in streams))
+    said = [line.strip() for line in text.splitlines() if line.strip()]
+    last = max((n for n, line in enumerate(said) if "error" in line.lower()), default=-3)
+    return " ".join(said[last:][:3])
 
 
 def _options(parameters: dict) -> list[str]:

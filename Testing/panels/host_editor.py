@@ -51,15 +51,22 @@ class qSlicerSegmentEditorScriptedEffect:
         self._self, self.options, self.logic = None, [], None
 
     def setPythonSource(self, path: str) -> bool:
-        """Load the class of the file's name into the module of the folder's name, whatever that module was before."""
+        """Load the class of the file's name into the module of the folder's name, whatever that module was before.
+
+        False for what is no Python file, or has no class whose name ends with Effect.
+        """
         slicer, source = start_headless(), Path(path)
-        module_name, class_name = source.parent.name, source.stem
+        if source.suffix not in (".py", ".pyc"):
+            return False
+        module_name, class_name = source.parent.name, source.stem.removesuffix("Effect") + "Effect"
         module = sys.modules.get(module_name)
         if module is None or not hasattr(module, class_name):
             spec = importlib.util.spec_from_file_location(module_name, path)
             module = importlib.util.module_from_spec(spec)
             sys.modules[module_name] = module
             spec.loader.exec_module(module)
+        if not hasattr(module, class_name):
+            return False
         self._self = getattr(module, class_name)(self)
         setattr(slicer, module_name, self._self)
         return True

@@ -1,8 +1,8 @@
 """Stand-in for qMRMLPlotView: draws the chart of a plot view node from the real nodes.
 
 After qMRMLPlotView.cxx of Slicer (Libs/MRML/Widgets): ``onPlotChartNodeChanged`` (which chart is observed),
-``updatePlotFromPlotSeriesNode`` (a series without table or column is not drawn; line style) and ``RecalculateBounds``
-(axes follow the data).
+``updatePlotFromPlotSeriesNode`` (a series without table or column, or with words in one, is not drawn; line style)
+and ``RecalculateBounds`` (axes follow the data).
 """
 
 from __future__ import annotations
@@ -39,13 +39,15 @@ class qMRMLPlotView(QtWidgets.QWidget):
 
     def points(self):
         """Return [(name, [(x, y)], color, is line)] of what is drawn."""
+        import vtk
+
         chart, drawn = self.chart(), []
         for index in range(chart.GetNumberOfPlotSeriesNodes() if chart is not None else 0):
             series = chart.GetNthPlotSeriesNode(index)
             table = series.GetTableNode().GetTable() if series.GetTableNode() is not None else None
             x, y = (table.GetColumnByName(n) if table else None
                     for n in (series.GetXColumnName(), series.GetYColumnName()))
-            if x is None or y is None:
+            if not all(isinstance(column, vtk.vtkDataArray) for column in (x, y)):
                 continue
             pairs = [(x.GetTuple1(r), y.GetTuple1(r)) for r in range(table.GetNumberOfRows())]
             drawn.append((series.GetName(), [p for p in pairs if all(map(math.isfinite, p))],

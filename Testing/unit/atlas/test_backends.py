@@ -82,7 +82,9 @@ def test_brainsfits_spline_after_a_shift_comes_back_as_it_was(atlas, moved, tmp_
 
 
 @pytest.mark.parametrize("ends, words, said", [
-    ("errors", "out of memory", "BRAINSFit stopped: out of memory"), ("silent", "", "no transform that can be read"),
+    ("errors", "out of memory", "BRAINSFit stopped: out of memory"),
+    ("errors", "Exception:\nLine: 9\nDescription: ITK ERROR: spacing\n\n", "stopped: Description: ITK ERROR: spacing"),
+    ("silent", "", "no transform that can be read"),
     ("errors", "", "BRAINSFit stopped: no reason given, exit code 1")])
 def test_only_a_brainsfit_that_ended_well_and_wrote_is_a_success(atlas, moved, tmp_path, ends, words, said):
     program(tmp_path, sitk.Transform(), ends, words)
@@ -90,8 +92,11 @@ def test_only_a_brainsfit_that_ended_well_and_wrote_is_a_success(atlas, moved, t
         register_person(moved, atlas, backend=brainsfit_backend(str(tmp_path)), person="sub-01")
 
 
-@pytest.mark.parametrize("change, said", [({"samplingStrategy": "Random"}, "samplingStrategy.*find match"),
-                                          ({"costMetric": "SSD"}, "does not meet constraint")])
+@pytest.mark.parametrize("change, said", [
+    ({"samplingStrategy": "Random"}, "stopped: PARSE ERROR: Argument: --samplingStrategy Couldn't find match"),
+    ({"costMetric": "SSD"}, "does not meet constraint: MMI.MSE.NC.MIH \\[Help"),
+    ({"samplingPercentage": "few"}, "Couldn't read argument value from string 'few'"),
+    ({"maskProcessingMode": "NOMASK"}, "stopped: ERROR: .* specify mask file names")])
 def test_brainsfits_refusal_of_a_parameter_is_said(atlas, moved, tmp_path, change, said):
     images = posed(atlas.shape(L45), disc_shape(moved, L45))
     with pytest.raises(RegistrationError, match=said):
