@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -65,6 +66,8 @@ class AnalysisSettings:
         Threads; no result depends on it.
     device : str
         ``cpu``, or a torch device for the permutation products.
+    distribute : callable, optional
+        Shares out blocks of voxels among other processes, called like :func:`DiscRelaxometryLib.parallel.ordered`.
 
     Raises
     ------
@@ -89,6 +92,7 @@ class AnalysisSettings:
     tfce: Any = None
     workers: int = 1
     device: str = "cpu"
+    distribute: Callable | None = None
 
     def __post_init__(self):
         chosen = (self.correction,) if isinstance(self.correction, str) else tuple(self.correction or ())

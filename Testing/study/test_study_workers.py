@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ import pytest
 from study.test_study_run import results, run, states
 from support.study_phantom import deadly_stages, make_study
 
-from DiscRelaxometryLib.errors import StudyError
-from DiscRelaxometryLib.image import read_image, write_image
+from DiscRelaxometryLib.errors import Cancelled, StudyError
+from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
 from DiscStudyLib import Cluster, run_study
+from DiscStudyLib.engine.workers import Workers
 
 
 @pytest.fixture
@@ -80,15 +82,19 @@ def test_side_by_side_the_largest_person_comes_first(study, monkeypatch, given, 
 def test_identical_on_one_and_four_processes_and_a_cluster(study, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
     monkeypatch.setattr("DiscStudyLib.engine.cluster_dask.cores", lambda: 4)
+    def elsewhere() -> bool:
+        record = study / "derivatives" / "disc-relaxometry" / "group" / "prov" / "step-mean_prov.json"
+        return json.loads(record.read_text(encoding="utf-8"))["facts"]["elsewhere"]
+
     run(study)
     expected = results(study)
     shutil.rmtree(study / "derivatives")
     run(study, processes=4)
-    assert results(study) == expected
+    assert results(study) == expected and not elsewhere()
     shutil.rmtree(study / "derivatives")
     with cluster(2) as address:
         outcome = run(study, cluster=Cluster(address))
-        assert set(states(outcome).values()) == {"done"}
+        assert set(states(outcome).values()) == {"done"} and elsewhere()
     assert results(study) == expected
 
 
@@ -120,6 +126,45 @@ class cluster:
             process.terminate()
         for process in self.processes:
             process.wait(20)
+
+
+def test_the_workers_of_a_scheduler_take_blocks_of_voxels(tmp_path):
+    """A group step on a cluster gives the p of this process, from maps that lie on disk."""
+    pytest.importorskip("distributed")
+    import pandas
+
+    from DiscStatsLib.analysis import Values, analyze
+    from DiscStatsLib.settings import AnalysisSettings
+
+    rng, labels = np.random.default_rng(2), np.zeros((3, 8, 12), np.uint8)
+    labels[:, 1:7, 1:11] = 11
+    table = pandas.DataFrame({"participant_id": [f"s{n:02}" for n in range(20)], "age": rng.uniform(20, 80, 20)})
+    maps = np.where(rng.uniform(size=(20, 180)) < 0.1, np.nan, rng.normal(size=(20, 180))).astype(np.float32)
+    np.save(tmp_path / "maps.npy", maps)
+    atlas, settings = Image(labels, Geometry((12, 8, 3))), AnalysisSettings(n_permutations=300)
+    values = Values(np.load(tmp_path / "maps.npy", mmap_mode="r"), np.arange(20), np.arange(180))
+    here = analyze(values, atlas, table, "map ~ age", settings=settings)
+    assert Workers(Cluster(), 4).distribute is None
+    seen: list[str] = []
+    with cluster(2) as address, Workers(Cluster(address)) as workers:
+        settings = replace(settings, distribute=workers.distribute)
+        there = analyze(values, atlas, table, "map ~ age", settings=settings,
+                        progressCallback=lambda fraction, text: seen.append(text))
+        with pytest.raises(Cancelled):
+            analyze(values, atlas, table, "map ~ age", settings=settings,
+                    progressCallback=cancel_at("Permutations"))
+    assert any("TFCE" in text for text in seen)
+    for name, image in here.maps.items():
+        np.testing.assert_array_equal(there.maps[name].array, image.array, err_msg=name)
+    for name, null in here.null.items():
+        np.testing.assert_allclose(there.null[name], null, rtol=1e-10, err_msg=name)
+
+
+def cancel_at(word: str):
+    def progress(fraction, text):
+        if word in text:
+            raise Cancelled
+    return progress
 
 
 def test_unreachable_scheduler_is_one_sentence(study, monkeypatch):

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from DiscRelaxometryLib.atomic import write_json
 from DiscRelaxometryLib.errors import SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
+from DiscRelaxometryLib.parallel import ordered
 from DiscStudyLib.engine import Stage, Step
 
 # Slices along x (left-right), 0.9 mm; 160 mm from head to foot.
@@ -67,7 +68,12 @@ def _mean(context):
     values = {p: r["smooth"].facts["mean"] for p, r in context.everyone.items() if "smooth" in r}
     path = context.path("means.json")
     write_json(path, {"means": values, "missing": dict(context.missing)})
+    context.facts["elsewhere"] = os.getpid() not in (context.distribute or ordered)(_process, [0, 1])
     return [path]
+
+
+def _process(_) -> int:
+    return os.getpid()
 
 
 def _pause():

@@ -56,6 +56,19 @@ class Values:
         for block in voxel_blocks(*self.shape):
             yield block, self.at(slice(None), block)
 
+    def __getstate__(self) -> dict:
+        """A file is opened again by who gets these values, not sent along."""
+        state, array = dict(vars(self)), self.array
+        if isinstance(array, np.memmap) and np.load(array.filename, mmap_mode="r").size == array.size:
+            state["array"] = array.filename, array.shape
+        return state
+
+    def __setstate__(self, state: dict) -> None:
+        if isinstance(state["array"], tuple):
+            file, shape = state["array"]
+            state["array"] = np.load(file, mmap_mode="r").reshape(shape)
+        vars(self).update(state)
+
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.asarray(self.at(slice(None), slice(None)), dtype)
 

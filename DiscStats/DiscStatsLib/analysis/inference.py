@@ -71,7 +71,7 @@ def infer(fitted: ContrastFit, data: AnalysisData, scheme: Scheme | None, settin
     if as_z:
         stat = stat_to_z(stat, columns["df"], contrast.kind, len(contrast.weights))
     null = max_statistics(fitted.strata, scheme, len(stat), alternative=alternative, as_z=as_z,
-                          workers=settings.workers, device=settings.device,
+                          workers=settings.workers, device=settings.device, distribute=settings.distribute,
                           progressCallback=subrange(report, 0.0, 0.3 if needs_maps else 1.0))
     columns["pperm"] = np.where(np.isfinite(stat), (null.counts + 1) / (len(scheme) + 1), np.nan)
     result.null["max"] = null.maxima.max(axis=0)
@@ -84,7 +84,7 @@ def infer(fitted: ContrastFit, data: AnalysisData, scheme: Scheme | None, settin
     height = _height(fitted, settings.cluster_p, as_z, alternative) if "cluster" in settings.correction else None
     nulls = map_null(fitted.strata, scheme, layout, settings=enhancement if "tfce" in settings.correction else None,
                      height=height, alternative=alternative, as_z=as_z, workers=settings.workers,
-                     progressCallback=subrange(report, 0.3, 1.0))
+                     distribute=settings.distribute, progressCallback=subrange(report, 0.3, 1.0))
     shown = one_side(stat, alternative, contrast.kind)
     if nulls.tfce is not None:
         result.null["tfce"] = nulls.tfce.max(axis=0)

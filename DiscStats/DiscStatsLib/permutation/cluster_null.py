@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -26,6 +26,8 @@ from .tfce import Neighbors, TfceSettings, tfce_maxima
 
 #: Maps of permutations are made a few at a time in each voxel; so many numbers of them are kept (256 MB).
 MAP_BATCH, MAP_NUMBERS = 32, 2 ** 25
+#: Permutations of a task that is given to another process.
+MAP_SHARE = 256
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def one_side(stat: np.ndarray, alternative: str, kind: str) -> np.ndarray:
 
 def map_null(strata: Sequence[Source], scheme: Scheme, layout: MapLayout, *, settings: TfceSettings | None,
              height, alternative: str = "two-sided", as_z: bool = False, workers: int = 1,
-             progressCallback: ProgressCallback | None = None) -> MapNull:
+             distribute: Callable | None = None, progressCallback: ProgressCallback | None = None) -> MapNull:
     """Return the null maxima of TFCE (if `settings`) and of clusters (if `height` is not None).
 
     Parameters
@@ -131,15 +133,16 @@ def map_null(strata: Sequence[Source], scheme: Scheme, layout: MapLayout, *, set
     as_z : bool
     workers : int
         Threads; results do not depend on it.
+    distribute : callable, optional
+        Shares out the permutations, called like :func:`DiscRelaxometryLib.parallel.ordered`.
     progressCallback : callable, optional
     """
     groups, levels, tested = layout.n_maps * len(layout.members), len(layout.members), int(layout.kept.sum())
-    found = np.zeros((3, groups, len(scheme)))
     kind = next(s.kind for source in strata for s in blocks_of_source(source))
     height = None if height is None else np.asarray(height)[layout.kept.ravel()]
     side = partial(one_side, alternative=alternative, kind=kind)
 
-    def work(flat: np.ndarray) -> np.ndarray:
+    def maxima(flat: np.ndarray) -> np.ndarray:
         best = np.zeros((3, groups))
         for m, (part, neighbors, group) in enumerate(layout.maps):
             stat, own = side(flat[part]), slice(m * levels, (m + 1) * levels)
@@ -149,15 +152,23 @@ def map_null(strata: Sequence[Source], scheme: Scheme, layout: MapLayout, *, set
                 best[1:, own] = cluster_maxima(stat, height[part], neighbors, group, levels)
         return best
 
-    report = progressCallback or silent
-    size = min(max(MAP_NUMBERS // max(tested, 1), 1), len(scheme))
-    maps = np.full((size, tested), np.nan)
-    for batch in batches(len(scheme), size):
-        part = subrange(report, batch.start / len(scheme), batch.stop / len(scheme))
-        filled = statistic_maps(strata, scheme.part(batch), layout.place, maps[:batch.stop - batch.start], as_z=as_z,
-                                workers=workers, progress=subrange(part, 0.0, 0.5))
-        for b, best in enumerate(ordered(work, list(filled), workers, progress=subrange(part, 0.5, 1.0),
-                                         words=lambda _: f"TFCE and clusters of {len(scheme)} permutations")):
-            found[:, :, batch.start + b] = best
+    def work(batch: slice, workers: int = 1, progress: ProgressCallback = silent) -> np.ndarray:
+        maps = np.full((batch.stop - batch.start, tested), np.nan)
+        statistic_maps(strata, scheme.part(batch), layout.place, maps, as_z=as_z, workers=workers,
+                       progress=subrange(progress, 0.0, 0.5))
+        found = ordered(maxima, list(maps), workers, progress=subrange(progress, 0.5, 1.0), words=words)
+        return np.stack(list(found), axis=2)
+
+    def words(_) -> str:
+        return f"TFCE and clusters of {len(scheme)} permutations"
+
+    total, size = len(scheme), max(MAP_NUMBERS // max(tested, 1), 1)
+    if distribute is None:
+        parts = [work(batch, workers, subrange(progressCallback, batch.start / total, batch.stop / total))
+                 for batch in batches(total, size)]
+    else:
+        parts = list(distribute(work, list(batches(total, min(size, MAP_SHARE))), progress=progressCallback or silent,
+                                words=words))
+    found = np.concatenate(parts, axis=2)
     has = (settings is not None, height is not None, height is not None)
     return MapNull(*(found[i] if wanted else None for i, wanted in enumerate(has)))

@@ -73,18 +73,10 @@ class Stratum:
                        sandwich=self.sandwich and self.sandwich.part(block),
                        presence=self.presence and self.presence.part(block))
 
-    def parts(self, size: int) -> Iterator[Stratum]:
-        """Yield all voxels, `size` at a time."""
-        if len(self.columns) <= size:
-            yield self
-            return
-        for start in range(0, len(self.columns), size):
-            yield self.part(slice(start, start + size))
-
     @cached_property
     def blocks(self) -> list[Stratum]:
         """All voxels, so many at a time as a cache takes; kept, with what they know of themselves."""
-        return list(self.parts(VOXEL_BLOCK))
+        return [self.part(slice(start, start + VOXEL_BLOCK)) for start in range(0, len(self.columns), VOXEL_BLOCK)]
 
     @cached_property
     def alike(self) -> list[Alike]:
@@ -277,6 +269,7 @@ def batches(total: int, size: int = BATCH) -> Iterator[slice]:
 
 def max_statistics(strata: Sequence[Source], scheme: Scheme, n_columns: int, *, alternative: str = "two-sided",
                    as_z: bool = False, workers: int = 1, device: str = "cpu",
+                   distribute: Callable | None = None,
                    progressCallback: ProgressCallback | None = None) -> MaxResult:
     """Return the null distribution of the maximum statistic and each voxel's own count.
 
@@ -295,6 +288,8 @@ def max_statistics(strata: Sequence[Source], scheme: Scheme, n_columns: int, *, 
         Threads; results do not depend on it.
     device : str
         ``cpu``, or a torch device such as ``cuda`` (``torch:cpu`` is torch without a GPU).
+    distribute : callable, optional
+        Shares out blocks of voxels, called like :func:`DiscRelaxometryLib.parallel.ordered`, which is the default.
     progressCallback : callable, optional
         Called between blocks of voxels; raises ``Cancelled`` to stop.
 
@@ -314,7 +309,7 @@ def max_statistics(strata: Sequence[Source], scheme: Scheme, n_columns: int, *, 
         return [(s.group, s.columns, *blocks(s, scheme, alternative, as_z)) for s in blocks_of_source(source)]
 
     tasks = blocks_of_sources(strata)
-    for found in ordered(work, tasks, workers, progress=progressCallback or silent,
+    for found in (distribute or ordered)(work, tasks, workers, progress=progressCallback or silent,
                          words=lambda task: f"Permutations of {len(tasks)} blocks of voxels"):
         for group, columns, best, count in found:
             maxima[group] = np.maximum(maxima.get(group, -np.inf), best)

@@ -1,4 +1,4 @@
-"""People in parallel on Dask: local worker processes, or any Dask cluster by its scheduler's address."""
+"""People, and blocks of voxels, on Dask: local worker processes, or any cluster by its scheduler's address."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from DiscRelaxometryLib.errors import StudyError
+from DiscRelaxometryLib.parallel import one_blas_thread
+from DiscRelaxometryLib.progress import ProgressCallback, silent
 
 #: Memory one person's chain may need, measured (see Docs/validation/study.md); decides how many workers fit.
 PERSON_MEMORY_GB = 2.0
@@ -172,6 +175,43 @@ def map_people(client, function: Callable, people: Sequence[str], resources: Map
                 yield futures[future], future.result(), ""
             else:
                 yield futures[future], None, _explain(error)
+    finally:
+        client.cancel([f for f in futures if not f.done()])
+
+
+@dataclass
+class _Work:
+    """What every worker of a cluster gets once: a function and the items it is called with."""
+
+    function: Callable
+    items: Sequence
+
+    def do(self, number: int) -> Any:
+        with one_blas_thread():
+            return self.function(self.items[number])
+
+
+def ordered_on(client, work: Callable, items: Sequence, workers: int | None = None,
+               progress: ProgressCallback = silent, words: Callable = str) -> Iterator:
+    """Yield the result of each item in order, like :func:`DiscRelaxometryLib.parallel.ordered`, by Dask's workers.
+
+    `work` and `items` can be closures and values of files that the workers see (cloudpickle); each worker gets them
+    once. Leaving the loop early cancels what has not begun.
+    """
+    from distributed import KilledWorker
+
+    client.wait_for_workers(1)
+    package = client.scatter([_Work(work, items)], broadcast=True, hash=False)[0]
+    futures = [client.submit(_Work.do, package, n, pure=False, priority=-n) for n in range(len(items))]
+    try:
+        for number, future in enumerate(futures):
+            try:
+                result = future.result()
+            except KilledWorker as error:
+                raise StudyError(_explain(error), anchor="dask") from error
+            progress((number + 1) / len(items), words(items[number]))
+            yield result
+            future.release()
     finally:
         client.cancel([f for f in futures if not f.done()])
 

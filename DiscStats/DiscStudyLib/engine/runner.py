@@ -113,7 +113,8 @@ def run_stages(run: StudyRun, spec: RunSpec, ids: Sequence[str], progress, worke
         else:
             run.missing.update(excluded_people(spec.study(*ids), ids))
             wide = replace(spec.settings, threads=max(spec.settings.threads, workers.idle))
-            run.add("", run_group(replace(spec, settings=wide), ids, number, part, run.missing))
+            run.add("", run_group(replace(spec, settings=wide), ids, number, part, run.missing,
+                                  workers.distribute))
     order = {name: n for n, name in enumerate([*ids, ""])}
     run.outcomes.sort(key=lambda o: order[o.person])
 
@@ -170,19 +171,19 @@ def run_person(spec: RunSpec, person: str, stage: int = 0, progressCallback=None
 
 
 def plan_group(spec: RunSpec, ids: Sequence[str], stage: int, missing: Mapping[str, str],
-               due: Collection[str] = ()) -> list[Planned]:
+               due: Collection[str] = (), distribute: Callable | None = None) -> list[Planned]:
     """Return what a group stage has to do on the people in `ids`; `due` as in :func:`plan_person`."""
     study, stages = spec.study(*ids), spec.stages()
     excluded = excluded_people(study, ids)
     context = Context(study, spec.settings, None, read_records(study, "", stages[:stage]),
                       {p: read_records(study, p, stages[:stage]) for p in ids if p not in excluded},
-                      {**missing, **excluded}, verify=spec.verify)
+                      {**missing, **excluded}, verify=spec.verify, distribute=distribute)
     return plan(stages[stage].steps, context, due)
 
 
 def run_group(spec: RunSpec, ids: Sequence[str], stage: int, progressCallback=None,
-              missing: Mapping[str, str] | None = None) -> list[Outcome]:
-    """Run a group stage in this process, on the people in `ids`.
+              missing: Mapping[str, str] | None = None, distribute: Callable | None = None) -> list[Outcome]:
+    """Run a group stage in this process, on the people in `ids`; `distribute` shares out blocks of voxels.
 
     Raises
     ------
@@ -197,7 +198,7 @@ def run_group(spec: RunSpec, ids: Sequence[str], stage: int, progressCallback=No
             raise StudyError(f"{len(discs)} disc(s) of {people} participant(s) wait for review, the first is "
                              f"{discs[0].person} {discs[0].level}: use 'disc-relaxometry review', then run again.",
                              anchor="review-decisions")
-    return execute(plan_group(spec, ids, stage, missing or {}), progressCallback)
+    return execute(plan_group(spec, ids, stage, missing or {}, distribute=distribute), progressCallback)
 
 
 def plan_stages(run: StudyRun, spec: RunSpec, ids: Sequence[str]) -> None:

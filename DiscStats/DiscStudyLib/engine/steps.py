@@ -40,6 +40,8 @@ class Context:
         Outputs asked for, removed again if the step fails.
     verify : bool
         Whether existing results are checked by content, not only by size and time.
+    distribute : callable, optional
+        Shares out a group step's tasks among other machines; see :class:`DiscStatsLib.settings.AnalysisSettings`.
     """
 
     study: Study
@@ -52,6 +54,7 @@ class Context:
     facts: dict = field(default_factory=dict)
     written: list[Path] = field(default_factory=list)
     verify: bool = False
+    distribute: Callable | None = None
 
     @property
     def name(self) -> str:

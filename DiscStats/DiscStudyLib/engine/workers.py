@@ -70,19 +70,35 @@ class Workers:
             return
         from . import cluster_dask  # Dask is optional
 
-        cluster, count = self._cluster, min(self._processes, len(ids))
+        client = self._connected(min(self._processes, len(ids)))
+        workers = len(client.nthreads())
+        threads = cluster_dask.threads_of_people(len(ids), workers) if self._share else ()
+        results = cluster_dask.map_people(client, function, ids, self._cluster.resources, threads)
+        for finished, result in enumerate(results, start=1):
+            if finished == len(ids) - workers + 1:
+                _import(imports)
+            yield result
+
+    @property
+    def distribute(self) -> Callable | None:
+        """What shares out a group step among a scheduler's workers; None where there are local processes alone."""
+        return self._ordered if self._cluster.scheduler else None
+
+    def _ordered(self, work: Callable, items: Sequence, *options, **named) -> Iterator:
+        from .cluster_dask import ordered_on
+
+        return ordered_on(self._connected(), work, items, *options, **named)
+
+    def _connected(self, count: int = 1) -> Any:
+        from . import cluster_dask
+
+        cluster = self._cluster
         if self._client is None or count > self._count and not cluster.scheduler:
             self._running.close()
             self._client = self._running.enter_context(
                 cluster_dask.connect(cluster.scheduler, count, cluster.memory_gb))
             self._count = count
-        workers = len(self._client.nthreads())
-        threads = cluster_dask.threads_of_people(len(ids), workers) if self._share else ()
-        results = cluster_dask.map_people(self._client, function, ids, cluster.resources, threads)
-        for finished, result in enumerate(results, start=1):
-            if finished == len(ids) - workers + 1:
-                _import(imports)
-            yield result
+        return self._client
 
 
 def _import(modules: Sequence[str]) -> None:

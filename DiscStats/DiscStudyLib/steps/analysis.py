@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,8 @@ def _analyze_family(context: Context, folder: str, family, people: list[str]) ->
     disc = pooled_disc_of(context)
     data = observations(context, family, people)
     formula = f"map ~ {settings.model.terms}" if disc is None else str(settings.pooled_model)
-    result = analyze(contrasts=settings.tested, settings=settings.statistics(), formula=formula,
+    result = analyze(contrasts=settings.tested, settings=replace(settings.statistics(), distribute=context.distribute),
+                     formula=formula,
                      region_names={code: region for region, code in PARTITION.items()}, **data)
     written = []
     for stat, image in result.maps.items():

@@ -1,11 +1,14 @@
 """Maps of which memory holds a few voxels at a time: the results are those of maps that it holds."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
 from support.analyses import analyze
 
 from DiscRelaxometryLib.image import Geometry, Image
+from DiscRelaxometryLib.parallel import ordered
 from DiscStatsLib.analysis import Values, data, model
 from DiscStatsLib.permutation import cluster_null, max_statistic
 
@@ -66,6 +69,36 @@ def test_results_do_not_depend_on_what_memory_holds(case, tmp_path, monkeypatch)
     for name, null in whole.null.items():
         np.testing.assert_allclose(some.null[name], null, rtol=1e-9, err_msg=name)
     assert whole.provenance["participants"] == some.provenance["participants"]
+
+
+@pytest.mark.parametrize("kept", [0, 2 ** 25])
+def test_blocks_of_voxels_are_worked_on_elsewhere(kept, tmp_path, monkeypatch):
+    """What is sent holds no map that lies on disk, and comes back with the same results."""
+    cloudpickle, sent = pytest.importorskip("cloudpickle"), []
+
+    def elsewhere(work, items, workers=None, progress=None, words=str):
+        sent.append(cloudpickle.dumps((work, items)))
+        work, items = cloudpickle.loads(sent[-1])
+        return ordered(work, items, 1, progress=progress, words=words)
+
+    table, values = study()
+    atlas, formula = Image(LABELS, Geometry(SHAPE[::-1])), "map ~ grade + age"
+    options = {"n_permutations": 60, "seed": 4, "levels": ["L5-S1", "L4-L5"]}
+    here = analyze(values.astype(float), atlas, table, formula, "grade", **options)
+    for module, name, size in ((model, "KEPT", kept), (max_statistic, "VOXEL_BLOCK", 11),
+                               (cluster_null, "MAP_SHARE", 9)):
+        monkeypatch.setattr(module, name, size)
+    maps = {"map": on_disk(tmp_path, values.astype(np.float32), np.random.default_rng(1))}
+    there = analyze(maps, atlas, table, formula, "grade", distribute=elsewhere, **options)
+    for name, image in here.maps.items():
+        np.testing.assert_allclose(there.maps[name].array, image.array, rtol=1e-6, atol=1e-6, err_msg=name)
+    for name, null in here.null.items():
+        np.testing.assert_allclose(there.null[name], null, rtol=1e-9, err_msg=name)
+    assert len(sent) == 2 and not any(maps["map"].array[:3].tobytes() in content for content in sent)
+    own = np.arange(12.0).reshape(3, 4)
+    for array in (own, maps["map"].array[1:], maps["map"].array.reshape(-1, 1)):  # in memory, part of a file, as it is
+        again = pickle.loads(pickle.dumps(Values(array, np.arange(2), np.arange(1))))
+        np.testing.assert_array_equal(again.array, array)
 
 
 def test_values_of_another_number_of_voxels_or_people_are_refused():
