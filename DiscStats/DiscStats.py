@@ -132,16 +132,15 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
 
     def analysisJob(self, maps, atlasLabels, participants, formula, contrasts=None, regions=None, **settings):
         """Return the analysis as a job that needs no scene; see :meth:`analyze`."""
-        from DiscStatsLib.mrml import image_of, images_of
+        from DiscStatsLib.mrml import for_child
+        from DiscStatsLib.sources import converted
 
         own = {f.name: settings.pop(f.name) for f in fields(AnalysisSettings) if f.name in settings}
-        arguments = {"maps": images_of(maps), "atlas_labels": image_of(atlasLabels),
-                     "participants": self.participants(participants), "formula": formula, "contrasts": contrasts,
-                     "settings": AnalysisSettings(**own),
-                     "regions": None if regions is None else image_of(regions), **settings}
-        if "voxel_covariates" in settings:
-            arguments["voxel_covariates"] = {k: images_of(v) for k, v in settings["voxel_covariates"].items()}
-        return Job("DiscStatsLib.analysis.analyze:analyze", arguments, _("Statistics"))
+        images = {"maps": maps, "atlas_labels": atlasLabels, "regions": regions,
+                  "voxel_covariates": settings.pop("voxel_covariates", None)}
+        arguments = {**converted(images, for_child), "participants": self.participants(participants),
+                     "formula": formula, "contrasts": contrasts, "settings": AnalysisSettings(**own), **settings}
+        return Job("DiscStatsLib.sources:analyze_sources", arguments, _("Statistics"))
 
     def analyze(self, maps, atlasLabels, participants, formula, contrasts=None, regions=None, progressCallback=None,
                 **settings):
@@ -302,10 +301,11 @@ class DiscStatsLogic(ScriptedLoadableModuleLogic):
 
         Parameters are those of :meth:`analyze`; see ``DiscStatsLib.tables.region_means.region_means``.
         """
-        from DiscStatsLib.mrml import image_of, images_of
+        from DiscStatsLib.mrml import image_of
+        from DiscStatsLib.sources import converted
         from DiscStatsLib.tables import region_means
 
-        table = region_means(images_of(maps), image_of(atlasLabels), self.participants(participants),
+        table = region_means(converted(maps, image_of), image_of(atlasLabels), self.participants(participants),
                              regions=None if regions is None else image_of(regions), **settings)
         return base.table_node(table, name)
 

@@ -203,6 +203,7 @@ class RelaxometryPanel(DiscPanel):
 
         def show(result):
             discs = self.logic.showSegmentation(result, volume, node)
+            yield
             p.segmentation = discs.segmentation
             slicer.util.setSliceViewerLayers(background=volume, foreground=None, label=None)
             mrml.show_legend(None)
@@ -337,9 +338,11 @@ class RelaxometryPanel(DiscPanel):
 
         def show(result):
             nodes = self.logic.showMaps(result, series)
+            yield
             relaxation = nodes.get("T1rho") or nodes["T2"]
             with slicer.util.NodeModify(p):
                 p.relaxationMap, p.m0Map, p.offsetMap = relaxation, nodes["M0"], nodes.get("offset")
+            yield
             mrml.show_map(relaxation, segmentation)
             self.work.say(" ".join(result.notes) or _("Done."))
 

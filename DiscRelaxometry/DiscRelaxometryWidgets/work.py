@@ -1,5 +1,6 @@
 """Long work, messages and Python packages of a panel, and the footer that shows them."""
 
+import inspect
 import logging
 
 import slicer
@@ -13,6 +14,8 @@ from .qt_helpers import allow, duration, value
 #: Page that explains an error further; an error's anchor is a heading of it.
 TROUBLESHOOTING = "https://github.com/DiscRelaxometry/SlicerDiscRelaxometry/blob/main/Docs/troubleshooting.md"
 POLL_MS = 100
+#: Between two turns of showing a result; with 0 the next one would come before clicks and other timers.
+TURN_MS = 10
 #: Characters that fit into two lines of the footer; the rest of a message is behind "More".
 SHORT = 96
 
@@ -38,7 +41,7 @@ class Work:
         import qt
 
         self.ui, self.requester, self.changed = ui, requester, changed
-        self.child = None
+        self.child = self._turns = None
         self._text, self._onResult, self._onProgress, self._cancelledText, self._failedText = "", None, None, "", ""
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
@@ -50,7 +53,7 @@ class Work:
     @property
     def busy(self):
         """Whether work runs."""
-        return self.child is not None
+        return self.child is not None or self._turns is not None
 
     # ------------------------------------------------------------ jobs
 
@@ -63,7 +66,7 @@ class Work:
     def run(self, job, onResult, onProgress=None, cancelled=None, failed=None):
         """Run a job in a child process.
 
-        :param onResult: function of the result, called in the window's thread.
+        :param onResult: function of the result, called in the window's thread; the window answers at its ``yield``.
         :param onProgress: function of each progress text, for a log.
         :param cancelled: what is said after Cancel, where something of the work stays.
         :param failed: what is said above the reason of a failure.
@@ -82,9 +85,10 @@ class Work:
     def stop(self, text=""):
         """End the running work at once, if there is any, and say why."""
         self._timer.stop()
-        if self.child is not None:
-            self.child.close()
-            self.child = None
+        if self.busy:
+            if self.child is not None:
+                self.child.close()
+            self.child = self._turns = None
             self._showIdle(text)
 
     def cancel(self):
@@ -99,23 +103,43 @@ class Work:
         if child is None or not child.poll(self._showProgress):
             return
         self._timer.stop()
-        self.child = None
-        self._end(child)
-        self.changed()
+        self.child, self._turns = None, self._show(child)
+        self._turn()
 
-    def _end(self, child):
-        """Show the result of a child, or why there is none."""
+    def _show(self, child):
+        """Show the result of a child; each ``yield`` lets the window answer."""
+        outcome = child.result()
+        self._showIdle(_("Done."))
+        yield
+        # Takes effect where the user has switched the scene's undo on.
+        slicer.mrmlScene.SaveStateForUndo()
+        shown = self._onResult(outcome)
+        if inspect.isgenerator(shown):
+            yield from shown
+
+    def _turn(self):
+        """Go on with showing a result, or say why there is none."""
+        import qt
+
+        turns = self._turns
+        if turns is None:  # stopped meanwhile
+            return
+        failure = None
         try:
-            outcome = child.result()
-            self._showIdle(_("Done."))
-            # Takes effect where the user has switched the scene's undo on.
-            slicer.mrmlScene.SaveStateForUndo()
-            self._onResult(outcome)
+            next(turns)
+            qt.QTimer.singleShot(TURN_MS, self._turn)
+            return
+        except StopIteration:
+            pass
         except Cancelled:
             self._showIdle(self._cancelledText)
         except Exception as error:
+            failure = error
             self._showIdle(_("Failed: {reason}").format(reason=getattr(error, "message", error)))
-            self.showError(self._failedText, error)
+        self._turns = None
+        if failure is not None:
+            self.showError(self._failedText, failure)
+        self.changed()
 
     def _showProgress(self, fraction, text):
         self.ui.progressBar.setValue(int(round(100 * fraction)))

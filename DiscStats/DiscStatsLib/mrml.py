@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,8 @@ from DiscRelaxometryLib.headless import start_headless
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.quantities import PRIVATE_SCHEME, Quantity
 from DiscRelaxometryLib.tables import Column, Table
+
+from .sources import is_file
 
 if TYPE_CHECKING:
     from .analysis import AnalysisResult, PlotData
@@ -29,16 +30,12 @@ def image_of(source) -> Image:
     """Return a volume node, path or Image as Image."""
     if isinstance(source, Image):
         return source
-    return read_image(source) if isinstance(source, (str, os.PathLike)) else base.image_from_volume(source)
+    return read_image(source) if is_file(source) else base.image_from_volume(source)
 
 
-def images_of(maps):
-    """Return lists and dicts of volume nodes, paths or Images as Images; None (no map) stays None."""
-    if isinstance(maps, dict):
-        return {key: images_of(value) for key, value in maps.items()}
-    if isinstance(maps, (list, tuple)):
-        return [None if m is None else image_of(m) for m in maps]
-    return maps if hasattr(maps, "ndim") else image_of(maps)
+def for_child(source):
+    """Return what a child process can use: a path as it is, a volume node as Image."""
+    return source if is_file(source) else image_of(source)
 
 
 @dataclass

@@ -34,7 +34,7 @@ def gaps(work, start) -> tuple[float, float, float]:
     loop, timer, ticks = QtCore.QEventLoop(), QtCore.QTimer(), []
 
     def tick():
-        ticks.append((time.monotonic(), time.thread_time(), work.busy))
+        ticks.append((time.monotonic(), time.thread_time(), work.child is not None))
         if len(ticks) > 50 and not work.busy and time.monotonic() - begun > 2:
             loop.quit()
 

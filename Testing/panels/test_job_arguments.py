@@ -11,7 +11,8 @@ import pytest
 
 from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.echo import EchoSeries
-from DiscRelaxometryLib.image import Geometry, Image, write_image
+from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
+from DiscRelaxometryLib.jobs import Job
 from DiscStatsLib.settings import AnalysisSettings
 from panels.host import click, close_panel, open_panel, process
 
@@ -168,7 +169,7 @@ def test_analysis(opened, cohort, flip):
     process()
     click(opened.ui.runButton)
     job, = opened.jobs
-    assert set(job.arguments) <= parameters(job)
+    assert set(job.arguments) <= parameters(Job("DiscStatsLib.analysis:analyze"))
     found = job.arguments | vars(job.arguments["settings"])
     assert {k: found[k] for k in ("formula", "contrasts", "correction", "n_permutations", "seed", "missing",
                                   "missing_covariates", "workers", "errors", "standard_errors", "levels", "alternative",
@@ -187,7 +188,9 @@ def test_analysis(opened, cohort, flip):
             "missing_covariates", "standard_errors", "ranks"}
     table, maps = found["participants"], found["maps"]["T2"]
     assert table["participant_id"].tolist() == [f"sub-{n:02d}" for n in order]
-    assert {person: image.array.flat[0] for person, image in maps.items()} == {f"sub-{n:02d}": n for n in order}
+    # Files, which the child process reads.
+    assert {person: read_image(Path(file)).array.flat[0] for person, file in maps.items()} == {
+        f"sub-{n:02d}": n for n in order}
     assert table["grade"].tolist() == [1 + (n * 3) % 5 for n in order]
     assert found["atlas_labels"].array.any() and found["regions"].array.any() and found["region_names"]
 

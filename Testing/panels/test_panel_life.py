@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from DiscRelaxometryLib import mrml
+from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.jobs import jobs
 from panels.host import close_panel, open_panel, process, wait_until
 
@@ -56,6 +58,61 @@ def test_closing_the_scene_ends_work_and_a_new_scene_works(panel, slicer):
     panel.work.cancel()
     wait_until(lambda: not panel.work.busy)
     assert "Cancelled" in panel.ui.statusLabel.text()
+
+
+def three(progressCallback):
+    return 3
+
+
+def in_turns(panel, steps):
+    """Start work whose result is shown in turns, and wait until the first has begun."""
+    def show(result):
+        for step in range(result):
+            steps.append(step)
+            yield
+
+    panel.work.run(jobs.Job(f"{__name__}:three", {}, "Quick work"), show)
+    wait_until(lambda: steps)
+
+
+def test_the_window_answers_between_the_turns_of_a_result(panel):
+    from PySide6 import QtCore
+
+    steps, seen, timer = [], [], QtCore.QTimer()
+    timer.timeout.connect(lambda: seen.append((len(steps), panel.work.busy)))
+    timer.start(0)
+    in_turns(panel, steps)
+    wait_until(lambda: not panel.work.busy)
+    timer.stop()
+    assert steps == [0, 1, 2] and {(1, True), (2, True)} <= set(seen)
+    assert not panel.ui.cancelButton.isVisible() and panel.ui.statusLabel.text() == "Done."
+
+
+def test_a_scene_closed_while_a_result_is_shown_ends_the_showing(panel, slicer):
+    steps = []
+    in_turns(panel, steps)
+    slicer.mrmlScene.Clear(0)
+    shown = len(steps)
+    process(100)
+    assert len(steps) == shown < 3 and not panel.work.busy and "scene was closed" in panel.ui.statusLabel.text()
+
+
+def test_an_error_while_a_result_is_shown_is_said_and_nothing_half_made_stays(panel, slicer, caplog):
+    before = slicer.mrmlScene.GetNumberOfNodes()
+
+    def show(result):
+        with mrml.all_or_nothing():
+            mrml.add_node("vtkMRMLTextNode", "half")
+            yield
+            raise DiscRelaxometryError("The volume went away.")
+
+    panel.work.run(jobs.Job(f"{__name__}:three", {}, "Quick work"), show, failed="It could not be shown.")
+    with caplog.at_level(logging.ERROR):
+        wait_until(lambda: not panel.work.busy)
+    assert "It could not be shown." in caplog.text and panel.ui.statusLabel.text() == "Failed: The volume went away."
+    assert slicer.mrmlScene.GetNumberOfNodes() == before
+    start_slow(panel)
+    panel.work.stop()
 
 
 def test_no_work_can_be_started_twice(panel):

@@ -49,6 +49,18 @@ class Job:
         return function(**self.arguments, **({"progressCallback": progressCallback or silent} if reports else {}))
 
 
+def send(content, path: Path) -> None:
+    """Write what the other side is to :func:`receive`; arrays go from memory to the file without a copy."""
+    with open(path, "wb") as file:
+        pickle.dump(content, file, pickle.HIGHEST_PROTOCOL)
+
+
+def receive(path: Path):
+    """Return what was sent, arrays read in place."""
+    with open(path, "rb") as file:
+        return pickle.load(file)
+
+
 class ChildProcess:
     """A job in a Python process of its own.
 
@@ -65,7 +77,7 @@ class ChildProcess:
     def __init__(self, job: Job, executable: str | None = None):
         self.job = job
         self.folder = Path(tempfile.mkdtemp(prefix="DiscRelaxometryJob-"))
-        (self.folder / "job.pickle").write_bytes(pickle.dumps(job))
+        send(job, self.folder / "job.pickle")
         # A process group of its own: Cancel then ends what the child itself has started, too.
         group = {"start_new_session": True} if os.name == "posix" else {
             "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
@@ -134,7 +146,7 @@ class ChildProcess:
                 log = (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip()
                 raise RuntimeError(f"The background process ended without a result (exit code "
                                    f"{self.process.returncode}); it may have run out of memory.\n{log[-2000:]}")
-            kind, value = pickle.loads(path.read_bytes())
+            kind, value = receive(path)
             if kind == "error":
                 raise value
             return value

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..atomic import atomic_path
 from ..errors import Cancelled
+from .jobs import receive, send
 
 
 def _watch(parent: int, folder: Path) -> None:
@@ -33,7 +34,7 @@ def _watch(parent: int, folder: Path) -> None:
 
 def run(folder: Path) -> None:
     """Run ``job.pickle`` and write ``result.pickle``: ("value", result) or ("error", exception)."""
-    job = pickle.loads((folder / "job.pickle").read_bytes())
+    job = receive(folder / "job.pickle")
     last = 0.0
 
     def progress(fraction: float, text: str) -> None:
@@ -51,7 +52,7 @@ def run(folder: Path) -> None:
         traceback.print_exc()
         outcome = ("error", _portable(error))
     with atomic_path(folder / "result.pickle") as path:
-        path.write_bytes(pickle.dumps(outcome))
+        send(outcome, path)
 
 
 def _portable(error: Exception) -> Exception:

@@ -164,8 +164,9 @@ def _voxels(node, segment_id: str) -> str:
     if scalars is None:
         return ""
     low, high = np.array(image.GetExtent()).reshape(3, 2).T
-    mask = vtk_to_numpy(scalars).reshape((high - low + 1)[::-1]) != 0
-    where = np.argwhere(mask)
+    shape = (high - low + 1)[::-1]
+    # Several times as fast as argwhere of the whole grid.
+    where = np.stack(np.unravel_index(np.flatnonzero(vtk_to_numpy(scalars)), shape), axis=1)
     if not len(where):
         return ""
     return f"{zlib.crc32((where + low[::-1]).astype(np.int32).tobytes()):08x}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import zlib
+from collections import Counter
 
 import numpy as np
 
@@ -230,8 +232,6 @@ def segment_value(segment, segment_id: str = "") -> int | None:
     """
     from ..discs import structure_for_name
 
-    by_code = {s.snomed[0]: s.value for s in structures.STRUCTURES
-               if sum(o.snomed[0] == s.snomed[0] for o in structures.STRUCTURES) == 1}
     for text in (segment.GetName(), segment_id):
         key = text.strip().replace("/", "-").replace("_", "-")
         if key in structures.BY_NAME:
@@ -242,7 +242,14 @@ def segment_value(segment, segment_id: str = "") -> int | None:
     start_headless()
     entry = segment_tag(segment, segment.GetTerminologyEntryTagName())
     parts = entry.split("~")[2].split("^") if entry.count("~") >= 2 else []
-    return by_code.get(parts[1]) if len(parts) > 1 and parts[0] == "SCT" else None
+    return _by_code().get(parts[1]) if len(parts) > 1 and parts[0] == "SCT" else None
+
+
+@functools.cache
+def _by_code() -> dict[str, int]:
+    """Return label value by SNOMED code, of the codes that stand for one structure alone."""
+    codes = Counter(s.snomed[0] for s in structures.STRUCTURES)
+    return {s.snomed[0]: s.value for s in structures.STRUCTURES if codes[s.snomed[0]] == 1}
 
 
 def segment_tag(segment, name: str) -> str:

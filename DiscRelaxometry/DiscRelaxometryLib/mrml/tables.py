@@ -11,7 +11,7 @@ from ..echo import EchoSeries
 from ..errors import EchoSeriesError, GeometryError
 from ..headless import start_headless
 from ..tables import Column, Table
-from .volumes import ATTRIBUTE, add_node, image_from_volume, volume_from_image
+from .volumes import ATTRIBUTE, add_node, scalars, volume_from_image, volume_geometry
 
 _INDEX_NAMES = {"T1rho": "SpinLockTime", "T2": "EchoTime"}
 _TO_MS = {"ms": 1.0, "msec": 1.0, "millisecond": 1.0, "milliseconds": 1.0, "s": 1000.0, "sec": 1000.0,
@@ -188,14 +188,14 @@ def series_from_nodes(nodes, times: Sequence[float] | None = None, kind: str | N
     kind = kind or guess
     if kind is None:
         raise EchoSeriesError("Choose whether this is a T1rho or a T2 series: the scene does not say.", anchor="kind")
-    images = [image_from_volume(v) for v in volumes]
-    for volume, image in zip(volumes, images):
-        difference = images[0].geometry.difference(image.geometry)
+    grids, echoes = zip(*((volume_geometry(v), scalars(v)) for v in volumes))
+    for volume, grid in zip(volumes, grids):
+        difference = grids[0].difference(grid)
         if difference:
             raise GeometryError(f"Echo '{volume.GetName()}' lies on another grid than '{volumes[0].GetName()}' "
                                 f"({difference}): choose the echoes of one series.", anchor="different-grids")
-    echoes = np.stack([i.array.astype(np.float32) for i in images])
-    return EchoSeries(echoes, np.array(times), kind, images[0].geometry, {"source": "scene"})
+    stacked = np.stack(echoes, dtype=np.float32, casting="same_kind")
+    return EchoSeries(stacked, np.array(times), kind, grids[0], {"source": "scene"})
 
 
 def _volumes_of(nodes) -> tuple[list, list[float], str | None]:

@@ -159,11 +159,15 @@ def image_from_volume(node) -> Image:
         If the volume is empty, has several components, or its grid cannot be used.
     """
     geometry = volume_geometry(node)
+    return Image(np.array(scalars(node)), geometry, {"name": node.GetName(), "node_id": node.GetID()})
+
+
+def scalars(node) -> np.ndarray:
+    """Return the values of a volume that is not empty, where they are; raise GeometryError for several components."""
     if node.GetImageData().GetNumberOfScalarComponents() != 1:
         raise GeometryError(f"'{node.GetName()}' has several values per voxel: choose a scalar volume.",
                             anchor="not-a-3d-volume")
-    array = np.array(start_headless().util.arrayFromVolume(node))
-    return Image(array, geometry, {"name": node.GetName(), "node_id": node.GetID()})
+    return start_headless().util.arrayFromVolume(node)
 
 
 def volume_from_image(image: Image, name: str, quantity: Quantity | str | None = None, node=None,
