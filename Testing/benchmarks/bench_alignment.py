@@ -18,8 +18,7 @@ import SimpleITK as sitk
 from common import Aim, Results, shared_data
 from unit.echo import test_align
 
-from DiscRelaxometryLib.echo import align
-from DiscRelaxometryLib.echo.read import read_echo_series
+from DiscRelaxometryLib.echo import align, read_echo_series
 from DiscRelaxometryLib.image import Image
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from common import Aim, Results
 from support.cohort_phantom import anatomy, make_spine_study
 
-from DiscRelaxometryLib.echo.read import EchoSeries
+from DiscRelaxometryLib.echo import EchoSeries
 from DiscRelaxometryLib.image import Geometry, Image, read_image
-from DiscRelaxometryLib.jobs.jobs import ChildProcess, Job
+from DiscRelaxometryLib.jobs import ChildProcess, Job
 from DiscRelaxometryLib.resources import resource_path
 
 POLL = 0.1

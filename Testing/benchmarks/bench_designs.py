@@ -175,7 +175,8 @@ def cohort(folder: str, permutations: int) -> list[tuple]:
 def draw(folder: str, permutations: int, path: str) -> None:
     """Draw the effect of the grade and its corrected p in the pooled disc."""
     from DiscRelaxometryLib.labels import disc_value
-    from DiscStudyLib.report.figures_maps import Look, atlas_figure
+    from DiscStudyLib.report import Look
+    from DiscStudyLib.report.figures_maps import atlas_figure
     found, disc, *_ = pooled_cohort(folder, permutations, ["pfirrmann"])
     maps = {k: found.maps[f"map_pfirrmann_{k}"] for k in ("effect", "ptfce")}
     logs = maps["ptfce"].like(-np.log10(maps["ptfce"].array))

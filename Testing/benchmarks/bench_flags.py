@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from common import Aim, Results, shared_data
 
-from DiscRelaxometryLib.discs import load_engine, load_model
+from DiscRelaxometryLib.discs import Segmentation, load_engine, load_model
 from DiscRelaxometryLib.discs.inference import Prediction, predict
-from DiscRelaxometryLib.discs.segment import Segmentation, assemble
+from DiscRelaxometryLib.discs.segment import assemble
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
 from DiscRelaxometryLib.resources import resource_path

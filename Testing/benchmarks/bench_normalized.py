@@ -83,7 +83,7 @@ def disturbed(reference: Image) -> dict[str, Image]:
 
 def automatic(image: Image) -> dict[str, Image]:
     """Return the network's labels."""
-    from DiscRelaxometryLib.discs.segment import segment
+    from DiscRelaxometryLib.discs import segment
 
     return {"network, people not trained on": segment(image).labels}
 

@@ -28,9 +28,7 @@ def make_data(path: Path, n: int = 31, voxels: int = 60000, seed: int = 0) -> No
 
 def run_ours(data, permutations):
     """Time our GLM and permutation."""
-    from DiscStatsLib.permutation.glm import fit, partition
-    from DiscStatsLib.permutation.max_statistic import fwe_p, make_stratum, max_statistics
-    from DiscStatsLib.permutation.schemes import make_scheme
+    from DiscStatsLib.permutation import fit, fwe_p, make_scheme, make_stratum, max_statistics, partition
     y, design = data["y"], data["design"]
     start = clock()
     part = partition(design, [[0, 1, 0, 0]])

@@ -39,7 +39,7 @@ def volume(slices: int, size: int, slice_mm: float):
 
 def run_once(options: argparse.Namespace) -> None:
     """Segment once in this process and print the figures as JSON."""
-    from DiscRelaxometryLib.discs.segment import segment
+    from DiscRelaxometryLib.discs import segment
 
     image = volume(options.slices, options.size, options.slice_mm)
     wall, cpu = time.perf_counter(), time.process_time()

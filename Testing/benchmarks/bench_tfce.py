@@ -34,11 +34,17 @@ def make_data(path: Path, n: int = 31, seed: int = 0) -> int:
 
 def run_ours(data, permutations):
     """Time our permutation TFCE."""
-    from DiscStatsLib.permutation.cluster_null import MapLayout, map_null
-    from DiscStatsLib.permutation.glm import fit, partition
-    from DiscStatsLib.permutation.max_statistic import make_stratum
-    from DiscStatsLib.permutation.schemes import make_scheme
-    from DiscStatsLib.permutation.tfce import TfceSettings, neighbors_of, tfce_values
+    from DiscStatsLib.permutation import (
+        MapLayout,
+        TfceSettings,
+        fit,
+        make_scheme,
+        make_stratum,
+        map_null,
+        neighbors_of,
+        partition,
+        tfce_values,
+    )
     y, design = data["y"], data["design"]
     # Compiled code is kept on disk; the first use after an installation takes some seconds more.
     tfce_values(np.ones(8), neighbors_of(np.ones((2, 2, 2), int)))

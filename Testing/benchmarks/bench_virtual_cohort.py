@@ -26,8 +26,7 @@ from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.fit import fit_arrays
 from DiscRelaxometryLib.image import Image, resample
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
-from DiscRelaxometryLib.measure import measure_regions
-from DiscRelaxometryLib.measure.regions import PARTITION
+from DiscRelaxometryLib.measure import PARTITION, measure_regions
 from DiscStatsLib.analysis import analyze
 from DiscStatsLib.settings import AnalysisSettings
 from DiscStudyLib.virtual.maps import atlas_coordinates, simulate_maps
@@ -91,7 +90,7 @@ def region_rows(person, labels, maps, truth):
 
 
 def auto_rows(person, scanner, maps, reference):
-    from DiscRelaxometryLib.discs.segment import segment
+    from DiscRelaxometryLib.discs import segment
 
     t2w = scanner.t2w()
     found = segment(t2w).labels

@@ -126,8 +126,9 @@ def _people(scenario: Scenario, rng):
 
 def depends(y, design) -> bool:
     """Tell whether the rule of ``errors="auto"`` flips signs."""
-    from DiscStatsLib.analysis.spread import DEPENDS, dependence, relative_squares
-    from DiscStatsLib.permutation.glm import partition
+    from DiscStatsLib.analysis import DEPENDS
+    from DiscStatsLib.analysis.spread import dependence, relative_squares
+    from DiscStatsLib.permutation import partition
 
     size, count = np.zeros(len(y)), np.zeros(len(y))
     for rows, voxels in patterns_of(y):
@@ -145,7 +146,7 @@ def patterns_of(y) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def neighbors():
     """Return the neighbor table of the block."""
-    from DiscStatsLib.permutation.tfce import neighbors_of
+    from DiscStatsLib.permutation import neighbors_of
     return neighbors_of(np.ones(SHAPE, int))
 
 
@@ -153,13 +154,21 @@ def smallest_p(y, design, permutations: int, seed: int, method: str, table) -> d
     """Return the smallest corrected p of a data set by max-T, TFCE, cluster extent and mass, and by BH and BKY."""
     from scipy.stats import t as student
 
-    from DiscStatsLib.permutation.cluster_null import MapLayout, map_null
-    from DiscStatsLib.permutation.deviates import stat_to_z
-    from DiscStatsLib.permutation.glm import fit, partition
-    from DiscStatsLib.permutation.max_statistic import fwe_p, make_stratum, max_statistics
-    from DiscStatsLib.permutation.multiple import adjust_bh, adjust_bky
-    from DiscStatsLib.permutation.schemes import make_scheme
-    from DiscStatsLib.permutation.tfce import TfceSettings, tfce_values
+    from DiscStatsLib.permutation import (
+        MapLayout,
+        TfceSettings,
+        adjust_bh,
+        adjust_bky,
+        fit,
+        fwe_p,
+        make_scheme,
+        make_stratum,
+        map_null,
+        max_statistics,
+        partition,
+        stat_to_z,
+        tfce_values,
+    )
     flip, robust = "flip" in method or (method == "auto" and depends(y, design)), "hc3" in method
     tested = [0, 1] + [0] * (design.shape[1] - 2)
     # Without a covariate people of one group are alike, and few people are divided in all ways.
@@ -183,7 +192,7 @@ def smallest_p(y, design, permutations: int, seed: int, method: str, table) -> d
     layout = MapLayout(1, table, [np.arange(y.shape[1])])
     null = map_null(strata, scheme, layout, settings=TfceSettings(), height=height,
                     as_z=as_z)
-    from DiscStatsLib.permutation.clusters import cluster_sizes, find_clusters
+    from DiscStatsLib.permutation import cluster_sizes, find_clusters
     labels = find_clusters(stat, height, table)
     extent, mass = cluster_sizes(stat, labels, height) if labels.any() else (np.zeros(1), np.zeros(1))
     found = {"max T": fwe_p(np.abs(stat), maximum).min(),
@@ -196,7 +205,7 @@ def smallest_p(y, design, permutations: int, seed: int, method: str, table) -> d
 
 def _naive(part, values, voxels, rows):
     """Return a stratum in which the raw (centered) maps are permuted and the full model refitted."""
-    from DiscStatsLib.permutation.max_statistic import Stratum
+    from DiscStatsLib.permutation import Stratum
     unit = values / np.linalg.norm(values, axis=0)
     return Stratum(0, voxels, rows, None, unit, np.hstack([part.qx, part.qz]), 1, part.df, "t")
 
@@ -215,8 +224,7 @@ def rates(scenario: Scenario, sets: int, permutations: int, seed: int = 0) -> di
 
 def discovery_rate(sets: int, seed: int = 1) -> dict[str, float]:
     """Return the mean share of false discoveries at q = 0.05 where 48 of the 216 voxels hold a true effect."""
-    from DiscStatsLib.permutation.glm import fit, partition
-    from DiscStatsLib.permutation.multiple import adjust_bh, adjust_bky
+    from DiscStatsLib.permutation import adjust_bh, adjust_bky, fit, partition
     true = np.zeros(SHAPE, bool)
     true[1:5, 1:5, 1:4] = True
     shares = {"BH": [], "BKY": []}

@@ -86,8 +86,8 @@ def level_rows(result, labels: np.ndarray) -> list:
 
 def picture(results: dict, labels, path: Path) -> None:
     """Draw the partial correlation of each group; voxels with a corrected p are outlined."""
-    from DiscStudyLib.report.figures import save_figure
-    from DiscStudyLib.report.figures_maps import Look, atlas_figure
+    from DiscStudyLib.report import Look, save_figure
+    from DiscStudyLib.report.figures_maps import atlas_figure
 
     look = Look("RdBu_r", -1, 1, "partial correlation with the grade")
     shown = {name: (r.maps[f"nT2w_{GRADE}_r"], look) for name, r in results.items()}

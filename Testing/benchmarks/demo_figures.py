@@ -21,8 +21,7 @@ from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
 from DiscStatsLib.tables import bland_altman, icc
 from DiscStudyLib.demo import FORMULA
-from DiscStudyLib.folder.study import Study
-from DiscStudyLib.folder.training import trained_on
+from DiscStudyLib.folder import Study, trained_on
 
 STEP = "analysis-pfirrmann"
 

@@ -41,13 +41,21 @@ def simulate(inside, place, effect: float, rng):
 
 def detections(y, design, inside, place, permutations: int, seed: int, table) -> list[bool]:
     """Return for each of METHODS whether the effect was found."""
-    from DiscStatsLib.permutation.cluster_null import MapLayout, map_null
-    from DiscStatsLib.permutation.clusters import cluster_sizes, find_clusters
-    from DiscStatsLib.permutation.glm import fit, partition
-    from DiscStatsLib.permutation.max_statistic import fwe_p, make_stratum, max_statistics
-    from DiscStatsLib.permutation.multiple import adjust_bh
-    from DiscStatsLib.permutation.schemes import make_scheme
-    from DiscStatsLib.permutation.tfce import TfceSettings, tfce_values
+    from DiscStatsLib.permutation import (
+        MapLayout,
+        TfceSettings,
+        adjust_bh,
+        cluster_sizes,
+        find_clusters,
+        fit,
+        fwe_p,
+        make_scheme,
+        make_stratum,
+        map_null,
+        max_statistics,
+        partition,
+        tfce_values,
+    )
     part, scheme = partition(design, [[0, 1, 0, 0]]), make_scheme(N, permutations, seed)
     voxels = np.arange(y.shape[1])
     fitted, where = fit(part, y), place[inside]
@@ -68,7 +76,7 @@ def detections(y, design, inside, place, permutations: int, seed: int, table) ->
 
 def main() -> None:
     """Run, print the table and draw the figure."""
-    from DiscStatsLib.permutation.tfce import neighbors_of
+    from DiscStatsLib.permutation import neighbors_of
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", type=int, default=50)
     parser.add_argument("--permutations", type=int, default=39)

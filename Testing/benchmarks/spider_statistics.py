@@ -23,7 +23,7 @@ def atlas_maps(people: list[str], atlas, folder: Path):
     """Return each person's normalized T2w signal in atlas space."""
     from DiscAtlasLib import register_person, warp_to_atlas
     from DiscRelaxometryLib.image import Image, read_image, write_image
-    from DiscRelaxometryLib.measure.normalize import normalized_t2w
+    from DiscRelaxometryLib.measure import normalized_t2w
     maps = []
     for person in people:
         path = folder / f"{person}_nT2w.nii.gz"
@@ -74,7 +74,7 @@ def main() -> None:
     slicer = start_headless()
     from DiscAtlasLib import load_atlas
     from DiscRelaxometryLib import mrml as base
-    from DiscRelaxometryLib.measure.regions import PARTITION
+    from DiscRelaxometryLib.measure import PARTITION
     from DiscStats import DiscStatsLogic
     options.folder.mkdir(parents=True, exist_ok=True)
     logic, atlas = DiscStatsLogic(), load_atlas()

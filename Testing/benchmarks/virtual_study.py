@@ -25,7 +25,8 @@ from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
 from DiscStatsLib.tables import bland_altman
 from DiscStudyLib.engine import read_rows
-from DiscStudyLib.report.figures import COLORS, new_figure, save_figure
+from DiscStudyLib.report import save_figure
+from DiscStudyLib.report.figures import COLORS, new_figure
 
 KINDS = ("T1rho", "T2")
 GRADE = "pfirrmann + age + C(sex)"

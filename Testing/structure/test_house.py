@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -76,6 +77,34 @@ def face_of(folder: str) -> set[str]:
     tree = ast.parse(sources()[folder].read_text(encoding="utf-8"))
     return {alias.asname or alias.name
             for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+
+
+def outside() -> dict[str, str]:
+    """Return name and code of what uses the product from outside: scripts, and examples of the documents."""
+    scripts = [f for place in ("Docs", "Training", "Testing/benchmarks", "Testing/tools")
+               for f in ROOT.glob(f"{place}/**/*.py")]
+    found = {f.relative_to(ROOT).as_posix(): f.read_text(encoding="utf-8") for f in scripts}
+    for page in (ROOT / "README.md", *ROOT.glob("Docs/**/*.md")):
+        examples = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+        found |= {f"{page.name}, example {n}": code for n, code in enumerate(examples, 1)}
+    return found
+
+
+def test_scripts_and_documents_use_the_faces():
+    """Benchmarks and tools may time or draw what no face offers."""
+    passed_by = []
+    for name, code in outside().items():
+        free = name.startswith("Testing/")
+        for node in ast.walk(ast.parse(code)):
+            named = [(node.module, a.name) for a in node.names] if isinstance(node, ast.ImportFrom) else \
+                [(a.name, "") for a in node.names] if isinstance(node, ast.Import) else []
+            for module, what in named:
+                part = f"{module}.{what}"
+                module = part if part in sources() and what not in face_of(module) else module
+                if module in sources() and wing(module) != module and has_face(wing(module)) and not (
+                        free and what not in face_of(wing(module))):
+                    passed_by.append(f"{name}: {module} {what}")
+    assert not passed_by, "\n".join(passed_by)
 
 
 def test_no_circles():
