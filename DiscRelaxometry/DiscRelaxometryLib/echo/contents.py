@@ -44,7 +44,7 @@ def component(header: Mapping) -> str:
     for keyword in ("ComplexImageComponent", PHILIPS_COMPONENT):
         found.append(_COMPONENTS.get(str(header.get(keyword) or "").strip().upper(), "magnitude"))
     # Without its creator, which some tools remove, GE's mark keeps its number.
-    ge = number(header.get(GE_COMPONENT, header.get("0043102F")))
+    ge = number(header.get(GE_COMPONENT, header.get("0043102F"))) or 0.0
     found.append({1.0: "phase", 2.0: "real", 3.0: "imaginary"}.get(ge, "magnitude"))
     if str(header.get("Units") or "").lower() in ("rad", "rad/s", "hz"):
         found.append("phase")

@@ -117,15 +117,16 @@ def _header_times(frames: list[Frame], slices: np.ndarray, kind: str, time_tag: 
     problem = None
     for name, reader in sources(kind, time_tag, stated).items():
         values = [reader(f.header) for f in frames]
-        if len(set(joined_times(v for v in values if v is not None).values())) < 2:
+        known = [v for v in values if v is not None]
+        if len(set(joined_times(known).values())) < 2:
             continue
-        if None in values:
+        if len(known) < len(values):
             odd = frames[values.index(None)].name
             problem = problem or EchoSeriesError(f"{odd} has no time in {name}, where others have one: it does not "
                                                  "belong to the series, or give times_ms.", anchor="missing-echo")
             continue
         try:
-            table, times = volumes_by_time(frames, slices, values)
+            table, times = volumes_by_time(frames, slices, known)
             times, note = to_milliseconds(times, name)
             require_plausible(times, kind, name)
             return table, times, note

@@ -92,9 +92,9 @@ def _slice_spacing(frames: list[Frame], along: np.ndarray, slices: np.ndarray) -
     centers = np.array([along[slices == s].mean() for s in range(slices.max() + 1)])
     if len(centers) == 1:
         for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-            value = frames[0].header.get(keyword)
-            if number(value):
-                return abs(float(value))
+            value = number(frames[0].header.get(keyword))
+            if value:
+                return abs(value)
         raise EchoSeriesError(f"{frames[0].name} is a single slice without thickness or spacing: export the original "
                               "images again.", anchor="missing-geometry")
     gaps = np.diff(centers)
@@ -164,8 +164,8 @@ def volumes_by_acquisition(frames: list[Frame], slices: np.ndarray) -> np.ndarra
                               f"{counts.max()}: images are missing or mixed.", anchor="missing-echo")
     members = np.array([np.nonzero(slices == s)[0] for s in range(len(counts))])
     for keys in _orders(frames):
-        columns = [_column(frames, members, key) for key in keys]
-        columns = [c for c in columns if c is not None and (len(keys) == 1 or _same_in_every_slice(c))]
+        columns = [c for key in keys if (c := _column(frames, members, key)) is not None
+                   and (len(keys) == 1 or _same_in_every_slice(c))]
         if not columns:
             continue
         order = np.lexsort(columns[::-1], axis=1)

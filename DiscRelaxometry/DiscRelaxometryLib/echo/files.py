@@ -50,17 +50,16 @@ def read_file_series(files: list[Path], kind: str | None = None, times_ms: Seque
 
 def load_volumes(files: list[Path]) -> tuple[np.ndarray, Geometry, dict]:
     """Return the volumes (n, k, j, i) of a series' files, their common geometry, and format and notes."""
-    volumes, geometry, notes = [], None, []
-    for file in files:
-        array, grid, more = _read(file)
-        difference = geometry.difference(grid) if geometry else ""
+    parts, notes = [_read(file) for file in files], []
+    geometry = parts[0][1]
+    for file, (_, grid, more) in zip(files, parts):
+        difference = geometry.difference(grid)
         if difference:
             raise EchoSeriesError(f"'{file.name}' is on another grid than '{files[0].name}' ({difference}): the echoes "
                                   "of a series share one grid.", anchor="different-geometry")
-        geometry = geometry or grid
-        volumes.append(array)
         notes += [n for n in more if n not in notes]
-    return np.concatenate(volumes), geometry, {"format": files[0].name.partition(".")[2].lower(), "notes": notes}
+    meta = {"format": files[0].name.partition(".")[2].lower(), "notes": notes}
+    return np.concatenate([array for array, *_ in parts]), geometry, meta
 
 
 def choose_files(files: list[Path], by_name: bool = True) -> tuple[list[Path], list[str]]:

@@ -142,8 +142,9 @@ def _mapss_times(kind: str, volumes: Sequence[int], headers: list[dict], sidecar
         values = [reader(headers[v]) for v in volumes]
         # The shared volume has no preparation: a text source leaves it without a time, which then is 0.
         values[0] = 0.0 if values[0] is None and None not in values[1:] else values[0]
-        if None not in values and values == sorted(values) and len(set(values)) == 4:
-            return to_milliseconds(values, name)
+        known = [v for v in values if v is not None]
+        if len(set(known)) == len(values) and known == sorted(known):
+            return to_milliseconds(known, name)
     name, example = ("tsl_ms", "(0, 10, 40, 80)") if kind == "T1rho" else ("te_ms", "(0, 13.7, 27.3, 54.7)")
     raise EchoSeriesError(f"The files hold no {kind} times for the MAPSS volumes {', '.join(map(str, volumes))}: give "
                           f"{name}, for example {example} if that is your protocol.", anchor="mapss")

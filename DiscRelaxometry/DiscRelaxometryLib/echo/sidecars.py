@@ -113,16 +113,17 @@ def stated_times(files: Sequence[Path], kind: str, count: int) -> tuple[list[flo
     places = list(dict.fromkeys(map(sidecar_of, files)))
     each = count if len(places) == 1 else None
     found = [sidecar_values(read_json(p), kind, each) if p.exists() else None for p in places]
-    if not any(found):
+    stated = [f for f in found if f]
+    if not stated:
         return None
-    if None in found:
+    if len(stated) < len(found):
         odd = next(f for f in files if sidecar_of(f) == places[found.index(None)])
         raise EchoSeriesError(f"The sidecar of '{odd.name}' is missing or holds no time: add it, or give times_ms.",
                               anchor="sidecar")
-    if len({f[1:] for f in found}) > 1:
-        raise EchoSeriesError(f"The sidecars give the times as {' and '.join(sorted({f[2] for f in found}))}: use one "
+    if len({f[1:] for f in stated}) > 1:
+        raise EchoSeriesError(f"The sidecars give the times as {' and '.join(sorted({f[2] for f in stated}))}: use one "
                               "key for all echoes.", anchor="sidecar")
-    lists = [f[0] for f in found]
+    lists = [f[0] for f in stated]
     # Some converters repeat the whole list in the sidecar of each echo.
     repeated = len(lists) > 1 and len(lists[0]) == count and all(v == lists[0] for v in lists)
-    return lists[0] if repeated else [t for times in lists for t in times], *found[0][1:]
+    return lists[0] if repeated else [t for times in lists for t in times], *stated[0][1:]

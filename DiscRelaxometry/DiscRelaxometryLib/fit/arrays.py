@@ -32,10 +32,6 @@ class DecayFit:
     value: np.ndarray
     #: Signal at time 0.
     m0: np.ndarray
-    #: Constant offset (model ``mono3``).
-    offset: np.ndarray | None
-    #: Relative transmit field in percent (model ``epg``).
-    b1: np.ndarray | None
     #: Standard error of `value` in ms, from the Fisher information; NaN where there is neither a noise level nor a
     #: residual to take it from.
     se: np.ndarray
@@ -43,6 +39,10 @@ class DecayFit:
     r2: np.ndarray
     #: uint8. :class:`FitStatus`.
     status: np.ndarray
+    #: Constant offset (model ``mono3``).
+    offset: np.ndarray | None = None
+    #: Relative transmit field in percent (model ``epg``).
+    b1: np.ndarray | None = None
     #: ``times_ms`` and ``echoes`` used, ``bounds_ms``, ``sigma`` (median, where a map was given) and where it is from,
     #: ``saturation``, ``counts`` of each status, ``warnings`` (sentences for the user).
     report: dict = field(default_factory=dict)
@@ -213,7 +213,7 @@ def _noise_from(signals, rows, maps, freedom: int) -> float:
     return residual_sigma((1 - maps["r2"][good]) * total, freedom)
 
 
-def _fit(signals, rows, times, mask, options, workers, progress) -> dict[str, np.ndarray | None]:
+def _fit(signals, rows, times, mask, options, workers, progress) -> dict:
     """Return all maps and the status, by name."""
     voxels = signals.shape[1]
     kind = np.float64 if signals.dtype == np.float64 else np.float32
@@ -235,7 +235,7 @@ def _fit(signals, rows, times, mask, options, workers, progress) -> dict[str, np
     for _ in ordered(work, range(0, total, _CHUNK), workers, progress=progress,
                      words=lambda start: f"Fitting {total} voxels"):
         pass
-    return {"offset": None, "b1": None, **maps, "status": status}
+    return {**maps, "status": status}
 
 
 def _models(times, options) -> dict:

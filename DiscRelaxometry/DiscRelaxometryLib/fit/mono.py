@@ -75,7 +75,7 @@ class MonoModel:
         if self.offset:
             converged &= rate * np.sqrt(linear.information) > _ROUNDING
         found = Solution(1 / rate, linear.m0, linear.ssr, total_squares(y), variance, edge, converged, linear.offset)
-        if self.nested is not None:
+        if self.nested is not None and found.offset is not None:
             active = np.flatnonzero((found.offset < 0) | (found.m0 <= 0) | (edge < 0))
             if active.size:
                 simpler = self.nested.solve(y[:, active], None if sigma is None else sigma[active])

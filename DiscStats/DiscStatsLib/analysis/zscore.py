@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -66,7 +67,7 @@ class Moments:
     """Number of maps, the first of them, and count, mean (NaN where none) and SD (NaN below two) at each voxel."""
 
     maps: int
-    first: Image | None
+    first: Image
     n: np.ndarray
     mean: np.ndarray
     sd: np.ndarray
@@ -77,12 +78,16 @@ def group_moments(images: Iterable[Image]) -> Moments:
 
     Raises
     ------
+    DesignError
+        If there is no map.
     GeometryError
         If the maps are on different grids.
     """
-    first, maps, n, mean, squares = None, 0, np.zeros(()), np.zeros(()), np.zeros(())
-    for maps, image in enumerate(images, start=1):
-        first = image if first is None else first
+    images, maps, n, mean, squares = iter(images), 0, np.zeros(()), np.zeros(()), np.zeros(())
+    first = next(images, None)
+    if first is None:
+        raise DesignError("A reference group needs at least 2 maps; 0 were given.")
+    for maps, image in enumerate(itertools.chain([first], images), start=1):
         require_same_geometry(first, image, f"Map 1 and map {maps} of the reference group")
         # Welford's update: no cancellation in the SD.
         value = image.array.astype(float)
