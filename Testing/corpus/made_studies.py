@@ -30,7 +30,7 @@ def _map(context):
     rng = np.random.default_rng(int(context.person.id[-2:]))
     discs = np.isin(atlas.labels.array, [disc_value("L1-L2"), disc_value("L4-L5")])
     values = np.where(discs, rng.normal(80, 10, discs.shape), np.nan).astype(np.float32)
-    return [write_image(atlas.labels.like(values), context.path("space-DiscAtlas_T1rho.nii.gz"))]
+    write_image(atlas.labels.like(values), context.path("space-DiscAtlas_T1rho.nii.gz"))
 
 
 def map_stages(settings):

@@ -20,7 +20,7 @@ from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.labels import disc_value
 from DiscStatsLib.settings import AnalysisSettings
 from DiscStudyLib import Study, make_settings
-from DiscStudyLib.engine import Context, shipped_atlas
+from DiscStudyLib.engine import GroupContext, PersonContext, shipped_atlas
 from DiscStudyLib.engine.runner import person_records
 from DiscStudyLib.steps.analysis import analysis_step, template_step
 from DiscStudyLib.steps.maps import map_steps
@@ -37,8 +37,8 @@ def step(run, study, monkeypatch):
         recorder = Recorder(monkeypatch, module, name, SegmentationError("far enough"))
         found = Study(study)
         records = {p.id: person_records(found, p.id) for p in found.people}
-        context = (Context(found, make_settings(**settings), found.person(person), records[person]) if person else
-                   Context(found, make_settings(**settings), None, {}, records))
+        context = (PersonContext(found, make_settings(**settings), records[person], found.person(person)) if person
+                   else GroupContext(found, make_settings(**settings), {}, records))
         with pytest.raises(SegmentationError, match="far enough"):
             made.run(context)
         return recorder
@@ -111,11 +111,8 @@ def test_analysis(step, study, contrast):
     assert given["regions"].array.any() and "nucleus" in given["region_names"].values()
 
 
-def test_mixed_models(step, monkeypatch):
-    group = {"tables": None}
-    monkeypatch.setattr(Context, "output_of", lambda self, step, ending, person="": (
-        output(self.study.root, f"group/{ending}") if step in group else
-        next(iter(self.study.output.glob(f"{person}/anat/*{ending}")), None)))
+def test_mixed_models(step, study, monkeypatch):
+    monkeypatch.setattr(GroupContext, "output_of", lambda self, step, ending: output(study, f"group/{ending}"))
     call = step(models_step(), DiscStatsLib.tables, "fit_mixed", person="", formula="pfirrmann", maps=("T1rho",),
                 levels=("L5-S1", "L3-L4"))
     frame = call.given.pop("table")

@@ -12,7 +12,7 @@ from support.study_results import GRADES, SETTINGS
 
 from DiscRelaxometryLib.errors import StudyError
 from DiscStudyLib import Settings, Study, make_settings, plan_study
-from DiscStudyLib.engine import Context, shipped_atlas
+from DiscStudyLib.engine import PersonContext, shipped_atlas
 from DiscStudyLib.steps.person import segment_step
 
 TABLES = {"tables", "decisions"}
@@ -98,7 +98,7 @@ def test_another_atlas_or_network_redoes_what_it_made(run, study, monkeypatch, t
     weights = tmp_path / "Weights" / "lumbar-discs.safetensors"
     weights.parent.mkdir()
     monkeypatch.setattr("DiscStudyLib.steps.person.resource_path", lambda name: weights.parent)
-    context = Context(Study(study), make_settings(segmentation="cnn"), Study(study).person("sub-01"), {})
+    context = PersonContext(Study(study), make_settings(segmentation="cnn"), {}, Study(study).person("sub-01"))
     found = []
     for content in (b"0", b"1"):
         weights.write_bytes(content)

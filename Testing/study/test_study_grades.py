@@ -12,7 +12,7 @@ from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.tables import Column, Table, read_tsv
 from DiscStudyLib import Study, make_settings, plan_study, run_study
 from DiscStudyLib.after import mixed_model
-from DiscStudyLib.engine import Context, participants_of, read_rows, with_estimates
+from DiscStudyLib.engine import GroupContext, participants_of, read_rows, with_estimates
 from DiscStudyLib.folder import trained_on, validate
 from DiscStudyLib.report.grades import grades_beside, pairs
 
@@ -147,6 +147,5 @@ def test_training_sets_of_the_networks_are_apart():
 
 
 def test_without_estimates_in_the_formula_the_table_is_the_participants(study, run):
-    context = Context(Study(study), make_settings(formula="pfirrmann"), None, {})
-    context.everyone = {}
+    context = GroupContext(Study(study), make_settings(formula="pfirrmann"), {})
     assert participants_of(context).names == Study(study).participants.names

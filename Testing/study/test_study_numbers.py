@@ -19,7 +19,7 @@ from DiscStatsLib.design import read_participants
 from DiscStatsLib.settings import AnalysisSettings
 from DiscStudyLib import Study, make_settings
 from DiscStudyLib.after import find_maps
-from DiscStudyLib.engine import Context, endings, read_rows, shipped_atlas
+from DiscStudyLib.engine import PersonContext, endings, read_rows, shipped_atlas
 from DiscStudyLib.engine.runner import person_records
 from DiscStudyLib.report.page import cell_text
 from DiscStudyLib.steps.review import automatic_step
@@ -175,11 +175,11 @@ def test_reference_masks_and_outlines_before_review_lie_on_the_echoes_as_people_
         if row["participant_id"] == "sub-02":
             assert row[f"{kind}_reference"] == pytest.approx(mean_of(reference, row["level"]), rel=0.04), row["level"]
     # Where a review changes nothing, what is measured with the outlines before it is what was measured.
-    context = Context(Study(study), make_settings(**SETTINGS), Study(study).person("sub-02"),
-                      person_records(Study(study), "sub-02"))
-    found, seen = Context.output_of, {}
-    monkeypatch.setattr(Context, "output_of", lambda self, step, ending, person="": found(
-        self, *(("segment", endings.DISCS) if step == "review" else (step, ending)), person))
+    context = PersonContext(Study(study), make_settings(**SETTINGS), person_records(Study(study), "sub-02"),
+                            Study(study).person("sub-02"))
+    found, seen = PersonContext.output_of, {}
+    monkeypatch.setattr(PersonContext, "output_of", lambda self, step, ending: found(
+        self, *(("segment", endings.DISCS) if step == "review" else (step, ending))))
     monkeypatch.setattr(Table, "write", lambda self, path: seen.update(rows=self.rows) or path)
     automatic_step().run(context)
     monkeypatch.undo()

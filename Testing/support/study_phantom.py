@@ -52,24 +52,22 @@ def _smooth(context):
     _pause()
     out = sitk.SmoothingRecursiveGaussian(image.to_sitk(), 2.0)
     context.facts["mean"] = float(sitk.GetArrayFromImage(out).mean())
-    first = write_image(Image.from_sitk(out), context.path("desc-smooth_T2w.nii.gz"))
+    write_image(Image.from_sitk(out), context.path("desc-smooth_T2w.nii.gz"))
     _pause()
-    return [first, write_image(image, context.path("desc-copy_T2w.nii.gz"))]
+    write_image(image, context.path("desc-copy_T2w.nii.gz"))
 
 
 def _halve(context):
     image = read_image(context.output_of("smooth", "desc-smooth_T2w.nii.gz"))
     _pause()
-    return [write_image(image.like(image.array * 0.5), context.path("desc-half_T2w.nii.gz"))]
+    write_image(image.like(image.array * 0.5), context.path("desc-half_T2w.nii.gz"))
 
 
 def _mean(context):
     _pause()
     values = {p: r["smooth"].facts["mean"] for p, r in context.everyone.items() if "smooth" in r}
-    path = context.path("means.json")
-    write_json(path, {"means": values, "missing": dict(context.missing)})
+    write_json(context.path("means.json"), {"means": values, "missing": dict(context.missing)})
     context.facts["elsewhere"] = os.getpid() not in (context.distribute or ordered)(_process, [0, 1])
-    return [path]
 
 
 def _process(_) -> int:
@@ -96,7 +94,7 @@ def stages(settings):
 def _smooth_or_die(context):
     if context.person.id == "sub-02":
         os._exit(1)
-    return _smooth(context)
+    _smooth(context)
 
 
 def deadly_stages(settings):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from DiscRelaxometryLib.dicom_export import export_study
@@ -12,8 +12,8 @@ from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 
-from ..engine import endings, person_records
-from ..folder import Study
+from ..engine import Context, disc_labels, person_maps, person_records
+from ..folder import Settings, Study
 
 #: Maps of a fit that are exported with the relaxation map itself.
 _FIT = ("M0", "offset", "SE", "R2", "B1")
@@ -60,7 +60,7 @@ def export_people(path, folder, people: Sequence[str] = (), source=None, output=
         images = _source_of(source, person.id)
         automatic = _algorithm(records["segment"].facts)
         part = subrange(progress, number / len(study.people), (number + 1) / len(study.people))
-        for space, (maps, labels) in _spaces(study, records).items():
+        for space, (maps, labels) in _spaces(Context(study, Settings(), records)).items():
             written += export_study(Path(folder) / person.id / space, maps, labels, images, person.id, automatic,
                                     simulated=study.simulated, progressCallback=part)
     if not written:
@@ -85,26 +85,14 @@ def _source_of(source, person: str) -> Path | None:
     return folder
 
 
-def _spaces(study: Study, records: dict) -> dict[str, tuple[dict[str, Image], Image]]:
+def _spaces(context: Context) -> dict[str, tuple[dict[str, Image], Image]]:
     """Return space -> (maps by quantity, labels on the same grid)."""
-    def output(step: str, ending: str) -> Path | None:
-        names = records[step].outputs if step in records else ()
-        return next((study.absolute(n) for n in names if n.endswith(ending)), None)
-
-    signal = output("normalize", endings.NORMALIZED)
-    found = {"T2w": ({"nT2w": read_image(signal)} if signal else {},
-                     read_image(output("review", endings.DECIDED) or output("segment", endings.DISCS)))}
-    for kind in KINDS:
-        labels = output(f"carry-{kind}", endings.carried(kind))
-        if labels:
-            found[kind] = (_fit_maps(kind, output), read_image(labels))
+    found: dict[str, tuple[dict[str, Image], Image]] = {"T2w": ({}, disc_labels(context))}
+    for key, (image, labels) in person_maps(context).items():
+        maps, _ = found.setdefault(key if key in KINDS else "T2w", ({}, labels))
+        fits = {k: context.output_of(f"maps-{key}", f"desc-{k}_{key}fit.nii.gz") for k in _FIT}
+        maps.update({key: image}, **{k: read_image(path) for k, path in fits.items() if path})
     return found
-
-
-def _fit_maps(kind: str, output: Callable) -> dict[str, Image]:
-    files = {kind: output(f"maps-{kind}", endings.relaxation_map(kind)),
-             **{key: output(f"maps-{kind}", f"desc-{key}_{kind}fit.nii.gz") for key in _FIT}}
-    return {key: read_image(path) for key, path in files.items() if path}
 
 
 def export_files(folder, maps: Sequence[str] = (), labels=None, source=None, subject: str = "anonymous",

@@ -14,7 +14,7 @@ from DiscRelaxometryLib.labels import disc_value
 from DiscRelaxometryLib.progress import ProgressCallback
 from DiscRelaxometryLib.tables import Table
 
-from ..engine import Context, maps_in_atlas, observations, person_records
+from ..engine import GroupContext, maps_in_atlas, observations, person_records
 from ..folder import Study, last_settings
 
 
@@ -52,8 +52,8 @@ def study_power(path, formula: str, effect: float, *, map: str = "", region: str
     settings = replace(ran, formula=formula, contrast="", sensitivity="", groups="")
     if ran.session and not session:
         study = Study(Path(path), ran.session, output)
-    context = Context(study, settings, None, person_records(study, "group"),
-                      {p.id: person_records(study, p.id) for p in study.people})
+    context = GroupContext(study, settings, person_records(study, "group"),
+                           {p.id: person_records(study, p.id) for p in study.people})
     found = maps_in_atlas(context)
     key = map or (next(iter(found)) if len(found) == 1 else "")
     if key not in found:

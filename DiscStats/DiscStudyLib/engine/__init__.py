@@ -1,6 +1,7 @@
 """Steps that resume: what is due, who works on it, and what was done."""
 
 from . import endings
+from .context import Context, GroupContext, PersonContext
 from .lock import exclusive, held
 from .observed import observations, pooled_disc_of
 from .provenance import Record, file_hash, fingerprints, outputs_intact, read_record, step_key, versions, write_record
@@ -11,8 +12,10 @@ from .results import (
     context_atlas,
     context_atlas_of,
     disc_labels,
+    echo_transform,
     load_series,
     maps_in_atlas,
+    of_person,
     participants_of,
     person_maps,
     read_rows,
@@ -34,15 +37,16 @@ from .reviewed import (
 )
 from .rows import filled_rows
 from .runner import RunSpec, StudyRun, incomplete, person_records, plan_stages, read_before, run_group, run_stages
-from .steps import Context, Outcome, Stage, Step
+from .steps import Outcome, Stage, Step
 from .workers import Cluster, Workers
 
 __all__ = [
     "anatomical_image", "Cluster", "Context", "context_atlas", "context_atlas_of", "decision_rows", "disc_labels",
-    "endings", "exclusive", "file_hash", "filled_rows", "fingerprints", "held", "incomplete", "JOINED", "load_series",
-    "looked_at", "maps_in_atlas", "observations", "Outcome", "outlined_image", "outputs_intact", "participants_of",
-    "person_maps", "person_records", "plan_stages", "pooled_disc_of", "read_before", "read_record", "read_rows",
-    "Record", "review_records", "review_times", "reviewed_discs", "ReviewedDisc", "run_group", "run_stages",
-    "RunSpec", "SENSITIVITY", "serious_flags", "shipped_atlas", "Stage", "Step", "step_key", "step_record",
-    "StudyRun", "undecided", "uses_existing", "versions", "with_estimates", "Workers", "write_record",
+    "echo_transform", "endings", "exclusive", "file_hash", "filled_rows", "fingerprints", "GroupContext", "held",
+    "incomplete", "JOINED", "load_series", "looked_at", "maps_in_atlas", "observations", "of_person", "Outcome",
+    "outlined_image", "outputs_intact", "participants_of", "person_maps", "person_records", "PersonContext",
+    "plan_stages", "pooled_disc_of", "read_before", "read_record", "read_rows", "Record", "review_records",
+    "review_times", "reviewed_discs", "ReviewedDisc", "run_group", "run_stages", "RunSpec", "SENSITIVITY",
+    "serious_flags", "shipped_atlas", "Stage", "Step", "step_key", "step_record", "StudyRun", "undecided",
+    "uses_existing", "versions", "with_estimates", "Workers", "write_record",
 ]

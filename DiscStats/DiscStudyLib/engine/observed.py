@@ -13,21 +13,21 @@ from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.quantities import QUANTITIES
 
 from ..folder import OWNER, SESSION, YEARS, first_and_last, long_frame
+from .context import GroupContext
 from .results import context_atlas, maps_in_atlas, participants_of
 from .rows import filled_rows
-from .steps import Context
 from .voxels import map_values, of_people, source, with_value
 
 if TYPE_CHECKING:
     from DiscStatsLib.analysis import Values
 
 
-def observations(context: Context, family, people: list[str]) -> dict:
+def observations(context: GroupContext, family, people: list[str]) -> dict:
     """Return maps, table, atlas and blocks of an analysis, as :func:`DiscStatsLib.analysis.analyze` takes them.
 
     Parameters
     ----------
-    context : Context
+    context : GroupContext
         Its settings say what an observation is; its notes name what has none.
     family : sequence of str
         Maps that are analyzed together.
@@ -37,7 +37,7 @@ def observations(context: Context, family, people: list[str]) -> dict:
     return (_pooled if context.settings.pooled else _by_level)(context, family, files, people)
 
 
-def pooled_disc_of(context: Context):
+def pooled_disc_of(context: GroupContext):
     """Return the disc of a pooled analysis; None of one by level."""
     from DiscAtlasLib import load_pooled
 
@@ -45,7 +45,7 @@ def pooled_disc_of(context: Context):
     return found and load_pooled(found.parent)
 
 
-def _by_level(context: Context, family, files, people: list[str]) -> dict:
+def _by_level(context: GroupContext, family, files, people: list[str]) -> dict:
     """Return the data of an analysis by level: one row per person."""
     from DiscStatsLib.design import rows_of, to_frame
 
@@ -65,7 +65,7 @@ def _by_level(context: Context, family, files, people: list[str]) -> dict:
     return data | blocks | {"maps": maps, "participants": table}
 
 
-def _who_has_a_disc(context: Context, maps: dict, people: list[str], levels: list[str]) -> tuple[dict, list[str]]:
+def _who_has_a_disc(context: GroupContext, maps: dict, people: list[str], levels: list[str]) -> tuple[dict, list[str]]:
     """Return maps and people that show a disc of the levels; the notes name the others."""
     there = with_value(maps.values(), len(people))
     lost = [p for p, has in zip(people, there) if not has]
@@ -74,7 +74,7 @@ def _who_has_a_disc(context: Context, maps: dict, people: list[str], levels: lis
     return {key: v.of(rows=there) for key, v in maps.items()}, [p for p, has in zip(people, there) if has]
 
 
-def _pooled(context: Context, family, files, people: list[str]) -> dict:
+def _pooled(context: GroupContext, family, files, people: list[str]) -> dict:
     """Return the data of a pooled analysis: one row per disc."""
     disc = pooled_disc_of(context)
     maps, table = _pooled_observations(context, family, files, people, disc)
@@ -83,7 +83,7 @@ def _pooled(context: Context, family, files, people: list[str]) -> dict:
             "atlas_labels": labels.like((labels.array > 0).astype(np.uint8))}
 
 
-def _pooled_observations(context: Context, family, files, people, disc) -> tuple[dict[str, Values], object]:
+def _pooled_observations(context: GroupContext, family, files, people, disc) -> tuple[dict[str, Values], object]:
     """Return maps by quantity, shape (discs, voxels of the pooled disc), and the table of the discs.
 
     A disc of which a person has no value is no observation; the context's notes name them.
@@ -120,7 +120,7 @@ class Pair:
     scale: float
 
 
-def changes(context: Context, table) -> tuple[list[Pair], object]:
+def changes(context: GroupContext, table) -> tuple[list[Pair], object]:
     """Return each participant's first and last visit, and the rows of the first visits.
 
     Raises
@@ -147,7 +147,8 @@ def _scale(how: str, first, last) -> float:
     return float(np.diff(years)[0])
 
 
-def _change_values(context: Context, key: str, files: dict[str, Path], visits: Values, pairs: list[Pair]) -> Values:
+def _change_values(context: GroupContext, key: str, files: dict[str, Path], visits: Values,
+                   pairs: list[Pair]) -> Values:
     """Return each pair's change; visits has the first and the last visit of the first pair, of the second, ..."""
     from DiscStatsLib.analysis import Values
 

@@ -70,8 +70,9 @@ def fingerprint(path: Path, known: Mapping | None = None) -> dict:
         second run over a large study fast.
     """
     stat = path.stat()
-    same = known and known.get("size") == stat.st_size and known.get("mtime_ns") == stat.st_mtime_ns
-    return {"sha256": known["sha256"] if same else file_hash(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    now = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    same = known and now == {name: known.get(name) for name in now}
+    return {"sha256": known["sha256"] if known and same else file_hash(path), **now}
 
 
 def step_key(step: str, version: str, parameters: Mapping, inputs: Mapping[str, Mapping]) -> str:

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+import SimpleITK as sitk
+
 from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.grades import ESTIMATED, EXPECTED
@@ -13,10 +15,10 @@ from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.resources import resource_path
 from DiscRelaxometryLib.tables import Column, Table, cell_value, read_tsv
 
-from ..folder import MAPS, Study
+from ..folder import MAPS, Person, Series, Study
 from . import endings
+from .context import Context, GroupContext, PersonContext
 from .reviewed import step_record
-from .steps import Context
 
 #: What the name of a sensitivity analysis ends with.
 SENSITIVITY = "-sensitivity"
@@ -68,44 +70,53 @@ def with_estimates(participants: Table, names: Sequence[str], rows: Sequence[dic
                   for row in participants.rows], participants.lines, participants.notes)
 
 
-def participants_of(context: Context) -> Table:
+def participants_of(context: GroupContext) -> Table:
     """Return the participants table that a group step works with: with estimated grades where the formula asks."""
     if not context.settings.estimated:
         return context.study.participants
-    files = [f for p in context.everyone if (f := context.output_of("grade", JOINED["grades"][1], p))]
+    files = [f for p in context.everyone if (f := context.of(p).output_of(*JOINED["grades"]))]
     return with_estimates(context.study.participants, context.settings.variables,
                           [row for file in files for row in read_rows(file).rows])
 
 
-def load_series(files: Sequence[Path], kind: str, layout: str, times_ms=None):
-    """Return the EchoSeries of `kind` from files; `layout` is ``T1rho``, ``T2`` or ``mapss``."""
+def load_series(series: Series, kind: str):
+    """Return the EchoSeries of `kind` from files."""
     from DiscRelaxometryLib.echo import read_echo_series, read_mapss
 
-    source = files[0] if len(files) == 1 else list(files)
-    if layout == "mapss":
+    source = series.files[0] if len(series.files) == 1 else list(series.files)
+    if series.kind == "mapss":
         return read_mapss(source)[0 if kind == "T1rho" else 1]
-    return read_echo_series(source, kind=kind, times_ms=times_ms)
+    return read_echo_series(source, kind=kind)
 
 
-def uses_existing(context: Context) -> bool:
+def uses_existing(context: PersonContext) -> bool:
     """Say whether the person's own segmentation is used."""
     mode = context.settings.segmentation
     return mode == "existing" or (mode == "auto" and bool(context.person.labels))
 
 
-def anatomical_image(context: Context) -> Image:
+def anatomical_image(person: Person) -> Image:
     """Return the T2-weighted volume, or the first echo of a series where there is none."""
-    if context.person.anatomical:
-        return read_image(context.person.anatomical[0])
-    kind = context.person.kinds[0]
-    series = context.person.of_kind(kind)
-    return load_series(series.files, kind, series.kind).echo(0)
+    if person.anatomical:
+        return read_image(person.anatomical[0])
+    kind = person.kinds[0]
+    return load_series(person.of_kind(kind), kind).echo(0)
 
 
-def disc_labels(context: Context, person: str = "") -> Path | None:
-    """Return the file of the disc labels in use: as decided in review, else as segmented."""
-    return (context.output_of("review", endings.DECIDED, person)
-            or context.output_of("segment", endings.DISCS, person))
+def disc_labels(context: Context) -> Image:
+    """Return the disc labels in use: as decided in review, else as segmented."""
+    return read_image(context.output_of("review", endings.DECIDED) or context.needed("segment", endings.DISCS))
+
+
+def echo_transform(context: Context, kind: str) -> sitk.Transform:
+    """Return the rigid transform from points of an echo series to those of the anatomical volume."""
+    return sitk.ReadTransform(str(context.needed(f"carry-{kind}", endings.TRANSFORM)))
+
+
+def of_person(context: PersonContext, table: Table) -> Table:
+    """Return a table of discs or regions with the person's id in the first column."""
+    return Table(table.name, [Column("participant_id", "", "Person"), *table.columns],
+                 [{"participant_id": context.name, **r} for r in table.rows])
 
 
 def person_maps(context: Context) -> dict[str, tuple[Image, Image]]:
@@ -113,23 +124,22 @@ def person_maps(context: Context) -> dict[str, tuple[Image, Image]]:
     found = {}
     path = context.output_of("normalize", endings.NORMALIZED)
     if path:
-        found["nT2w"] = (read_image(path), read_image(disc_labels(context)))
+        found["nT2w"] = (read_image(path), disc_labels(context))
     for kind in KINDS:
         path = context.output_of(f"carry-{kind}", endings.carried(kind))
         if path:
-            relaxation = context.output_of(f"maps-{kind}", endings.relaxation_map(kind))
-            found[kind] = (read_image(relaxation), read_image(path))
+            found[kind] = (read_image(context.needed(f"maps-{kind}", endings.relaxation_map(kind))), read_image(path))
     return found
 
 
-def maps_in_atlas(context: Context) -> dict[str, dict[str, Path]]:
+def maps_in_atlas(context: GroupContext) -> dict[str, dict[str, Path]]:
     """Return map -> {person: file in atlas space}, for the maps of the settings that anyone has."""
     wanted = context.settings.maps or MAPS
     model = context.settings.model
     if model and model.response in MAPS:
         wanted = (model.response,)
     found = {key: {p: path for p in context.everyone
-                   if (path := context.output_of("atlas", endings.in_atlas(key), p))} for key in wanted}
+                   if (path := context.of(p).output_of("atlas", endings.in_atlas(key)))} for key in wanted}
     return {key: files for key, files in found.items() if files}
 
 

@@ -118,7 +118,7 @@ def reviewed_discs(settings: Settings, person: str, records: Mapping[str, Record
         flags.get(renamed.get(row["level"], row["level"]), []).extend(serious_flags(row))
     made = ((level, decision_for(decisions, person, level)) for level in levels)
     return [ReviewedDisc(person, level, tuple(dict.fromkeys(flags[level])) if level in settings.levels or (
-        d and d.renamed_to in settings.levels) else (), d, bool(d) and stale(d, now)) for level, d in made]
+        d and d.renamed_to in settings.levels) else (), d, d is not None and stale(d, now)) for level, d in made]
 
 
 def undecided(study: Study, settings: Settings, ids: Iterable[str], which: str = "flagged") -> list[ReviewedDisc]:

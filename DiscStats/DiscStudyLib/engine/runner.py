@@ -16,9 +16,10 @@ from DiscRelaxometryLib.tables import Column, Table
 
 from ..folder import Finding, Settings, Study
 from . import provenance
+from .context import GroupContext, PersonContext
 from .lock import exclusive
 from .reviewed import excluded_people, undecided
-from .steps import Context, Outcome, Planned, Stage, execute, plan, record_path
+from .steps import Outcome, Planned, Stage, execute, plan, record_path
 from .workers import Workers
 
 
@@ -154,7 +155,7 @@ def plan_person(spec: RunSpec, person: str, stage: int = 0, due: Collection[str]
     study, stages = spec.study(person), spec.stages()
     records = read_records(study, person, stages[:stage])
     records.update(read_records(study, "", stages[:stage]))
-    context = Context(study, spec.settings, study.person(person), records, verify=spec.verify)
+    context = PersonContext(study, spec.settings, records, study.person(person), verify=spec.verify)
     return plan(stages[stage].steps, context, due)
 
 
@@ -175,9 +176,9 @@ def plan_group(spec: RunSpec, ids: Sequence[str], stage: int, missing: Mapping[s
     """Return what a group stage has to do on the people in `ids`; `due` as in :func:`plan_person`."""
     study, stages = spec.study(*ids), spec.stages()
     excluded = excluded_people(study, ids)
-    context = Context(study, spec.settings, None, read_records(study, "", stages[:stage]),
-                      {p: read_records(study, p, stages[:stage]) for p in ids if p not in excluded},
-                      {**missing, **excluded}, verify=spec.verify, distribute=distribute)
+    context = GroupContext(study, spec.settings, read_records(study, "", stages[:stage]),
+                           {p: read_records(study, p, stages[:stage]) for p in ids if p not in excluded},
+                           {**missing, **excluded}, verify=spec.verify, distribute=distribute)
     return plan(stages[stage].steps, context, due)
 
 

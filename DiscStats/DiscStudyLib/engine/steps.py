@@ -7,82 +7,21 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from DiscRelaxometryLib.errors import Cancelled, DiscRelaxometryError
 from DiscRelaxometryLib.progress import silent
 
-from ..folder import Person, Settings, Study, label_results
+from ..folder import Study, label_results
 from . import provenance
+from .context import Context
 from .provenance import Record
 
-
-@dataclass
-class Context:
-    """What a step sees.
-
-    Attributes
-    ----------
-    study : Study
-    settings : Settings
-    person : Person, optional
-        None for a group step.
-    records : dict
-        Records of the steps done before, by step name.
-    everyone : mapping
-        For group steps: person -> step name -> record.
-    missing : mapping
-        For group steps: person -> why the person's results are incomplete.
-    notes : list of str
-        Warnings the step adds.
-    facts : dict
-        Numbers the step found.
-    written : list of Path
-        Outputs asked for, removed again if the step fails.
-    verify : bool
-        Whether existing results are checked by content, not only by size and time.
-    distribute : callable, optional
-        Shares out a group step's tasks among other machines; see :class:`DiscStatsLib.settings.AnalysisSettings`.
-    """
-
-    study: Study
-    settings: Settings
-    person: Person | None
-    records: dict[str, Record]
-    everyone: Mapping[str, Mapping[str, Record]] = field(default_factory=dict)
-    missing: Mapping[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    facts: dict = field(default_factory=dict)
-    written: list[Path] = field(default_factory=list)
-    verify: bool = False
-    distribute: Callable | None = None
-
-    @property
-    def name(self) -> str:
-        """Id of the person; empty for the group."""
-        return self.person.id if self.person else ""
-
-    @property
-    def folder(self) -> Path:
-        """Output folder of the person, or of the group."""
-        return self.study.output / (self.person.id if self.person else "group")
-
-    def path(self, name: str, folder: str = "anat") -> Path:
-        """Return the path of an output to write: ``anat/sub-XX_<name>``, or ``group/<name>`` for a group step."""
-        path = self.folder / folder / f"{self.person.id}_{name}" if self.person else self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.written.append(path)
-        return path
-
-    def output_of(self, step: str, ending: str, person: str = "") -> Path | None:
-        """Return the output of an earlier step (of `person`, for a group step) ending with `ending`, or None."""
-        record = (self.everyone.get(person, {}) if person else self.records).get(step)
-        if record is None or record.status != "done":
-            return None
-        return next((self.study.absolute(n) for n in record.outputs if n.endswith(ending)), None)
+C = TypeVar("C", bound=Context)
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Generic[C]):
     """A unit of work that is done, redone, or skipped as a whole.
 
     Attributes
@@ -91,7 +30,7 @@ class Step:
     version : str
         Changed when the step's results change.
     run : callable
-        ``run(context) -> list of output paths``.
+        ``run(context)``; the context notes what it writes.
     inputs : callable
         ``inputs(context) -> list of Path``: source files read.
     parameters : tuple of str
@@ -108,13 +47,13 @@ class Step:
 
     name: str
     version: str
-    run: Callable[[Context], Sequence[Path]]
-    inputs: Callable[[Context], Sequence[Path]] = lambda context: ()
+    run: Callable[[C], None]
+    inputs: Callable[[C], Sequence[Path]] = lambda context: ()
     parameters: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
-    applies: Callable[[Context], bool] = lambda context: True
+    applies: Callable[[C], bool] = lambda context: True
     optional: tuple[str, ...] = ()
-    extra: Callable[[Context], Mapping] = lambda context: {}
+    extra: Callable[[C], Mapping] = lambda context: {}
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -198,7 +137,7 @@ class Planned:
 
     def outcome(self) -> Outcome:
         """Return the outcome of a step that is not run."""
-        notes = list(self.earlier.notes) if self.state == "current" else []
+        notes = list(self.earlier.notes) if self.state == "current" and self.earlier else []
         return Outcome(self.context.name, self.step.name, self.state, self.message, notes=notes)
 
 
@@ -235,7 +174,7 @@ def plan(steps: Sequence[Step], context: Context, due: Collection[str] = ()) -> 
         planned.append(item)
         if item.state == "pending":
             due.add(step.name)
-        elif item.state == "current":
+        elif item.state == "current" and item.earlier:
             context.records[step.name] = item.earlier
     return planned
 
@@ -244,7 +183,7 @@ def _plan_one(step: Step, context: Context, due: Collection[str] = ()) -> Planne
     earlier = provenance.read_record(record_path(context.study, context.name, step.name))
     reads_due = [n for n in step.reads if n in due]
     # Before people have results, nobody can say whether a group step will have work.
-    unknown = context.person is None and reads_due
+    unknown = not context.name and reads_due
     if not unknown and not step.applies(context):
         return Planned(step, "withdrawn", context, earlier=earlier) if earlier else None
     if reads_due:
@@ -286,19 +225,18 @@ def execute(planned: Sequence[Planned], progressCallback=None) -> list[Outcome]:
     progress, outcomes, stale = progressCallback or silent, [], False
     for number, item in enumerate(planned):
         progress(number / len(planned), f"{item.context.name or 'group'}: {item.step.name}")
-        item = _plan_one(item.step, item.context) if stale else item
-        if item is None:
+        now = _plan_one(item.step, item.context) if stale else item
+        if now is None:
             continue
-        if item.state == "pending":
-            outcomes.append(_run(item))
-        elif item.state == "current":
-            item.context.records[item.step.name] = item.earlier
-            outcomes.append(item.outcome())
-        elif item.state != "withdrawn":
-            outcomes.append(item.outcome())
-        if item.outdated:
-            _forget(item)
-        stale = stale or item.state == "pending"
+        if now.state == "pending":
+            outcomes.append(_run(now))
+        elif now.state != "withdrawn":
+            outcomes.append(now.outcome())
+        if now.state == "current" and now.earlier:
+            now.context.records[now.step.name] = now.earlier
+        if now.outdated:
+            _forget(now)
+        stale = stale or now.state == "pending"
     if planned:
         progress(1.0, f"{planned[0].context.name or 'group'}: finished")
     return outcomes
@@ -315,8 +253,8 @@ def _run(item: Planned) -> Outcome:
         return Outcome(context.name, step.name, "failed", _sentence(error, study))
     _forget(item)  # the record goes first: from here on the step counts as not done, whatever happens
     try:
-        outputs = step.run(context)
-        outputs = label_results(outputs) if study.simulated else outputs
+        step.run(context)
+        outputs = label_results(context.written) if study.simulated else context.written
         record.outputs = provenance.fingerprints(outputs, study.relative)
         record.facts, record.notes = context.facts, context.notes
     except Cancelled:
@@ -352,7 +290,7 @@ def _new_record(step: Step, context: Context, earlier: Record | None) -> Record:
     inputs = provenance.fingerprints(paths, context.study.relative, known)
     # Outputs of earlier steps were hashed when they were written: take those hashes.
     for need in step.reads:
-        for records in (context.records, *context.everyone.values()):
+        for records in context.sources:
             if need in records:
                 inputs.update(records[need].outputs)
     parameters = {**context.settings.pick(*step.parameters), **step.extra(context)}

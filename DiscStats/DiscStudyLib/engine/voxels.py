@@ -12,15 +12,15 @@ import numpy as np
 from DiscRelaxometryLib.image import read_image, require_same_geometry
 from DiscRelaxometryLib.labels import disc_value
 
+from .context import GroupContext
 from .results import context_atlas
 from .rows import filled_rows
-from .steps import Context
 
 if TYPE_CHECKING:
     from DiscStatsLib.analysis import Values
 
 
-def map_values(context: Context, key: str, files: dict[str, Path], people: Sequence[str],
+def map_values(context: GroupContext, key: str, files: dict[str, Path], people: Sequence[str],
                levels: Iterable[str]) -> Values:
     """Return people's maps of a quantity at some levels of the atlas, one row per person."""
     labels = context_atlas(context).labels
@@ -36,7 +36,7 @@ def map_values(context: Context, key: str, files: dict[str, Path], people: Seque
     return values.of(columns=np.isin(labels.array[inside], [disc_value(v) for v in levels]))
 
 
-def source(context: Context, person: str, file: Path) -> str:
+def source(context: GroupContext, person: str, file: Path) -> str:
     """Return the hash of a person's map in atlas space, as the step that wrote it has recorded it."""
     return context.everyone[person]["atlas"].outputs[context.study.relative(file)]["sha256"]
 
@@ -46,7 +46,7 @@ def with_value(values: Iterable[Values], rows: int) -> np.ndarray:
     return np.array([all(np.isfinite(v.at([row], slice(None))).any() for v in values) for row in range(rows)], bool)
 
 
-def of_people(context: Context, name: str, basis: str, inside: np.ndarray, sources: dict[str, str],
+def of_people(context: GroupContext, name: str, basis: str, inside: np.ndarray, sources: dict[str, str],
               read: Callable[[str], tuple[np.ndarray, list[str]]], maps: int = 1) -> Values:
     """Return rows of the voxels inside, as many per person as `maps`; see :func:`DiscStudyLib.engine.filled_rows`.
 

@@ -41,7 +41,7 @@ def describe_results(study: Study, settings: Settings) -> None:
     write_json(folder / "dataset_description.json", _description(study))
     write_json(folder / "settings.json", {k: v for k, v in settings.to_dict().items() if k != "threads"})
     write_text(folder / ".bidsignore", "\n".join(_IGNORED) + "\n")
-    kinds = [kind for kind in KINDS if any(p.of_kind(kind) for p in study.people)]
+    kinds = [kind for kind in KINDS if any(kind in p.kinds for p in study.people)]
     written = [write_json(folder / f"{name}.json", fields) for name, fields in _sidecars(kinds).items()]
     written.append(_label_table().write(folder / "desc-discs_dseg.tsv"))
     # Table.write makes a sidecar of the columns; the label images' own sidecar has the same name and comes after it.

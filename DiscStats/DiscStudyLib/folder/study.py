@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -48,34 +48,36 @@ class Person:
     reference: tuple[Path, ...] = ()
     series: tuple[Series, ...] = ()
 
-    def of_kind(self, kind: str) -> Series | None:
-        """Return the series that gives maps of `kind` (``T1rho`` or ``T2``); a dedicated one before MAPSS."""
-        found = [s for s in self.series if s.kind == kind] or [s for s in self.series if s.kind == "mapss"]
-        return found[0] if found else None
+    def of_kind(self, kind: str) -> Series:
+        """Return the series that gives maps of one of the `kinds`; a dedicated one before MAPSS."""
+        return max((s for s in self.series if s.kind in (kind, "mapss")), key=lambda s: s.kind == kind)
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Kinds of relaxation maps the person's series give."""
-        return tuple(k for k in KINDS if self.of_kind(k))
+        """Kinds of relaxation maps (``T1rho``, ``T2``) that the person's series give."""
+        return tuple(k for k in KINDS if any(s.kind in (k, "mapss") for s in self.series))
 
 
-@dataclass
 class Study:
-    """A study folder."""
+    """A study folder.
 
-    #: Folder with ``participants.tsv`` and ``sub-XX`` folders.
-    root: Path
-    #: BIDS session (``ses-XX``) to use where people have several; empty for none; ``all`` makes every visit an
-    #: observation of its participant, with the id ``sub-XX_ses-YY``.
-    session: str = ""
-    #: Where results go; by default ``derivatives/disc-relaxometry`` below `root`.
-    output: Path = None  # type: ignore[assignment]
-    #: Restrict the study to these people; empty means everyone.
-    only: Sequence[str] = field(default_factory=tuple)
+    Parameters
+    ----------
+    root : path
+        Folder with ``participants.tsv`` and ``sub-XX`` folders.
+    session : str
+        BIDS session (``ses-XX``) to use where people have several; empty for none; ``all`` makes every visit an
+        observation of its participant, with the id ``sub-XX_ses-YY``.
+    output : path, optional
+        Where results go; by default ``derivatives/disc-relaxometry`` below `root`.
+    only : sequence of str
+        Restrict the study to these people; empty means everyone.
+    """
 
-    def __post_init__(self):
-        self.root = Path(os.path.abspath(self.root))
-        self.output = Path(os.path.abspath(self.output)) if self.output else self.root / DERIVATIVES
+    def __init__(self, root: str | os.PathLike, session: str = "", output: str | os.PathLike | None = None,
+                 only: Sequence[str] = ()):
+        self.root, self.session, self.only = Path(os.path.abspath(root)), session, only
+        self.output = Path(os.path.abspath(output)) if output else self.root / DERIVATIVES
         if not self.root.is_dir():
             raise StudyError(f"The study folder '{self.root.name}' does not exist: check the path.",
                              anchor="study-folder")

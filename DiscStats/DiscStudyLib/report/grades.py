@@ -11,14 +11,14 @@ from DiscRelaxometryLib.grades import ESTIMATED, GRADES, ROMAN
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.tables import Column, Table, to_number
 
-from ..engine import Context, read_rows
+from ..engine import GroupContext, read_rows
 from ..folder import level_columns, trained_on
 from .page import Paragraph, Section, TableBlock
 
 NETWORK = "disc-grades"
 
 
-def grades(context: Context) -> Section | None:
+def grades(context: GroupContext) -> Section | None:
     """Return estimated grades by level, and their agreement with those read."""
     path = context.output_of("tables", "grades.tsv")
     if not path:

@@ -13,7 +13,7 @@ from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.tables import Column, Table, is_missing
 
-from ..engine import Context, context_atlas, maps_in_atlas, participants_of, read_rows
+from ..engine import GroupContext, context_atlas, maps_in_atlas, participants_of, read_rows
 from ..folder import OWNER, SESSION, trained_on, values_by_level
 from .figures import plot_agreement, plot_groups
 from .figures_maps import Look, atlas_figure
@@ -31,7 +31,7 @@ _COMPARED = {"T1rho": ("ms", "Mean T1rho"), "T2": ("ms", "Mean T2"), "nT2w": ("1
              "volume": ("cm3", "Disc volume")}
 
 
-def sections(context: Context, folder: Path, analysis: str) -> list[Section]:
+def sections(context: GroupContext, folder: Path, analysis: str) -> list[Section]:
     """Return the sections about the group that have content."""
     made = [mean_maps(context, folder), group_means(context, folder), *parametric_maps(context, folder, analysis),
             sensitivity(context, analysis), repeated(context, folder), regions(context, folder),
@@ -45,7 +45,7 @@ def unit_of(key: str) -> str:
     return "" if unit == "1" else unit
 
 
-def mean_maps(context: Context, folder: Path) -> Section | None:
+def mean_maps(context: GroupContext, folder: Path) -> Section | None:
     """Mean and SD over people, on the atlas."""
     if "means" not in context.records:
         return None
@@ -54,7 +54,7 @@ def mean_maps(context: Context, folder: Path) -> Section | None:
                       "Sagittal views have the front of the body (A) at the left, transverse views at the top, with "
                       "the patient's right (R) at the left; they run through the middle of each disc's height.")
     for key in maps_in_atlas(context):
-        images = {n: read_image(context.output_of("means", f"stat-{n}_{key}.nii.gz")) for n in ("mean", "sd", "n")}
+        images = {n: read_image(context.needed("means", f"stat-{n}_{key}.nii.gz")) for n in ("mean", "sd", "n")}
         count = int(np.nanmax(images["n"].array))
         half = images["n"].array >= max(2, count // 2)
         shown = {n: _masked(images[n], half) for n in ("mean", "sd")}
@@ -68,7 +68,7 @@ def mean_maps(context: Context, folder: Path) -> Section | None:
     return section
 
 
-def group_means(context: Context, folder: Path) -> Section | None:
+def group_means(context: GroupContext, folder: Path) -> Section | None:
     """Return the average maps of each group side by side, all in one window."""
     if "group-means" not in context.records:
         return None
@@ -77,7 +77,7 @@ def group_means(context: Context, folder: Path) -> Section | None:
     for key, groups in context.records["group-means"].facts.items():
         shown = {}
         for group in groups:
-            mean, n = (read_image(context.output_of("group-means", f"stat-{s}_group-{group['number']}_{key}.nii.gz"))
+            mean, n = (read_image(context.needed("group-means", f"stat-{s}_group-{group['number']}_{key}.nii.gz"))
                        for s in ("mean", "n"))
             title = f"{group['group']} (n = {len(group['people'])})"
             shown[title] = _masked(mean, n.array >= max(1, n.array.max() // 2))
@@ -102,7 +102,7 @@ def _window(images: list[Image], from_zero: bool) -> tuple[float, float]:
     return (0.0 if from_zero else float(low)), float(max(high, low + 1e-6))
 
 
-def regions(context: Context, folder: Path) -> Section | None:
+def regions(context: GroupContext, folder: Path) -> Section | None:
     """Region means by the variable of interest."""
     path = context.output_of("tables", "regions.tsv")
     if not path:
@@ -121,7 +121,7 @@ def regions(context: Context, folder: Path) -> Section | None:
     return section
 
 
-def repeated(context: Context, folder: Path) -> Section | None:
+def repeated(context: GroupContext, folder: Path) -> Section | None:
     """Return the repeatability of the maps, where visits are observations."""
     path = context.output_of("repeatability", "repeatability.tsv")
     if not path:
@@ -135,13 +135,14 @@ def repeated(context: Context, folder: Path) -> Section | None:
     section.add(Paragraph("Visits: " + "; ".join(f"{p} {', '.join(some)}" for p, some in visits.items()) + ".",
                           small=True))
     for key in maps_in_atlas(context):
-        found = {n: context.output_of("repeatability", f"stat-{n}_{key}.nii.gz") for n in ("wsd", "cv")}
-        if all(found.values()):
-            columns = {}
-            for title, name, unit in (("Within-participant SD", "wsd", unit_of(key)),
-                                      ("Coefficient of variation", "cv", "")):
-                image = read_image(found[name])
+        columns = {}
+        for title, name, unit in (("Within-participant SD", "wsd", unit_of(key)),
+                                  ("Coefficient of variation", "cv", "")):
+            file = context.output_of("repeatability", f"stat-{name}_{key}.nii.gz")
+            if file:
+                image = read_image(file)
                 columns[title] = (image, Look("magma", *_window([image], True), unit))
+        if columns:
             figure = atlas_figure(columns, context_atlas(context).labels, context.settings.levels)
             section.add(Figure(save(context, figure, folder, f"repeatability_{key}"),
                                f"{key}: visits of {context.records['repeatability'].facts[key]} participants.",
@@ -152,7 +153,7 @@ def repeated(context: Context, folder: Path) -> Section | None:
     return section
 
 
-def _models(context: Context, key: str) -> list:
+def _models(context: GroupContext, key: str) -> list:
     """Return the mixed models of a map's regions, where the study has them."""
     path = context.output_of("models", "mixed_models.tsv")
     rows = [r for r in read_rows(path).rows if r["map"] == key] if path else []
@@ -189,7 +190,7 @@ def _region_table(rows: list[dict], key: str) -> Table:
     return table
 
 
-def _region_figure(context: Context, rows: list[dict], key: str, folder: Path) -> Figure | None:
+def _region_figure(context: GroupContext, rows: list[dict], key: str, folder: Path) -> Figure | None:
     if not context.settings.formula:
         return None
     model = context.settings.model
@@ -220,7 +221,7 @@ def _region_figure(context: Context, rows: list[dict], key: str, folder: Path) -
                   f"{key} in regions by {label}")
 
 
-def agreement(context: Context, folder: Path) -> Section | None:
+def agreement(context: GroupContext, folder: Path) -> Section | None:
     """Automatic against reference masks, where the study has them."""
     path = context.output_of("tables", "agreement.tsv")
     if not path:
@@ -253,7 +254,7 @@ def agreement(context: Context, folder: Path) -> Section | None:
     return section
 
 
-def _by_training(context: Context, rows: list[dict]) -> Table:
+def _by_training(context: GroupContext, rows: list[dict]) -> Table:
     """Return Dice of people the network was trained on (or chosen by), and of those held out."""
     known = trained_on(context.study)
     table = Table("training", [Column("people"), Column("n", "", "People"), Column("discs"), Column("mean Dice"),

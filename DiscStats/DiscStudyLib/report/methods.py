@@ -8,7 +8,7 @@ from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.grades import ESTIMATED, EXPECTED, load_grader
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine import Context, versions
+from ..engine import GroupContext, versions
 from ..folder import Settings
 from .page import Paragraph, Section, TableBlock
 from .review import review_text
@@ -49,7 +49,7 @@ def reported() -> tuple[str, ...]:
     return tuple(f.name for f in fields(Settings) if f.name not in ("threads", "on_error", "require_review"))
 
 
-def methods(context: Context, analysis: str) -> Section:
+def methods(context: GroupContext, analysis: str) -> Section:
     """Return the methods section."""
     section = Section("Methods", "methods", lead="Written from the settings of this run; check it before you use it.")
     section.add(*(Paragraph(text) for text in _paragraphs(context, analysis)))
@@ -64,7 +64,7 @@ def methods(context: Context, analysis: str) -> Section:
     return section
 
 
-def _paragraphs(context: Context, analysis: str) -> list[str]:
+def _paragraphs(context: GroupContext, analysis: str) -> list[str]:
     settings, people = context.settings, context.everyone
     sources = {r["segment"].facts.get("source") for r in people.values() if "segment" in r}
     texts = []
@@ -177,7 +177,7 @@ def _blocks_text(settings: Settings, facts: dict) -> str:
             + "; ".join(f"{name} {said[mode]}" for name, mode in modes.items()) + ".")
 
 
-def _relaxation_text(context: Context, kind: str) -> str:
+def _relaxation_text(context: GroupContext, kind: str) -> str:
     records = [r[f"maps-{kind}"] for r in context.everyone.values() if f"maps-{kind}" in r]
     times = sorted({tuple(r.facts.get("times_ms", ())) for r in records})
     listed = "; ".join("/".join(f"{t:g}" for t in some) for some in times[:3])
@@ -191,7 +191,7 @@ def _relaxation_text(context: Context, kind: str) -> str:
             "rigid alignment of the echoes where motion was found. Failed fits are missing, not zero.")
 
 
-def _cited(context: Context, analysis: str) -> dict[str, str]:
+def _cited(context: GroupContext, analysis: str) -> dict[str, str]:
     topics = ["voxel-wise relaxometry of discs"]
     if analysis:
         topics += ["permutation", "p values", "TFCE"]

@@ -13,7 +13,7 @@ from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.measure import DISC_COLUMNS
 from DiscRelaxometryLib.tables import Column, Table, cell_value, is_missing
 
-from ..engine import Context, endings, read_rows, reviewed_discs, serious_flags
+from ..engine import GroupContext, endings, read_rows, reviewed_discs, serious_flags
 from ..folder import level_columns, trained_on
 from .figures import plot_cohort, plot_quality, save_figure
 from .figures_maps import montage
@@ -24,7 +24,7 @@ from .review import review
 MAX_TILES = 48
 
 
-def save(context: Context, figure, folder: Path, name: str) -> Path:
+def save(context: GroupContext, figure, folder: Path, name: str) -> Path:
     """Write a figure of the report and note it as an output."""
     path = folder / f"{name}.png"
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,14 +32,14 @@ def save(context: Context, figure, folder: Path, name: str) -> Path:
     return save_figure(figure, path, context.study.simulated)
 
 
-def sections(context: Context, folder: Path) -> list[Section]:
+def sections(context: GroupContext, folder: Path) -> list[Section]:
     """Return the sections about people that have content."""
     made = [overview(context, folder), warnings(context), segmentation(context, folder), disc_sizes(context),
             map_quality(context, folder), registration(context, folder), review(context, folder)]
     return [s for s in made if s and s.blocks]
 
 
-def overview(context: Context, folder: Path) -> Section:
+def overview(context: GroupContext, folder: Path) -> Section:
     """Who takes part, what they have, who is missing."""
     people = context.everyone
     section = Section("Study overview", "overview")
@@ -61,7 +61,7 @@ def overview(context: Context, folder: Path) -> Section:
     return section
 
 
-def _cohort_figure(context: Context, folder: Path) -> Figure | None:
+def _cohort_figure(context: GroupContext, folder: Path) -> Figure | None:
     path = context.study.root / "participants.tsv"
     if not path.exists():
         return None
@@ -78,7 +78,7 @@ def _cohort_figure(context: Context, folder: Path) -> Figure | None:
                   "Distributions of the participants' variables")
 
 
-def warnings(context: Context) -> Section:
+def warnings(context: GroupContext) -> Section:
     """What a reader must know: missing people, flags, what the signal is not."""
     section = Section("Warnings", "warnings", lead="Read before the results.")
     items = []
@@ -130,7 +130,7 @@ def condensed(notes: Sequence[str]) -> list[str]:
     return lines
 
 
-def training_overlap(context: Context) -> str:
+def training_overlap(context: GroupContext) -> str:
     """Say which people of the study the shipped network was trained on."""
     cnn = {p for p, r in context.everyone.items() if "segment" in r and r["segment"].facts.get("source") == "cnn"}
     known = trained_on(context.study) & cnn
@@ -140,7 +140,7 @@ def training_overlap(context: Context) -> str:
             "their reference masks is optimistic; held-out figures are in the validation document.")
 
 
-def segmentation(context: Context, folder: Path) -> Section:
+def segmentation(context: GroupContext, folder: Path) -> Section:
     """Picture everyone's segmentation; flagged people first."""
     section = Section("Segmentation", "segmentation",
                       lead="Mid-sagittal slice of each person with the labelled discs; colors alternate by level. "
@@ -148,7 +148,7 @@ def segmentation(context: Context, folder: Path) -> Section:
                            "first.")
     tiles = []
     for person, records in context.everyone.items():
-        path = context.output_of("tile", endings.SEGMENTATION_TILE, person)
+        path = context.of(person).output_of("tile", endings.SEGMENTATION_TILE)
         if path:
             discs = reviewed_discs(context.settings, person, records, {})
             tiles.append((person, path, any(d.flags for d in discs)))
@@ -167,7 +167,7 @@ def segmentation(context: Context, folder: Path) -> Section:
     return section
 
 
-def _confidences(context: Context) -> dict[str, list[float]]:
+def _confidences(context: GroupContext) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {v: [] for v in LUMBAR_LEVELS}
     for records in context.everyone.values():
         for disc in records["segment"].facts.get("discs", []) if "segment" in records else ():
@@ -187,7 +187,7 @@ def _read_png(path: Path) -> np.ndarray:
 SIZES = ("height_middle", "height_index", "height_index_vertebral", "angle", "slip", "canal_diameter")
 
 
-def disc_sizes(context: Context) -> Section | None:
+def disc_sizes(context: GroupContext) -> Section | None:
     """Return sizes of the lumbar discs by level; what could not be measured is counted."""
     path = context.output_of("tables", "discs.tsv")
     if not path:
@@ -207,7 +207,7 @@ def disc_sizes(context: Context) -> Section | None:
     return section.add(TableBlock(table, "Sizes by level", file="group/discs.tsv"))
 
 
-def map_quality(context: Context, folder: Path) -> Section | None:
+def map_quality(context: GroupContext, folder: Path) -> Section | None:
     """Failed voxels and fit quality a map, with pictures of the first people."""
     path = context.output_of("tables", "regions.tsv")
     if not path:
@@ -226,12 +226,12 @@ def map_quality(context: Context, folder: Path) -> Section | None:
                            "mean": float(np.nanmean(means)), "SD between discs": float(np.nanstd(means, ddof=1)),
                            "failed": 100 * float(np.nanmean(failed)), "worst disc": 100 * float(np.nanmax(failed))})
     section.add(TableBlock(table, "Maps inside the lumbar discs"))
-    shown = [(p, f) for p in context.everyone if (f := context.output_of("tile", endings.MAPS_TILE, p))][:3]
+    shown = [(p, f) for p in context.everyone if (f := context.of(p).output_of("tile", endings.MAPS_TILE))][:3]
     section.add(*(Figure(f, f"Maps of {p}, mid-sagittal.", f"Relaxation maps of {p}", False) for p, f in shown))
     return section
 
 
-def registration(context: Context, folder: Path) -> Section | None:
+def registration(context: GroupContext, folder: Path) -> Section | None:
     """Quality of the correspondence with the atlas, by level."""
     path = context.output_of("tables", "registration.tsv")
     if not path:

@@ -10,7 +10,7 @@ from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.labels import disc_value
 from DiscRelaxometryLib.tables import Column, Table, is_missing, read_tsv
 
-from ..engine import Context, ReviewedDisc, endings, outlined_image, read_rows, reviewed_discs
+from ..engine import GroupContext, ReviewedDisc, endings, outlined_image, read_rows, reviewed_discs
 from ..folder import KINDS, REVIEW, read_decisions
 from .figures_maps import disc_tile, write_picture
 from .page import Gallery, Notes, Paragraph, Section, TableBlock
@@ -19,7 +19,7 @@ from .page import Gallery, Notes, Paragraph, Section, TableBlock
 MAX_PICTURES = 24
 
 
-def review(context: Context, folder: Path) -> Section:
+def review(context: GroupContext, folder: Path) -> Section:
     """Return the section: counts by reviewer, stale decisions, results with and without, pictures of flagged discs."""
     section = Section("Review", "review", lead="Decisions of reviewers about single discs, which every later step "
                       "obeys. A decision is stale where outlines or images have changed since.")
@@ -32,7 +32,7 @@ def review(context: Context, folder: Path) -> Section:
     old = [f"{r['participant_id']}, {r['level']}" for r in rows if r["stale"] == "True"]
     if old:
         section.add(Notes([("warning", f"Stale decisions, to be looked at again: {'; '.join(old)}.")]))
-    path = context.output_of("decisions", "review_sensitivity.tsv") if "decisions" in context.records else None
+    path = context.output_of("decisions", "review_sensitivity.tsv")
     if path:
         section.add(TableBlock(_shown(read_rows(path)), "Disc means with and without the review's changes",
                                file="group/review_sensitivity.tsv"))
@@ -44,11 +44,12 @@ def review(context: Context, folder: Path) -> Section:
     return section
 
 
-def _pictures(context: Context, discs: Iterable[ReviewedDisc], folder: Path) -> Iterator[tuple[str, str, Path, str]]:
+def _pictures(context: GroupContext, discs: Iterable[ReviewedDisc],
+              folder: Path) -> Iterator[tuple[str, str, Path, str]]:
     """Draw each disc as it was segmented; yield person, level, picture, and why it is flagged."""
     for person, some in groupby(discs, key=lambda d: d.person):
         image = outlined_image(context.study, context.everyone[person]["segment"])
-        labels = read_image(context.output_of("segment", endings.DISCS, person))
+        labels = read_image(context.of(person).needed("segment", endings.DISCS))
         for disc in some:
             path = folder / f"flagged_{person}_{disc.level.replace('-', '')}.png"
             folder.mkdir(parents=True, exist_ok=True)
@@ -57,13 +58,13 @@ def _pictures(context: Context, discs: Iterable[ReviewedDisc], folder: Path) -> 
             yield person, disc.level, path, "; ".join(disc.flags)
 
 
-def decision_rows_of(context: Context) -> list[dict]:
+def decision_rows_of(context: GroupContext) -> list[dict]:
     """Return the rows of the group's table of decisions."""
     path = context.output_of("decisions", "/review.tsv")
     return read_tsv(path).rows if path else []
 
 
-def review_text(context: Context) -> str:
+def review_text(context: GroupContext) -> str:
     """Say in one sentence how many discs were accepted, corrected, renamed and excluded, and by whom."""
     rows, discs = decision_rows_of(context), _discs(context)
     flagged = [d for d in discs if d.flags]
@@ -78,7 +79,7 @@ def review_text(context: Context) -> str:
             f"{len(flagged) - open_} were decided on." + (f" Decisions on {stale} discs are stale." if stale else ""))
 
 
-def _discs(context: Context) -> list[ReviewedDisc]:
+def _discs(context: GroupContext) -> list[ReviewedDisc]:
     decisions = read_decisions(context.study.output / REVIEW)
     return [d for person, records in context.everyone.items() if "segment" in records
             for d in reviewed_discs(context.settings, person, records, decisions)]

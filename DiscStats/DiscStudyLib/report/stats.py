@@ -10,14 +10,14 @@ from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine import SENSITIVITY, Context, context_atlas, read_rows
+from ..engine import SENSITIVITY, GroupContext, context_atlas, read_rows
 from .figures_maps import Look, atlas_figure
 from .methods import people_text
 from .page import Figure, Notes, Section, TableBlock
 from .people import condensed, save
 
 
-def parametric_maps(context: Context, folder: Path, analysis: str) -> list[Section]:
+def parametric_maps(context: GroupContext, folder: Path, analysis: str) -> list[Section]:
     """Return the sections 'Parametric maps' and 'Clusters' of an analysis."""
     step = f"analysis-{analysis}"
     if not analysis or step not in context.records:
@@ -36,7 +36,7 @@ def parametric_maps(context: Context, folder: Path, analysis: str) -> list[Secti
             for contrast in facts["contrasts"]:
                 images = read_stats(context, step, f"{key}_{contrast}", facts["stats"])
                 maps.add(*_map_blocks(context, folder, key, contrast, facts, images, atlas.labels))
-        table = _readable(read_rows(context.output_of(step, facts["clusters"])))
+        table = _readable(read_rows(context.needed(step, facts["clusters"])))
         clusters.add(TableBlock(table, f"{', '.join(facts['maps'])}: clusters (formed at uncorrected p < 0.001)", 12,
                                 f"group/{step}/{facts['clusters']}"))
     if context.settings.pooled:
@@ -49,7 +49,7 @@ def parametric_maps(context: Context, folder: Path, analysis: str) -> list[Secti
     return [maps, clusters]
 
 
-def sensitivity(context: Context, analysis: str) -> Section | None:
+def sensitivity(context: GroupContext, analysis: str) -> Section | None:
     """Return the analysis of some people beside that of everyone."""
     steps = [f"analysis-{analysis}", f"analysis-{analysis}{SENSITIVITY}"]
     if not analysis or any(s not in context.records for s in steps):
@@ -65,7 +65,7 @@ def sensitivity(context: Context, analysis: str) -> Section | None:
     return section
 
 
-def _pairs(context: Context, steps: list[str]):
+def _pairs(context: GroupContext, steps: list[str]):
     """Yield map, contrast and the facts of both analyses."""
     found = [{(key, contrast): facts for facts in context.records[step].facts.values() for key in facts["maps"]
               for contrast in facts["contrasts"]} for step in steps]
@@ -74,7 +74,7 @@ def _pairs(context: Context, steps: list[str]):
             yield key, contrast, [f[key, contrast] for f in found]
 
 
-def _beside(context: Context, steps: list[str], key: str, contrast: str, both: list[dict]) -> Table:
+def _beside(context: GroupContext, steps: list[str], key: str, contrast: str, both: list[dict]) -> Table:
     """Return two rows per level: the analysis of everyone, and that of the rule."""
     table = Table("sensitivity", [
         Column("level"), Column("analysis"), Column("people"), Column("voxels"), Column("median r"),
@@ -85,7 +85,7 @@ def _beside(context: Context, steps: list[str], key: str, contrast: str, both: l
         images = read_stats(context, step, f"{key}_{contrast}", facts["stats"])
         part = summary(contrast, labels, images.get("r", images.get("eta2")), images.get("pfwe"), images.get("p"),
                        context.settings.alpha, images.get("ptfce"))
-        clusters = [r for r in read_rows(context.output_of(step, facts["clusters"])).rows
+        clusters = [r for r in read_rows(context.needed(step, facts["clusters"])).rows
                     if r.get("quantity") == key and r.get("contrast") == contrast]
         for row in part.rows:
             inside = [_p(r, n) for r in clusters if r["level"] == row["level"] for n in ("p_extent", "p_mass")]
@@ -110,7 +110,7 @@ def _p(row: dict, name: str) -> float:
     return value if isinstance(value, float) and value == value else 1.0
 
 
-def read_stats(context: Context, step: str, prefix: str, names: list[str]) -> dict[str, Image]:
+def read_stats(context: GroupContext, step: str, prefix: str, names: list[str]) -> dict[str, Image]:
     """Return the analysis's maps whose names begin with `prefix`, by statistic."""
     found = {}
     for name in names:
@@ -120,7 +120,7 @@ def read_stats(context: Context, step: str, prefix: str, names: list[str]) -> di
     return found
 
 
-def _map_blocks(context: Context, folder: Path, key: str, contrast: str, facts: dict, images: dict[str, Image],
+def _map_blocks(context: GroupContext, folder: Path, key: str, contrast: str, facts: dict, images: dict[str, Image],
                 labels: Image) -> list:
     """Return the figure and the table of one map and contrast (t: r and effect; F: share of variance)."""
     r, effect, share, corrected, p, tfce = (images.get(n) for n in ("r", "effect", "eta2", "pfwe", "p", "ptfce"))

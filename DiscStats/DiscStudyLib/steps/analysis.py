@@ -8,35 +8,42 @@ from pathlib import Path
 import numpy as np
 
 from DiscRelaxometryLib.errors import StudyError
-from DiscRelaxometryLib.image import read_image, write_image
+from DiscRelaxometryLib.image import write_image
 
-from ..engine import Context, Step, context_atlas, disc_labels, endings, maps_in_atlas, observations, pooled_disc_of
+from ..engine import (
+    GroupContext,
+    Step,
+    context_atlas,
+    disc_labels,
+    endings,
+    maps_in_atlas,
+    observations,
+    pooled_disc_of,
+)
 from ..folder import people_by_rule
 
 
-def _run_template(context: Context) -> list[Path]:
+def _run_template(context: GroupContext) -> None:
     """Build a template from the people's disc labels."""
     from DiscAtlasLib import build_template, save_atlas
 
-    files = {p: path for p in context.everyone if (path := disc_labels(context, p))}
-    if len(files) < 3:
-        raise StudyError(f"A template needs at least 3 people; {len(files)} have a segmentation. Use the shipped "
+    people = [p for p, done in context.everyone.items() if "segment" in done]
+    if len(people) < 3:
+        raise StudyError(f"A template needs at least 3 people; {len(people)} have a segmentation. Use the shipped "
                          "atlas.")
     # One image at a time: what stays of it are the shapes of its discs.
-    atlas = build_template(((p, read_image(path)) for p, path in files.items()), levels=context.settings.levels)
+    atlas = build_template(((p, disc_labels(context.of(p))) for p in people), levels=context.settings.levels)
     folder = context.path("template/atlas.json").parent
     save_atlas(atlas, folder)
-    written = sorted(f for f in folder.iterdir() if f.suffix in (".json", ".gz"))
-    context.written += written
-    return written
+    context.written += sorted(f for f in folder.iterdir() if f.suffix in (".json", ".gz"))
 
 
-def template_step() -> Step:
+def template_step() -> Step[GroupContext]:
     """Return the step that builds the study's own template."""
     return Step("template", "1", _run_template, parameters=("levels",), optional=("segment", "review"))
 
 
-def analyzed_people(context: Context, files: dict[str, Path]) -> list[str]:
+def analyzed_people(context: GroupContext, files: dict[str, Path]) -> list[str]:
     """Return the people with a map and a row in the table."""
     ids = set(context.study.participants["participant_id"])
     return [p for p in files if p in ids]
@@ -51,7 +58,7 @@ def _families(people: dict[str, list[str]]) -> list[tuple[str, ...]]:
 
 
 def _run_analysis(name: str, rule: str = ""):
-    def run(context: Context) -> list[Path]:
+    def run(context: GroupContext) -> None:
         files = maps_in_atlas(context)
         people = {key: analyzed_people(context, some) for key, some in files.items()}
         for key, ids in people.items():
@@ -67,12 +74,12 @@ def _run_analysis(name: str, rule: str = ""):
         if len(families) > 1:
             context.notes.append("Maps are held by different people; p is corrected within "
                                  + " and within ".join(", ".join(f) for f in families) + ", not across them.")
-        return [path for family in families
-                for path in _analyze_family(context, f"analysis-{name}", family, people[family[0]])]
+        for family in families:
+            _analyze_family(context, f"analysis-{name}", family, people[family[0]])
     return run
 
 
-def _analyze_family(context: Context, folder: str, family, people: list[str]) -> list[Path]:
+def _analyze_family(context: GroupContext, folder: str, family, people: list[str]) -> None:
     from DiscRelaxometryLib.measure import PARTITION
     from DiscStatsLib.analysis import analyze
 
@@ -83,19 +90,16 @@ def _analyze_family(context: Context, folder: str, family, people: list[str]) ->
     result = analyze(contrasts=settings.tested, settings=replace(settings.statistics(), distribute=context.distribute),
                      formula=formula,
                      region_names={code: region for region, code in PARTITION.items()}, **data)
-    written = []
     for stat, image in result.maps.items():
         image = image.like(np.asarray(image.array, np.float32))
         if disc is not None:
-            written.append(write_image(image, context.path(f"{folder}/space-PooledDisc_stat-{stat}_map.nii.gz")))
+            write_image(image, context.path(f"{folder}/space-PooledDisc_stat-{stat}_map.nii.gz"))
             image = disc.lay_back(image, atlas.labels)
-        written.append(write_image(image, context.path(f"{folder}/{endings.in_atlas(f'stat-{stat}')}")))
+        write_image(image, context.path(f"{folder}/{endings.in_atlas(f'stat-{stat}')}"))
     if disc is not None:
         for row in result.clusters.rows:
             row["level"] = "pooled"
-    table = context.path(f"{folder}/{'-'.join(family)}_clusters.tsv")
-    result.clusters.write(table)
-    context.written.append(table.with_suffix(".json"))
+    table = context.write(result.clusters, f"{folder}/{'-'.join(family)}_clusters.tsv")
     contrasts = [c.name for c in result.contrasts]
     # Of the fitted model, which leaves people without a covariate out.
     fitted, counts = result.provenance["participants"], result.provenance["observations_by_level"]
@@ -108,10 +112,9 @@ def _analyze_family(context: Context, folder: str, family, people: list[str]) ->
         "stats": sorted(result.maps),
         "contrasts": contrasts, "clusters": table.name, "provenance": result.provenance}
     context.notes += result.warnings
-    return [*written, table, table.with_suffix(".json")]
 
 
-def analysis_step(name: str, rule: str = "", pooled: bool = False, after: tuple[str, ...] = ()) -> Step:
+def analysis_step(name: str, rule: str = "", pooled: bool = False, after: tuple[str, ...] = ()) -> Step[GroupContext]:
     """Return the voxel-wise analysis, one a name, so that several analyses of a study stand side by side.
 
     With a rule, it is the sensitivity analysis of the people for whom the rule holds. `after` are further steps whose

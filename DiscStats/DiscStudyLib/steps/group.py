@@ -6,7 +6,6 @@ import csv
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.errors import DesignError
@@ -18,10 +17,12 @@ from DiscRelaxometryLib.tables import Column, Table
 
 from ..engine import (
     JOINED,
-    Context,
+    GroupContext,
+    PersonContext,
     Step,
     context_atlas,
     disc_labels,
+    echo_transform,
     endings,
     maps_in_atlas,
     participants_of,
@@ -30,16 +31,14 @@ from ..engine import (
 from ..folder import groups_by
 
 
-def _run_tables(context: Context) -> list[Path]:
-    written = []
+def _run_tables(context: GroupContext) -> None:
     for name, (step, ending) in JOINED.items():
-        files = [p for person in context.everyone if (p := context.output_of(step, ending, person))]
+        files = [path for p in context.everyone if (path := context.of(p).output_of(step, ending))]
         if files:
-            written += _join(name, files, context)
-    return written
+            _join(name, files, context)
 
 
-def _join(name: str, files: list[Path], context: Context) -> list[Path]:
+def _join(name: str, files: list[Path], context: GroupContext) -> None:
     """Join tables row by row; their text is kept as it is, their columns are united in order of appearance."""
     import json
 
@@ -53,38 +52,33 @@ def _join(name: str, files: list[Path], context: Context) -> list[Path]:
             entry = described.get(column, {})
             columns.setdefault(column, Column(column, entry.get("Units", ""), entry.get("Description", "")))
         rows += part
-    path = context.path(f"{name}.tsv")
-    Table(name, list(columns.values()), rows).write(path)
-    context.written.append(path.with_suffix(".json"))
+    context.write(Table(name, list(columns.values()), rows), f"{name}.tsv")
     context.facts[name] = len(rows)
-    return [path, path.with_suffix(".json")]
 
 
-def _run_means(context: Context) -> list[Path]:
+def _run_means(context: GroupContext) -> None:
     from DiscStatsLib.analysis import group_moments
 
-    written = []
     for key, files in maps_in_atlas(context).items():
         found = group_moments(map(read_image, files.values()))
         for name, array in (("mean", found.mean), ("sd", found.sd), ("n", found.n)):
-            written.append(write_image(found.first.like(array.astype(np.float32)),
-                                       context.path(endings.in_atlas(f"stat-{name}_{key}"))))
+            write_image(found.first.like(array.astype(np.float32)),
+                        context.path(endings.in_atlas(f"stat-{name}_{key}")))
         context.facts[key] = len(files)
-    return written
 
 
-def _run_group_means(context: Context) -> list[Path]:
+def _run_group_means(context: GroupContext) -> None:
     """Average the maps of each group; a disc counts in the group of its own value."""
     from DiscStatsLib.analysis import group_moments
 
-    written, atlas = [], context_atlas(context)
+    atlas = context_atlas(context)
     try:
         groups = groups_by(participants_of(context), context.settings.compared)
     except DesignError as error:
         if context.settings.groups:
             raise
         context.notes.append(f"No average maps of groups: {error.message}")
-        return []
+        return
     members: dict[str, dict[str, list[int]]] = {name: {} for name in groups}
     for name, discs in groups.items():
         for person, level in discs:
@@ -99,25 +93,24 @@ def _run_group_means(context: Context) -> list[Path]:
                 continue
             found = group_moments(_of_discs(read_image(files[p]), atlas.labels.array, own[p]) for p in people)
             for stat, array in (("mean", found.mean), ("n", found.n)):
-                written.append(write_image(found.first.like(array.astype(np.float32)), context.path(
-                    endings.in_atlas(f"stat-{stat}_group-{number}_{key}"))))
+                write_image(found.first.like(array.astype(np.float32)),
+                            context.path(endings.in_atlas(f"stat-{stat}_group-{number}_{key}")))
             context.facts[key].append({"group": name, "number": number, "people": people})
         if (lost := [p for p in files if p not in grouped]):
             context.notes.append(f"{key}: in no group for want of a value: {', '.join(lost)}.")
-    return written
 
 
 def _of_discs(image: Image, labels: np.ndarray, values: list[int]) -> Image:
     return image.like(np.where(np.isin(labels, values), image.array, np.nan))
 
 
-def _run_score(context: Context) -> list[Path]:
+def _run_score(context: PersonContext) -> None:
     """Compare a person's automatic discs with the reference mask: used for scoring only."""
-    labels = read_image(disc_labels(context))
+    labels = disc_labels(context)
     found = [r for r in map(read_image, context.person.reference) if not labels.geometry.difference(r.geometry)]
     if not found:
         context.notes.append("No reference mask lies on the image's grid; it was not compared.")
-        return []
+        return
     reference = found[0]
     maps = _scored_maps(context, reference)
     columns = [Column("participant_id"), Column("level", "", "Disc level"),
@@ -125,13 +118,12 @@ def _run_score(context: Context) -> list[Path]:
                Column("volume", "cm3", "Volume, automatic"), Column("volume_reference", "cm3", "Volume, reference"),
                *(Column(name, QUANTITIES[key].unit, f"Mean {QUANTITIES[key].name}{where}") for key in maps
                  for name, where in ((key, ", automatic"), (f"{key}_reference", " in the reference mask")))]
-    table = Table("agreement", columns, [_score_row(context.person.id, d.value, labels, reference, maps)
-                                         for d in reversed(DISCS) if np.any(reference.array == d.value)])
-    path = table.write(context.path(endings.AGREEMENT))
-    return [path, path.with_suffix(".json")]
+    context.write(Table("agreement", columns, [
+        _score_row(context.name, d.value, labels, reference, maps)
+        for d in reversed(DISCS) if np.any(reference.array == d.value)]), endings.AGREEMENT)
 
 
-def _scored_maps(context: Context, reference: Image) -> dict[str, tuple[Image, Image, Image]]:
+def _scored_maps(context: PersonContext, reference: Image) -> dict[str, tuple[Image, Image, Image]]:
     """Return key -> (map, automatic labels, reference labels), all on the map's grid.
 
     Both segmentations come to an echo series by the same rigid transform, so that they alone differ.
@@ -140,9 +132,8 @@ def _scored_maps(context: Context, reference: Image) -> dict[str, tuple[Image, I
     for key, (image, automatic) in person_maps(context).items():
         given = reference
         if key in KINDS:
-            transform = sitk.ReadTransform(str(context.output_of(f"carry-{key}", endings.TRANSFORM)))
             discs = reference.like(np.where(np.isin(reference.array, [d.value for d in DISCS]), reference.array, 0))
-            given = resample_labels(discs, image.geometry, transform)[0]
+            given = resample_labels(discs, image.geometry, echo_transform(context, key))[0]
         maps[key] = (image, automatic, given)
     return maps
 
@@ -164,25 +155,25 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 
-def score_step() -> Step:
+def score_step() -> Step[PersonContext]:
     """Return the person step that scores against a reference mask, where the study has one."""
     maps = tuple(f"{a}-{k}" for k in KINDS for a in ("maps", "carry"))
     return Step("score", "2", _run_score, lambda c: c.person.reference, needs=("segment", "review"),
                 optional=("normalize", *maps), applies=lambda c: bool(c.person.reference))
 
 
-def tables_step() -> Step:
+def tables_step() -> Step[GroupContext]:
     """Return the step that joins everyone's tables."""
     return Step("tables", "1", _run_tables, optional=("measure", "atlas", "score", "grade"))
 
 
-def means_step() -> Step:
+def means_step() -> Step[GroupContext]:
     """Return the step that makes group mean, SD and count maps."""
     return Step("means", "2", _run_means, parameters=("maps", "formula"), optional=("atlas",),
                 applies=lambda c: bool(maps_in_atlas(c)))
 
 
-def group_means_step(after: tuple[str, ...] = ()) -> Step:
+def group_means_step(after: tuple[str, ...] = ()) -> Step[GroupContext]:
     """Return the step that averages the maps of each group that is compared; `after` are steps that it reads, too."""
     return Step("group-means", "1", _run_group_means, lambda c: c.study.tables,
                 ("maps", "groups", "formula", "template"), optional=("atlas", "template", *after),

@@ -11,17 +11,16 @@ from DiscRelaxometryLib.atomic import atomic_path
 from DiscRelaxometryLib.echo import sidecar_of
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
 
-from ..engine import Context, Step, disc_labels, endings, load_series
+from ..engine import PersonContext, Step, anatomical_image, disc_labels, endings, load_series
 
 
 def _run_fit(kind: str):
-    def run(context: Context) -> list[Path]:
+    def run(context: PersonContext) -> None:
         from DiscRelaxometryLib.fit import FitOptions, map_series
 
         settings = context.settings
-        series = context.person.of_kind(kind)
         model = settings.t1rho_model if kind == "T1rho" else settings.t2_model
-        mapped = map_series(load_series(series.files, kind, series.kind),
+        mapped = map_series(load_series(context.person.of_kind(kind), kind),
                             FitOptions(model=model, estimator=settings.estimator), settings.align)
         fit, echoes = mapped.fit, mapped.series
         # Where the times came from is in the facts of every series.
@@ -31,36 +30,28 @@ def _run_fit(kind: str):
         context.facts.update(times_ms=echoes.times_ms.tolist(), model=model, echoes=len(echoes),
                              voxels=int(np.isfinite(fit.value).sum()), size=list(echoes.geometry.size),
                              spacing=list(echoes.geometry.spacing))
-        written = [write_image(echoes.echo(0), context.path(f"acq-{kind}_{endings.FIRST_ECHO}"))]
+        write_image(echoes.echo(0), context.path(f"acq-{kind}_{endings.FIRST_ECHO}"))
         for key, image in fit.images().items():
             name = f"{kind}map" if key == kind else f"acq-{kind}_desc-{key.replace(' ', '')}_{kind}fit"
-            written.append(write_image(image, context.path(f"{name}.nii.gz")))
-        return written
+            write_image(image, context.path(f"{name}.nii.gz"))
     return run
 
 
 def _run_carry(kind: str):
-    def run(context: Context) -> list[Path]:
-        echo = read_image(context.output_of(f"maps-{kind}", endings.FIRST_ECHO))
-        labels = read_image(disc_labels(context))
-        target = context.path(endings.carried(kind))
-        if not context.person.anatomical:  # the series itself was segmented
-            return [write_image(labels, target), _write_transform(sitk.Euler3DTransform(), context, kind)]
+    def run(context: PersonContext) -> None:
         from DiscRelaxometryLib.measure import carry_labels
 
-        anatomical = read_image(context.person.anatomical[0])
-        result = carry_labels(labels, anatomical, echo)
-        context.facts["report"] = report_values(result.report)
-        context.notes += result.report.flags
-        return [write_image(result.labels, target), _write_transform(result.transform, context, kind)]
+        labels, transform = disc_labels(context), sitk.Transform(sitk.Euler3DTransform())
+        if context.person.anatomical:  # otherwise the series itself was segmented
+            echo = read_image(context.needed(f"maps-{kind}", endings.FIRST_ECHO))
+            result = carry_labels(labels, anatomical_image(context.person), echo)
+            labels, transform = result.labels, result.transform
+            context.facts["report"] = report_values(result.report)
+            context.notes += result.report.flags
+        write_image(labels, context.path(endings.carried(kind)))
+        with atomic_path(context.path(f"from-{kind}_to-T2w_mode-points_{endings.TRANSFORM}", "xfm")) as temporary:
+            sitk.WriteTransform(transform, str(temporary))
     return run
-
-
-def _write_transform(transform: sitk.Transform, context: Context, kind: str) -> Path:
-    path = context.path(f"from-{kind}_to-T2w_mode-points_{endings.TRANSFORM}", "xfm")
-    with atomic_path(path) as temporary:
-        sitk.WriteTransform(transform, str(temporary))
-    return path
 
 
 def report_values(report) -> dict:
@@ -94,7 +85,7 @@ def moved_to_anatomy(image: Image, transform: sitk.Transform) -> Image:
 
 
 def _series_inputs(kind: str):
-    def inputs(context: Context) -> list[Path]:
+    def inputs(context: PersonContext) -> list[Path]:
         files = context.person.of_kind(kind).files
         return [*files, *(sidecar_of(f) for f in files if sidecar_of(f).exists())]
     return inputs
@@ -102,8 +93,8 @@ def _series_inputs(kind: str):
 
 def map_steps(kind: str) -> tuple[Step, Step]:
     """Return the steps ``maps-<kind>`` and ``carry-<kind>``."""
-    def applies(context: Context) -> bool:
-        return context.person.of_kind(kind) is not None
+    def applies(context: PersonContext) -> bool:
+        return kind in context.person.kinds
     model = "t1rho_model" if kind == "T1rho" else "t2_model"
     fit = Step(f"maps-{kind}", "3", _run_fit(kind), _series_inputs(kind), (model, "estimator", "align"),
                applies=applies)

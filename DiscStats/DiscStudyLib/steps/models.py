@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine import Context, Step, maps_in_atlas, participants_of, read_rows
+from ..engine import GroupContext, Step, maps_in_atlas, participants_of, read_rows
 from ..folder import long_frame
 
 #: Regions that are modelled, of those in the table.
@@ -25,8 +23,8 @@ _COLUMNS = [
     Column("notes", "", "What limits the fit")]
 
 
-def _run_models(context: Context) -> list[Path]:
-    rows = read_rows(context.output_of("tables", "regions.tsv")).rows
+def _run_models(context: GroupContext) -> None:
+    rows = read_rows(context.needed("tables", "regions.tsv")).rows
     table = Table("mixed models", _COLUMNS)
     for key in maps_in_atlas(context):
         for region in REGIONS:
@@ -38,13 +36,10 @@ def _run_models(context: Context) -> list[Path]:
                 table.rows += fitted_terms(context, key, region, some)
             except DesignError as error:
                 context.notes.append(f"Mixed model of {key}, {region}: {error.message}")
-    path = context.path("mixed_models.tsv")
-    table.write(path)
-    context.written.append(path.with_suffix(".json"))
-    return [path, path.with_suffix(".json")]
+    context.write(table, "mixed_models.tsv")
 
 
-def fitted_terms(context: Context, key: str, region: str, rows: list[dict]) -> list[dict]:
+def fitted_terms(context: GroupContext, key: str, region: str, rows: list[dict]) -> list[dict]:
     """Return the terms of the mixed model of some rows, one row each; levels and intercept are left out."""
     from DiscStatsLib.tables import fit_mixed
 
@@ -62,7 +57,7 @@ def fitted_terms(context: Context, key: str, region: str, rows: list[dict]) -> l
              **{n: r[n] for n in ("term", "estimate", "low", "high", "p")}} for r in shown]
 
 
-def models_step(after: tuple[str, ...] = ()) -> Step:
+def models_step(after: tuple[str, ...] = ()) -> Step[GroupContext]:
     """Return the step that fits the mixed models of the regions; `after` are further steps whose results it reads."""
     return Step("models", "1", _run_models, lambda c: c.study.tables,
                 ("formula", "levels", "maps"), needs=("tables",), optional=("atlas", *after),

@@ -15,16 +15,18 @@ from DiscRelaxometryLib.errors import DiscRelaxometryError, GeometryError, Segme
 from DiscRelaxometryLib.image import Image, read_image, resample, write_image
 from DiscRelaxometryLib.labels import DISCS, LUMBAR_LEVELS, disc_name
 from DiscRelaxometryLib.resources import resource_path
-from DiscRelaxometryLib.tables import Column, Table
+from DiscRelaxometryLib.tables import Table
 
 from ..engine import (
-    Context,
+    PersonContext,
     Step,
     anatomical_image,
     context_atlas,
     disc_labels,
+    echo_transform,
     endings,
     file_hash,
+    of_person,
     person_maps,
     shipped_atlas,
     uses_existing,
@@ -33,8 +35,8 @@ from .maps import map_steps, moved_to_anatomy
 from .review import review_step
 
 
-def _run_segment(context: Context) -> list[Path]:
-    image = anatomical_image(context)
+def _run_segment(context: PersonContext) -> None:
+    image = anatomical_image(context.person)
     if uses_existing(context):
         labels, confidence, flags = _existing_labels(context, image), None, list(image.notes)
     else:
@@ -55,15 +57,14 @@ def _run_segment(context: Context) -> list[Path]:
         flags.append(f"Levels not found: {', '.join(missing)}.")
     context.notes += flags
     context.facts.update(levels=[disc_name(v) for v in values], source="existing" if uses_existing(context) else "cnn")
-    written = [write_image(labels, context.path(endings.DISCS))]
+    write_image(labels, context.path(endings.DISCS))
     if confidence is not None:
         # Confidence has two meaningful digits: 8 bits keep the file small.
         percent = np.clip(np.rint(100 * np.nan_to_num(confidence.array)), 0, 100).astype(np.uint8)
-        written.append(write_image(confidence.like(percent), context.path("desc-confidence_percent.nii.gz")))
-    return written
+        write_image(confidence.like(percent), context.path("desc-confidence_percent.nii.gz"))
 
 
-def _existing_labels(context: Context, image: Image) -> Image:
+def _existing_labels(context: PersonContext, image: Image) -> Image:
     from DiscRelaxometryLib.discs import project_labels
 
     path = context.person.labels[0]
@@ -95,7 +96,7 @@ def _hash(path: Path, time_ns: int) -> str:
     return file_hash(path)
 
 
-def _segment_inputs(context: Context) -> list[Path]:
+def _segment_inputs(context: PersonContext) -> list[Path]:
     person = context.person
     if person.anatomical:
         files = list(person.anatomical[:1])
@@ -105,77 +106,64 @@ def _segment_inputs(context: Context) -> list[Path]:
     return files + (list(person.labels[:1]) if uses_existing(context) else [])
 
 
-def _run_normalize(context: Context) -> list[Path]:
+def _run_normalize(context: PersonContext) -> None:
     from DiscRelaxometryLib.measure import normalized_t2w
 
-    image = read_image(context.person.anatomical[0])
-    labels = read_image(disc_labels(context))
-    normalized = normalized_t2w(image, labels)
+    normalized = normalized_t2w(anatomical_image(context.person), disc_labels(context))
     context.facts["csf"] = normalized.meta["csf"]
     context.notes += normalized.meta["flags"]
-    return [write_image(normalized, context.path(endings.NORMALIZED))]
+    write_image(normalized, context.path(endings.NORMALIZED))
 
 
-def _run_measure(context: Context) -> list[Path]:
+def _run_measure(context: PersonContext) -> None:
     from DiscRelaxometryLib.measure import measure_regions, measure_spine
 
-    labels, maps = read_image(disc_labels(context)), person_maps(context)
-    person = Column("participant_id", "", "Person")
+    labels, maps = disc_labels(context), person_maps(context)
     discs, vertebrae = measure_spine(labels, {k: image for k, (image, _) in maps.items() if k == "nT2w"})
     tables = [measure_regions(names, {key: image}) for key, (image, names) in maps.items()]
-    written = [_with_person(discs, person, context, endings.MEASURES)]
+    context.write(of_person(context, discs), endings.MEASURES)
     if vertebrae.rows:
-        written.append(_with_person(vertebrae, person, context, endings.VERTEBRAE))
+        context.write(of_person(context, vertebrae), endings.VERTEBRAE)
     if tables:
         regions = Table("regions", tables[0].columns, [r for t in tables for r in t.rows])
-        written.append(_with_person(regions, person, context, endings.REGIONS))
-    return [f for path in written for f in (path, path.with_suffix(".json"))]
+        context.write(of_person(context, regions), endings.REGIONS)
 
 
-def _run_grade(context: Context) -> list[Path]:
+def _run_grade(context: PersonContext) -> None:
     from DiscRelaxometryLib.grades import grade_discs
 
-    image, labels = read_image(context.person.anatomical[0]), read_image(disc_labels(context))
+    image, labels = anatomical_image(context.person), disc_labels(context)
     try:
         table = grade_discs(image, labels, context.settings.engine, threads=context.settings.threads)
     except DiscRelaxometryError as error:
         context.notes.append(f"Grades were not estimated. {error.message}")
-        return []
+        return
     context.notes += [f"{r['level']} has no estimated grade. {r['statement']}" for r in table.rows if r["statement"]]
-    written = _with_person(table, Column("participant_id", "", "Person"), context, endings.GRADES)
-    return [written, written.with_suffix(".json")]
+    context.write(of_person(context, table), endings.GRADES)
 
 
-def _with_person(table: Table, column: Column, context: Context, name: str) -> Path:
-    rows = [{"participant_id": context.person.id, **r} for r in table.rows]
-    return Table(table.name, [column, *table.columns], rows).write(context.path(name))
-
-
-def _run_atlas(context: Context) -> list[Path]:
+def _run_atlas(context: PersonContext) -> None:
     """Register the person's discs with the atlas and bring all maps there, with one interpolation each."""
     from DiscAtlasLib import register_person, warp_to_atlas
 
     atlas = context_atlas(context)
-    labels = read_image(disc_labels(context))
+    labels = disc_labels(context)
     levels = [v for v in LUMBAR_LEVELS if v in context.settings.levels]
     registration = register_person(labels, atlas, levels=levels, backend=context.settings.registration,
-                                   person=context.person.id, workers=context.settings.threads)
+                                   person=context.name, workers=context.settings.threads)
     quality = registration.quality
     context.facts["quality"] = [dict(r) for r in quality.rows]
     context.notes += [f"{r['level']}: {r['flags']}" for r in quality.rows if r.get("flags")]
-    path = quality.write(context.path(endings.REGISTRATION))
-    written = [path, path.with_suffix(".json")]
+    context.write(quality, endings.REGISTRATION)
     for key, (image, _) in person_maps(context).items():
         if key in KINDS:
-            transform = sitk.ReadTransform(str(context.output_of(f"carry-{key}", endings.TRANSFORM)))
-            image = moved_to_anatomy(image, transform)
+            image = moved_to_anatomy(image, echo_transform(context, key))
         warped = warp_to_atlas(image, registration)
         context.facts[f"{key}_voxels"] = int(np.isfinite(warped.array).sum())
-        written.append(write_image(warped, context.path(endings.in_atlas(key))))
-    return written
+        write_image(warped, context.path(endings.in_atlas(key)))
 
 
-def _atlas_identity(context: Context) -> dict:
+def _atlas_identity(context: PersonContext) -> dict:
     if context.settings.template == "build":
         return {}
     path = shipped_atlas()
@@ -187,7 +175,7 @@ def _provenance(path: Path, time_ns: int) -> str:
     return str(json.loads(path.read_text(encoding="utf-8")))
 
 
-def segment_step() -> Step:
+def segment_step() -> Step[PersonContext]:
     """Return the segmentation step."""
     return Step("segment", "3", _run_segment, _segment_inputs, ("segmentation", "engine", "levels"),
                 extra=lambda c: {"source": "existing"} if uses_existing(c) else _weights("lumbar-discs"))
@@ -205,7 +193,7 @@ def person_steps() -> Sequence[Step]:
     return [segment_step(), review_step(), *maps, normalize, measure, grade]
 
 
-def atlas_step() -> Step:
+def atlas_step() -> Step[PersonContext]:
     """Return the step that registers with the atlas and warps the maps."""
     maps = tuple(f"{a}-{k}" for k in KINDS for a in ("maps", "carry"))
     return Step("atlas", "1", _run_atlas, parameters=("registration", "levels", "template"),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from DiscRelaxometryLib.errors import StudyError
 
-from ..engine import Context, Step, context_atlas, maps_in_atlas
+from ..engine import GroupContext, Step, context_atlas, maps_in_atlas
 
 
-def _run_pooled(context: Context) -> list[Path]:
+def _run_pooled(context: GroupContext) -> None:
     """Make the mean disc of the atlas's levels, and register each of them to it."""
     from DiscAtlasLib import pooled_disc, save_pooled
 
@@ -18,12 +16,10 @@ def _run_pooled(context: Context) -> list[Path]:
     if len(levels) < 2:
         raise StudyError("A pooled analysis needs at least two levels: name more with --levels, or leave 'pooled' out.")
     folder = save_pooled(pooled_disc(atlas, levels), context.path("pooled-disc/atlas.json").parent)
-    written = sorted(f for f in folder.rglob("*") if f.is_file())
-    context.written += written
-    return written
+    context.written += sorted(f for f in folder.rglob("*") if f.is_file())
 
 
-def pooled_step() -> Step:
+def pooled_step() -> Step[GroupContext]:
     """Return the step that makes the pooled disc."""
     return Step("pooled-disc", "1", _run_pooled, parameters=("levels", "template"), optional=("template",),
                 applies=lambda c: bool(maps_in_atlas(c)), extra=lambda c: {"atlas": context_atlas(c).provenance})

@@ -9,11 +9,20 @@ import numpy as np
 
 from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.echo import KINDS
-from DiscRelaxometryLib.image import read_image
 from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.resources import resource_path
 
-from ..engine import SENSITIVITY, Context, Step, anatomical_image, disc_labels, endings, file_hash, person_maps
+from ..engine import (
+    SENSITIVITY,
+    GroupContext,
+    PersonContext,
+    Step,
+    anatomical_image,
+    disc_labels,
+    endings,
+    file_hash,
+    person_maps,
+)
 from ..report import (
     Look,
     Report,
@@ -29,21 +38,18 @@ from ..report import (
 from ..review import LINK, write_link
 
 
-def _run_tile(context: Context) -> list[Path]:
-    labels = read_image(disc_labels(context))
-    tile = person_tile(anatomical_image(context), labels)
-    path = context.path(endings.SEGMENTATION_TILE, "figures")
-    written = [write_picture(tile, path)]
+def _run_tile(context: PersonContext) -> None:
+    tile = person_tile(anatomical_image(context.person), disc_labels(context))
+    write_picture(tile, context.path(endings.SEGMENTATION_TILE, "figures"))
     shown = {key: value for key, value in person_maps(context).items() if np.isfinite(value[0].array).any()}
     if any(k in KINDS for k in shown):
         looks = {k: Look("viridis", *QUANTITIES[k].window, QUANTITIES[k].unit if QUANTITIES[k].unit != "1" else "")
                  for k in shown}
         figure = map_row({k: (image, names, looks[k]) for k, (image, names) in shown.items()})
-        written.append(save_figure(figure, context.path(endings.MAPS_TILE, "figures"), context.study.simulated, 110))
-    return written
+        save_figure(figure, context.path(endings.MAPS_TILE, "figures"), context.study.simulated, 110)
 
 
-def tile_step() -> Step:
+def tile_step() -> Step[PersonContext]:
     """Return the person step that draws the segmentation and the maps."""
     maps = tuple(f"{a}-{k}" for k in KINDS for a in ("maps", "carry"))
     return Step("tile", "1", _run_tile, needs=("segment", "review"), optional=("normalize", *maps),
@@ -51,7 +57,7 @@ def tile_step() -> Step:
 
 
 def _run_report(analysis: str):
-    def run(context: Context) -> list[Path]:
+    def run(context: GroupContext) -> None:
         folder = context.study.output / "figures"
         sections = [*people_sections(context, folder), *group_sections(context, folder, analysis)]
         name = str(context.study.description.get("Name") or "Lumbar disc study")
@@ -66,15 +72,15 @@ def _run_report(analysis: str):
         context.written.append(path)
         if not (context.study.output / LINK).exists():  # not while the review page runs
             write_link(context.study)
-        return [write_report(report, path), *sorted(p for p in context.written if p.suffix == ".png")]
+        write_report(report, path)
     return run
 
 
-def _excluded(context: Context) -> int:
+def _excluded(context: GroupContext) -> int:
     return len([p for p in context.missing if p not in context.everyone])
 
 
-def report_step(analysis: str = "", sensitivity: bool = False) -> Step:
+def report_step(analysis: str = "", sensitivity: bool = False) -> Step[GroupContext]:
     """Return the group step that writes the report and its figures."""
     optional = ["segment", "normalize", "measure", "score", "tile", "atlas", "tables", "means", "decisions",
                 "group-means", "repeatability"]
@@ -100,6 +106,6 @@ def _source() -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _table(context: Context) -> list[Path]:
+def _table(context: GroupContext) -> list[Path]:
     path = context.study.root / "participants.tsv"
     return [path] if path.exists() else []

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.errors import DesignError
@@ -14,74 +13,79 @@ from DiscRelaxometryLib.image import read_image, write_image
 from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine import Context, Step, decision_rows, endings, looked_at, person_maps, read_rows, step_record
+from ..engine import (
+    GroupContext,
+    PersonContext,
+    Step,
+    decision_rows,
+    echo_transform,
+    endings,
+    looked_at,
+    of_person,
+    person_maps,
+    read_rows,
+    step_record,
+)
 from ..folder import COLUMNS, REVIEW, Decision, apply_decisions, corrected_mask, read_decisions, stale
 from .models import fitted_terms
 
 _DECIDING = ("decision", "renamed_to", "looked_at")
 
 
-def _decisions(context: Context) -> list[Decision]:
+def _decisions(context: PersonContext) -> list[Decision]:
     found = read_decisions(context.study.output / REVIEW)
-    return [d for (person, _), d in found.items() if person == context.person.id]
+    return [d for (person, _), d in found.items() if person == context.name]
 
 
-def _corrected(context: Context) -> list[Path]:
+def _corrected(context: PersonContext) -> list[Path]:
     """Return the mask that a reviewer drew, if there is one."""
-    path = corrected_mask(context.study, context.person.id)
+    path = corrected_mask(context.study, context.name)
     return [path] if path.exists() else []
 
 
-def _run_review(context: Context) -> list[Path]:
+def _run_review(context: PersonContext) -> None:
     decisions, corrected = _decisions(context), _corrected(context)
-    path = context.output_of("segment", endings.DISCS)
     now = looked_at(context.records["segment"])
     old = [d.level for d in decisions if stale(d, now)]
     context.facts["decisions"] = {d.level: {**asdict(d), "stale": d.level in old} for d in decisions}
     if old:
         context.notes.append(f"The outlines have changed since the review of {', '.join(old)}: look again.")
-    labels, redrawn = read_image(path), read_image(corrected[0]) if corrected else None
+    labels = read_image(context.needed("segment", endings.DISCS))
+    redrawn = read_image(corrected[0]) if corrected else None
     decided, notes = apply_decisions(labels, decisions, redrawn, old)
     context.notes += [*(redrawn.notes if redrawn else []), *notes]
-    if not (decided.array != labels.array).any():
-        return []
-    return [write_image(decided, context.path(endings.DECIDED))]
+    if (decided.array != labels.array).any():
+        write_image(decided, context.path(endings.DECIDED))
 
 
-def review_step() -> Step:
+def review_step() -> Step[PersonContext]:
     """Return the step that applies decisions; without any, the labels stay as they were segmented."""
     return Step("review", "1", _run_review, _corrected, needs=("segment",),
                 extra=_deciding)
 
 
-def _deciding(context: Context) -> dict:
+def _deciding(context: PersonContext) -> dict:
     decisions = _decisions(context)
     # Images may change and leave the outlines as they are: what was decided is stale then.
     now = {"now": looked_at(context.records["segment"])} if decisions else {}
     return {**now, **{d.level: [getattr(d, name) for name in _DECIDING] for d in decisions}}
 
 
-def _run_automatic(context: Context) -> list[Path]:
+def _run_automatic(context: PersonContext) -> None:
     """Measure the regions of the outlines as they were before the review, on the same maps, where it changed them."""
     from DiscRelaxometryLib.measure import measure_regions, resample_labels
 
     if context.output_of("review", endings.DECIDED) is None or not person_maps(context):
-        return []
-    labels, rows, columns = read_image(context.output_of("segment", endings.DISCS)), [], []
+        return
+    labels, tables = read_image(context.needed("segment", endings.DISCS)), []
     for key, (image, _) in person_maps(context).items():
-        names = labels
-        if key in KINDS:
-            transform = sitk.ReadTransform(str(context.output_of(f"carry-{key}", "xfm.tfm")))
-            names = resample_labels(labels, image.geometry, transform)[0]
-        table = measure_regions(names, {key: image})
-        columns = table.columns
-        rows += [{"participant_id": context.person.id, **r} for r in table.rows]
-    path = Table("regions", [Column("participant_id", "", "Person"), *columns], rows).write(
-        context.path(endings.AUTOMATIC))
-    return [path, path.with_suffix(".json")]
+        names = resample_labels(labels, image.geometry, echo_transform(context, key))[0] if key in KINDS else labels
+        tables.append(measure_regions(names, {key: image}))
+    regions = Table("regions", tables[0].columns, [r for t in tables for r in t.rows])
+    context.write(of_person(context, regions), endings.AUTOMATIC)
 
 
-def automatic_step() -> Step:
+def automatic_step() -> Step[PersonContext]:
     """Return the person step that measures what the review changed as it was before."""
     maps = ("normalize", *(f"{a}-{k}" for k in KINDS for a in ("maps", "carry")))
     return Step("automatic", "1", _run_automatic, needs=("segment", "review"), optional=maps)
@@ -94,7 +98,7 @@ _SENSITIVITY = [Column("map", "", "Quantity"), Column("review", "", "With the re
                 Column("high"), Column("p", "1", "Two-sided p of this test alone (normal approximation)")]
 
 
-def _run_decisions(context: Context) -> list[Path]:
+def _run_decisions(context: GroupContext) -> None:
     ids = [*context.everyone, *context.missing]
     rows = decision_rows(context.study, ids, context.everyone)
     about = {(r["participant_id"], r["level"]) for r in rows}
@@ -104,7 +108,7 @@ def _run_decisions(context: Context) -> list[Path]:
     table = Table("review", [*COLUMNS, Column("discs", "1", "Discs that the decision is about"),
                              Column("stale", "", "Whether outlines or images have changed since")],
                   [{k: v if v != "" else None for k, v in row.items()} for row in rows])
-    written = [table.write(context.path("review.tsv"))]
+    context.write(table, "review.tsv")
     before = _before(context)
     regions = context.output_of("tables", "regions.tsv")
     if before and regions:
@@ -114,16 +118,15 @@ def _run_decisions(context: Context) -> list[Path]:
         found = Table("review sensitivity", _SENSITIVITY, [
             _summary(context, key, review, some) for key in dict.fromkeys(r["map"] for r in after)
             for review, rows in both.items() if (some := _whole(context, rows, key))])
-        written.append(found.write(context.path("review_sensitivity.tsv")))
-    return [f for path in written for f in (path, path.with_suffix(".json"))]
+        context.write(found, "review_sensitivity.tsv")
 
 
-def _before(context: Context) -> list[dict]:
+def _before(context: GroupContext) -> list[dict]:
     """Return the regions as measured before the review, of the people whom it changed or excluded."""
     return [r for path in _files_before(context) for r in read_rows(path).rows]
 
 
-def _files_before(context: Context) -> list[Path]:
+def _files_before(context: GroupContext) -> list[Path]:
     found = []
     for person in sorted({r["participant_id"] for r in decision_rows(context.study, [*context.everyone,
                                                                                    *context.missing])}):
@@ -135,12 +138,12 @@ def _files_before(context: Context) -> list[Path]:
     return found
 
 
-def _whole(context: Context, rows: list[dict], key: str) -> list[dict]:
+def _whole(context: GroupContext, rows: list[dict], key: str) -> list[dict]:
     return [r for r in rows if (r["map"], r["region"]) == (key, "whole") and np.isfinite(r["mean"])
             and r["level"] in context.settings.levels]
 
 
-def _summary(context: Context, key: str, review: str, rows: list[dict]) -> dict:
+def _summary(context: GroupContext, key: str, review: str, rows: list[dict]) -> dict:
     means = [r["mean"] for r in rows]
     row = {"map": key, "review": review, "people": len({r["participant_id"] for r in rows}), "discs": len(rows),
            "mean": float(np.mean(means)), "sd": float(np.std(means, ddof=1)) if len(means) > 1 else None,
@@ -154,9 +157,9 @@ def _summary(context: Context, key: str, review: str, rows: list[dict]) -> dict:
     return row
 
 
-def decisions_step() -> Step:
+def decisions_step() -> Step[GroupContext]:
     """Return the group step that says who decided what, and how the review changed the results."""
-    def extra(context: Context) -> dict:
+    def extra(context: GroupContext) -> dict:
         ids = [*context.everyone, *context.missing]
         return {"rows": decision_rows(context.study, ids, context.everyone),
                 "all": sorted(read_decisions(context.study.output / REVIEW))}

@@ -11,7 +11,7 @@ from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import read_image, write_image
 from DiscRelaxometryLib.tables import Column, Table
 
-from ..engine import Context, Step, endings, maps_in_atlas, read_rows
+from ..engine import GroupContext, Step, endings, maps_in_atlas, read_rows
 from ..folder import OWNER
 
 _COLUMNS = [Column("map", "", "Quantity"), Column("level", "", "Disc level"), Column("region", "", "Region"),
@@ -52,9 +52,8 @@ def within_maps(groups: Iterable[list[np.ndarray]]) -> dict[str, np.ndarray]:
     return {"wsd": wsd, "cv": cv, "sdc": 1.959964 * np.sqrt(2) * wsd}
 
 
-def _run_repeatability(context: Context) -> list[Path]:
+def _run_repeatability(context: GroupContext) -> None:
     owners = {r["participant_id"]: r[OWNER] for r in context.study.participants.rows}
-    written = []
     for key, files in maps_in_atlas(context).items():
         groups: dict[str, list[Path]] = {}
         for visit, path in files.items():
@@ -66,21 +65,17 @@ def _run_repeatability(context: Context) -> list[Path]:
             continue
         first = read_image(several[0][0])
         for name, array in within_maps([read_image(p).array for p in some] for some in several).items():
-            written.append(write_image(first.like(array.astype(np.float32)),
-                                       context.path(endings.in_atlas(f"stat-{name}_{key}"))))
-    table = Table("repeatability", _COLUMNS, _region_rows(context, owners))
-    path = table.write(context.path("repeatability.tsv"))
-    context.written.append(path.with_suffix(".json"))
-    return [*written, path, path.with_suffix(".json")]
+            write_image(first.like(array.astype(np.float32)), context.path(endings.in_atlas(f"stat-{name}_{key}")))
+    context.write(Table("repeatability", _COLUMNS, _region_rows(context, owners)), "repeatability.tsv")
 
 
-def _region_rows(context: Context, owners: dict[str, str]) -> list[dict]:
+def _region_rows(context: GroupContext, owners: dict[str, str]) -> list[dict]:
     """Return the repeatability of each map, level and region, of participants with every visit."""
     from DiscStatsLib.tables import repeatability
 
     by: dict[tuple, dict[str, dict[str, float]]] = {}
     units = {}
-    for row in read_rows(context.output_of("tables", "regions.tsv")).rows:
+    for row in read_rows(context.needed("tables", "regions.tsv")).rows:
         owner, place = owners.get(row["participant_id"], ""), (row["map"], row["level"], row["region"])
         if owner and np.isfinite(row["mean"]):
             by.setdefault(place, {}).setdefault(owner, {})[row["participant_id"]] = row["mean"]
@@ -100,7 +95,7 @@ def _region_rows(context: Context, owners: dict[str, str]) -> list[dict]:
     return rows
 
 
-def repeatability_step() -> Step:
+def repeatability_step() -> Step[GroupContext]:
     """Return the step that measures how visits of one participant differ."""
     return Step("repeatability", "1", _run_repeatability, lambda c: c.study.tables, ("maps", "session"),
                 needs=("tables",), optional=("atlas",),

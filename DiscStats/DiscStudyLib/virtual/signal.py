@@ -161,15 +161,10 @@ class Scanner:
             return resample(Image(fine, self.geometry), self.anatomy.t2w.geometry, sitk.sitkNearestNeighbor)
         if grid == "mapss":
             fine = self._moved(fine, self.motion[0], sitk.sitkNearestNeighbor)
-        best, share, geometry = None, None, None
-        for value in np.unique(fine):
-            part, geometry = _average((fine == value).astype(np.float32), self.geometry, block)
-            if best is None:
-                best, share = np.full(part.shape, value, np.uint8), part
-            else:
-                best[part > share] = value
-                share = np.maximum(part, share)
-        return Image(best, geometry)
+        values = np.unique(fine)
+        shares = [_average((fine == value).astype(np.float32), self.geometry, block) for value in values]
+        most = np.argmax([share for share, _ in shares], axis=0)
+        return Image(values[most].astype(np.uint8), shares[0][1])
 
     def truth_maps(self) -> dict[str, Image]:
         """Return the true T1rho and T2 (mean of a voxel's disc part) and the disc's share, on the MAPSS grid."""

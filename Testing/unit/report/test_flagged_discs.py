@@ -9,7 +9,7 @@ from support.review_study import LEVELS, make_reviewable, outlines
 
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.labels import disc_value
-from DiscStudyLib.engine import Context, review_records
+from DiscStudyLib.engine import GroupContext, review_records
 from DiscStudyLib.folder import Settings, Study
 from DiscStudyLib.report.figures_maps import disc_tile
 from DiscStudyLib.report.page import Gallery, Report, write_report
@@ -24,7 +24,7 @@ FLAGS = {"sub-01": (["The network is unsure of L4-L5: look."], {"L2-L3": "5 fold
 def context(tmp_path):
     study = Study(make_reviewable(tmp_path / "study", 3, FLAGS))
     everyone = {p.id: review_records(study, p.id) for p in study.people}
-    return Context(study, Settings(), None, {}, everyone)
+    return GroupContext(study, Settings(), {}, everyone)
 
 
 def pictured(context):
