@@ -123,7 +123,8 @@ def test_readme_has_what_reviewers_look_for():
 
 #: Calls that make a constant, a type or a registration; they do no work when a file is imported.
 CONSTANTS = {"compile", "set", "tuple", "list", "range", "field", "len", "enumerate", "array", "float", "sqrt", "log",
-             "diag", "items", "Argument", "Column", "Lock", "Option", "WithinRange", "disc_value", "maketrans"}
+             "diag", "items", "Argument", "Column", "Lock", "Option", "TypeVar", "WithinRange", "disc_value",
+             "maketrans"}
 
 
 def file_scope_calls(tree):
