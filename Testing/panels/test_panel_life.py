@@ -60,6 +60,24 @@ def test_closing_the_scene_ends_work_and_a_new_scene_works(panel, slicer):
     assert "Cancelled" in panel.ui.statusLabel.text()
 
 
+def test_the_tab_key_goes_down_the_panel_line_by_line(panel):
+    """The order of the focus is that of the eye: from top to bottom, in a line from left to right."""
+    from PySide6 import QtCore
+
+    for section in (w for w in vars(panel.ui).values() if hasattr(w, "setCollapsed")):
+        section.setCollapsed(False)
+    panel.parent.resize(440, 2600)
+    process(50)
+    named, widget, places = set(vars(panel.ui).values()), panel.uiWidget, []
+    while (widget := widget.nextInFocusChain()) is not panel.uiWidget:
+        if widget in named and widget.isVisible() and widget.focusPolicy() & QtCore.Qt.TabFocus:
+            corner = widget.mapTo(panel.parent, QtCore.QPoint(0, widget.height() // 2))
+            places.append((corner.y(), corner.x(), widget.objectName()))
+    assert len(places) > 15
+    for (y, x, name), (below, right, following) in zip(places, places[1:]):
+        assert below > y + 8 or abs(below - y) <= 8 and right > x, f"{name} comes before {following}"
+
+
 def three(progressCallback):
     return 3
 

@@ -58,8 +58,9 @@ class TestUiFile:
         for widget in ElementTree.parse(path).iter("widget"):
             words = properties(widget)
             text = words.get("text", "")
-            if widget.get("class") == "QLabel" and "&" in text:
+            if widget.get("class") == "QLabel" and (words.get("buddy") or "&" in text):
                 assert words.get("buddy"), f"{widget.get('name')} has a mnemonic and no buddy"
+                assert "&" in text, f"{widget.get('name')} has no mnemonic"
                 key = text[text.index("&") + 1].lower()
                 assert key not in seen, f"{widget.get('name')} and {seen.get(key)} share Alt+{key}"
                 seen[key] = widget.get("name")
