@@ -138,7 +138,7 @@ def project_labels(image: Image) -> tuple[Image, list[str]]:
     """
     image = whole_labels(image)
     values, own = _label_values(image), conventions()["project"]
-    kinds = {own.table[v][1].name for v in values if v in own.table}
+    kinds = {known.name for v in values if v in own.table and (known := own.table[v][1])}
     # Other tools number other things 16 to 27; the lumbar discs' values, in their order, are the project's alone.
     if set(values) <= set(own.table) and kinds & set(LUMBAR_LEVELS) and _in_order(image, values, own):
         return replace(image, array=image.array.astype(np.uint8)), []
@@ -282,7 +282,7 @@ def _in_order(image: Image, values: list[int], convention: Convention) -> bool:
         ranks = {v: -2 * (v % 100) - (v > 100) for v in values if v < 26 or 100 < v < 200}
     if len(ranks) < 2:
         return True
-    order = sorted(ranks, key=ranks.get)
+    order = sorted(ranks, key=ranks.__getitem__)
     rising = np.diff(_heights(image, order)) > 0
     distinct = np.diff([ranks[v] for v in order]) > 0
     return bool(np.mean(rising[distinct]) >= 0.9) if distinct.any() else True

@@ -151,15 +151,13 @@ def assemble(image: Image, prediction: Prediction, flags: list[str], model: Mode
     classes, removed = without_islands(prediction.classes, image)
     if removed > 1000:
         flags = [*flags, f"{removed / 1000:.1f} cm3 that looked like spine, far from it, were left out."]
-    reason, levels, quality = "", None, []
     try:
         levels = label_instances(classes, image.geometry, prediction.l5s1)
-    except SegmentationError as error:
-        reason = error.message
-    if levels is not None:
         quality = disc_quality(levels.labels, prediction, float(model.manifest.get("review_threshold", 0.9)))
         quality = with_doubts(quality, levels)
         reason = doubt(levels, quality, classes, image)
+    except SegmentationError as error:
+        reason = error.message
     if reason:
         levels = LevelResult(image.like(np.zeros(classes.shape, np.uint8)), [], [], [reason], False, "")
         quality = []

@@ -175,7 +175,7 @@ def level_moves(node, n: int) -> list[tuple]:
     for index in range(segmentation.GetNumberOfSegments()):
         segment_id = segmentation.GetNthSegmentID(index)
         segment = segmentation.GetSegment(segment_id)
-        old = structures.BY_VALUE.get(segment_value(segment, segment_id))
+        old = structures.BY_VALUE.get(segment_value(segment, segment_id) or 0)
         if old is None or old.kind not in ("disc", "vertebra"):
             continue
         new = structures.BY_VALUE.get(old.value + n)

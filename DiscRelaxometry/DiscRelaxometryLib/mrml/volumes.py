@@ -216,8 +216,9 @@ def volume_from_image(image: Image, name: str, quantity: Quantity | str | None =
     if quantity is not None:
         quantity = QUANTITIES[quantity] if isinstance(quantity, str) else quantity
         _describe(node, quantity, array, legend)
-    if description or quantity:
-        node.SetDescription(description or quantity.description)
+        description = description or quantity.description
+    if description:
+        node.SetDescription(description)
     return node
 
 

@@ -59,8 +59,9 @@ class Values:
     def __getstate__(self) -> dict:
         """A file is opened again by who gets these values, not sent along."""
         state, array = dict(vars(self)), self.array
-        if isinstance(array, np.memmap) and np.load(array.filename, mmap_mode="r").size == array.size:
-            state["array"] = array.filename, array.shape
+        file = array.filename if isinstance(array, np.memmap) else None
+        if file and np.load(file, mmap_mode="r").size == array.size:
+            state["array"] = file, array.shape
         return state
 
     def __setstate__(self, state: dict) -> None:

@@ -49,7 +49,7 @@ class Exchange:
 
     def remarks(self, mode: str | None) -> list[str]:
         """Name the blocks that stay in their place because no other one holds the same places."""
-        if mode != "whole":
+        if mode != "whole" or self.blocks is None:
             return []
         units = [np.flatnonzero(self.blocks == b) for b in np.unique(self.blocks)]
         alone = [self.data.ids[u[0][0]] for u in alike_blocks(units, self.places).values() if len(u) == 1]

@@ -90,7 +90,7 @@ def infer(fitted: ContrastFit, data: AnalysisData, scheme: Scheme | None, settin
         result.null["tfce"] = nulls.tfce.max(axis=0)
         _add_tfce(result, enhance_input(shown, contrast.kind, as_z), layout, settings)
         done["tfce"] = vars(enhancement) | {}
-    if height is not None:
+    if height is not None and nulls.extent is not None and nulls.mass is not None:
         result.null |= {"extent": nulls.extent.max(axis=0), "mass": nulls.mass.max(axis=0)}
         _add_clusters(result, shown, data, layout, height, region_names)
         done["cluster_forming_p"] = settings.cluster_p

@@ -16,7 +16,6 @@ from ..design import Contrast, Design
 from ..permutation import (
     DESIGN_BLOCK,
     Partition,
-    Presence,
     Source,
     Stratum,
     complete_blocks,
@@ -236,7 +235,7 @@ def _partial_blocks(cell: Cell, matrix, weights, data: AnalysisData, ranks: bool
     df = cell.freedom(matrix.shape[-1])
     if cell.blocks is not None:
         matrix = design_within(matrix, cell.blocks, cell.present)
-    elif matrix.ndim == 2:
+    elif matrix.ndim == 2 and cell.present is not None:
         whole = partition(matrix, weights)
         k = whole.qz.shape[1]
         basis = np.hstack([whole.qz, whole.qx])
@@ -245,7 +244,7 @@ def _partial_blocks(cell: Cell, matrix, weights, data: AnalysisData, ranks: bool
         firm &= df > 0
         if firm.any():
             own, turn = cell.part(firm), np.swapaxes(np.linalg.inv(factor[firm]), 1, 2)
-            q = np.where(own.present[:, :, None], basis, 0.0) @ turn
+            q = np.where(cell.present[firm][:, :, None], basis, 0.0) @ turn
             yield Block(own, Partition(q[..., :k], q[..., k:], whole.scale / factor[firm, -1, -1], df[firm]),
                         _values(own, data, ranks), whole, turn)
         cell, matrix, df = cell.part(~firm), matrix[~firm], df[~firm]
@@ -304,7 +303,8 @@ def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Desig
     first = {q: i * data.n_voxels for i, q in enumerate(data.values)}
     spread = SpreadTest(contrast, designs, data, blocks, groups)
     kept = sum(len(c.voxels) * len(c.rows) for c in cells) <= KEPT
-    constant, fitted = True, []
+    constant = True
+    fitted: list[tuple[Cell, list[Block] | None]] = []
     for cell in cells:
         done, own, good = 0, [], []
         for block in blocks_of(cell, designs[cell.level], contrast.weights, data, settings.ranks):
@@ -329,16 +329,16 @@ def fit_contrast(contrast: Contrast, cells: list[Cell], designs: dict[int, Desig
     depends = apart or (result.spread is not None and result.spread.p <= DEPENDS)
     result.flip = settings.errors == "symmetric" or (settings.errors == "auto" and depends) or not constant
     weights = {} if groups is None else {cell.group: spread.weights(cell.group) for cell in cells}
-    for cell, own in fitted:
+    for cell, ready in fitted:
         unequal: dict = {"robust": settings.standard_errors == "hc3"}
         if groups is not None:
             unequal |= {"variance_groups": groups[cell.rows], "weights": weights[cell.group][cell.rows]}
         stratum = partial(_stratum, contrast.kind, first[cell.quantity], result.flip, unequal)
-        if own is None:
+        if ready is None:
             result.strata.append(partial(_strata, stratum, cell, designs[cell.level], contrast.weights, data,
                                          settings.ranks))
         else:
-            result.strata += map(stratum, own)
+            result.strata += map(stratum, ready)
     return result
 
 
@@ -365,7 +365,7 @@ def _stratum(kind: str, first: int, flip: bool, unequal: dict[str, Any], block: 
     """Return the stratum of a block; `unequal` are the options of :func:`make_stratum` about variances."""
     cell = block.cell
     own: dict[str, Any] = {"columns": first + cell.voxels, "rows": cell.rows, "group": cell.group}
-    if block.turn is None or unequal["robust"] or len(unequal) > 1:
+    if block.turn is None or block.whole is None or cell.present is None or unequal["robust"] or len(unequal) > 1:
         return make_stratum(block.partition, block.y, kind, present=cell.present, flip=flip, **own, **unequal)
     return make_partial_stratum(block.whole, unit_residuals(block.partition, block.y), kind,
-                                Presence(cell.present, block.turn), df=block.partition.df, flip=flip, **own)
+                                cell.present, block.turn, df=block.partition.df, flip=flip, **own)

@@ -56,8 +56,7 @@ class SpreadTest:
         """Return the smallest p, corrected; None where it cannot be told, as with designs that differ by voxel."""
         if self.data.covariates:
             return None
-        found = [self._dependence(*self.sums[group]) for group in sorted(self.sums)]
-        found = [f for f in found if f is not None]
+        found = [f for group in sorted(self.sums) if (f := self._dependence(*self.sums[group])) is not None]
         if not found:
             return None
         least = min(found, key=lambda f: f.p)

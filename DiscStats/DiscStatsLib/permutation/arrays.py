@@ -228,7 +228,7 @@ def _given(permutations, signs, n: int) -> Scheme | None:
     for name, array in (("permutations", order), ("signs", sign)):
         _require(array is None or (array.ndim == 2 and array.shape[1] == n),
                  f"The {name} must have shape (m, {n}), one column for each observation.")
-    order = np.tile(np.arange(n), (len(sign), 1)) if order is None else order
+    order = np.tile(np.arange(n), (len(signs), 1)) if order is None else order
     _require(sign is None or len(sign) == len(order), "As many sign flips as permutations must be given.")
     _require(np.array_equal(np.sort(order, axis=1), np.tile(np.arange(n), (len(order), 1))),
              f"Each row of the permutations must hold 0 to {n - 1} once.")

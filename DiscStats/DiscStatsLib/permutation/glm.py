@@ -167,8 +167,10 @@ def fit(part: Partition, y: np.ndarray, kind: str = "t", level: float = 0.95, ro
             share = equivalent_share(g, df, part.r, part.df)
             compared = part.df / part.r * share / (1 - share)
         if kind == "F":
-            share = wald_share(along, variances, part.r, part.df) if robust else None
-            stat = part.df / part.r * share / (1 - share) if robust else ssx / part.r / sigma2
+            stat = ssx / part.r / sigma2
+            if robust:
+                share = wald_share(along, variances, part.r, part.df)
+                stat = part.df / part.r * share / (1 - share)
             stat = stat if variance_groups is None else g
             p = special.fdtrc(part.r, df, stat)
             return Fit(empty, empty, empty, empty, stat, p, empty, ssx / (ssx + sse), part.df, perfect, constant,

@@ -81,7 +81,7 @@ class Stratum:
     @cached_property
     def alike(self) -> list[Alike]:
         """Voxels in groups that nearly the same observations have."""
-        return alike_voxels(self.data, self.presence)
+        return alike_voxels(self.data, self.presence) if self.presence else []
 
 
 #: Strata, or functions that make some when they are called for: what no memory holds at once.
@@ -117,8 +117,8 @@ def make_stratum(part: Partition, y: np.ndarray, kind: str, *, columns: np.ndarr
     0 for the absent.
     """
     e = unit_residuals(part, y)
-    m, weighted = len(e), flip and weights is not None and part.qz.shape[-1] > 0
-    if weighted:
+    weights = weights if flip and part.qz.shape[-1] > 0 else None
+    if weights is not None:
         e = _weighted_residuals(part.qz, e, weights)
     if part.voxelwise:
         sandwich = _unequal(part, None, e, robust, variance_groups)
@@ -127,7 +127,7 @@ def make_stratum(part: Partition, y: np.ndarray, kind: str, *, columns: np.ndarr
     q = np.hstack([part.qx, part.qz if flip else part.qz @ _movable(part.qz)])
     sandwich = _unequal(part, q, e, robust, variance_groups)
     basis = None
-    if m <= BASIS_LIMIT and not weighted:
+    if len(e) <= BASIS_LIMIT and weights is None:
         basis = np.linalg.qr(part.qz, mode="complete")[0][:, part.qz.shape[1]:]
         e = basis.T @ e
     return Stratum(group, columns, rows, basis, np.ascontiguousarray(e), q, part.r, part.df, kind, sandwich)
@@ -150,8 +150,9 @@ def _unequal(part: Partition, movable, e, robust: bool, variance_groups) -> Sand
     return make_sandwich(part.qx, part.qz, movable, e) if robust else None
 
 
-def make_partial_stratum(whole: Partition, e: np.ndarray, kind: str, presence: Presence, *, df: np.ndarray,
-                         columns: np.ndarray, rows: np.ndarray, group: int = 0, flip: bool = False) -> Stratum:
+def make_partial_stratum(whole: Partition, e: np.ndarray, kind: str, present: np.ndarray, turn: np.ndarray, *,
+                         df: np.ndarray, columns: np.ndarray, rows: np.ndarray, group: int = 0,
+                         flip: bool = False) -> Stratum:
     """Return the stratum of voxels that lack some of the observations of one design.
 
     Parameters
@@ -160,14 +161,14 @@ def make_partial_stratum(whole: Partition, e: np.ndarray, kind: str, presence: P
         Of everyone's design.
     e : ndarray, shape (m, v)
         From :func:`unit_residuals`, 0 for the absent.
-    presence : Presence
-        Its `turn` belongs to the columns of ``[whole.qz, whole.qx]``.
+    present, turn : ndarray
+        As in :class:`.missing.Presence`; `turn` belongs to the columns of ``[whole.qz, whole.qx]``.
     """
     k = whole.qz.shape[1]
     movable = np.eye(k) if flip else _movable(whole.qz)
-    turn = np.concatenate([movable.T @ presence.turn[:, :k], presence.turn[:, k:]], axis=1)
+    turn = np.concatenate([movable.T @ turn[:, :k], turn[:, k:]], axis=1)
     return Stratum(group, columns, rows, None, e, np.hstack([whole.qz @ movable, whole.qx]), whole.r, df, kind, None,
-                   Presence(presence.present, turn))
+                   Presence(present, turn))
 
 
 def unit_residuals(part: Partition, y: np.ndarray) -> np.ndarray:
@@ -240,7 +241,7 @@ def partial_r2(stratum: Stratum, order, sign, signed: bool = False) -> np.ndarra
     if stratum.presence is not None and stratum.presence.turn is not None:
         return shares(stratum.q, stratum.alike, stratum.r, order, sign, signed)
     g, variances = _products(stratum, order, sign)
-    if variances is None:
+    if variances is None or stratum.sandwich is None:
         return share(g, stratum.r, signed)
     rho = stratum.sandwich.share(g, variances, stratum.r, stratum.df)
     return np.copysign(rho, g[0]) if signed else rho

@@ -131,21 +131,22 @@ def shares(q, groups: list[Alike], r: int, order, sign, signed: bool) -> np.ndar
         From :meth:`Scheme.restrict`.
     """
     rho = np.empty((sum(len(g.voxels) for g in groups), len(order)))
-    compiled, inverse = kernel_if_numba(_shares), inverse_of(order)
+    compiled, move, stray = (kernel_if_numba(f) for f in (_shares, _move, _stray))
+    inverse = inverse_of(order)
     q, signs = np.ascontiguousarray(q), _signs(sign)
     moves = tuple(np.ascontiguousarray(a.T) for a in (order, inverse, signs))
     for group in groups:
-        if compiled is None:
+        if compiled is None or move is None or stray is None:
             own = (q * group.present[:, :, None]) @ group.turn
             g = voxelwise_products(np.roll(own, r, axis=2), group.data.T, group.present, order, sign)[0]
             rho[group.voxels] = share(g, r, signed).T
             continue
         moved, strays = np.empty((q.shape[1], *order.shape)), len(group.strays)
-        kernel_if_numba(_move)(inverse, signs, group.reference, q, moved)
+        move(inverse, signs, group.reference, q, moved)
         g = (group.data @ moved.reshape(-1, len(q)).T).reshape(len(group.data), -1, len(order))
         delta, who = np.empty((strays, *g.shape[1:])), np.empty((strays, len(order)), np.uint32)
         slow, slows = np.empty(who.shape, np.int32), np.zeros(strays, np.int32)
-        kernel_if_numba(_stray)(moves, group.reference, group.strays, q, delta, who, slow, slows)
+        stray(moves, group.reference, group.strays, q, delta, who, slow, slows)
         own = np.empty((len(g), len(order)))
         compiled(g, group.data, (group.present, group.reference), (group.strays, group.differ, group.first),
                  (delta, who, slow, slows), moves, q, group.turn, r, signed, own)

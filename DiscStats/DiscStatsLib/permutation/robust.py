@@ -27,8 +27,8 @@ class Sandwich:
 
     #: Shape (pairs, m). qx_a qx_b / (1 - h)^2 for a <= b, row by row of the lower triangle.
     weights: np.ndarray
-    #: F above, for each pair.
-    factors: np.ndarray | None
+    #: F above, for each pair; empty with voxel-wise designs.
+    factors: np.ndarray
     #: Shape (m, v). Squared residuals of the reduced model.
     squares: np.ndarray
 
@@ -64,7 +64,7 @@ def make_sandwich(qx: np.ndarray, qz: np.ndarray, movable: np.ndarray, e: np.nda
     """Return the sandwich of residuals e, shape (m, v), of a design; `movable` are the directions of the product."""
     weights = hc3_weights(qx, qz)
     if qx.ndim == 3:
-        return Sandwich(weights, None, e ** 2)
+        return Sandwich(weights, np.empty(0), e ** 2)
     return Sandwich(weights, quadratic_factors(weights, movable), e ** 2)
 
 

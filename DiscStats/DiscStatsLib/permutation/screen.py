@@ -55,7 +55,7 @@ def share(g: np.ndarray, r: int, signed: bool) -> np.ndarray:
         np.subtract(1.0, rest, out=rest)
         np.maximum(rest, EMPTY, out=rest)
         rho /= rest
-    return np.copysign(rho, first) if signed else rho
+    return rho if first is None else np.copysign(rho, first)
 
 
 @dataclass

@@ -33,7 +33,8 @@ class VarianceGroups:
 
     #: Shape (groups, m). 1 for the members of each group.
     weights: np.ndarray
-    factors: np.ndarray | None
+    #: As in :class:`.robust.Sandwich`.
+    factors: np.ndarray
     #: Shape (m, v). Squared residuals of the reduced model.
     squares: np.ndarray
     #: Shape (groups, p, p). Q'Q over the members of each group; directions of the contrast first.
@@ -92,7 +93,7 @@ def make_groups(qx: np.ndarray, qz: np.ndarray, movable: np.ndarray | None, e: n
     if np.any((freedom < NO_FREEDOM) & (members.sum(axis=-1) > 0)) and q.ndim == 2:
         raise DesignError("A variance group has no residual degree of freedom (a scanner with one person?): merge it "
                           "with another, or leave its people out.", anchor="variance-groups")
-    factors = None if q.ndim == 3 else quadratic_factors(members, movable)
+    factors = np.empty(0) if q.ndim == 3 or movable is None else quadratic_factors(members, movable)
     return VarianceGroups(members, factors, e ** 2, grams, freedom)
 
 
