@@ -1,9 +1,9 @@
-"""Speed, memory and accuracy of relaxation fitting beside scipy, DOSMA and ukat.
+"""Speed, memory and accuracy of relaxation fitting beside scipy, lumafit, DOSMA and ukat.
 
     python Testing/benchmarks/bench_fitting.py [--peers-python PYTHON] [--quick] [--part accuracy speed ...]
 
-DOSMA and ukat live in an environment of their own: name its Python with ``--peers-python`` or ``PEERS_PYTHON``;
-without it their rows are left out. Speed is the best of several rounds in which all programs take turns, so that other
+The others live in an environment of their own: name its Python with ``--peers-python`` or ``PEERS_PYTHON``; those that
+it lacks are left out. Speed is the best of several rounds in which all programs take turns, so that other
 work on the machine hits all of them; ours on the whole volume, the others on as many of its voxels as a round allows.
 """
 
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import Aim, Results, child, clock, contest, shared_data, versions
+from common import THREADS, Aim, Results, child, clock, contest, shared_data, versions
 
 SHAPE = (20, 256, 256)
 TIMES = {4: [0.0, 10, 40, 80], 8: [0.0, 2, 4, 8, 12, 20, 40, 80]}
@@ -50,7 +50,7 @@ def ours(times, y, **options):
     """Fit with this project."""
     from DiscRelaxometryLib.fit import FitOptions, fit_arrays
 
-    return timed(lambda: fit_arrays(y, times, FitOptions(**options)).value)
+    return timed(lambda: fit_arrays(y, times, FitOptions(**options), workers=THREADS).value)
 
 
 def run_scipy(times, y):
@@ -94,9 +94,35 @@ def run_ukat(data, _count):
     return start, {"value": T2(stack, np.asarray(data["times"]), np.eye(4), multithread=False).t2_map.ravel()}
 
 
-PEERS = {"DOSMA": run_dosma, "ukat": run_ukat}
+def run_lumafit(data, _count):
+    """Fit with lumafit (compiled Levenberg-Marquardt, analytic Jacobian, threads), in its own environment."""
+    import numba
+    from lumafit import levenberg_marquardt_pixelwise
+
+    @numba.njit
+    def model(p, t):
+        return p[0] * np.exp(-t / p[1])
+
+    @numba.njit
+    def jacobian(p, t):
+        slopes = np.empty((t.size, 2))
+        slopes[:, 0] = np.exp(-t / p[1])
+        slopes[:, 1] = p[0] * slopes[:, 0] * t / p[1] ** 2
+        return slopes
+
+    def fit(y):
+        stack = np.ascontiguousarray(y.T.reshape(-1, 1, y.shape[0]), float)
+        return levenberg_marquardt_pixelwise(model, np.array([1000.0, 60.0]), stack, jac_func=jacobian,
+                                             args_for_each_pixel=(np.asarray(data["times"], float),))[0]
+
+    fit(data["y"][:, :10])  # compiled
+    start = clock()
+    return start, {"value": fit(data["y"])[:, 0, 1]}
+
+
+PEERS = {"lumafit": run_lumafit, "DOSMA": run_dosma, "ukat": run_ukat}
 #: Voxels that a peer fits in a round.
-PEER_VOXELS = {"DOSMA": 3000, "ukat": 400}
+PEER_VOXELS = {"lumafit": 100_000, "DOSMA": 3000, "ukat": 400}
 
 
 def peer(name, python, times, y):
@@ -128,14 +154,17 @@ def _status(key):
 
 def speed(results, python, rounds):
     """Compare programs in turns, and measure the memory of ours."""
-    goals = {4: 2e6, 8: 1e6}
+    goals, there = {4: 4e6, 8: 1e6}, versions(*map(str.lower, PEERS), python=python) if python else {}
+    results.run["peers"] |= there
     for count, times in TIMES.items():
         _, y = make(times, int(np.prod(SHAPE)))
         best = {}
         for _ in range(rounds):
             runs = {"this project": (ours(times, y), y.shape[1]),
                     "scipy curve_fit": (run_scipy(times, y[:, :2000]), 2000)}
-            for name, size in PEER_VOXELS.items() if python else ():
+            for name, size in PEER_VOXELS.items():
+                if name.lower() not in there:
+                    continue
                 runs[name] = (peer(name, python, times, y[:, :size]), size)
             for name, (run, size) in runs.items():
                 if name not in best or size / run[1] > best[name][0]:
@@ -147,6 +176,10 @@ def speed(results, python, rounds):
                                         ("median difference, ms", ".1e")],
                       [(name, b[0], b[1], mine[0] / b[0], mine[1] / b[1], b[2]) for name, b in best.items()],
                       title=f"two parameters, least squares, {count} times, 256 x 256 x 20 float32")
+        others = [best[name][1] for name in PEER_VOXELS if name in best]
+        if others:
+            results.aims(Aim(f"2-parameter fit, {count} times: against the fastest peer, CPU", mine[1] / max(others),
+                             at_least=25, form=".0f", unit="times"))
         probe = subprocess.run([sys.executable, __file__, "--memory", str(count)], capture_output=True, text=True)
         used = json.loads(probe.stdout)
         results.aims(
