@@ -17,7 +17,7 @@ from .noise import background_sigma, residual_sigma
 from .options import FitOptions
 from .status import STATUS_TEXT, FitStatus, status_counts
 
-_CHUNK = 16384  # Voxels: smaller chunks make threads wait for the GIL, larger ones leave the cache.
+_CHUNK = 32768  # Voxels: smaller chunks make threads wait for the GIL, larger ones leave the cache.
 #: Largest values of common scanner and file formats, looked for because echoes are often held as float32.
 _CEILINGS = (4095.0, 32767.0, 65535.0)
 
@@ -225,14 +225,16 @@ def _fit(signals, rows, times, mask, options, workers, progress) -> dict:
     noise = None if options.noise is None else np.broadcast_to(np.asarray(options.noise, float).ravel(), voxels)
     models = _models(times, options)
 
+    size = _CHUNK // 8 if options.model == "epg" else _CHUNK  # a second of it, for progress and cancelling
+
     def work(start: int) -> None:
-        where = slice(start, min(start + _CHUNK, total)) if index is None else index[start:start + _CHUNK]
+        where = slice(start, min(start + size, total)) if index is None else index[start:start + size]
         chunk = signals[rows, where] if index is None else signals[rows[:, None], where]
         status[where], values = _fit_chunk(chunk, None if noise is None else noise[where], models, options, maps)
         for name, array in maps.items():
             array[where] = values[name]
 
-    for _ in ordered(work, range(0, total, _CHUNK), workers, progress=progress,
+    for _ in ordered(work, range(0, total, size), workers, progress=progress,
                      words=lambda start: f"Fitting {total} voxels"):
         pass
     return {**maps, "status": status}

@@ -7,10 +7,12 @@ best of a table of rates and stays within the bounds. The equations are in ``Doc
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..compiled import kernel_if_numba
 from .solution import Solution, noise_variance, total_squares
 
 _ROWS = 512  # Voxels a table product: small enough that BLAS stays single-threaded inside our own threads.
@@ -139,12 +141,85 @@ def solve_rate(model: MonoModel, y: np.ndarray) -> tuple[np.ndarray, np.ndarray,
         -1 where the optimum lies at or below the lowest rate (upper bound of the time), 1 at or above the highest.
     converged : numpy.ndarray of bool, shape (v,)
     """
+    bounds = model.rates[0], model.rates[-1]
+    # Compiled code does not wait for other threads; for a few voxels it is not worth its import.
+    compiled = kernel_if_numba(_search, error_model="numpy") if y.shape[1] >= _ROWS and not model.offset else None
+    if compiled is None:
+        result, rising, converged = _search_together(model, y)
+    else:
+        result, (rising, converged) = np.empty(y.shape[1]), np.empty((2, y.shape[1]), bool)
+        compiled(y, model.times, model.rates, model.table, result, rising, converged)
+    # The slope of a search that ends at a bound still points outward there.
+    edge = (rising & (result >= bounds[1] * (1 - 2 * _TOLERANCE))).astype(np.int8)
+    edge[~rising & (result <= bounds[0] * (1 + 2 * _TOLERANCE))] = -1
+    return np.clip(result, *bounds), edge, converged
+
+
+def _search(y, times, rates, table, result, rising, converged):
+    """Fill in rate, sign of the slope at the end and success of each voxel; without an offset, the first time is 0."""
+    echoes, count = table.shape
+    step_up = rates[1] / rates[0]
+    step_down, apart = 1 / step_up, math.log(step_up)
+    signal, score, top = np.empty((echoes, _ROWS), np.float32), np.empty(_ROWS, np.float32), np.empty(_ROWS, np.float32)
+    place = np.empty(_ROWS, np.int32)
+    for start in range(0, y.shape[1], _ROWS):
+        size = min(_ROWS, y.shape[1] - start)
+        signal[:, :size] = y[:, start:start + size]
+        top[:], place[:] = -np.inf, 0
+        for k in range(count):  # many voxels at a time, for vector instructions
+            score[:] = 0
+            for echo in range(echoes):
+                for j in range(size):
+                    score[j] += signal[echo, j] * table[echo, k]
+            for j in range(size):
+                place[j] = k if score[j] > top[j] else place[j]
+                top[j] = max(top[j], score[j])
+        for j in range(size):
+            v, best, here = start + j, place[j], top[j]
+            if score[j] >= np.float32(1 - 1e-6) * here:  # see _best_in_table
+                best = count - 1
+            rate, low, high = rates[best], rates[0], rates[count - 1]
+            if 0 < best < count - 1:
+                before = after = np.float32(0)
+                for echo in range(echoes):
+                    before += signal[echo, j] * table[echo, best - 1]
+                    after += signal[echo, j] * table[echo, best + 1]
+                part = 0.5 * (before - after) / (before - 2 * here + after)
+                rate *= math.exp(part * apart) if abs(part) < 1 else 1.0
+            done = up = False
+            for _ in range(_MAX_STEPS):
+                a, b = y[0, v], 1.0
+                p = s = q = w = 0.0
+                for echo in range(1, echoes):
+                    t = times[echo]
+                    e = math.exp(-t * rate)
+                    g, h = y[echo, v] * e, e * e
+                    a, p, s = a + g, p + t * g, s + t * t * g
+                    b, q, w = b + h, q + t * h, w + t * t * h
+                a, b = 1 / a, 1 / b
+                p, q = p * a, q * b
+                slope, curvature = q - p, s * a - p * p - 2 * w * b + 2 * q * q
+                up = slope > 0
+                low, high = rate if up else low, high if up else rate
+                least, most = rate * step_down, rate * step_up
+                proposal = rate - slope / curvature if curvature < 0 else most if up else least
+                proposal = min(max(proposal, least), most)
+                if not low <= proposal <= high:
+                    proposal = 0.5 * (low + high)
+                done = abs(proposal - rate) <= _TOLERANCE * rate
+                rate = proposal
+                if done:
+                    break
+            result[v], rising[v], converged[v] = rate, up, done
+
+
+def _search_together(model: MonoModel, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the same as :func:`_search` fills in, by steps of all voxels."""
     if model.offset:
         y = y - y.mean(axis=0)
     rate = _best_in_table(model, y)
-    bounds = model.rates[0], model.rates[-1]
     step_up = model.rates[1] / model.rates[0]
-    low, high = np.full(rate.size, bounds[0]), np.full(rate.size, bounds[1])
+    low, high = np.full(rate.size, model.rates[0]), np.full(rate.size, model.rates[-1])
     result, rising = rate.copy(), np.zeros(rate.size, bool)
     converged = np.zeros(rate.size, bool)
     active = np.arange(rate.size)
@@ -169,10 +244,7 @@ def solve_rate(model: MonoModel, y: np.ndarray) -> tuple[np.ndarray, np.ndarray,
             if not active.size:
                 break
     result[active] = rate
-    # The slope of a search that ends at a bound still points outward there.
-    edge = (rising & (result >= bounds[1] * (1 - 2 * _TOLERANCE))).astype(np.int8)
-    edge[~rising & (result <= bounds[0] * (1 + 2 * _TOLERANCE))] = -1
-    return np.clip(result, *bounds), edge, converged
+    return result, rising, converged
 
 
 def _best_in_table(model: MonoModel, y: np.ndarray) -> np.ndarray:

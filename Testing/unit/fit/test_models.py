@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy.optimize import least_squares, minimize
 from scipy.stats import rice
 
-from DiscRelaxometryLib.fit import FitOptions, FitStatus, fit_arrays, fit_decay
+from DiscRelaxometryLib.compiled import have_numba
+from DiscRelaxometryLib.fit import FitOptions, FitStatus, fit_arrays, fit_decay, mono
 from DiscRelaxometryLib.fit.epg_signal import epg_echoes
 
 MAPSS = np.array([0.0, 10.0, 40.0, 80.0])
@@ -214,6 +215,24 @@ def test_each_option_changes_the_result(field):
     after = fit_arrays(y, TRAIN, FitOptions(**others, **{field: value}))
     names = ("value", "se", "status")
     assert any(not np.array_equal(getattr(before, n), getattr(after, n), equal_nan=True) for n in names)
+
+
+@pytest.mark.skipif(not have_numba(), reason="numba is not installed")
+@pytest.mark.parametrize("times", [MAPSS, TRAIN, np.array([5.0, 5.0, 30.0])], ids=["mapss", "train", "three"])
+def test_compiled_search_is_that_of_numpy(times, monkeypatch):
+    """Decays within and beyond the bounds, noise alone, constants and zeros; more voxels than stand side by side."""
+    rng = np.random.default_rng(4)
+    decays = 800 * np.exp(-np.divide.outer(times, np.geomspace(0.2, 5000, 900))) + rng.normal(0, 8, (times.size, 900))
+    noise, rest = rng.uniform(0, 1, (times.size, 200)), np.full((times.size, 3), 7.0)
+    rest[1:, 1:] = 0.0, 1e-9
+    y = np.abs(np.hstack([decays, noise, rest]))
+    one = fit_arrays(y, times, FitOptions(), workers=1)
+    monkeypatch.setattr(mono, "kernel_if_numba", lambda *function, **options: None)
+    other = fit_arrays(y, times, FitOptions(), workers=1)
+    np.testing.assert_array_equal(one.status, other.status)
+    assert {FitStatus.AT_LOWER_BOUND, FitStatus.AT_UPPER_BOUND, FitStatus.OK, FitStatus.NO_DECAY} <= set(one.status)
+    for name in ("value", "m0", "se", "r2"):
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-7, atol=1e-9, err_msg=name)
 
 
 def test_the_wing_is_light_to_import():
