@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Callable
 
 import numpy as np
-from common import Results
+from common import Aim, Results
 
 SHAPE = (6, 6, 6)
 LEVELS = ("L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S1")
@@ -268,6 +268,13 @@ def neutral(sets: int, permutations: int) -> tuple[list[tuple], dict]:
     return [(v, float(np.mean(s)), float(np.std(s) / np.sqrt(sets)), hits[v] / sets) for v, s in share.items()], facts
 
 
+def keep_aims(results: Results) -> None:
+    """Keep the lowest and the highest share of the null rows."""
+    shares = [round(100 * share, 2) for row in results.content["tables"]["null"]["rows"] for share in row[2:]]
+    results.aims(Aim("designs, family-wise error, lowest row", min(shares), at_least=3.7, form=".1f", unit="%"),
+                 Aim("the same, highest row", max(shares), at_most=6.4, form=".1f", unit="%"))
+
+
 def main() -> None:
     """Make the rows asked for and keep them."""
     from calibration import limits
@@ -313,6 +320,7 @@ def main() -> None:
         results.table("null", ["null data", "sets", ("max T", ".1%"), ("TFCE", ".1%")],
                       [rows[name] for name in names if name in rows], voxels=int(np.prod(SHAPE)), permutations=59,
                       limits=", ".join("{:.1%} to {:.1%} of {:,d}".format(*limits(n), n) for n in (1000, 5000)))
+    keep_aims(results)
 
 
 if __name__ == "__main__":
