@@ -14,8 +14,15 @@ from filelock import FileLock
 from support.cohort_phantom import add_reference, make_spine_study
 from support.identity import add_identity
 from support.study_results import GRADES, SETTINGS
+from support.study_runs import light_runs
 
 from DiscStudyLib import run_study
+
+
+@pytest.fixture(scope="session", autouse=True)
+def studies():
+    with light_runs():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,97 @@
+"""What all studies of the tests share: settings that are watched while steps run, and work that is done once."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import matplotlib.figure
+import PIL.Image
+import pytest
+
+import DiscAtlasLib.registration
+from DiscStudyLib.engine import steps
+from DiscStudyLib.folder import Settings
+
+#: Settings that say how people are worked on, on which no result depends.
+FREE = {"threads", "on_error", "require_review"}
+FIELDS = {f.name for f in fields(Settings)}
+
+
+class WatchedSettings(Settings):
+    """Settings that keep the names of the fields that are read."""
+
+    read: set[str] = set()
+
+    def __getattribute__(self, name):
+        if name in FIELDS:
+            WatchedSettings.read.add(name)
+        return super().__getattribute__(name)
+
+
+@contextmanager
+def light_runs():
+    """Watch the settings in every run of a study in this process, and do equal work once."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        watch(monkeypatch)
+        register_once(monkeypatch)
+        draw_once(monkeypatch)
+        yield
+
+
+def watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a step fail that reads a setting which does not decide on redoing it."""
+    run = steps._run
+
+    def watched(item):
+        def checked(context):
+            settings = context.settings
+            context.settings = WatchedSettings(**asdict(settings))
+            WatchedSettings.read.clear()
+            try:
+                item.step.run(context)
+            finally:
+                context.settings = settings
+            unknown = WatchedSettings.read - FREE - set(item.step.parameters) - set(item.step.extra(context))
+            assert not unknown, f"{item.step.name} reads {sorted(unknown)}, not among its parameters"
+
+        return run(replace(item, step=replace(item.step, run=checked)))
+
+    monkeypatch.setattr(steps, "_run", watched)
+
+
+def register_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register equal discs once in a process: the people of a phantom study differ in signal, not in shape."""
+    register, found = DiscAtlasLib.registration._register_level, {}
+
+    def kept(value, atlas, labels, backend, person, landmarks):
+        images = (atlas.labels, labels)
+        key = (value, backend.name, *(hashlib.sha256(i.array.tobytes() + repr(i.geometry).encode()).digest()
+                                      for i in images))
+        if landmarks or backend.name != "coordinates" or key not in found:
+            outcome = register(value, atlas=atlas, labels=labels, backend=backend, person=person, landmarks=landmarks)
+            if isinstance(outcome, tuple):
+                found[key] = outcome
+            return outcome
+        moving, transform, row = found[key]
+        return replace(moving, person=person), transform, dict(row)
+
+    monkeypatch.setattr(DiscAtlasLib.registration, "_register_level", functools.wraps(register)(kept))
+
+
+def draw_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw each figure of a report once in a process; later ones of its name are blank."""
+    save, drawn = matplotlib.figure.Figure.savefig, set()
+
+    def kept(self, path, **options):
+        name = Path(path).name.split(".partial.")[-1]
+        if name in drawn:
+            PIL.Image.new("RGB", (8, 8), "white").save(path, format="png")
+        else:
+            save(self, path, **options)
+            drawn.add(name)
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", kept)
