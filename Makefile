@@ -7,7 +7,8 @@ TORCH  ?= 1
 JOBS   ?= 3
 BIN    := $(VENV)/bin
 # One thread per process, no window, and the programs that tests compare with (dcmqi, the BIDS validator) on the path.
-PYTEST := PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 QT_QPA_PLATFORM=offscreen \
+# Compiled modules are kept, whatever the machine says: many tests start processes.
+PYTEST := PATH="$(abspath $(BIN)):$$PATH" PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 QT_QPA_PLATFORM=offscreen \
           $(BIN)/python -m pytest
 # Real data beyond the embedded ones are used where present.
 ifneq ($(wildcard ../shared/data),)

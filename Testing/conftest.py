@@ -11,3 +11,16 @@ settings.register_profile("fresh", deadline=None)
 def pytest_configure(config):
     """Choose the profile by what runs."""
     settings.load_profile("repeated" if "not slow" in (config.getoption("markexpr") or "") else "fresh")
+
+
+#: Files that take longest begin first, so that none is left to one worker at the end. The first one makes the study
+#: that others wait for.
+FIRST = ("test_study_due", "test_study_visits", "test_study_pooled", "test_study_workers",
+         "test_study_review", "test_stats_study", "test_relaxometry_panel", "test_cookbook",
+         "test_study_grades", "test_power", "test_session")
+
+
+def pytest_collection_modifyitems(items):
+    """Put the files in the order in which workers take them."""
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
