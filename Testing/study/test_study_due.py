@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import fields
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 from support.study_results import GRADES, SETTINGS
 
 from DiscRelaxometryLib.errors import StudyError
+from DiscRelaxometryLib.image import read_image, write_image
 from DiscStudyLib import Settings, Study, make_settings, plan_study
-from DiscStudyLib.engine import PersonContext, shipped_atlas
+from DiscStudyLib.engine import PersonContext, results, shipped_atlas
 from DiscStudyLib.steps.person import segment_step
 
 TABLES = {"tables", "decisions"}
@@ -105,3 +108,15 @@ def test_another_atlas_or_network_redoes_what_it_made(run, study, monkeypatch, t
         os.utime(weights, ns=(len(found), len(found)))
         found.append(segment_step().extra(context))
     assert found[0] != found[1]
+
+
+def test_a_template_that_was_built_anew_is_read_anew(tmp_path):
+    """One process may run a study again after somebody was added."""
+    folder = shutil.copytree(shipped_atlas().parent, tmp_path / "atlas")
+    first = results._atlas_at(folder / "atlas.json")
+    assert results._atlas_at(folder / "atlas.json") is first
+    labels = folder / "atlas_dseg.nii.gz"
+    image = read_image(labels)
+    write_image(image.like(np.where(image.array == image.array.max(), 0, image.array)), labels)
+    os.utime(folder / "atlas.json", ns=(1, 1))
+    assert len(results._atlas_at(folder / "atlas.json").values) == len(first.values) - 1

@@ -14,7 +14,7 @@ from DiscStudyLib import Study, make_settings, plan_study, run_study
 from DiscStudyLib.after import mixed_model
 from DiscStudyLib.engine import GroupContext, participants_of, read_rows, with_estimates
 from DiscStudyLib.folder import trained_on, validate
-from DiscStudyLib.report.grades import grades_beside, pairs
+from DiscStudyLib.report.grades import _agreement, grades_beside, pairs
 
 for library in ("jinja2", "matplotlib", "pandas", "patsy", "onnxruntime"):
     pytest.importorskip(library)
@@ -135,6 +135,17 @@ def test_pairs_are_by_person_and_level():
     table = grades_beside(ROWS, PEOPLE, {"sub-2"})
     assert [(r["participant"], r["L5-S1"], r.get("L4-L5")) for r in table.rows] == [
         ("sub-1", "IV / V", None), ("sub-2 *", "II / III", "I / \N{EN DASH}")]
+
+
+def test_agreement_is_of_those_trained_on_and_of_others_with_what_was_read_in_rows():
+    blocks = _agreement([*ROWS, {"participant_id": "sub-1", "level": "L4-L5", "pfirrmann_estimated": 5.0}], PEOPLE,
+                        {"sub-2"})
+    columns = ("people", "n", "discs", "same grade", "within one", "mean error")
+    assert [tuple(row[c] for c in columns) for row in blocks[0].table.rows] == [
+        ("in the network's training set", 1, 1, 0.0, 100.0, 1.0), ("not in it", 1, 1, 0.0, 100.0, 1.0)]
+    counted = {(row["read"], name.removeprefix("estimated ")) for row in blocks[2].table.rows
+               for name, count in row.items() if name != "read" and count}
+    assert counted == {("II", "III"), ("IV", "V")}
 
 
 def test_training_sets_of_the_networks_are_apart():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from support.cohort_phantom import make_spine_study
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image, write_image
 from DiscRelaxometryLib.labels import disc_value
-from DiscStudyLib import run_study
-from DiscStudyLib.engine import looked_at, read_rows, review_records
+from DiscStudyLib import make_settings, run_study
+from DiscStudyLib.engine import GroupContext, looked_at, read_rows, review_records
 from DiscStudyLib.folder import Decision, Study, decide
+from DiscStudyLib.steps.review import decisions_step
 
 for library in ("jinja2", "matplotlib", "pandas", "patsy"):
     pytest.importorskip(library)
@@ -90,7 +92,8 @@ def test_report_says_who_decided_what_and_how_the_numbers_changed(study):
     assert (found["with"]["people"], found["without"]["people"]) == (4, 4)
     assert (found["with"]["discs"], found["without"]["discs"]) == (11, 12)  # L4-L5 of sub-01 is out
     regions = [r for r in read_rows(results(study) / "group" / "regions.tsv").rows if r["region"] == "whole"]
-    assert found["with"]["mean"] == pytest.approx(np.mean([r["mean"] for r in regions]), rel=1e-4)
+    means = [r["mean"] for r in regions]
+    assert (found["with"]["mean"], found["with"]["sd"]) == pytest.approx((np.mean(means), np.std(means, ddof=1)), 1e-4)
     first = next(results(study).glob("sub-01/anat/*desc-discs_dseg.nii.gz"))
     signal = read_image(first.with_name("sub-01_desc-csfnorm_nT2w.nii.gz")).array
     lost = signal[read_image(first).array == disc_value("L4-L5")]
@@ -102,6 +105,20 @@ def test_report_says_who_decided_what_and_how_the_numbers_changed(study):
     assert found["without"]["mean"] == pytest.approx(total / 12, rel=1e-3)
     text = text_of(results(study) / "report.html")
     assert "reviewed by AB: 3 accepted, 1 corrected, 1 excluded (discs)" in text
+
+
+@pytest.mark.parametrize("change", [{"reason": "looked twice"}, {"reviewer": "CD"}, {"decision": "excluded"}])
+def test_a_decision_in_other_words_is_another_decision(study, change):
+    """Of the same disc, with the same outlines: the group's table of decisions is due."""
+    found, path = Study(study), results(study) / "review.tsv"
+    context = GroupContext(found, make_settings(), {}, everyone={p.id: review_records(found, p.id)
+                                                                for p in found.people})
+    before, text, seen = decisions_step().extra(context), path.read_bytes(), list_of(study)["sub-03", "all"]
+    try:
+        decide(path, replace(seen, **change), seen)
+        assert decisions_step().extra(context) != before
+    finally:
+        path.write_bytes(text)
 
 
 def test_a_decision_about_other_outlines_is_shown_as_stale(study):

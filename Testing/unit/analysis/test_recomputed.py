@@ -154,6 +154,32 @@ def test_every_corrected_p_is_counted_in_its_null_distribution(joint):
         assert np.all(shown["pextent"][outside] == 1) and np.all(shown["pmass"][outside] == 1)
 
 
+@pytest.mark.parametrize("levels", [None, ["L5-S1"]])
+def test_the_null_of_several_maps_and_levels_is_the_largest_of_each(levels):
+    """Corrected over all that is tested: the same rearrangements, each map at each level by itself."""
+    table, maps = people(), {name: np.full((20, *SHAPE), np.nan) for name in ("T1rho", "T2")}
+    for number, values in enumerate(maps.values()):
+        values[:, atlas().array > 0] = cohort(table, 1 - 0.7 * number, seed=2 + number)
+    options = {"n_permutations": 40, "seed": 6, "cluster_p": 0.1, "missing": "complete", "errors": "exchangeable"}
+    both = analyze(maps, atlas(), table, "map ~ grade + age", "grade", levels=levels, **options).null
+    alone = [analyze({name: values}, atlas(), table, "map ~ grade + age", "grade", levels=[level], **options).null
+             for name, values in maps.items() for level in levels or ["L5-S1", "L4-L5"]]
+    for key, found in both.items():
+        np.testing.assert_allclose(found, np.max([null[key] for null in alone], axis=0), rtol=1e-9)
+        assert len({tuple(null[key]) for null in alone}) == len(alone)
+
+
+@pytest.mark.parametrize("alternative", ["greater", "less"])
+def test_fdr_of_a_one_sided_test_is_of_its_own_p(alternative):
+    table = people()
+    maps = analyze(cohort(table), atlas(), table, "T2 ~ grade + age", "grade", correction="fdr",
+                   alternative=alternative).maps
+    p, q = (maps[f"T2_grade_{k}"].array[atlas().array > 0] for k in ("p", "qfdr"))
+    t = maps["T2_grade_t"].array[atlas().array > 0]
+    np.testing.assert_allclose(p, stats.t.sf(t if alternative == "greater" else -t, 17), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(q, stats.false_discovery_control(p), rtol=1e-4)
+
+
 def test_fdr_is_that_of_scipy_over_both_quantities(joint):
     p = np.concatenate([inside(joint, f"{q}_grade_p") for q in ("T1rho", "T2")])
     q = np.concatenate([inside(joint, f"{q}_grade_qfdr") for q in ("T1rho", "T2")])

@@ -70,6 +70,19 @@ def two_discs(probabilities):
     return Image(labels, geometry), prediction
 
 
+def test_the_score_of_a_disc_counts_what_lies_about_it_but_not_its_neighbor():
+    """The neighbor is 3 mm off: what is likely up to the middle of the gap counts for each, and no more."""
+    labels, prediction = two_discs((0.9, 0.9))
+    array, disc = labels.array, prediction.disc
+    array[20:25], disc[20:25] = 0, 0
+    array[13:18, 5:25], disc[13:18, 5:25] = 12, 0.9  # voxels of 4 mm from front to back, 1 mm the other ways
+    disc[10:13, 5:25] = [[[0.4]], [[0.2]], [[0.1]]]
+    mask, reach = array == 11, np.zeros(array.shape, bool)
+    reach[:12] = True  # the middle one is as near to both
+    expected = 2 * disc[mask].sum() / (disc[reach].sum() + mask.sum())
+    assert disc_quality(labels, prediction, 0.9)[0].expected_dice == pytest.approx(expected, rel=1e-4)
+
+
 def test_unsure_disc_is_flagged_and_the_sure_one_is_not():
     quality = disc_quality(*two_discs((0.99, 0.6)), threshold=0.9)
     assert [q.name for q in quality] == ["L5-S1", "L4-L5"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
 
 import numpy as np
@@ -52,6 +53,9 @@ def test_names_are_true_or_said_to_be_an_assumption(evidence, part):
         same = np.array_equal(values, list(found)) and len(found) == LEVELS - len(missing)
         if not same and not (any("assumption" in f for f in result.flags) and not result.certain):
             wrong.append((missing, list(found), result.flags))
+        if same:  # and as many are said to be missing
+            said = [int(n) for flag in result.flags for n in re.findall(r"\((\d+) level\(s\) left out", flag)]
+            assert sum(said) == sum(min(found) < 11 + level < max(found) for level in missing), (missing, result.flags)
         if not missing:
             assert result.certain and not result.flags
         if len(missing) == 1:  # a bare "assumption" is no answer where its neighbors give the name away

@@ -1,10 +1,12 @@
 """The published archive of SPIDER as a study, on made files of its form (the archive itself is not at hand)."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from support.kills import killed_at_each_write
 
 from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image
@@ -105,6 +107,19 @@ def test_a_second_call_goes_on_and_keeps_what_is_there(archive, tmp_path):
     lost.unlink()
     import_spider(archive, target)
     assert kept.stat().st_mtime_ns == before and lost.exists()
+
+
+def test_an_import_that_was_killed_is_finished_by_the_next_whenever_it_was(archive, tmp_path):
+    def files(folder):
+        return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    import_spider(archive, tmp_path / "whole")
+    whole, target = files(tmp_path / "whole"), tmp_path / "cut"
+    for moment in killed_at_each_write(lambda: import_spider(archive, target)):
+        import_spider(archive, target)
+        assert files(target) == whole, moment
+        shutil.rmtree(target)
+    assert moment > 12 and files(target) == whole
 
 
 @pytest.mark.parametrize("damage, said", [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import subprocess
 
@@ -14,7 +15,7 @@ from support.disc_phantoms import label_image
 
 from DiscRelaxometryLib.dicom_export import export_study
 from DiscRelaxometryLib.echo.read import read_echo_series
-from DiscRelaxometryLib.errors import DiscRelaxometryError, SegmentationError
+from DiscRelaxometryLib.errors import DiscRelaxometryError, OutputError, SegmentationError
 from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.labels import BY_VALUE
 
@@ -190,3 +191,24 @@ def test_bad_input_is_named(tmp_path):
     with pytest.raises(DiscRelaxometryError, match="no DICOM image"):
         export_study(tmp_path, {"T2": labels}, None, tmp_path / "empty")
     assert not list(tmp_path.glob("*.dcm"))
+
+
+@pytest.mark.parametrize("lose", ["a frame", "an element"])
+def test_a_cut_export_never_takes_the_place_of_a_whole_one(tmp_path, monkeypatch, lose):
+    labels = label_image("oblique")
+    maps = {"T2": labels.like(labels.array.astype(np.float32))}
+    path = export_study(tmp_path, maps)[0]
+    before, save = path.read_bytes(), pydicom.Dataset.save_as
+
+    def cut(self, name, **options):
+        part = copy.deepcopy(self)
+        if lose == "a frame":
+            part.FloatPixelData = part.FloatPixelData[:-4 * part.Rows * part.Columns]
+        else:
+            del part.SeriesDescription
+        save(part, name, **options)
+
+    monkeypatch.setattr(pydicom.Dataset, "save_as", cut)
+    with pytest.raises(OutputError, match="could not be written in full"):
+        export_study(tmp_path, {"T2": maps["T2"].like(maps["T2"].array + 1)})
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]

@@ -49,6 +49,7 @@ def test_below_the_threshold_and_beyond_the_end_p_is_counted():
     rng = np.random.default_rng(5)
     null = 1 - rng.uniform(size=2000) ** 0.5  # ends at 1
     tail = fit_tail(null)
+    assert tail.p(tail.threshold) == pytest.approx(np.sum(null > tail.threshold) / 2001, rel=1e-9)
     observed = np.array([np.nan, 0.05, 5.0])
     p, _ = tail_p(observed, null)
     assert np.isnan(p[0]) and p[1] == fwe_p(observed, null)[1] and tail.p(5.0) == 0 and p[2] == 1 / 2001

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.kills import killed_at_each_write
 from support.review_study import LEVELS, make_reviewable, outlines, record_run
 
 from DiscRelaxometryLib.errors import StudyError
@@ -136,6 +137,19 @@ def test_drawings_become_decisions_about_the_discs_that_differ(study):
     assert kinds(session) == {}
 
 
+def test_a_drawing_that_was_cut_short_can_be_obeyed_or_is_not_there(study):
+    labels = outlines()
+    drawn = labels.array.copy()
+    drawn[2][drawn[2] == disc_value("L4-L5")] = 0
+    moments = 0
+    for _ in killed_at_each_write(lambda: Session(study).correct("sub-01", labels.like(drawn))):
+        session = Session(study)
+        kept = drawn if kinds(session) else labels.array
+        assert (session.outlines("sub-01").array == kept).all()
+        moments += 1
+    assert moments > 1 and (Session(study).outlines("sub-01").array == drawn).all()
+
+
 def test_a_drawn_canal_is_a_correction_of_the_whole(study):
     session, labels = Session(study), outlines()
     drawn = labels.array.copy()
@@ -252,7 +266,7 @@ for person in session.people:
 """
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_decisions_outlive_a_kill_at_any_moment(tmp_path, kills):
     """Whatever the moment of a kill, each decision that was reported is in the file, and the file can be read."""
     study = make_reviewable(tmp_path / "study", people=4)
