@@ -41,7 +41,7 @@ def volumes(results: Results, folder: Path) -> None:
             flags[row["flags"] or "none"] += 1
     columns = ["mean (SD), mm", "anterior height", "middle", "posterior", "AP diameter", "width"]
     results.table("lengths", columns, [
-        (level, *(f"{m:.1f} ({s:.1f})" for m, s in zip(np.mean(values, 0), np.std(values, 0))))
+        (level, *(f"{m:.1f} ({s:.1f})" for m, s in zip(np.mean(values, 0), np.std(values, 0, ddof=1))))
         for level, values in sorted(lengths.items())], discs=len(gaps), flags=dict(flags))
     results.aims(Aim(f"volumes of {len(gaps)} native discs, largest difference from the published", max(gaps),
                      at_most=1e-4, form=".0e", unit="cm3"))
@@ -104,7 +104,7 @@ def neighbors(results: Results) -> None:
 def cell(values: np.ndarray) -> str:
     """Return mean and SD of what was measured in three people or more."""
     kept = values[np.isfinite(values)]
-    return f"{kept.mean():.3g}\N{PLUS-MINUS SIGN}{kept.std():.2g}" if len(kept) > 2 else ""
+    return f"{kept.mean():.3g}\N{PLUS-MINUS SIGN}{kept.std(ddof=1):.2g}" if len(kept) > 2 else ""
 
 
 if __name__ == "__main__":
