@@ -103,8 +103,9 @@ def world(indices: np.ndarray, geometry: Geometry) -> np.ndarray:
 def column_core(classes: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
     """Return LPS positions deep inside the column of bodies and discs, and the class of each.
 
-    The processes are too thin to have a core, so what remains follows the bodies. The image's border does not count
-    as a surface: lumbar slabs are often narrower than the spine.
+    Most processes are too thin to have a core; those that have one, as in a single slice through the middle of
+    touching processes, lie behind the canal. What remains follows the bodies. The image's border does not count as a
+    surface: lumbar slabs are often narrower than the spine.
     """
     found = np.argwhere((classes == 1) | (classes == 3))
     if not len(found):
@@ -123,7 +124,19 @@ def column_core(classes: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np
     depth = scipy.ndimage.distance_transform_edt(padded, sampling=spacing[::-1])[6:-6, 6:-6, 6:-6]
     core = np.argwhere((depth >= CORE_DEPTH) & solid)
     kinds = coarse.array[tuple(core.T)].astype(int)
-    return world(core, coarse.geometry), kinds
+    points = world(core, coarse.geometry)
+    kept = ~_behind(points, world(np.argwhere(classes == 2), geometry))
+    return points[kept], kinds[kept]
+
+
+def _behind(points: np.ndarray, canal: np.ndarray) -> np.ndarray:
+    """Tell which positions lie behind the middle of the canal at their height; none where most do (a wrong header)."""
+    if not len(canal) or not len(points):
+        return np.zeros(len(points), bool)
+    heights, where = np.unique(np.round(canal[:, 2] / 4), return_inverse=True)
+    middle = np.bincount(where, canal[:, 1]) / np.bincount(where)
+    behind = points[:, 1] > np.interp(points[:, 2] / 4, heights, middle)
+    return behind & (behind.mean() < 0.5)
 
 
 def spine_curve(classes: np.ndarray, geometry: Geometry, core: np.ndarray | None = None) -> SpineCurve:

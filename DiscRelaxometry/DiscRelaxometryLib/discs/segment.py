@@ -118,9 +118,9 @@ def segment(image: Image, engine: str = "auto", device: str | None = None, flip:
 def without_islands(classes: np.ndarray, image: Image) -> tuple[np.ndarray, float]:
     """Remove foreground far from the spine; return the classes and the volume removed in mm3.
 
-    The spine is the largest connected foreground with the large pieces (a tenth of it or more) near it, such as a
-    canal that touches no body. Pieces within ISLAND_REACH of the spine sideways, or three times as far along the
-    body axis (a vertebra may be missed), stay.
+    The spine is the largest connected foreground with the large pieces (a tenth of it or more) near it or near one of
+    these: in one slice each body may be a piece of its own. Pieces within ISLAND_REACH of the spine sideways, or three
+    times as far along the body axis (a vertebra may be missed), stay.
     """
     pieces, count = scipy.ndimage.label(classes > 0, np.ones((3, 3, 3)))
     if count < 2:
@@ -133,7 +133,10 @@ def without_islands(classes: np.ndarray, image: Image) -> tuple[np.ndarray, floa
         where = np.argwhere(pieces[box] == value) + [b.start for b in box]
         points.append(image.geometry.index_to_world(where[::1 + len(where) // 20000, ::-1]) * scale)
     main, large = int(sizes.argmax()), np.flatnonzero(sizes >= 0.1 * sizes.max())
-    spine = _near(points, [main], large)
+    spine: list[int] = []
+    grown = [main]
+    while len(grown) > len(spine):
+        spine, grown = grown, _near(points, grown, large)
     keep = np.zeros(count + 1, bool)
     keep[_near(points, spine, range(1, count + 1))] = True
     removed = float(sizes[~keep].sum() * image.geometry.voxel_volume)

@@ -160,6 +160,17 @@ def test_islands_far_from_the_spine_are_left_out_and_reported():
     assert any("1.6 cm3" in f for f in found.flags) and found.found
 
 
+def test_a_chain_of_separate_pieces_is_the_spine():
+    classes = np.zeros((300, 40, 1), np.uint8)
+    for bottom in range(0, 300, 30):  # bodies and discs with seams between them, and no canal
+        classes[bottom:bottom + 20, 5:30], classes[bottom + 22:bottom + 28, 5:30] = 1, 3
+    image = Image(np.zeros(classes.shape, np.float32), Geometry(classes.shape[::-1], (4.0, 1.0, 1.0)))
+    left, removed = without_islands(classes, image)
+    assert removed == 0 and np.array_equal(left, classes)
+    classes[140:220] = 0  # two bodies and discs missed: what lies beyond is no longer beside the spine
+    assert without_islands(classes, image)[1] > 0
+
+
 def test_odd_discs_are_flagged_with_the_reason():
     _, image = spine()
     model = Model(None, {"name": "test", "version": "0", "review_threshold": 0.01}, NetworkConfig(), 1.0)
