@@ -83,7 +83,7 @@ def label_instances(classes: np.ndarray, geometry: Geometry, l5s1_probability: n
     steps, gaps, doubt = _level_steps(pieces)
     probabilities = [_mean_probability(p, l5s1_probability) for p in pieces]
     below = vertebra_below(pieces[0], core, geometry, curve)
-    lowest = _from_network(pieces, steps, probabilities, geometry) or _from_surroundings(
+    lowest = _from_network(pieces, steps, probabilities, below[0], geometry) or _from_surroundings(
         pieces, probabilities, below, room_below(pieces[0], geometry, curve), geometry)
     discs = _named(pieces, steps, lowest.start, probabilities, geometry)
     doubts = ["The distances between the discs fit more than one number of missed discs: the level names are an "
@@ -207,14 +207,15 @@ class _Lowest:
     remarks: list[str]
 
 
-def _from_network(pieces, steps, probabilities, geometry) -> _Lowest | None:
-    """Return what the network's L5-S1 says, or None where it sees none."""
+def _from_network(pieces, steps, probabilities, body: bool, geometry) -> _Lowest | None:
+    """Return what the network's L5-S1 says, or None where it sees none; `body`: one lies below the lowest disc."""
     if np.all(np.isnan(probabilities)) or np.nanmax(probabilities) < 0.5:
         return None
-    best = int(np.nanargmax(probabilities))
+    # A speck of the class in the sacrum may be surer than the disc itself.
+    best = int(np.argmax([p.volume * v if v >= 0.5 else 0.0 for p, v in zip(pieces, probabilities)]))
     evidence = f"the network sees L5-S1 in it with probability {probabilities[best]:.2f}"
     if best == 0:
-        return _by_shape(float(probabilities[0]), evidence, pieces, geometry)
+        return _by_shape(float(probabilities[0]), evidence, pieces, geometry, body)
     if best == len(pieces) - 1 and best >= 2:
         return _Lowest(0, False, "assumed; the network contradicts the header's orientation", [
             "The network sees L5-S1 in the uppermost disc: the image's header may state superior and inferior the "
@@ -245,9 +246,16 @@ def _from_surroundings(pieces, probabilities, below: tuple[bool, bool], room: fl
                      geometry)
 
 
-def _by_shape(probability: float, evidence: str, pieces: list[Piece], geometry: Geometry) -> _Lowest:
-    """Return that the lowest disc is L5-S1 by evidence of some probability, weighed with the shape of the column."""
-    sure = confidence(probability, pieces)
+def _by_shape(probability: float, evidence: str, pieces: list[Piece], geometry: Geometry, body=False) -> _Lowest:
+    """Return that the lowest disc is L5-S1 by evidence of some probability, weighed with the shape of the column.
+
+    Where a vertebral body lies below it (`body`) it may be L4-L5.
+    """
+    sure = confidence(probability, pieces, body)
+    if body and sure < 0.5:
+        return _Lowest(-1, False, f"{evidence}, but a vertebra lies below it: confidence {sure:.2f}", [
+            "A vertebra lies below the lowest disc, which the network takes for L5-S1: a disc below it may be missed. "
+            "That the lowest disc is L4-L5 is an assumption; check the levels."])
     doubt, remarks = _transitional(pieces, geometry)
     if sure < CERTAIN:
         remarks = [*remarks, f"The lowest disc leans {slope(pieces[0]):.0f} degrees forward: that it is L5-S1 has a "

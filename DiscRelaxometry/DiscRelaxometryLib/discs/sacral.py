@@ -17,6 +17,8 @@ KINK = ((21.0, 7.0), (11.0, 6.0))
 #: A network's probability is never taken for more than this; the shape of the column never for more log odds than
 #: these, against and for L5-S1: some sacra are steep, some lumbar spines straight.
 SUREST, MOST_ODDS = 0.98, (-1.0, 2.0)
+#: Log odds of L5-S1 where a vertebral body is labelled below the disc: networks and references label no sacrum.
+BODY = -4.0
 #: Names are certain from this confidence on.
 CERTAIN = 0.75
 
@@ -40,10 +42,10 @@ def shape_odds(pieces: list[Piece]) -> float:
     return float(np.clip(0.75 * odds, *MOST_ODDS))
 
 
-def confidence(probability: float, pieces: list[Piece]) -> float:
-    """Return the probability of L5-S1 by other evidence (0..1) and the column's shape together."""
+def confidence(probability: float, pieces: list[Piece], body: bool = False) -> float:
+    """Return the probability of L5-S1 by other evidence (0..1), the column's shape and a `body` below it together."""
     probability = min(max(probability, 1 - SUREST), SUREST)
-    return float(1 / (1 + np.exp(-np.log(probability / (1 - probability)) - shape_odds(pieces))))
+    return float(1 / (1 + np.exp(-np.log(probability / (1 - probability)) - shape_odds(pieces) - BODY * body)))
 
 
 def _log_density(value: float, mean: float, deviation: float) -> float:

@@ -115,8 +115,11 @@ def test_evidence_states_its_confidence():
     # Without its L5-S1 the lowest disc leans as L4-L5 does, and the network hardly sees L5-S1 in it.
     without = np.where(labels.array == 11, 0, labels.array)
     weak = label_instances(classes_of(Image(without, labels.geometry)), labels.geometry, 0.6 * (labels.array == 12))
-    assert not weak.certain and any("confidence of 0." in f for f in weak.flags)
+    assert not weak.certain and weak.discs[0].value == 12 and "a vertebra lies below it" in weak.evidence
     assert float(weak.evidence.rsplit(" ", 1)[1]) < CERTAIN
+    no_body = np.where(without == 31, 0, without)
+    weak = label_instances(classes_of(Image(no_body, labels.geometry)), labels.geometry, 0.6 * (labels.array == 12))
+    assert weak.discs[0].value == 11 and not weak.certain and any("confidence of 0." in f for f in weak.flags)
 
 
 def test_shape_weighs_for_and_against():
@@ -126,4 +129,41 @@ def test_shape_weighs_for_and_against():
     assert shape_odds(pieces) > 0.5 and shape_odds(pieces[1:]) == -1
     assert confidence(0.9, pieces) > 0.9 > confidence(0.9, pieces[1:]) > 0.5
     assert confidence(1.0, pieces[1:]) < 1 and confidence(0.0, pieces) > 0
+    assert confidence(0.9, pieces[:1]) == pytest.approx(0.9) and confidence(0.9, pieces[:1], True) < 0.2
     assert shape_odds(pieces[:1]) == 0
+
+
+def test_a_body_below_the_named_disc_moves_the_name_and_says_so():
+    classes, truth = spine(below=40)
+    array = np.where(truth.array == 11, 0, classes.array)
+    result = label_instances(array, classes.geometry, 0.7 * (truth.array == 12))
+    assert result.discs[0].value == 12 and not result.certain
+    assert any("A vertebra lies below the lowest disc" in f for f in result.flags)
+
+
+def test_a_speck_in_the_sacrum_does_not_take_the_name():
+    classes, truth = spine(below=60)
+    j, i = np.argwhere(truth.array == 11)[:, 1:].mean(0).astype(int)
+    k = int(np.argwhere(truth.array == 11)[:, 0].mean() - 34 / 1.5)
+    array, probability = classes.array.copy(), 0.64 * (truth.array == 11)
+    array[k - 8:k + 12, j - 8:j + 8, i - 6:i + 6] = 1
+    array[k:k + 4, j - 6:j + 6, i - 3:i + 3], probability[k:k + 4, j - 6:j + 6, i - 3:i + 3] = 3, 0.82
+    result = label_instances(array, classes.geometry, probability)
+    named = {d.value: d.centroid[2] for d in result.discs}
+    assert named[11] == pytest.approx(classes.geometry.index_to_world(
+        np.argwhere(truth.array == 11).mean(0)[::-1])[2], abs=1)
+    assert not result.certain or 3 not in named
+
+
+def test_touching_processes_in_one_slice_do_not_bend_the_curve():
+    classes, truth = spine(spacing=(3.0, 1.0, 1.0))
+    middle = int(np.argwhere(truth.array >= 11)[:, 2].mean())
+    array = classes.array[..., middle:middle + 1].copy()
+    canal = np.argwhere(array == 2)
+    back = canal[:, 1].min() - 3  # j runs to anterior
+    array[canal[:, 0].min():canal[:, 0].max(), back - 20:back] = 1
+    g = classes.geometry
+    geometry = Geometry(array.shape[::-1], g.spacing, g.origin, g.direction)
+    result = label_instances(array, geometry)
+    assert [d.value for d in result.discs] == [11, 12, 13, 14, 15]
+    assert not any("island" in f for f in result.flags)
