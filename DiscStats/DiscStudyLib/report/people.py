@@ -200,7 +200,8 @@ def disc_sizes(context: GroupContext) -> Section | None:
         cells = {n: [v for r in some if np.isfinite(v := r.get(n, np.nan))] for n in SIZES}
         if some:
             table.rows.append({"level": level, "discs": len(some), **{
-                n.replace("_", " "): _mean_sd(v, 2 if "index" in n else 1) for n, v in cells.items()}, "not measured": sum(len(some) - len(v) for v in cells.values())})
+                n.replace("_", " "): _mean_sd(v, 2 if "index" in n else 1) for n, v in cells.items()},
+                "not measured": sum(len(some) - len(v) for v in cells.values())})
     section = Section("Disc sizes", "sizes", lead="Mean (SD) by level in the mid-sagittal plane. A cell that could not "
                       "be measured is empty in group/discs.tsv, and the row's statement says why.")
     return section.add(TableBlock(table, "Sizes by level", file="group/discs.tsv"))

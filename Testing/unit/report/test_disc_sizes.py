@@ -8,7 +8,7 @@ import numpy as np
 from support.review_study import make_reviewable
 
 from DiscRelaxometryLib.tables import Column, Table
-from DiscStudyLib.engine import Context
+from DiscStudyLib.engine import GroupContext
 from DiscStudyLib.folder import Settings, Study
 from DiscStudyLib.report.people import SIZES, disc_sizes
 
@@ -18,8 +18,8 @@ HEIGHTS = [9.0, 10.0, 14.0]
 def sizes_of(tmp_path, monkeypatch, rows):
     """Return the report's cells by level, of rows of the table of discs."""
     path = Table("discs", [Column(n) for n in ("level", *SIZES)], rows).write(tmp_path / "discs.tsv")
-    monkeypatch.setattr(Context, "output_of", lambda self, step, ending, person="": path)
-    context = Context(Study(make_reviewable(tmp_path / "study", 1, {})), Settings(), None, {}, {})
+    monkeypatch.setattr(GroupContext, "output_of", lambda self, step, ending, person="": path)
+    context = GroupContext(Study(make_reviewable(tmp_path / "study", 1, {})), Settings(), {}, {})
     (block,) = [b for b in disc_sizes(context).blocks if hasattr(b, "table")]
     return {row["level"]: row for row in block.table.rows}
 
