@@ -108,6 +108,7 @@ def _write_anatomy(folder: Path, person: str, grades: dict[str, int], rng) -> No
     labels, nucleus = anatomy(FINE)
     bright = _of_nucleus({level: 250.0 - 40 * (grade or 3) for level, grade in grades.items()}, labels)
     signal = np.select([nucleus, labels >= 11, labels == 2, labels == 1], [bright, 45.0, 300.0, 90.0], 15.0)
+    signal[..., :4] = 180.0  # fat behind the canal
     image = Image((signal + rng.normal(0, 4, signal.shape)).clip(0).astype(np.float32), FINE)
     write_image(image, folder / f"{person}_T2w.nii.gz")
     lost = [disc_value(level) for level, grade in grades.items() if not grade]

@@ -5,18 +5,19 @@ from scipy import ndimage
 
 from DiscRelaxometryLib.image import Geometry, Image
 
-CSF, MARROW, ANNULUS, BACK = 200.0, 100.0, 30.0, 40.0
+CSF, MARROW, ANNULUS, BACK, FAT = 200.0, 100.0, 30.0, 40.0, 170.0
 HEIGHT, LENGTH, STEP = 10.0, 34.0, 36.0
 MM = 0.6
 
 
-def spine(nuclei=(150,) * 6, heights=(HEIGHT,) * 6, slices=1, canal=CSF, marrow=MARROW, tilt=0.0, blur=1.0):
+def spine(nuclei=(150,) * 6, heights=(HEIGHT,) * 6, slices=1, canal=CSF, marrow=MARROW, tilt=0.0, blur=1.0, fat=FAT):
     """Draw a straight spine on x = slice, y = to anterior, z = to superior: signal and labels, discs 11 upward."""
     rows, columns = int(260 / MM), int(120 / MM)
     z, y = np.meshgrid(np.arange(rows) * MM, np.arange(columns) * MM, indexing="ij")
     c, s = np.cos(tilt), np.sin(tilt)
     z, y = c * (z - 130) - s * (y - 60) + 130, s * (z - 130) + c * (y - 60) + 60
     signal, labels = np.full(z.shape, BACK), np.zeros(z.shape, np.uint8)
+    signal[y < 22] = fat
     sac = np.abs(y - 30) < 6
     signal[sac], labels[sac] = canal, 2
     bodies = np.abs(y - 60) < LENGTH / 2

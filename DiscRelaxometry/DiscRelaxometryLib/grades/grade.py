@@ -15,15 +15,19 @@ from ..resources import resource_path
 from ..tables import Column, Table
 from .features import disc_features, largest_piece
 from .network import FINDINGS, GRADES, ROMAN, GradeConfig, build_grader
-from .views import SPACING, THIS_DISC, VERTEBRA, DiscView, disc_views
+from .views import BACKGROUND, SPACING, THIS_DISC, VERTEBRA, DiscView, disc_views
 
 MANIFEST = "Weights/disc-grades.json"
 ESTIMATED, EXPECTED = "pfirrmann_estimated", "pfirrmann_expected"
 MIN_DISCS = 3
 #: Median signal of canal over vertebral bodies: of 296 clinical series, T1w reach 0.64, and T2w begin at 0.71.
 T2_CONTRAST = 0.67
-#: Median signal of vertebral bodies over CSF: of 184 T2w series, the lowest is 0.15; less is fat suppression.
-FAT_CONTRAST = 0.12
+#: Signal of vertebral bodies over CSF, muscle and fat, and of fat less muscle over CSF, below which fat is suppressed:
+#: the lowest of 179 T2w series are 0.15, 0.79, 0.28, 0.18. Of other tissue, muscle is the median, fat the 0.95 quantile
+#: (less muscle: 0.9).
+FAT_CONTRAST, MARROW_TO_MUSCLE, MARROW_TO_FAT, FAT_ABOVE_MUSCLE = 0.12, 0.75, 0.27, 0.17
+#: Darkest percent of a T2w image over CSF: the highest seen is 0.187; more is an offset.
+DARKEST = 0.2
 #: Share of a disc and the bone within 12 mm that is darker than 4 % of CSF; more is a signal void (0.20 was seen).
 VOID_SIGNAL, VOID_SHARE, VOID_REACH = 0.04, 0.25, 12.0
 UNLIKE = "The disc looks unlike those that the grades were learned from."
@@ -189,11 +193,26 @@ def _require_gradable(views: list[DiscView]) -> None:
     if not contrast > T2_CONTRAST:
         raise SegmentationError(f"This is no T2-weighted image (the canal has {contrast:.2f} of the vertebrae's "
                                 f"signal, less than {T2_CONTRAST:g}): grades need T2w.", anchor=_ANCHOR)
-    marrow = float(np.median([v.marrow / v.csf for v in known]))
-    if not marrow > FAT_CONTRAST:
-        raise SegmentationError(f"Fat is suppressed in this image (the vertebrae have {marrow:.2f} of the "
-                                f"cerebrospinal fluid's signal, less than {FAT_CONTRAST:g}): grades need T2w without.",
+    _require_plain_signal(views, csf=float(np.median([v.csf for v in known])),
+                          marrow=float(np.median([v.marrow for v in known])))
+
+
+def _require_plain_signal(views: list[DiscView], csf: float, marrow: float) -> None:
+    """Raise where the signal has an offset or fat is suppressed; `csf` and `marrow` are the image's."""
+    seen = np.concatenate([v.signal[np.isfinite(v.signal)] for v in views]) / csf
+    darkest = float(np.quantile(seen, 0.01))
+    if darkest > DARKEST:
+        raise SegmentationError(f"The darkest parts of the image have {darkest:.2f} of the cerebrospinal fluid's "
+                                f"signal, more than {DARKEST:g}: it has an offset, or shows no spine. Grades need T2w.",
                                 anchor=_ANCHOR)
+    tissue = np.concatenate([v.signal[(v.classes == BACKGROUND) & np.isfinite(v.signal)] for v in views]) / csf
+    muscle, bright, fat = np.quantile(tissue, (0.5, 0.9, 0.95)) if len(tissue) else (0.0, 1.0, 1.0)
+    marrow /= csf
+    if not (marrow > max(FAT_CONTRAST, MARROW_TO_MUSCLE * muscle, MARROW_TO_FAT * fat)
+            and bright - muscle > FAT_ABOVE_MUSCLE):
+        raise SegmentationError("Fat is suppressed in this image (over the cerebrospinal fluid, the vertebrae's "
+                                f"signal is {marrow:.2f}, muscle's {muscle:.2f}, fat's {fat:.2f}): grades need T2w "
+                                "without.", anchor=_ANCHOR)
 
 
 def _area(view: DiscView) -> float:

@@ -127,8 +127,18 @@ def test_labels_that_do_not_run_up_from_the_sacrum_are_refused(change):
     refuses(image, labels.like(array), "do not run up from L5-S1")
 
 
-def test_a_fat_suppressed_image_is_refused():
-    refuses(*spine((150,) * 6, marrow=15.0), "Fat is suppressed")
+@pytest.mark.parametrize("drawn", [{"marrow": 15.0}, {"marrow": 28.0}, {"marrow": 44.0}, {"marrow": 60.0, "fat": 70.0}])
+def test_a_fat_suppressed_image_is_refused(drawn):
+    """Vertebrae all but black, darker than muscle or than fat lets expect, fat like muscle: each alone."""
+    refuses(*spine((150,) * 6, **drawn), "Fat is suppressed")
+
+
+@pytest.mark.parametrize("offset", [45.0, 100.0, 2000.0])
+def test_a_signal_with_an_offset_is_refused(offset):
+    image, labels = spine()
+    refuses(image.like(image.array + offset), labels, "it has an offset")
+    # An offset of a few percent is what noise makes.
+    assert len(grade_discs(image.like(image.array + 4), labels)) == 6
 
 
 @pytest.mark.parametrize("change", [lambda a: 0 * a, lambda a: a - 5000, lambda a: a * np.nan])
@@ -146,11 +156,17 @@ def noise(array):
     return np.random.default_rng(0).normal(100, 20, array.shape)
 
 
-@pytest.mark.parametrize("change", [noise, lambda a: 0 * a + 100 + 0.01 * noise(a), lambda a: a + 2000])
-def test_no_grade_for_what_looks_unlike_any_disc(change):
-    """Noise, a constant, a signal with an offset: canal and vertebrae are alike, and so is every disc."""
-    image, labels = spine((10, 25, 60, 110, 150, 190))
-    found = statements(image.like(change(image.array).astype(np.float32)), labels)
+@pytest.mark.parametrize("change", [noise, lambda a: 0 * a + 100 + 0.01 * noise(a)])
+def test_an_image_that_shows_nothing_is_refused(change):
+    image, labels = spine()
+    refuses(image.like(change(image.array).astype(np.float32)), labels, "shows no spine")
+
+
+def test_no_grade_for_what_looks_unlike_any_disc():
+    """Discs of stripes from nothing to thrice the fluid's signal."""
+    image, labels = spine()
+    stripes = 3 * CSF * (np.indices(labels.array.shape).sum(0) % 4 < 2)
+    found = statements(image.like(np.where(labels.array > 10, stripes, image.array).astype(np.float32)), labels)
     assert set(found.values()) == {UNLIKE}
 
 
