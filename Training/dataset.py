@@ -85,10 +85,14 @@ def read_upright(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray, tuple
         image, dseg = (sitk.DICOMOrient(sitk.ReadImage(str(path)), "RAS") for path in imported_series(folder)[name])
     else:  # stored as x = left-right, y = to anterior, z = to superior, whatever the header says
         image, dseg = (sitk.ReadImage(str(folder / f"{name}_{kind}.nii.gz")) for kind in ("T2w", "dseg"))
-    # (z, y, x) -> (x, z downward, y backward)
-    turn = [np.ascontiguousarray(sitk.GetArrayFromImage(v).transpose(2, 0, 1)[:, ::-1, ::-1]) for v in (image, dseg)]
     x, y, z = image.GetSpacing()
-    return turn[0], class_labels(turn[1]), (x, z, y)
+    signal, labels = (upright(sitk.GetArrayFromImage(v)) for v in (image, dseg))
+    return signal, class_labels(labels), (x, z, y)
+
+
+def upright(array: np.ndarray) -> np.ndarray:
+    """Turn an array (z, y, x), stored toward superior and anterior, to (x, z downward, y backward)."""
+    return np.ascontiguousarray(array.transpose(2, 0, 1)[:, ::-1, ::-1])
 
 
 def spine_column(labels: np.ndarray) -> np.ndarray:
@@ -119,13 +123,13 @@ def spine_column(labels: np.ndarray) -> np.ndarray:
 
 
 def people(folder: Path) -> list[str]:
-    """Return the names of the people in a folder; of the series (``sub-001_T2w``) in a study of ``import-spider``."""
+    """Return the people in a folder; the series (``sub-001_T2w``) in a study of ``import-spider`` and where packed."""
     if is_study(folder):
         from DiscStudyLib.folder import imported_series
 
         return sorted(imported_series(folder))
-    return sorted({p.name.split("_")[0].split(".")[0] for pattern in ("sub-*_T2w.nii.gz", "sub-*.json")
-                   for p in folder.glob(pattern)})
+    return sorted({p.name.removesuffix(ending) for ending in ("_T2w.nii.gz", ".json")
+                   for p in folder.glob(f"sub-*{ending}")})
 
 
 def is_study(folder: Path) -> bool:

@@ -17,14 +17,24 @@ from Training.dataset import add_data, people, read_upright
 
 
 def pack_person(source: Path, name: str, target: Path, rows: int, columns: int) -> None:
+    """Write ``NAME.jp2``, ``NAME.png`` and ``NAME.json`` of a series of a data folder; see :func:`pack_arrays`."""
+    pack_arrays(*read_upright(source, name), name, target, rows, columns)
+
+
+def pack_arrays(image: np.ndarray, labels: np.ndarray, spacing, name: str, target: Path, rows: int = 0,
+                columns: int = 0) -> None:
     """Write ``NAME.jp2``, ``NAME.png`` and ``NAME.json``.
 
     Parameters
     ----------
-    source, target : Path
-        Data folder; folder to write to.
+    image, labels : ndarray (slices, rows downward, columns backward)
+        8-bit signal, and classes.
+    spacing : sequence of float
+        mm in that order.
     name : str
-        ``sub-XXX``.
+        ``sub-XXX`` or ``sub-XXX_T1w``.
+    target : Path
+        Folder to write to.
     rows, columns : int
         Rows to cut off below and columns to cut off in front.
 
@@ -35,7 +45,6 @@ def pack_person(source: Path, name: str, target: Path, rows: int, columns: int) 
     """
     from PIL import Image
 
-    image, labels, spacing = read_upright(source, name)
     if image.dtype != np.uint8:
         raise ValueError(f"{name}: only 8-bit signal is packed without loss, this one is {image.dtype}.")
     window = np.s_[:, :image.shape[1] - rows, columns:]

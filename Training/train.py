@@ -42,11 +42,11 @@ class Samples(torch.utils.data.IterableDataset):
                 yield image.half(), (target[1:] * 255).round().byte()
 
 
-def learning_rate(progress: float) -> float:
+def learning_rate(progress: float, peak: float = PEAK_RATE) -> float:
     """One cycle: linear warm-up over 4 % of the run, then a cosine to 1 % of the peak."""
     if progress < 0.04:
-        return PEAK_RATE * (0.05 + 0.95 * progress / 0.04)
-    return PEAK_RATE * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - 0.04) / 0.96))))
+        return peak * (0.05 + 0.95 * progress / 0.04)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - 0.04) / 0.96))))
 
 
 def loss_of(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -180,7 +180,7 @@ def groups_of(options: argparse.Namespace) -> tuple[list[list[str]], dict[int, l
 
 def describe(options: argparse.Namespace, config: NetworkConfig, folder: Path, fold: int, people: dict) -> None:
     """Write a fold's settings and people to ``run.json``."""
-    kept = ("seed", "batch", "minutes", "iterations", "processes", "workers", "folds", "device")
+    kept = ("seed", "batch", "peak", "minutes", "iterations", "processes", "workers", "folds", "device")
     gpu = torch.cuda.get_device_name() if options.device.startswith("cuda") else ""
     write_json(folder / "run.json", {"fold": fold, **{k: getattr(options, k) for k in kept}, **people, "gpu": gpu,
                                      "config": config.to_dict(), "torch": str(torch.__version__)})
@@ -253,9 +253,9 @@ def run(rank: int, options, learners: list[Learner], members: dict, groups: int,
         for learner in learners:
             own = chosen[learner.fold]
             if own.all():
-                learner.step(image, target, learning_rate(progress), step, processes)
+                learner.step(image, target, learning_rate(progress, options.peak), step, processes)
             else:
-                learner.step(image[own], target[own], learning_rate(progress), step, processes)
+                learner.step(image[own], target[own], learning_rate(progress, options.peak), step, processes)
         step += 1
         if rank == 0 and step % LOG_STEPS == 0:
             log(options.runs, step, spent, progress, learners)
@@ -289,6 +289,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="processes that share each batch (CPU)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--start", type=Path, help="weights to begin from (safetensors)")
+    parser.add_argument("--peak", type=float, default=PEAK_RATE, help="highest learning rate; a tenth to fine-tune")
     parser.add_argument("--runs", type=Path, default=RUNS)
     options = parser.parse_args()
     if options.processes == 1:

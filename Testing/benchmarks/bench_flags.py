@@ -26,10 +26,10 @@ from Training.dataset import read_folds
 from Training.degrade import DEGRADATIONS
 from Training.evaluate import disc_rows
 from Training.metrics import dice
+from Training.pseudo import names_alike, same_view
 
 LUMBAR = {disc_value(name) for name in LUMBAR_LEVELS}
 BAD_DICE, BAD_DISTANCE = 0.75, 1.0
-SAME_PLACE = 10.0  # mm between the centers of a disc in two contrasts
 MODEL = load_model()
 
 
@@ -101,7 +101,7 @@ def clinical(results: Results, cache: Path, every: int) -> None:
     results.table("clinical", ["", "slices"], reasons, slices=len(found), people=len(number), discs=len(discs))
     pairs = [(found[p, "T1w"], found[p, "T2w"]) for p in number
              if {(p, "T1w"), (p, "T2w")} <= set(found) and found[p, "T1w"].found and found[p, "T2w"].found
-             and same_view(found[p, "T1w"].labels, found[p, "T2w"].labels)]
+             and same_view(found[p, "T1w"], found[p, "T2w"])]
     same = [names_alike(a, b) for a, b in pairs]
     overlap = [dice(a.labels.array == v, b.labels.array == v) for a, b in pairs
                if a.labels.array.shape == b.labels.array.shape for v in LUMBAR if np.any(a.labels.array == v)]
@@ -112,19 +112,6 @@ def clinical(results: Results, cache: Path, every: int) -> None:
         ("median Dice of a lumbar disc, same grid", float(np.median(overlap)))])
     results.aims(Aim("clinical slices with a flag", sum(flagged.values()) / len(found), at_most=0.25, form=".2f"),
                  Aim("T1w and T2w with the same names", sum(same) / len(pairs), at_least=0.99, form=".3f"))
-
-
-def same_view(first: Image, second: Image) -> bool:
-    """Tell whether two slices show the same field of view (the files' origins are arbitrary)."""
-    sizes = [np.multiply(i.geometry.size, i.geometry.spacing)[1:] for i in (first, second)]
-    return bool(np.allclose(*sizes, atol=2.0))
-
-
-def names_alike(first: Segmentation, second: Segmentation) -> bool:
-    """Tell whether discs at one place have one name, and both contrasts show some."""
-    pairs = [(a.value, b.value) for a in first.discs for b in second.discs
-             if np.linalg.norm(np.subtract(a.centroid, b.centroid)[1:]) < SAME_PLACE]
-    return bool(pairs) and all(a == b for a, b in pairs)
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def test_packed_people_are_the_same_people(folder, tmp_path, person):
 def options(folder, runs, iterations, **changes):
     return argparse.Namespace(**{"data": folder, "folds": [0], "minutes": 1.0, "iterations": iterations, "batch": 2,
                                  "seed": 1, "workers": 0, "processes": 1, "device": "cpu", "runs": runs, "start": None,
-                                 **changes})
+                                 "peak": training.PEAK_RATE, **changes})
 
 
 @pytest.fixture
