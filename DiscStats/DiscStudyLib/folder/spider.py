@@ -84,7 +84,8 @@ def import_spider(archive: str | os.PathLike, target: str | os.PathLike,
     StudyError
         If `archive` is not such a folder, or `target` holds something else.
     """
-    archive, target, progress = Path(archive), Path(target), progressCallback or silent
+    archive, target = (Path(os.path.abspath(p)) for p in (archive, target))  # "." has no name
+    progress = progressCallback or silent
     series, notes = _find_series(archive)
     gradings = _gradings(archive / "radiological_gradings.csv", notes)
     overview = _overview(archive / "overview.csv")

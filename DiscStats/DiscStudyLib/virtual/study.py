@@ -80,7 +80,7 @@ def write_virtual_study(folder: str | os.PathLike, people: int = 31, seed: int =
     StudyError
         If the folder is not empty or a number cannot be used.
     """
-    folder = Path(folder)
+    folder = Path(os.path.abspath(folder))  # "." has no name
     if folder.exists() and any(folder.iterdir()):
         raise StudyError(f"The folder '{folder.name}' is not empty: give a new one for the simulated study.")
     if sites not in range(1, len(SITES) + 1):

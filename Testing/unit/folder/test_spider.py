@@ -145,6 +145,13 @@ def test_what_is_no_archive_is_refused_before_anything_is_written(archive, tmp_p
     assert not (tmp_path / "study").exists()
 
 
+def test_the_current_folder_has_its_name_in_messages(archive, tmp_path, monkeypatch):
+    (archive / "masks").rename(archive / "mask")
+    monkeypatch.chdir(archive)
+    with pytest.raises(StudyError, match=f"^'{archive.name}' has no folder"):
+        import_spider(".", tmp_path / "study")
+
+
 def test_another_studys_folder_is_refused(archive, tmp_path):
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "notes.txt").write_text("mine")

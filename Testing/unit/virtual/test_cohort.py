@@ -208,9 +208,10 @@ def test_same_seed_same_images(study, tmp_path):
     assert np.array_equal(read_mapss(folder / name)[0].echoes, read_mapss(tmp_path / "again" / name)[0].echoes)
 
 
-def test_refusals_and_cancel(study, tmp_path):
-    with pytest.raises(StudyError, match="not empty"):
-        write_virtual_study(study[0], 1)
+def test_refusals_and_cancel(study, tmp_path, monkeypatch):
+    with monkeypatch.context() as here, pytest.raises(StudyError, match=f"'{study[0].name}' is not empty"):
+        here.chdir(study[0])
+        write_virtual_study(".", 1)
     with pytest.raises(StudyError, match="1 or 2 sites"):
         write_virtual_study(tmp_path / "x", 1, sites=3)
 
