@@ -39,8 +39,8 @@ def run(study: StudyFolder, output: ResultsFolder = None,
         scheduler: Annotated[str, Option(
             help="Address or file of a Dask scheduler; its workers must see the study folder.")] = "",
         memory: Annotated[float | None, Option(help="GB a local worker may use.")] = None,
-        gpu: Annotated[bool, Option("--gpu", help="Send people only to Dask workers with resource GPU=1.")] = False,
-        dry_run: Annotated[bool, Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+        gpu: Annotated[bool, Option("--gpu", help="Use only Dask workers with the resource GPU=1.")] = False,
+        dry_run: Annotated[bool, Option("--dry-run", help="Say what would be done; do nothing.")] = False,
         verify: Annotated[bool, Option("--verify", help="Check the content of existing results.")] = False,
         **settings) -> None:
     """Run a whole study: segmentation, maps, atlas, statistics, report. Run it again to resume."""

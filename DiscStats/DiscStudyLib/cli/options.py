@@ -43,7 +43,7 @@ def with_settings(verb: Callable) -> Callable:
         if field.name in taken or field.name in _HIDDEN:
             continue
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-        choices = f" ({', '.join(map(str, CHOICES[field.name]))})" if field.name in CHOICES else ""
+        choices = f" ({', '.join(filter(None, CHOICES[field.name]))})" if field.name in CHOICES else ""
         kind = Annotated[type(default), Option(help=words[field.name] + choices)]
         more.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
 

@@ -45,25 +45,27 @@ class Settings:
     contrast : str
         Term or contrast of interest; empty means the formula's first term.
     maps : tuple of str
-        Maps to analyze; empty means all that people have.
+        Maps to analyze, such as ``T1rho,T2``; empty means all that people have.
     analysis : str
         Name of the analysis, used as folder name.
     segmentation : str
-        ``existing`` uses the ``_dseg`` images in ``anat``, ``cnn`` the network, ``auto`` the former where present.
+        ``existing`` uses the ``_dseg`` images in ``anat``, ``cnn`` the network, ``auto`` an image where there is one.
     engine : str
-        Inference engine.
+        What runs the network.
     align : str
-        Alignment of the echoes.
-    t1rho_model, t2_model, estimator : str
-        Relaxation models and estimator (see ``DiscRelaxometryLib.fit.maps``).
+        Whether echoes are aligned to the first; auto aligns those that moved.
+    t1rho_model, t2_model : str
+        Relaxation model.
+    estimator : str
+        How the model is fitted; all but nlls need mono2.
     registration : str
-        Registration backend.
+        How discs are matched with the atlas.
     template : str
-        ``shipped`` atlas, or ``build`` one from the people of the study.
+        Use the ``shipped`` atlas, or ``build`` one from the people of the study.
     levels : tuple of str
-        Disc levels to analyze; ``pooled`` among them (or alone, for all) brings them into one disc.
+        Disc levels to analyze; the word ``pooled`` among them (or alone, for all levels) is short for ``--pooled``.
     pooled : bool
-        All levels of a person are observations of one disc, with the person as exchangeability block.
+        Analyze all levels as one disc: each disc is an observation, each person an exchangeability block.
     permutations : int
         Permutations of the group analysis.
     seed : int
@@ -80,7 +82,7 @@ class Settings:
         What permutation assumes: people can change places (``exchangeable``), each error is symmetric about 0 and its
         sign is flipped (``symmetric``), or the latter where the spread depends on the tested variable (``auto``).
     standard_errors : str
-        ``classical``, or ``hc3``, which hold where the residual spread differs between people.
+        ``classical``, or ``hc3``, which hold even where the residual spread differs between people.
     variance_groups : str
         Column of the participants table, such as the scanner, whose groups have variances of their own; empty means one
         variance.
@@ -93,9 +95,9 @@ class Settings:
         With ``session`` all: analyze each participant's change from the first to the last visit, in the map's unit
         (``absolute``), per year (``per-year``), or in percent of the first (``percent``); empty analyzes every visit.
     on_error : str
-        ``skip`` a person that fails, or ``stop``.
+        What to do when a participant fails: ``skip`` and go on with the others, or ``stop``.
     require_review : str
-        Discs that a reviewer must have decided about before the group's steps are run.
+        Discs that must be reviewed before group steps are run.
     threads : int
         Threads of the network, and levels registered at a time; no result depends on it.
     """
@@ -144,7 +146,7 @@ class Settings:
             object.__setattr__(self, "levels", tuple(v for v in self.levels if v != "pooled") or LUMBAR_LEVELS)
         unknown = [m for m in self.maps if m not in MAPS] + [v for v in self.levels if v not in LUMBAR_LEVELS]
         if unknown:
-            raise StudyError(f"Unknown map or level {', '.join(unknown)}; maps are {', '.join(MAPS)}, levels "
+            raise StudyError(f"'{unknown[0]}' is not known: maps are {', '.join(MAPS)}, levels "
                              f"{', '.join(LUMBAR_LEVELS)}.")
         if not self.levels:
             raise StudyError(f"Settings: no level was given; levels are {', '.join(LUMBAR_LEVELS)}.")
