@@ -90,9 +90,7 @@ class Geometry:
             return f"size {self.size} versus {other.size}"
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.size])).reshape(3, -1).T
         gap = np.abs(self.index_to_world(corners) - other.index_to_world(corners)).max()
-        if gap > tolerance:
-            return f"positions differ by up to {gap:.3f} mm"
-        return ""
+        return f"positions differ by up to {gap:.3f} mm" if gap > tolerance else ""
 
     def to_sitk(self) -> sitk.Image:
         """Return an empty uint8 image on this grid, as a resampling reference."""
@@ -137,11 +135,14 @@ class Image:
 
     def to_sitk(self) -> sitk.Image:
         """Return a SimpleITK copy."""
-        as_itk_has_it = {"bool": np.uint8, "float16": np.float32}
-        image = sitk.GetImageFromArray(self.array.astype(as_itk_has_it.get(self.array.dtype.name, self.array.dtype),
-                                                         copy=False))
+        as_itk_has_it = {"bool": np.uint8, "float16": np.float32}.get(self.array.dtype.name, self.array.dtype)
+        image = sitk.GetImageFromArray(self.array.astype(as_itk_has_it, copy=False))
         self.geometry.stamp(image)
         return image
+
+    def upright(self) -> Image:
+        """Return the image with axes nearest to left, posterior, superior (head up); no voxel changes its value."""
+        return Image.from_sitk(sitk.DICOMOrient(self.to_sitk(), "LPS"))
 
     @classmethod
     def from_sitk(cls, image: sitk.Image, **meta) -> Image:
@@ -368,8 +369,7 @@ def require_written(complete: bool, path: Path) -> None:
 def _ending(path: Path) -> str:
     ending = next((e for e in WRITTEN if path.name.lower().endswith(e)), None)
     if ending is None:
-        raise OutputError(f"'{path.name}' has no ending of an image file that is written: use one of "
-                          f"{', '.join(WRITTEN)}.")
+        raise OutputError(f"'{path.name}' has no ending of an image file: use one of {', '.join(WRITTEN)}.")
     return ending
 
 

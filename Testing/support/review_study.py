@@ -59,8 +59,6 @@ def record_run(study: Study, person: str, source: Path, notes=(), quality=None) 
 
 def upright_index(labels, place) -> int:
     """Return the number of the sagittal slice, from 1, of a voxel, with slices counted toward the left."""
-    from DiscStudyLib.review.volumes import upright
-
     mark = np.zeros(labels.array.shape, np.uint8)
     mark[tuple(place)] = 1
-    return int(np.argwhere(upright(labels.like(mark)).array)[0][2]) + 1
+    return int(np.argwhere(labels.like(mark).upright().array)[0][2]) + 1

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import SegmentationError
 from ..image import Geometry, Image
-from ..labels import BY_VALUE, CANAL, DISC, DISCS, SACRUM, VERTEBRA, VERTEBRAE
+from ..labels import BY_VALUE, CANAL, DISC, DISCS
 from .instances import CUT, Disc, Piece, SpineCurve, column_core, find_discs, spine_curve
 from .sacral import CERTAIN, confidence, shape_odds, slope
 from .vertebra_names import name_vertebrae, spacings_between
@@ -351,28 +351,3 @@ def _island_remarks(islands: list[Piece]) -> list[str]:
     large = [p.volume for p in islands if p.volume >= 30]
     text = f"{len(large)} disc-like island(s) apart from the discs, {sum(large):.0f} mm3 in all, were left out."
     return [text] if large else []
-
-
-def shift_levels(labels: Image, n: int) -> Image:
-    """Move all disc and vertebra labels `n` levels up (cranial, positive) or down.
-
-    Raises
-    ------
-    SegmentationError
-        If a disc would move below L5-S1 or above T1-T2.
-    """
-    table = {}
-    for value in np.unique(labels.array).tolist():
-        structure = BY_VALUE.get(value)
-        if structure is None or structure.kind not in ("disc", "vertebra"):
-            continue
-        table[value] = value + n
-        if structure.kind == "disc" and not LOWEST <= value + n <= HIGHEST:
-            raise SegmentationError(f"{structure.name} cannot be moved by {n} level(s): there is no disc label there.")
-        if structure.kind == "vertebra" and not SACRUM.value <= value + n <= VERTEBRAE[-1].value:
-            table[value] = VERTEBRA.value
-    array = labels.array.copy()
-    for value, new in table.items():
-        array[labels.array == value] = new
-    meta = dict(labels.meta, levels_shifted=labels.meta.get("levels_shifted", 0) + n)
-    return Image(array, labels.geometry, meta)

@@ -19,7 +19,6 @@ from ..tables import Column, Table
 from .series import EchoSeries
 
 MODES = ("off", "on", "auto")
-INTERPOLATORS = {"bspline": sitk.sitkBSpline, "linear": sitk.sitkLinear}
 _SAMPLES = 15000
 _SEED = 20
 _MINIMUM_SLICES = 3
@@ -52,7 +51,7 @@ class Alignment:
     transforms: list[sitk.Euler3DTransform]
 
 
-def align_echoes(series: EchoSeries, mode: str = "auto", threshold_voxels: float = 0.3, interpolator: str = "bspline",
+def align_echoes(series: EchoSeries, mode: str = "auto", threshold_voxels: float = 0.3,
                  progressCallback: ProgressCallback = silent) -> Alignment:
     """Align each echo to the first by a rigid transform.
 
@@ -64,8 +63,6 @@ def align_echoes(series: EchoSeries, mode: str = "auto", threshold_voxels: float
         root mean square displacement exceeds `threshold_voxels` along some grid axis.
     threshold_voxels : float
         Motion below it is left alone: it is within the error of the estimate, and resampling costs sharpness.
-    interpolator : {"bspline", "linear"}
-        Cubic B-spline keeps the noise and sharpness of the echo; linear smooths it, and never overshoots.
     progressCallback : callable, optional
 
     Returns
@@ -76,13 +73,12 @@ def align_echoes(series: EchoSeries, mode: str = "auto", threshold_voxels: float
     Raises
     ------
     DiscRelaxometryError
-        For an unknown mode or interpolator.
+        For an unknown mode.
     RegistrationError
         If mode is ``on`` and the series has fewer than 3 slices or no signal to register.
     """
-    if mode not in MODES or interpolator not in INTERPOLATORS:
-        raise DiscRelaxometryError(f"Alignment mode '{mode}' with '{interpolator}' interpolation is unknown: use off, "
-                                   "on or auto, and bspline or linear.")
+    if mode not in MODES:
+        raise DiscRelaxometryError(f"The alignment mode '{mode}' is unknown: use off, on or auto.")
     identity = [sitk.Euler3DTransform() for _ in range(len(series))]
     if mode == "off":
         return Alignment(series, Table("motion", _COLUMNS), identity)
@@ -100,12 +96,12 @@ def align_echoes(series: EchoSeries, mode: str = "auto", threshold_voxels: float
         row["aligned"] = n > 0 and (mode == "on" or row["displacement_voxels"] > threshold_voxels)
         if row["aligned"]:
             echoes = echoes.copy() if echoes is series.echoes else echoes
-            echoes[n] = _resampled(series.echo(n), transform, INTERPOLATORS[interpolator])
+            echoes[n] = _resampled(series.echo(n), transform)
         transforms.append(transform)
         rows.append(row)
     moved = [r for r in rows if r["aligned"]]
     worst = max(r["displacement"] for r in rows)
-    note = (f"{len(moved)} of {len(series) - 1} later echoes were aligned to the first ({interpolator} interpolation); "
+    note = (f"{len(moved)} of {len(series) - 1} later echoes were aligned to the first (bspline interpolation); "
             f"largest estimated motion {worst:.2f} mm." if moved else
             f"No motion above {threshold_voxels:g} voxel between echoes (largest estimate {worst:.2f} mm); "
             "nothing resampled.")
@@ -263,11 +259,11 @@ def _motion(transform: sitk.Euler3DTransform, body: Image) -> dict[str, float]:
             "displacement_voxels": float(np.sqrt((in_voxels ** 2).mean(axis=0)).max())}
 
 
-def _resampled(image: Image, transform: sitk.Transform, interpolator: int) -> np.ndarray:
+def _resampled(image: Image, transform: sitk.Transform) -> np.ndarray:
     """Return an echo on the grid of the first; NaN where it was not imaged or its own voxels are missing."""
     finite = np.isfinite(image.array)
     source = image.like(np.where(finite, image.array, 0).astype(np.float32)).to_sitk()
-    values = sitk.Resample(source, source, transform, interpolator, float("nan"), sitk.sitkFloat32)
+    values = sitk.Resample(source, source, transform, sitk.sitkBSpline, float("nan"), sitk.sitkFloat32)
     # A voxel that borrows from a missing one is missing.
     missing = image.like((~finite).astype(np.float32)).to_sitk()
     share = sitk.GetArrayFromImage(sitk.Resample(missing, missing, transform, sitk.sitkLinear, 1.0))

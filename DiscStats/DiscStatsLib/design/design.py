@@ -68,7 +68,7 @@ class Design:
 
 
 def build_design(formula: str | Formula, participants, *, level: str = "", ranks: bool = False,
-                 missing: str = "error", extra_columns: int = 0, checks: bool = True) -> Design:
+                 missing: str = "error", extra_columns: int = 0) -> Design:
     """Return the design matrix of a formula on a participants table.
 
     A name that is not a column is looked up for the disc level: with ``level="L5-S1"``, ``pfirrmann`` is read from
@@ -88,8 +88,6 @@ def build_design(formula: str | Formula, participants, *, level: str = "", ranks
         What to do with a row in which a needed cell is empty.
     extra_columns : int
         Voxel-wise covariates that will be added, counted in the checks of size.
-    checks : bool
-        Refuse constant, collinear and too large designs.
 
     Raises
     ------
@@ -110,7 +108,7 @@ def build_design(formula: str | Formula, participants, *, level: str = "", ranks
         raise NotEstimable(f"Nobody has a value of all of {', '.join(formula.names)}{where}: fill the cells.",
                            anchor="participants-table")
     _check_cells(formula, table)
-    alike = [n for n in formula.names if table[n].nunique() == 1] if checks else []
+    alike = [n for n in formula.names if table[n].nunique() == 1]
     if alike:
         raise NotEstimable(f"'{alike[0]}' has the same value ({table[alike[0]].iloc[0]}) for everyone{where}: take it "
                            "out of the formula.", anchor="design")
@@ -118,8 +116,6 @@ def build_design(formula: str | Formula, participants, *, level: str = "", ranks
     design = Design(formula, matrix, list(info.column_names),
                     {t: list(range(s.start, s.stop)) for t, s in info.term_name_slices.items()},
                     table.index.to_numpy(), level, info)
-    if not checks:
-        return design
     check_matrix(design.matrix, design.columns, where, extra_columns)
     remarks = [*participants.attrs.get("notes", ()), *_left_out(participants, design, where),
                *_remarks(design, table, where, extra_columns)]

@@ -112,7 +112,7 @@ def parse_formula(text: str) -> Formula:
     return Formula(response, right, tuple(dict.fromkeys(names)))
 
 
-def require_columns(formula: Formula, columns, what: str = "participants table") -> None:
+def require_columns(formula: Formula, columns) -> None:
     """Raise DesignError, with the nearest existing name, if the table lacks a column of the formula."""
     columns = [str(c) for c in columns]
     for name in formula.names:
@@ -121,7 +121,7 @@ def require_columns(formula: Formula, columns, what: str = "participants table")
         near = difflib.get_close_matches(name, columns, n=1)
         near += [c for c in columns if c.lower() == name.lower()]
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise DesignError(f"The formula names '{name}', but the {what} has no such column "
+        raise DesignError(f"The formula names '{name}', but the participants table has no such column "
                           f"(it has {', '.join(columns)}).{hint}", anchor="formula")
 
 

@@ -7,12 +7,14 @@ from .observed import observations, pooled_disc_of
 from .provenance import Record, file_hash, fingerprints, outputs_intact, read_record, step_key, versions, write_record
 from .results import (
     JOINED,
+    MAP_STEPS,
     SENSITIVITY,
     anatomical_image,
     context_atlas,
     context_atlas_of,
     disc_labels,
     echo_transform,
+    group_rows,
     load_series,
     maps_in_atlas,
     of_person,
@@ -42,11 +44,11 @@ from .workers import Cluster, Workers
 
 __all__ = [
     "anatomical_image", "Cluster", "Context", "context_atlas", "context_atlas_of", "decision_rows", "disc_labels",
-    "echo_transform", "endings", "exclusive", "file_hash", "filled_rows", "fingerprints", "GroupContext", "held",
-    "incomplete", "JOINED", "load_series", "looked_at", "maps_in_atlas", "observations", "of_person", "Outcome",
-    "outlined_image", "outputs_intact", "participants_of", "person_maps", "person_records", "PersonContext",
-    "plan_stages", "pooled_disc_of", "read_before", "read_record", "read_rows", "Record", "review_records",
-    "review_times", "reviewed_discs", "ReviewedDisc", "run_group", "run_stages", "RunSpec", "SENSITIVITY",
-    "serious_flags", "shipped_atlas", "Stage", "Step", "step_key", "step_record", "StudyRun", "undecided",
-    "uses_existing", "versions", "with_estimates", "Workers", "write_record",
+    "echo_transform", "endings", "exclusive", "file_hash", "filled_rows", "fingerprints", "group_rows", "GroupContext",
+    "held", "incomplete", "JOINED", "load_series", "looked_at", "MAP_STEPS", "maps_in_atlas", "observations",
+    "of_person", "Outcome", "outlined_image", "outputs_intact", "participants_of", "person_maps", "person_records",
+    "PersonContext", "plan_stages", "pooled_disc_of", "read_before", "read_record", "read_rows", "Record",
+    "review_records", "review_times", "reviewed_discs", "ReviewedDisc", "run_group", "run_stages", "RunSpec",
+    "SENSITIVITY", "serious_flags", "shipped_atlas", "Stage", "Step", "step_key", "step_record", "StudyRun",
+    "undecided", "uses_existing", "versions", "with_estimates", "Workers", "write_record",
 ]

@@ -27,6 +27,8 @@ JOINED = {"discs": ("measure", endings.MEASURES), "vertebrae": ("measure", endin
           "regions": ("measure", endings.REGIONS),
           "registration": ("atlas", endings.REGISTRATION),
           "agreement": ("score", endings.AGREEMENT), "grades": ("grade", endings.GRADES)}
+#: Steps that give maps of relaxation times and the discs on their grid.
+MAP_STEPS = tuple(f"{a}-{k}" for k in KINDS for a in ("maps", "carry"))
 _TEXT = ("participant_id", "level", "region", "map", "unit", "flags", "label", "status", "backend", "notes", "name",
          "term", "data", "statement")
 
@@ -39,6 +41,12 @@ def read_rows(path: Path) -> Table:
             if name not in _TEXT:
                 row[name] = cell_value(text)
     return table
+
+
+def group_rows(context: GroupContext, name: str) -> list[dict]:
+    """Return the rows of a table of everyone's :data:`JOINED` files; none where nobody has such a file."""
+    path = context.output_of("tables", f"{name}.tsv")
+    return read_rows(path).rows if path else []
 
 
 def with_estimates(participants: Table, names: Sequence[str], rows: Sequence[dict]) -> Table:

@@ -13,7 +13,6 @@ from typing import BinaryIO
 import numpy as np
 
 from DiscRelaxometryLib.parallel import ordered
-from DiscRelaxometryLib.progress import ProgressCallback, silent
 
 from .lock import exclusive
 
@@ -30,8 +29,8 @@ class Row:
 
 
 def filled_rows(path: Path, basis: str, width: int, wanted: Mapping[str, str],
-                read: Callable[[str], tuple[np.ndarray, list[str]]], workers: int = 1,
-                progress: ProgressCallback = silent) -> tuple[np.ndarray, dict[str, Row]]:
+                read: Callable[[str], tuple[np.ndarray, list[str]]],
+                workers: int = 1) -> tuple[np.ndarray, dict[str, Row]]:
     """Return an array on disk, float32, and who has which row of it; rows that are not there yet are read.
 
     A row counts if it was read from the wanted source and its bytes are those that were written, so that a run may
@@ -49,14 +48,13 @@ def filled_rows(path: Path, basis: str, width: int, wanted: Mapping[str, str],
     read : callable
         ``read(person) -> (numbers of shape (width,), notes)``; called in threads.
     workers : int
-    progress : callable
     """
     with exclusive(path.parent, "the maps of this study"):
-        rows = _filled(path, {"basis": basis, "width": width}, wanted, read, workers, progress)
+        rows = _filled(path, {"basis": basis, "width": width}, wanted, read, workers)
     return np.load(path, mmap_mode="r"), {p: rows[p] for p in wanted}
 
 
-def _filled(path: Path, head: dict, wanted, read, workers: int, progress) -> dict[str, Row]:
+def _filled(path: Path, head: dict, wanted, read, workers: int) -> dict[str, Row]:
     journal, width = path.with_suffix(".jsonl"), head["width"]
     rows = _read_journal(journal, head) if path.exists() else {}
     with open(path, "r+b" if rows else "w+b") as stream, \
@@ -64,7 +62,7 @@ def _filled(path: Path, head: dict, wanted, read, workers: int, progress) -> dic
         lines.write("\n" if rows else json.dumps(head) + "\n")  # the last line may be half a one
         due = [p for p, source in wanted.items() if not _holds(stream, rows.get(p), source, width)]
         last = max((row.number for row in rows.values()), default=-1)
-        for person, (values, notes) in zip(due, ordered(read, due, workers, progress=progress, words="{} read".format)):
+        for person, (values, notes) in zip(due, ordered(read, due, workers)):
             last += person not in rows
             number = rows[person].number if person in rows else last
             content = np.ascontiguousarray(values, np.float32).tobytes()

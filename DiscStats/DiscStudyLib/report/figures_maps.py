@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from DiscRelaxometryLib.atomic import atomic_path
 from DiscRelaxometryLib.image import Geometry, Image
@@ -28,17 +27,12 @@ class Look:
     legend: str
 
 
-def oriented(image: Image) -> Image:
-    """Return the image with axes nearest to LPS order (no resampling), so that pictures have head up."""
-    return Image.from_sitk(sitk.DICOMOrient(image.to_sitk(), "LPS"))
-
-
 def sagittal_slice(image: Image, labels: Image) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the sagittal slice with most disc, its labels, and the aspect (height of a pixel over its width).
 
     Rows run from head to foot, columns from anterior to posterior.
     """
-    image, labels = oriented(image), oriented(labels)
+    image, labels = image.upright(), labels.upright()
     discs = (labels.array >= 11) & (labels.array <= 28)
     column = int(np.argmax(discs.sum(axis=(0, 1)))) if discs.any() else labels.array.shape[2] // 2
     _, sj, sk = image.geometry.spacing
@@ -74,7 +68,7 @@ def person_tile(image: Image, labels: Image, width: int = 240) -> np.ndarray:
 
 def disc_tile(image: Image, labels: Image, value: int, margin: float = 12.0, width: int = 180) -> np.ndarray:
     """Return an RGB picture (uint8) of a disc's widest sagittal slice, `margin` mm around it, with the labels."""
-    image, labels = oriented(image), oriented(labels)
+    image, labels = image.upright(), labels.upright()
     disc = labels.array == value
     place = np.argwhere(disc)
     column = int(np.argmax(disc.sum(axis=(0, 1))))

@@ -11,7 +11,7 @@ from DiscRelaxometryLib.grades import ESTIMATED, GRADES, ROMAN
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.tables import Column, Table, to_number
 
-from ..engine import GroupContext, read_rows
+from ..engine import GroupContext, group_rows
 from ..folder import level_columns, trained_on
 from .page import Paragraph, Section, TableBlock
 
@@ -20,10 +20,9 @@ NETWORK = "disc-grades"
 
 def grades(context: GroupContext) -> Section | None:
     """Return estimated grades by level, and their agreement with those read."""
-    path = context.output_of("tables", "grades.tsv")
-    if not path:
+    rows = [r for r in group_rows(context, "grades") if r["level"] in LUMBAR_LEVELS]
+    if not rows:
         return None
-    rows = [r for r in read_rows(path).rows if r["level"] in LUMBAR_LEVELS]
     section = Section("Estimated Pfirrmann grades", "grades",
                       lead="A network's estimate from the T2-weighted signal, not a reader's grade. Discs without an "
                            "estimate have a statement in group/grades.tsv.")

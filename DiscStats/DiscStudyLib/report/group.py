@@ -13,7 +13,7 @@ from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.tables import Column, Table, is_missing
 
-from ..engine import GroupContext, context_atlas, maps_in_atlas, participants_of, read_rows
+from ..engine import GroupContext, context_atlas, group_rows, maps_in_atlas, participants_of, read_rows
 from ..folder import OWNER, SESSION, trained_on, values_by_level
 from .figures import plot_agreement, plot_groups
 from .figures_maps import Look, atlas_figure
@@ -104,10 +104,9 @@ def _window(images: list[Image], from_zero: bool) -> tuple[float, float]:
 
 def regions(context: GroupContext, folder: Path) -> Section | None:
     """Region means by the variable of interest."""
-    path = context.output_of("tables", "regions.tsv")
-    if not path:
+    rows = [r for r in group_rows(context, "regions") if r["level"] in LUMBAR_LEVELS]
+    if not rows:
         return None
-    rows = [r for r in read_rows(path).rows if r["level"] in LUMBAR_LEVELS]
     section = Section("Region statistics", "regions",
                       lead="Means of the maps in regions defined by the disc's own axes.")
     for key in dict.fromkeys(r["map"] for r in rows):
@@ -223,10 +222,9 @@ def _region_figure(context: GroupContext, rows: list[dict], key: str, folder: Pa
 
 def agreement(context: GroupContext, folder: Path) -> Section | None:
     """Automatic against reference masks, where the study has them."""
-    path = context.output_of("tables", "agreement.tsv")
-    if not path:
+    rows = [r for r in group_rows(context, "agreement") if r["level"] in LUMBAR_LEVELS]
+    if not rows:
         return None
-    rows = [r for r in read_rows(path).rows if r["level"] in LUMBAR_LEVELS]
     dice = np.array([r["dice"] for r in rows])
     section = Section("Agreement with reference masks", "agreement",
                       lead="The reference masks were used for this comparison only.")

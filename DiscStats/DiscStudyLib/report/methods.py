@@ -197,7 +197,7 @@ def _cited(context: GroupContext, analysis: str) -> dict[str, str]:
         topics += ["permutation", "p values", "TFCE"]
     if "models" in context.records:
         topics.append("mixed models")
-    if "agreement" in context.records.get("tables", _Empty).facts:
+    if context.output_of("tables", "agreement.tsv"):
         topics.append("agreement")
     estimated = bool(context.output_of("tables", "grades.tsv"))
     if estimated or "pfirrmann" in context.settings.formula:
@@ -205,7 +205,3 @@ def _cited(context: GroupContext, analysis: str) -> dict[str, str]:
     if estimated or "SPIDER" in str(context.study.description).upper():
         topics.append("SPIDER")
     return {t: CITATIONS[t] for t in topics}
-
-
-class _Empty:
-    facts: dict = {}

@@ -13,7 +13,7 @@ from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.measure import DISC_COLUMNS
 from DiscRelaxometryLib.tables import Column, Table, cell_value, is_missing
 
-from ..engine import GroupContext, endings, read_rows, reviewed_discs, serious_flags
+from ..engine import GroupContext, endings, group_rows, reviewed_discs, serious_flags
 from ..folder import level_columns, trained_on
 from .figures import plot_cohort, plot_quality, save_figure
 from .figures_maps import montage
@@ -189,10 +189,9 @@ SIZES = ("height_middle", "height_index", "height_index_vertebral", "angle", "sl
 
 def disc_sizes(context: GroupContext) -> Section | None:
     """Return sizes of the lumbar discs by level; what could not be measured is counted."""
-    path = context.output_of("tables", "discs.tsv")
-    if not path:
+    rows, known = group_rows(context, "discs"), {c.name: c for c in DISC_COLUMNS}
+    if not rows:
         return None
-    rows, known = read_rows(path).rows, {c.name: c for c in DISC_COLUMNS}
     table = Table("sizes", [Column("level"), Column("discs"), *(
         Column(n.replace("_", " "), known[n].unit, known[n].description) for n in SIZES), Column("not measured")])
     for level in LUMBAR_LEVELS:
@@ -215,12 +214,11 @@ def _mean_sd(values: list[float], digits: int) -> str:
 
 def map_quality(context: GroupContext, folder: Path) -> Section | None:
     """Failed voxels and fit quality a map, with pictures of the first people."""
-    path = context.output_of("tables", "regions.tsv")
-    if not path:
+    rows = [r for r in group_rows(context, "regions") if r["region"] == "whole"]
+    if not rows:
         return None
     section = Section("Map quality", "maps",
                       lead="Failed or out-of-range voxels are missing (not zero) and are counted.")
-    rows = [r for r in read_rows(path).rows if r["region"] == "whole"]
     table = Table("map quality", [Column("map"), Column("people"), Column("discs"),
                                   Column("mean", "", "Mean over discs of the disc means"),
                                   Column("SD between discs"), Column("failed", "%", "Voxels without a value"),
@@ -239,10 +237,9 @@ def map_quality(context: GroupContext, folder: Path) -> Section | None:
 
 def registration(context: GroupContext, folder: Path) -> Section | None:
     """Quality of the correspondence with the atlas, by level."""
-    path = context.output_of("tables", "registration.tsv")
-    if not path:
+    rows = [r for r in group_rows(context, "registration") if r.get("level") in LUMBAR_LEVELS]
+    if not rows:
         return None
-    rows = [r for r in read_rows(path).rows if r.get("level") in LUMBAR_LEVELS]
     section = Section("Registration quality", "registration",
                       lead="How well each disc, brought to the atlas, covers the atlas disc. Shape alone drives the "
                            "correspondence; the signal inside a disc does not.")

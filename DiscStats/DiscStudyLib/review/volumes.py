@@ -58,14 +58,9 @@ class Volume:
         return image.tobytes() + self.labels.array.astype(np.uint8).tobytes()
 
 
-def upright(image: Image) -> Image:
-    """Return the image with axes nearest to left, posterior, superior; no voxel changes its value."""
-    return Image.from_sitk(sitk.DICOMOrient(image.to_sitk(), "LPS"))
-
-
 def as_stored(labels: np.ndarray, geometry: Geometry) -> Image:
-    """Return upright labels on the grid of the file, the inverse of :func:`upright`."""
-    blank = upright(Image(np.zeros(geometry.shape, np.uint8), geometry))
+    """Return upright labels on the grid of the file, the inverse of ``Image.upright``."""
+    blank = Image(np.zeros(geometry.shape, np.uint8), geometry).upright()
     if labels.shape != blank.array.shape:
         raise StudyError(f"The drawn mask has {labels.shape} voxels, the image {blank.array.shape}: nothing was saved.",
                          anchor="review-decisions")
@@ -98,12 +93,12 @@ def person_volumes(session: Session, person: str) -> dict[str, Volume]:
     for name, (image, labels) in person_images(session, person).items():
         quantity = QUANTITIES.get(image.meta.get("quantity", name))
         if quantity:
-            found[name] = Volume(quantity.name, quantity.unit, upright(image), upright(labels), *quantity.window,
+            found[name] = Volume(quantity.name, quantity.unit, image.upright(), labels.upright(), *quantity.window,
                                  "viridis")
         else:
             finite = image.array[np.isfinite(image.array)]
             low, high = np.percentile(finite, (1, 99.5)) if finite.size else (0.0, 1.0)
-            found[name] = Volume("Image", "", upright(image), upright(labels), float(low), float(high))
+            found[name] = Volume("Image", "", image.upright(), labels.upright(), float(low), float(high))
     return found
 
 
@@ -146,5 +141,5 @@ def group_volume(session: Session, path: Path) -> Volume:
     """Return a statistical map with the discs of the atlas."""
     atlas, image = context_atlas_of(session.study), read_image(path)
     top = float(np.nanpercentile(np.abs(image.array), 99.5)) if np.isfinite(image.array).any() else 1.0
-    return Volume(path.name.split("_stat-")[1].removesuffix(".nii.gz"), "", upright(image), upright(atlas.labels),
+    return Volume(path.name.split("_stat-")[1].removesuffix(".nii.gz"), "", image.upright(), atlas.labels.upright(),
                   -top, top, "diverging")

@@ -17,6 +17,7 @@ from DiscRelaxometryLib.tables import Column, Table
 
 from ..engine import (
     JOINED,
+    MAP_STEPS,
     GroupContext,
     PersonContext,
     Step,
@@ -157,9 +158,8 @@ def _mean(values: np.ndarray) -> float:
 
 def score_step() -> Step[PersonContext]:
     """Return the person step that scores against a reference mask, where the study has one."""
-    maps = tuple(f"{a}-{k}" for k in KINDS for a in ("maps", "carry"))
     return Step("score", "2", _run_score, lambda c: c.person.reference, needs=("segment", "review"),
-                optional=("normalize", *maps), applies=lambda c: bool(c.person.reference))
+                optional=("normalize", *MAP_STEPS), applies=lambda c: bool(c.person.reference))
 
 
 def tables_step() -> Step[GroupContext]:

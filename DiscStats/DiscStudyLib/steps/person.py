@@ -18,6 +18,7 @@ from DiscRelaxometryLib.resources import resource_path
 from DiscRelaxometryLib.tables import Table
 
 from ..engine import (
+    MAP_STEPS,
     PersonContext,
     Step,
     anatomical_image,
@@ -184,10 +185,9 @@ def segment_step() -> Step[PersonContext]:
 def person_steps() -> Sequence[Step]:
     """Return the steps of a person in order."""
     maps = [s for kind in KINDS for s in map_steps(kind)]
-    has_map = ("normalize", *(s.name for s in maps))
     normalize = Step("normalize", "1", _run_normalize, lambda c: c.person.anatomical, needs=("segment", "review"),
                      applies=lambda c: bool(c.person.anatomical))
-    measure = Step("measure", "2", _run_measure, needs=("segment", "review"), optional=has_map)
+    measure = Step("measure", "2", _run_measure, needs=("segment", "review"), optional=("normalize", *MAP_STEPS))
     grade = Step("grade", "1", _run_grade, lambda c: c.person.anatomical, ("engine",), needs=("segment", "review"),
                  applies=lambda c: bool(c.person.anatomical), extra=lambda c: _weights("disc-grades"))
     return [segment_step(), review_step(), *maps, normalize, measure, grade]
@@ -195,6 +195,5 @@ def person_steps() -> Sequence[Step]:
 
 def atlas_step() -> Step[PersonContext]:
     """Return the step that registers with the atlas and warps the maps."""
-    maps = tuple(f"{a}-{k}" for k in KINDS for a in ("maps", "carry"))
     return Step("atlas", "1", _run_atlas, parameters=("registration", "levels", "template"),
-                needs=("segment", "review"), optional=("normalize", "template", *maps), extra=_atlas_identity)
+                needs=("segment", "review"), optional=("normalize", "template", *MAP_STEPS), extra=_atlas_identity)

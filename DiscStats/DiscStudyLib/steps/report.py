@@ -13,6 +13,7 @@ from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.resources import resource_path
 
 from ..engine import (
+    MAP_STEPS,
     SENSITIVITY,
     GroupContext,
     PersonContext,
@@ -51,8 +52,7 @@ def _run_tile(context: PersonContext) -> None:
 
 def tile_step() -> Step[PersonContext]:
     """Return the person step that draws the segmentation and the maps."""
-    maps = tuple(f"{a}-{k}" for k in KINDS for a in ("maps", "carry"))
-    return Step("tile", "1", _run_tile, needs=("segment", "review"), optional=("normalize", *maps),
+    return Step("tile", "1", _run_tile, needs=("segment", "review"), optional=("normalize", *MAP_STEPS),
                 inputs=lambda c: c.person.anatomical[:1], extra=lambda c: {"simulated": c.study.simulated})
 
 
@@ -83,8 +83,7 @@ def _excluded(context: GroupContext) -> int:
 def report_step(analysis: str = "", sensitivity: bool = False) -> Step[GroupContext]:
     """Return the group step that writes the report and its figures."""
     optional = ["segment", "normalize", "measure", "score", "tile", "atlas", "tables", "means", "decisions",
-                "group-means", "repeatability"]
-    optional += [f"{a}-{k}" for k in KINDS for a in ("maps", "carry")]
+                "group-means", "repeatability", *MAP_STEPS]
     if analysis:
         optional += ["models", f"analysis-{analysis}"]
         optional += [f"analysis-{analysis}{SENSITIVITY}"] if sensitivity else []

@@ -14,6 +14,7 @@ from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.tables import Column, Table
 
 from ..engine import (
+    MAP_STEPS,
     GroupContext,
     PersonContext,
     Step,
@@ -87,8 +88,7 @@ def _run_automatic(context: PersonContext) -> None:
 
 def automatic_step() -> Step[PersonContext]:
     """Return the person step that measures what the review changed as it was before."""
-    maps = ("normalize", *(f"{a}-{k}" for k in KINDS for a in ("maps", "carry")))
-    return Step("automatic", "1", _run_automatic, needs=("segment", "review"), optional=maps)
+    return Step("automatic", "1", _run_automatic, needs=("segment", "review"), optional=("normalize", *MAP_STEPS))
 
 
 _SENSITIVITY = [Column("map", "", "Quantity"), Column("review", "", "With the review's changes, or without them"),

@@ -108,8 +108,7 @@ def plan_study(path, formula: str = "", *, output=None, people: Sequence[str] = 
     return run
 
 
-def plan_again(path, *, output=None, session: str = "", pipeline: Callable[[Settings], list[Stage]] = stages,
-               ) -> StudyRun:
+def plan_again(path, *, output=None, session: str = "") -> StudyRun:
     """Return what the last run would do if it were repeated now; images are not checked.
 
     Raises
@@ -119,7 +118,7 @@ def plan_again(path, *, output=None, session: str = "", pipeline: Callable[[Sett
     """
     study = Study(Path(path), session, output)
     run = StudyRun()
-    plan_stages(run, RunSpec(str(study.root), str(study.output), last_settings(study), pipeline),
+    plan_stages(run, RunSpec(str(study.root), str(study.output), last_settings(study), stages),
                 [p.id for p in study.people])
     return run
 

@@ -117,15 +117,13 @@ def _tissue(fine: np.ndarray, geometry: Geometry, real: RealPerson) -> np.ndarra
     return tissue
 
 
-def embedded_people(count: int | None = None, leave_out: tuple[str, ...] = ("sub-141",)) -> list[RealPerson]:
+def embedded_people(count: int | None = None) -> list[RealPerson]:
     """Return the real anatomies shipped with the extension: SPIDER people with their grades, age and sex (CC BY 4.0).
 
     Parameters
     ----------
     count : int, optional
         No more than this.
-    leave_out : tuple of str
-        By default the one person who is no adult.
     """
     root = resource_path("SampleData/spider-cohort", "DiscStatsLib")
     table = read_tsv(root / "participants.tsv", required=("participant_id", "age", "sex"), numeric=("age",))
@@ -133,7 +131,7 @@ def embedded_people(count: int | None = None, leave_out: tuple[str, ...] = ("sub
     for row in table.rows:
         id = row["participant_id"]
         labels = root / "derivatives" / "reference" / id / "anat" / f"{id}_dseg.nii.gz"
-        if id in leave_out or not labels.exists():
+        if id == "sub-141" or not labels.exists():  # no adult
             continue
         if len(people) == count:
             break

@@ -5,7 +5,7 @@ import pytest
 from support.spine_phantom import PITCH, spine
 
 from DiscRelaxometryLib.discs.instances import _stacked, column_core, make_piece, spine_curve
-from DiscRelaxometryLib.discs.levels import label_instances, shift_levels
+from DiscRelaxometryLib.discs.levels import label_instances
 from DiscRelaxometryLib.errors import SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image
 
@@ -298,21 +298,3 @@ def test_speck_is_no_disc():
 def test_wrong_shape_is_an_error():
     with pytest.raises(SegmentationError, match="do not fit"):
         label_instances(np.zeros((4, 4, 4)), Geometry((5, 5, 5)))
-
-
-def test_shift_moves_discs_and_vertebrae_together():
-    _, truth = spine()
-    up = shift_levels(truth, 1)
-    assert np.array_equal(np.unique(up.array), [0, 2, 12, 13, 14, 15, 16, 32, 33, 34, 35, 36])
-    assert up.meta["levels_shifted"] == 1
-    back = shift_levels(up, -1)
-    assert np.array_equal(back.array, truth.array)
-    assert np.array_equal(up.array == 2, truth.array == 2)
-
-
-def test_shift_below_l5s1_is_an_error():
-    _, truth = spine()
-    with pytest.raises(SegmentationError, match="L5-S1 cannot be moved"):
-        shift_levels(truth, -1)
-    with pytest.raises(SegmentationError):
-        shift_levels(truth, 20)
