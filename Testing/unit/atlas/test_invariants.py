@@ -15,6 +15,7 @@ from DiscAtlasLib.registration import level_transform, register_person
 from DiscAtlasLib.shape import disc_shape, polynomial, quartic
 from DiscAtlasLib.template import build_level
 from DiscAtlasLib.transforms import DisplacementField, LevelTransform, Match, grid_points, surrounding_grid
+from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Geometry, Image
 
 MIRROR = np.array([-1.0, 1.0, 1.0])
@@ -53,6 +54,21 @@ def test_a_constant_map_with_holes_is_the_constant_or_missing_after_any_warp(atl
         assert known.size and np.abs(known - 100).max() < 1e-3
 
 
+def test_the_interpolation_that_was_asked_for_is_used(atlas, registered):
+    image = atlas.labels.like(np.random.default_rng(5).choice([10, 20], atlas.labels.array.shape).astype(np.uint8))
+    grid = disc_image(lopsided).geometry
+    names = {how: warp_from_atlas(image, registered, grid, how).array for how in (None, "label", "nearest")}
+    maps = {how: warp_from_atlas(image.like(image.array.astype(np.float32)), registered, grid, how).array
+            for how in (None, "linear", "nearest")}
+    np.testing.assert_array_equal(names[None], names["label"])
+    np.testing.assert_array_equal(maps[None], maps["linear"])
+    assert set(np.unique(names["nearest"])) <= {0, 10, 20} and (names["nearest"] != names["label"]).any()
+    some = np.isfinite(maps["nearest"])
+    assert set(np.unique(maps["nearest"][some])) == {10, 20} and len(np.unique(maps["linear"][some])) > 100
+    with pytest.raises(RegistrationError, match="choose linear, nearest or label"):
+        warp_from_atlas(image, registered, grid, "cubic")
+
+
 def test_a_value_needs_half_of_its_weight_from_voxels_that_are_known():
     values = np.full((3, 3, 3), 7.0, np.float32)
     values[:, :, 0] = np.nan
@@ -89,10 +105,11 @@ def test_a_field_that_folds_is_called_folding(atlas):
 
 def test_quality_is_of_the_distances_between_surfaces_and_flags_what_is_beyond_its_limit(atlas, monkeypatch):
     shape, distance = atlas.shape(L45), np.random.default_rng(3).normal(0, 1.2, 400)
-    field = DisplacementField.sampled(lambda p: p + [0.0, 0.0, 0.5], surrounding_grid(shape.inside))
+    grid = surrounding_grid(shape.inside)
+    field, back = (DisplacementField.sampled(lambda p, by=by: p + by, grid) for by in ([0, 0, 0.5], [1.0, 0, -0.5]))
     monkeypatch.setattr(quality, "_surface_distance", lambda transform, fixed, moving: distance)
     marks = shape.center[None], shape.center[None] + [3, 0, 4.5]
-    row = assess(LevelTransform(L45, field, field), shape, shape, marks)
+    row = assess(LevelTransform(L45, field, back), shape, shape, marks)
     assert row["surface_mean"] == pytest.approx(np.abs(distance).mean())
     assert row["surface_95"] == pytest.approx(np.sort(np.abs(distance))[379], rel=0.03)
     assert (row["inverse_error"], row["landmark_error"]) == (pytest.approx(1.0, abs=1e-3), pytest.approx(5.0, abs=1e-3))

@@ -74,3 +74,12 @@ def test_the_networks_l5s1_counts_the_gap_below_it(seen):
     expected = [max(place - (2 + seen), 0) for place in places]
     assert [d.value for d in result.discs] == [v if v >= 11 else 3 for v in expected]
     assert not result.certain
+
+
+@pytest.mark.parametrize("top", [3, LEVELS])
+def test_l5s1_seen_in_the_uppermost_disc_is_no_name_but_a_doubt_of_the_header(top):
+    classes, truth = column(6)
+    kept = np.where(np.isin(truth, [*range(11 + top, 20), *range(31 + top, 40)]), 0, classes)
+    result = label_instances(kept, GRID, np.where(truth == 10 + top, 0.9, 0.02))
+    assert [d.value for d in result.discs] == [11 + n for n in range(top)] and not result.certain
+    assert any("superior and inferior the wrong way round" in flag for flag in result.flags)
