@@ -35,7 +35,7 @@ def in_child(job):
     try:
         while not child.poll():
             slicer.app.processEvents()
-            time.sleep(POLL_MS / 1000)
+            time.sleep(0.02)
         return child.result()
     finally:
         child.close()

@@ -127,8 +127,9 @@ def test_what_a_child_lacks_is_said_once(panel, said, function, words):
 
 def test_a_cache_that_cannot_be_written_leaves_the_panel_open(slicer, said, monkeypatch, tmp_path):
     pytest.importorskip("pandas")
-    from DiscStats import DiscStatsLogic, DiscStatsWidget
     from DiscStatsWidgets import sample_cohort
+
+    from DiscStats import DiscStatsLogic, DiscStatsWidget
     from DiscStudyLib import demo
 
     monkeypatch.setattr(sample_cohort, "cohort_folder", lambda: tmp_path / "spider-cohort")
@@ -153,9 +154,10 @@ def test_a_cache_that_cannot_be_written_leaves_the_panel_open(slicer, said, monk
 
 
 def test_sizes_that_cannot_be_measured_leave_the_table(slicer, said, monkeypatch):
-    from DiscRelaxometry import DiscRelaxometryWidget
     from DiscRelaxometryWidgets import disc_table
     from DiscRelaxometryWidgets.sample_data import load_person
+
+    from DiscRelaxometry import DiscRelaxometryWidget
 
     monkeypatch.setattr(disc_table, "ChildProcess", lambda job: (_ for _ in ()).throw(OSError("no room")))
     panel = open_panel(DiscRelaxometryWidget)
@@ -169,8 +171,9 @@ def test_sizes_that_cannot_be_measured_leave_the_table(slicer, said, monkeypatch
 
 
 def test_a_module_reloaded_while_discs_are_measured_leaves_no_child(slicer):
-    from DiscRelaxometry import DiscRelaxometryWidget
     from DiscRelaxometryWidgets.sample_data import load_person
+
+    from DiscRelaxometry import DiscRelaxometryWidget
 
     panel = open_panel(DiscRelaxometryWidget)
     panel._parameterNode.segmentation = load_person()[1]
@@ -182,8 +185,9 @@ def test_a_module_reloaded_while_discs_are_measured_leaves_no_child(slicer):
 
 def test_onnxruntime_is_asked_for_before_anything_starts(slicer, said, monkeypatch):
     import slicer.packaging as packaging
-    from DiscRelaxometry import DiscRelaxometryWidget
     from DiscRelaxometryWidgets.sample_data import load_person
+
+    from DiscRelaxometry import DiscRelaxometryWidget
 
     panel, asked = open_panel(DiscRelaxometryWidget), []
     monkeypatch.setattr(packaging, "pip_check", lambda r: "onnxruntime" not in str(r))
