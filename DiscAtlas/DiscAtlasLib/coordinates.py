@@ -20,12 +20,13 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from DiscRelaxometryLib.compiled import kernel_if_numba
 from DiscRelaxometryLib.errors import RegistrationError
-from DiscRelaxometryLib.interpolation import linear, linear_scalar
+from DiscRelaxometryLib.interpolation import linear_at
 
 from .levelset import DEEPEST, LevelSet, Refinement, fit_refinement
 from .shape import DiscShape, quartic
-from .transforms import DisplacementField, grid_points
+from .transforms import DisplacementField, grid_points, steepest
 
 #: In slab coordinates CC is stretched, so that both endplates can move on their own: by this, up to ``DEEPEST``.
 STRETCH = 2.4
@@ -192,7 +193,7 @@ def _centered(fixed: DiscShape, slab_f: Slab, slab_m: Slab, scale: np.ndarray,
     there = (points * scale + field.at(points * scale)) / scale
     # Volume of a voxel in the moving disc: both slabs' heights and the field's determinant.
     volume = (slab_m.surfaces(*there.T[:2])[1] / slab_f.surfaces(*points.T[:2])[1]
-              * linear_scalar(field.jacobian(), field.index(points * scale)))
+              * linear_at(field.jacobian()[..., None], field.geometry, points * scale)[..., 0])
     mean = np.average(there[:, 0], weights=volume)
     spread = np.sqrt(np.average((there[:, 0] - mean) ** 2, weights=volume))
     # Slab coordinates of a whole disc have mean 0 and SD one half by their definition.
@@ -243,13 +244,39 @@ def _flow(fixed: LevelSet, moving: LevelSet, field: DisplacementField, sigmas, l
         for axis in range(3):
             np.add.at(sums[axis], index, weight * push[:, axis])
         np.add.at(sums[3], index, weight)
-        sums = np.stack([ndimage.gaussian_filter(s, sigma / spacing, mode="constant", truncate=3) for s in sums])
+        sums = _smoothed(sums, sigma / spacing)
         step = sums[:3] / (sums[3] + 0.05 * np.percentile(sums[3][index], 50))
-        steepness = max(sum(np.abs(slope) for slope in np.gradient(v, spacing)).max() for v in step)
-        step *= min(1.0, 0.5 / max(steepness, 1e-9))
-        update = linear(np.moveaxis(step, 0, -1), field.index(fixed.grid + field.vectors))
+        step *= min(1.0, 0.5 / max(steepest(step, spacing), 1e-9))
+        update = linear_at(np.moveaxis(step, 0, -1), field.geometry, fixed.grid + field.vectors)
         field = field.updated(update, inside)
     return field
+
+
+def _smoothed(volumes: np.ndarray, sigma: float) -> np.ndarray:
+    """Return volumes (c, k, j, i) behind a Gaussian of `sigma` voxels that ends at three SDs; they are 0 outside."""
+    run = kernel_if_numba(_correlated)
+    if run is None:
+        return np.stack([ndimage.gaussian_filter(v, sigma, mode="constant", truncate=3) for v in volumes])
+    reach = int(3 * sigma + 0.5)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    for axis in (1, 2, 3):
+        found, step = np.zeros(volumes.shape), int(np.prod(volumes.shape[axis + 1:]))
+        run(volumes.reshape(-1, volumes.shape[axis] * step), weights / weights.sum(), step,
+            found.reshape(-1, volumes.shape[axis] * step))
+        volumes = found
+    return volumes
+
+
+def _correlated(source, weights, step, found):
+    n, reach = source.shape[1] // step, weights.size // 2
+    for p in range(source.shape[0]):
+        for d in range(-reach, reach + 1):
+            low, high = max(0, -d) * step, min(n, n - d) * step
+            if low >= high:
+                continue
+            weight, to, of = weights[d + reach], found[p, low:high], source[p, low + d * step:high + d * step]
+            for x in range(to.size):
+                to[x] += weight * of[x]
 
 
 def _pushes(fixed: LevelSet, moving: LevelSet, points: np.ndarray, longest: float, lateral: bool):
@@ -270,7 +297,7 @@ def _pushes(fixed: LevelSet, moving: LevelSet, points: np.ndarray, longest: floa
     push = (np.clip(-d[ok], -longest, longest) * trust)[:, None] * g[ok]
     weight = 0.1 / (fixed.variance[ok] + theirs)
     surface, variance = moving.surface[::moving.thin], moving.variance[::moving.thin]
-    far, nearest = cKDTree(points).query(surface)
+    far, nearest = cKDTree(points, balanced_tree=False).query(surface)
     left = surface - points[nearest]
     share = np.clip((far - UNCOVERED) / UNCOVERED, 0, 1)
     use = share > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import linalg, ndimage, sparse
@@ -142,7 +143,7 @@ def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: f
     """
     count = np.ceil(-2 * fixed.low / spacing).astype(int) + 4
     origin, n = -(count - 1) / 2 * spacing, int(np.prod(count))
-    penalty = bending * _bending(count).toarray()
+    penalty = bending * _bending(tuple(count.tolist())).toarray()
     penalty[np.diag_indices(n)] += 1e-6
     pick_f, pick_m = _thin(fixed.surface), _thin(moving.surface)
     surface_f, surface_m = fixed.surface[pick_f], moving.surface[pick_m]
@@ -215,7 +216,8 @@ def _weights(line: np.ndarray, origin: float, spacing: float, count: int) -> tup
     return weights, base[:, None] + np.arange(-1, 3)
 
 
-def _bending(counts) -> sparse.csr_matrix:
+@lru_cache(maxsize=16)
+def _bending(counts: tuple[int, ...]) -> sparse.csr_matrix:
     """Return the bending energy of a lattice: squared second differences, mixed ones twice, per control point."""
     def second(n):
         return sparse.diags([1.0, -2.0, 1.0], [0, 1, 2], shape=(n - 2, n))

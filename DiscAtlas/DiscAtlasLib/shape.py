@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from DiscRelaxometryLib.compiled import kernel_if_numba
 from DiscRelaxometryLib.image import Geometry, Image
-from DiscRelaxometryLib.interpolation import linear_scalar
+from DiscRelaxometryLib.interpolation import linear_at
 from DiscRelaxometryLib.labels import CANAL, disc_name
 
 from . import disc_mask
@@ -148,8 +149,7 @@ class DiscShape:
         return self._at(self.surface, lps)
 
     def _at(self, array: np.ndarray, lps: np.ndarray) -> np.ndarray:
-        index = np.moveaxis(self.geometry.world_to_index(lps)[..., ::-1], -1, 0)
-        return linear_scalar(array, index)
+        return linear_at(array[..., None], self.geometry, lps)[..., 0]
 
     def uncertainty_at(self, lps: np.ndarray) -> np.ndarray:
         """Return the standard error (mm) of the surface's position near (n, 3) LPS points.
@@ -256,15 +256,16 @@ def polynomial(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def quartic(coefficients: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Return the sum of :func:`polynomial`'s terms by Horner's rule, which keeps no array per term."""
-    u, v = np.clip(u, -RIM, RIM), np.clip(v, -RIM, RIM)
-    total = coefficients[10]
-    for powers in ((6, 11), (3, 7, 12), (1, 4, 8, 13), (0, 2, 5, 9, 14)):
-        inner = coefficients[powers[-1]]
-        for power in powers[-2::-1]:
-            inner = inner * v + coefficients[power]
-        total = total * u + inner
-    return total
+    """Return the sum of :func:`polynomial`'s terms by Horner's rule."""
+    u, v = np.broadcast_arrays(np.clip(u, -RIM, RIM), np.clip(v, -RIM, RIM))
+    run = kernel_if_numba(_quartic) or _quartic
+    return run(coefficients, u.ravel(), v.ravel()).reshape(u.shape)
+
+
+def _quartic(c, u, v):
+    return ((((c[10] * u + c[11] * v + c[6]) * u + (c[12] * v + c[7]) * v + c[3]) * u
+             + ((c[13] * v + c[8]) * v + c[4]) * v + c[1]) * u
+            + (((c[14] * v + c[9]) * v + c[5]) * v + c[2]) * v + c[0])
 
 
 def _canal_center(labels: Image, points: np.ndarray) -> np.ndarray | None:
@@ -354,7 +355,7 @@ def _columns(distance, geometry, center, axes, half, seen, step: float = 1.5):
     y = np.arange(-0.95 * b, 0.95 * b + step, step)
     z = np.arange(-top, top + fine, fine)
     grid = np.stack(np.meshgrid(x, y, z, indexing="ij"), axis=-1) @ axes + center
-    d = linear_scalar(distance, np.moveaxis(geometry.world_to_index(grid)[..., ::-1], -1, 0))
+    d = linear_at(distance[..., None], geometry, grid)[..., 0]
     # Soft occupancy: columns' lengths and centroids vary smoothly with the surface.
     inside = np.clip(0.5 - d / (2 * fine), 0, 1)
     length = inside.sum(-1) * fine

@@ -10,7 +10,7 @@ import numpy as np
 from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Geometry, Image
-from DiscRelaxometryLib.interpolation import linear_scalar
+from DiscRelaxometryLib.interpolation import linear_at
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_name, disc_value
 from DiscRelaxometryLib.parallel import one_blas_thread, ordered
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
@@ -46,8 +46,8 @@ class _Level:
         labels = Image(np.where(self.distance < 0, self.value, 0).astype(np.uint8), self.geometry)
         shape = disc_shape(labels, self.value, "template")
         # The surface between the voxels is known here: taken from voxels anew it would move by a part of one each time.
-        index = self.geometry.world_to_index(grid_points(shape.geometry))[..., ::-1]
-        return replace(shape, surface=linear_scalar(self.distance, np.moveaxis(index, -1, 0)))
+        surface = linear_at(self.distance[..., None], self.geometry, grid_points(shape.geometry))
+        return replace(shape, surface=surface[..., 0])
 
 
 def build_template(people: Iterable[tuple[str, Image]], levels: Sequence[str] = LUMBAR_LEVELS, iterations: int = 8,
@@ -141,8 +141,7 @@ def build_level(value: int, shapes: list[DiscShape], iterations: int, symmetric:
             mean = (mean + mean[:, :, ::-1] * [-1, 1, 1]) / 2
             distance = (distance + distance[..., ::-1]) / 2
         back = DisplacementField(mean.astype(np.float32), level.geometry).inverse(guess=lambda p: p)
-        index = level.geometry.world_to_index(points + back.vectors)[..., ::-1]
-        distance = linear_scalar(distance, np.moveaxis(index, -1, 0))
+        distance = linear_at(distance[..., None], level.geometry, points + back.vectors)[..., 0]
         if symmetric:
             distance = (distance + distance[..., ::-1]) / 2
         level.moves.append(_movement(level.distance, distance))

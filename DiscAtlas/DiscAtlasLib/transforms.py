@@ -15,7 +15,7 @@ from DiscRelaxometryLib.atomic import atomic_path
 from DiscRelaxometryLib.compiled import kernel_if_numba
 from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Geometry
-from DiscRelaxometryLib.interpolation import linear
+from DiscRelaxometryLib.interpolation import index_steps, linear, linear_at
 
 PointMap = Callable[[np.ndarray], np.ndarray]
 #: Grid step and margin (mm) of stored fields. 1 mm keeps the interpolation error of a smooth field below 0.05 mm.
@@ -57,7 +57,7 @@ class DisplacementField:
 
     def at(self, points: np.ndarray) -> np.ndarray:
         """Return the displacement at (..., 3) points; beyond the grid, that of its border."""
-        return linear(self.vectors, self.index(points))
+        return linear_at(self.vectors, self.geometry, points)
 
     def index(self, points: np.ndarray) -> np.ndarray:
         """Return the continuous array indices (3, ...) of (..., 3) points."""
@@ -70,16 +70,12 @@ class DisplacementField:
             (a, b, c), (d, e, f), (g, h, i) = self._jacobian_matrix()
             return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
         found = np.empty(self.geometry.shape)
-        run(np.asarray(self.vectors, float), self._slopes_to_world(), found)
+        run(np.asarray(self.vectors, float), index_steps(self.geometry), found)
         return found
-
-    def _slopes_to_world(self) -> np.ndarray:
-        """Return the matrix from slopes per voxel along (i, j, k) to slopes per mm along L, P, S (row by axis)."""
-        return np.linalg.inv(self.geometry.matrix3)
 
     def _jacobian_matrix(self) -> np.ndarray:
         """Return the Jacobian at the grid's voxels, (3, 3, k, j, i): components first, as arrays in one piece."""
-        turn = self._slopes_to_world()
+        turn = index_steps(self.geometry)  # slopes per voxel along (i, j, k) to slopes per mm along L, P, S
         matrix = np.zeros((3, 3, *self.geometry.shape))
         for row, component in zip(matrix, np.moveaxis(self.vectors, -1, 0)):
             for slope, factors in zip(np.gradient(np.ascontiguousarray(component, float))[::-1], turn):
@@ -160,7 +156,7 @@ class DisplacementField:
             left, error = left[(off := np.abs(error).max(1) > 1e-3)], error[off]
             if not len(left):
                 break
-            local = linear(inverse_jacobian, self.index(x[left])).reshape(-1, 3, 3)
+            local = linear_at(inverse_jacobian, self.geometry, x[left]).reshape(-1, 3, 3)
             x[left] -= np.clip(np.einsum("nab,nb->na", local, error), -longest, longest)
         return DisplacementField((x - target).astype(self.vectors.dtype).reshape(*geometry.shape, 3), geometry)
 
@@ -196,6 +192,31 @@ def _determinants(vectors, turn, found):
                 found[k, j, i] = (m[0, 0] * (m[1, 1] * m[2, 2] - m[1, 2] * m[2, 1])
                                   - m[0, 1] * (m[1, 0] * m[2, 2] - m[1, 2] * m[2, 0])
                                   + m[0, 2] * (m[1, 0] * m[2, 1] - m[1, 1] * m[2, 0]))
+
+
+def steepest(components: np.ndarray, spacing: float) -> float:
+    """Return the largest sum of slopes, without their signs, along the axes of components (c, k, j, i)."""
+    run = kernel_if_numba(_steepest)
+    if run is None:
+        return max(sum(np.abs(slope) for slope in np.gradient(c, spacing)).max() for c in components)
+    return run(components) / spacing
+
+
+def _steepest(components):
+    n0, n1, n2 = components.shape[1:]
+    largest = 0.0
+    for c in range(components.shape[0]):
+        v = components[c]
+        for k in range(n0):
+            k0, k1 = max(k - 1, 0), min(k + 1, n0 - 1)
+            for j in range(n1):
+                j0, j1 = max(j - 1, 0), min(j + 1, n1 - 1)
+                for i in range(n2):
+                    i0, i1 = max(i - 1, 0), min(i + 1, n2 - 1)
+                    total = (abs(v[k1, j, i] - v[k0, j, i]) / (k1 - k0) + abs(v[k, j1, i] - v[k, j0, i]) / (j1 - j0)
+                             + abs(v[k, j, i1] - v[k, j, i0]) / (i1 - i0))
+                    largest = max(largest, total)
+    return largest
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy import ndimage
 
 from .compiled import kernel_if_numba
+
+if TYPE_CHECKING:
+    from .image import Geometry
 
 
 def linear(values: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -27,15 +33,30 @@ def linear(values: np.ndarray, index: np.ndarray) -> np.ndarray:
     """
     index = np.asarray(index, float)
     flat = index.reshape(3, -1)
-    run = kernel_if_numba(_linear)
-    if run is None:
+    if (run := kernel_if_numba(_linear)) is None:
         found = np.stack([ndimage.map_coordinates(values[..., c], flat, order=1, mode="nearest", output=float)
                           for c in range(values.shape[-1])], axis=-1)
         found[np.isnan(flat).any(0)] = np.nan
     else:
         found = np.empty((flat.shape[1], values.shape[-1]))
-        run(values, flat, found)
+        run(values, flat.T, np.zeros(3), np.eye(3), found)
     return found.reshape(*index.shape[1:], values.shape[-1])
+
+
+def linear_at(values: np.ndarray, geometry: Geometry, lps: np.ndarray) -> np.ndarray:
+    """Return :func:`linear` interpolations (..., c) of values on a grid (k, j, i, c) at (..., 3) LPS points."""
+    if (run := kernel_if_numba(_linear)) is None:
+        return linear(values, np.moveaxis(geometry.world_to_index(lps)[..., ::-1], -1, 0))
+    lps = np.asarray(lps, float)
+    found = np.empty((lps.size // 3, values.shape[-1]))
+    run(values, lps.reshape(-1, 3), np.array(geometry.origin), index_steps(geometry)[::-1], found)
+    return found.reshape(*lps.shape[:-1], values.shape[-1])
+
+
+@lru_cache(maxsize=256)
+def index_steps(geometry: Geometry) -> np.ndarray:
+    """Return the 3 x 3 matrix from LPS mm to index steps (i, j, k)."""
+    return np.linalg.inv(geometry.matrix3)
 
 
 def linear_scalar(values: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -43,10 +64,14 @@ def linear_scalar(values: np.ndarray, index: np.ndarray) -> np.ndarray:
     return linear(values[..., None], index)[..., 0]
 
 
-def _linear(values, index, found):
+def _linear(values, points, origin, turn, found):
+    """Fill in the interpolations at points (n, 3), whose indices are ``turn @ (point - origin)``."""
     n0, n1, n2, components = values.shape
-    for p in range(index.shape[1]):
-        x, y, z = index[0, p], index[1, p], index[2, p]
+    for p in range(points.shape[0]):
+        left, back, up = points[p, 0] - origin[0], points[p, 1] - origin[1], points[p, 2] - origin[2]
+        x = turn[0, 0] * left + turn[0, 1] * back + turn[0, 2] * up
+        y = turn[1, 0] * left + turn[1, 1] * back + turn[1, 2] * up
+        z = turn[2, 0] * left + turn[2, 1] * back + turn[2, 2] * up
         if x != x or y != y or z != z:
             found[p] = np.nan
             continue

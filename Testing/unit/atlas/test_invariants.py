@@ -2,19 +2,20 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from unit.atlas.test_bad_input import crop_left_right
 from unit.atlas.test_registration import L45, disc_image
 
-from DiscAtlasLib import quality, sample, transforms, warp_from_atlas, warp_to_atlas
+from DiscAtlasLib import quality, sample, shape, transforms, warp_from_atlas, warp_to_atlas
 from DiscAtlasLib.atlas import make_atlas
-from DiscAtlasLib.coordinates import Correspondence, Slab, _centered, _pushes, match
+from DiscAtlasLib.coordinates import Correspondence, Slab, _centered, _pushes, _smoothed, match
 from DiscAtlasLib.levelset import LevelSet, Refinement
 from DiscAtlasLib.parametric import DiscSize
 from DiscAtlasLib.quality import assess
 from DiscAtlasLib.registration import level_transform, register_person
 from DiscAtlasLib.shape import disc_shape, polynomial, quartic
 from DiscAtlasLib.template import build_level
-from DiscAtlasLib.transforms import DisplacementField, LevelTransform, Match, grid_points, surrounding_grid
+from DiscAtlasLib.transforms import DisplacementField, LevelTransform, Match, grid_points, steepest, surrounding_grid
 from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Geometry, Image
 
@@ -127,10 +128,24 @@ def test_the_spline_displacement_on_a_grid_is_that_of_its_points():
     np.testing.assert_allclose(refinement.on_grid(grid), refinement.displacement(grid), atol=1e-12)
 
 
-def test_horner_gives_the_sum_of_the_polynomials_terms():
-    u, v = np.random.default_rng(5).uniform(-1.5, 1.5, (2, 40))
+@pytest.mark.parametrize("compiled", [True, False])
+def test_horner_gives_the_sum_of_the_polynomials_terms(compiled, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(shape, "kernel_if_numba", lambda function: None)
+    u, v = np.random.default_rng(5).uniform(-1.5, 1.5, (2, 4, 10))
     coefficients = np.random.default_rng(6).normal(size=15)
-    np.testing.assert_allclose(quartic(coefficients, u, v), polynomial(u, v) @ coefficients, rtol=1e-12)
+    np.testing.assert_allclose(quartic(coefficients, u, v), polynomial(u, v) @ coefficients, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("sigma", [0.9, 2.4, 6.4])
+def test_compiled_smoothing_and_steepness_are_those_of_scipy_and_numpy(sigma):
+    """Also where the Gaussian is longer than the volume."""
+    volumes = np.random.default_rng(8).normal(size=(4, 9, 30, 12))
+    expected = [ndimage.gaussian_filter(v, sigma, mode="constant", truncate=3) for v in volumes]
+    np.testing.assert_allclose(_smoothed(volumes, sigma), expected, atol=1e-14)
+    slopes = [sum(np.abs(s) for s in np.gradient(v, 1.25)).max() for v in volumes]
+    for number in range(4):
+        assert steepest(volumes[number:], 1.25) == pytest.approx(max(slopes[number:]), rel=1e-12)
 
 
 @pytest.mark.parametrize("compiled", [True, False])

@@ -5,7 +5,8 @@ import pytest
 from scipy import ndimage
 
 from DiscRelaxometryLib import interpolation
-from DiscRelaxometryLib.interpolation import linear
+from DiscRelaxometryLib.image import Geometry
+from DiscRelaxometryLib.interpolation import linear, linear_at
 
 
 @pytest.fixture(params=[True, False], ids=["compiled", "plain"])
@@ -26,6 +27,17 @@ def test_it_is_scipys(compiled, shape, kind):
     index[:, 0, :7] = np.arange(7)
     expected = np.stack([ndimage.map_coordinates(v, index, order=1, mode="nearest", output=float) for v in values], -1)
     np.testing.assert_allclose(linear(np.moveaxis(values, 0, -1), index), expected, rtol=0, atol=1e-12)
+
+
+def test_points_of_an_oblique_grid(compiled):
+    random = np.random.default_rng(6)
+    turn = np.linalg.qr(random.normal(size=(3, 3)))[0]
+    grid = Geometry((6, 5, 7), (0.7, 1.1, 2.0), (3.0, -8.0, 20.0), turn.ravel())
+    values, index = random.normal(size=(7, 5, 6, 2)), random.uniform(-1, 8, (4, 30, 3))
+    expected = np.stack([ndimage.map_coordinates(values[..., c], np.moveaxis(index[..., ::-1], -1, 0), order=1,
+                                                 mode="nearest") for c in range(2)], -1)
+    np.testing.assert_allclose(linear_at(values, grid, grid.index_to_world(index)), expected, atol=1e-9)
+    assert np.isnan(linear_at(values, grid, np.array([[np.nan, 0, 0]]))).all()
 
 
 def test_an_index_that_is_no_number_gives_none(compiled):
