@@ -66,25 +66,37 @@ def with_estimates(participants: Table, names: Sequence[str], rows: Sequence[dic
         If the table has such a column of its own: estimates are never mixed with what a reader wrote.
     """
     wanted = [name for name in (ESTIMATED, EXPECTED) if name in names]
-    given = {(name, r["participant_id"], r["level"]): r.get(name) for r in rows for name in wanted}
-    levels = list(dict.fromkeys(r["level"] for r in rows))
-    columns = {f"{name}_{level.replace('-', '')}": (name, level) for name in wanted for level in levels}
     own = [n for n in participants.names if any(n == name or n.startswith(name + "_") for name in wanted)]
     if own:
         raise DesignError(f"participants.tsv has a column '{own[0]}', a name kept for estimated grades: rename it.",
                           anchor="grades")
+    return _with_discs(participants, wanted, rows)
+
+
+def _with_discs(participants: Table, names: Sequence[str], rows: Sequence[dict]) -> Table:
+    """Return the participants table with columns of a table of discs, one per name and level."""
+    given = {(name, r["participant_id"], r["level"]): r.get(name) for r in rows for name in names}
+    levels = list(dict.fromkeys(r["level"] for r in rows))
+    columns = {f"{name}_{level.replace('-', '')}": (name, level) for name in names for level in levels}
     return Table(participants.name, [*participants.columns, *map(Column, columns)],
                  [row | {c: given.get((name, row["participant_id"], level)) for c, (name, level) in columns.items()}
                   for row in participants.rows], participants.lines, participants.notes)
 
 
 def participants_of(context: GroupContext) -> Table:
-    """Return the participants table that a group step works with: with estimated grades where the formula asks."""
-    if not context.settings.estimated:
-        return context.study.participants
-    files = [f for p in context.everyone if (f := context.of(p).output_of(*JOINED["grades"]))]
-    return with_estimates(context.study.participants, context.settings.variables,
-                          [row for file in files for row in read_rows(file).rows])
+    """Return the participants table that a group step works with: with grades and measures where the formula asks.
+
+    A column of the table itself comes before a measure of the same name.
+    """
+    def rows(name: str) -> list[dict]:
+        files = [f for p in context.everyone if (f := context.of(p).output_of(*JOINED[name]))]
+        return [row for file in files for row in read_rows(file).rows]
+
+    table, settings = context.study.participants, context.settings
+    if settings.estimated:
+        table = with_estimates(table, settings.variables, rows("grades"))
+    measured = settings.measured_besides(table.names)
+    return _with_discs(table, measured, rows("discs")) if measured else table
 
 
 def load_series(series: Series, kind: str):

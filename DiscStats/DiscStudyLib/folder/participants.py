@@ -51,10 +51,11 @@ def check_participants(study: Study, settings: Settings) -> Iterator[Finding]:
             groups_by(table, settings.groups)
         except DesignError as error:
             yield Finding("error", TABLE, "", error.message, "Correct --groups.")
-    found = [*_check_response(study, settings), *_check_values(study, table, settings.columns)]
+    found = [*_check_response(study, settings), *_check_values(study, table, settings)]
     yield from found
-    # Estimated grades are known only after the run.
-    if model and not settings.estimated and not any(f.severity == "error" for f in found):
+    # Estimated grades and measures are known only after the run.
+    later = settings.estimated or settings.measured_besides(table.names)
+    if model and not later and not any(f.severity == "error" for f in found):
         yield from _check_design(study, settings, table)
 
 
@@ -156,7 +157,9 @@ def _id_key(id: str) -> str:
     return bare if number is None else f"{number:g}"
 
 
-def _check_values(study: Study, table: Table, variables: Sequence[str]) -> Iterator[Finding]:
+def _check_values(study: Study, table: Table, settings: Settings) -> Iterator[Finding]:
+    measured = settings.measured_besides(table.names)
+    variables = [v for v in settings.columns if v not in measured]
     levels = level_columns(table.names)
     folders = {p.id for p in study.people}
     for variable in variables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
 from DiscRelaxometryLib.echo import KINDS
@@ -12,6 +13,7 @@ from DiscStatsLib.settings import CHOICES as ANALYSIS_CHOICES
 from DiscStatsLib.settings import AnalysisSettings
 
 from .rules import parse_rule
+from .study import level_columns
 from .visits import EVERY
 
 #: Maps that can be analyzed, and what they need.
@@ -197,6 +199,13 @@ class Settings:
     def estimated(self) -> bool:
         """Whether the formula names grades that the program estimates."""
         return bool({ESTIMATED, EXPECTED} & set(self.variables))
+
+    def measured_besides(self, columns: Sequence[str] = ()) -> list[str]:
+        """Return the formula's variables that are measures of discs, without those that `columns` have themselves."""
+        from DiscRelaxometryLib.measure import DISC_COLUMNS
+
+        known, levels = {c.name for c in DISC_COLUMNS}, level_columns(columns)
+        return [n for n in self.variables if n in known and n not in columns and n not in levels]
 
     @property
     def columns(self) -> tuple[str, ...]:

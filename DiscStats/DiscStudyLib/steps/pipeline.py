@@ -23,7 +23,7 @@ def stages(settings: Settings) -> list[Stage]:
     first = (*person_steps(), automatic_step(), score_step(), tile_step())
     group = [tables_step(), means_step(), decisions_step()]
     group += [repeatability_step()] if settings.session == EVERY else []
-    grades = ("grade",) if settings.estimated else ()
+    grades = ("grade",) * settings.estimated + ("measure",) * bool(settings.measured_besides())
     group += [group_means_step(grades)] if settings.compared else []
     if settings.formula:
         group += [pooled_step()] if settings.pooled else []
