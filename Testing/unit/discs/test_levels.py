@@ -252,6 +252,15 @@ def test_short_lowest_disc_may_be_the_remnant_of_the_sacrum():
     assert not result.certain and any("remnant disc S1-S2" in f for f in result.flags)
 
 
+def test_a_collapsed_disc_of_full_length_is_no_remnant():
+    classes, truth = spine()
+    array, where = classes.array.copy(), np.argwhere(truth.array == 11)
+    array[tuple(where[where[:, 0] > np.percentile(where[:, 0], 60)].T)] = 0
+    result = label_instances(array, classes.geometry, np.where(truth.array == 11, 0.95, 0.0))
+    assert values(result) == [11, 12, 13, 14, 15]
+    assert result.certain and not any("remnant disc" in f for f in result.flags)
+
+
 def test_front_and_rear_of_a_steep_wedge_are_not_discs_above_each_other():
     classes, truth = spine(spacing=(1.5, 1.0, 1.0))
     curve = spine_curve(classes.array, classes.geometry, column_core(classes.array, classes.geometry)[0])

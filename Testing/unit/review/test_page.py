@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 
@@ -10,9 +11,11 @@ import pytest
 from support.review_page import decisions, request, served
 from support.review_study import outlines
 
+from DiscRelaxometryLib.image import Geometry, Image
 from DiscStudyLib.engine import exclusive
 from DiscStudyLib.review import ReviewPage, Session
 from DiscStudyLib.review.page import _Server
+from DiscStudyLib.review.volumes import as_stored
 
 
 @pytest.mark.parametrize("path, headers", [
@@ -83,6 +86,23 @@ def test_volumes_are_what_is_on_disk(page, study):
     # Slowest axis from foot to head: L5-S1 (11) lies lowest; then from front to back: the canal lies behind.
     assert np.argwhere(labels == 11)[:, 0].max() < np.argwhere(labels == 15)[:, 0].min()
     assert np.argwhere(labels == 2)[:, 1].min() > np.argwhere(labels == 11)[:, 1].max()
+
+
+@pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, 1), (1, -1, -1)])
+def test_what_is_drawn_on_the_upright_volume_lies_in_the_file_where_it_was_drawn(axes, signs):
+    """Any order and sense of axes: back to the same voxels, and each voxel at its place in the body."""
+    geometry = Geometry((5, 6, 7), (1.0, 2.0, 3.0), (4.0, -5.0, 6.0), (np.eye(3)[list(axes)] * signs).ravel())
+    image = Image(np.arange(210).astype(np.uint8).reshape(geometry.shape), geometry)
+    shown = image.upright()
+    assert np.allclose(shown.geometry.matrix3, np.diag(np.diag(shown.geometry.matrix3)))
+    assert (np.diag(shown.geometry.matrix3) > 0).all()
+    stored = as_stored(shown.array, geometry)
+    assert not stored.geometry.difference(geometry)
+    np.testing.assert_array_equal(stored.array, image.array)
+    place = (1, 2, 3)
+    index = np.rint(shown.geometry.world_to_index(geometry.index_to_world(place))).astype(int)
+    assert shown.array[tuple(index[::-1])] == image.array[place[::-1]]
 
 
 def test_a_decision_being_written_is_no_run_in_progress(page, monkeypatch):
