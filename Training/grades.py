@@ -257,22 +257,30 @@ def export(network: torch.nn.Module, discs: Discs, folder: Path) -> Path:
 
 def main() -> None:
     """Parse arguments, validate, train and export."""
-    from Training.grades_tables import write_tables
+    from Training.grades_tables import figures, write_tables
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add_data(parser, "spider_midsagittal")
     parser.add_argument("--runs", type=Path, default=RUNS / "grades")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--quick", action="store_true", help="every fifth image, to see that everything runs: figures "
+                        "are printed only, weights go to the folder of runs")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     files, table = sources(options.data)
+    if options.quick:
+        files = {kind: paths[::5] for kind, paths in files.items()}
     gradings = read_gradings(table)
     clinical, t1w, space = (load_discs(files[kind], gradings, options.runs / kind) for kind in ("T2w", "T1w", "SPACE"))
     if not clinical.people:
         parser.error(f"no graded disc in {options.data}: {next(iter(clinical.refused.values()), 'no T2w image')}")
     validated = [set_apart(d, p) for d, p in zip((clinical, space), cross_validate(clinical, [space]))]
-    write_tables(options.data / "participants.tsv", *validated, t1w)
-    print(export(fit(clinical.x, clinical.targets, clinical.names), clinical, options.weights))
+    if options.quick:
+        print(figures(validated[0][0].grade, validated[0][1][:, :GRADES]))
+    else:
+        write_tables(options.data / "participants.tsv", *validated, t1w)
+    network = fit(clinical.x, clinical.targets, clinical.names)
+    print(export(network, clinical, options.runs if options.quick else options.weights))
 
 
 if __name__ == "__main__":

@@ -92,6 +92,25 @@ def test_the_scale_of_the_signal_does_not_matter():
     assert again == pytest.approx(first, abs=1e-3)
 
 
+def test_a_mirrored_slice_has_the_same_grades():
+    """Stored from the other end, anterior and posterior as well as up and down: the same place in the world."""
+    image, labels = spine((10, 25, 60, 110, 150, 190))
+    g = image.geometry
+    far = g.index_to_world(np.array([0, g.size[1] - 1, g.size[2] - 1]))
+    turned = Geometry(g.size, g.spacing, tuple(far), (1, 0, 0, 0, 1, 0, 0, 0, -1))
+    first, again = (grade_discs(*pair) for pair in ((image, labels), (Image(i.array[::-1, ::-1], turned)
+                                                                      for i in (image, labels))))
+    assert again["level"] == first["level"] and again[EXPECTED] == pytest.approx(first[EXPECTED], abs=1e-3)
+
+
+def test_a_disc_has_its_grade_whatever_the_order():
+    model = load_grader()
+    values = describe_discs(*spine((10, 25, 60, 110, 150, 190)))[3].astype(np.float32)
+    engine, order = load_engine(model, "onnx"), [3, 0, 5, 1, 4, 2]
+    assert engine.run(values[order]) == pytest.approx(engine.run(values)[order], abs=1e-6)
+    assert engine.run(values[2:3])[0] == pytest.approx(engine.run(values)[2], abs=1e-5)
+
+
 def test_median_grade_is_the_middle_of_the_probabilities():
     p = np.array([[0.5, 0.5, 0, 0, 0], [0.4, 0.2, 0.4, 0, 0], [0, 0, 0, 0.1, 0.9]])
     assert median_grade(p).tolist() == [1, 2, 5]

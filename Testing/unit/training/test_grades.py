@@ -248,6 +248,24 @@ def test_an_imported_study_trains_the_grades(imported, tmp_path, monkeypatch):
     assert float(rows["everyone"][3].split()[0]) > 0.5
 
 
+def test_a_quick_run_touches_neither_tables_nor_shipped_weights(imported, tmp_path, monkeypatch, capsys):
+    files, _ = grades.sources(imported)
+    for contrast in ("T2w", "SPACE"):
+        for n, path in enumerate(files[contrast]):
+            image, labels = spine([20 + 30 * ((n + k) % 6) for k in range(6)], slices=3)
+            write_image(image, path)
+            cache = tmp_path / "runs" / contrast / path.name.replace(".nii", "_dseg.nii")
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            write_image(labels, cache)
+    made = {}
+    monkeypatch.setattr(grades, "export", lambda network, discs, folder: made.update(discs=discs, folder=folder))
+    monkeypatch.setattr("Testing.benchmarks.common.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("sys.argv", ["grades", "--data", str(imported), "--runs", str(tmp_path / "runs"), "--quick"])
+    grades.main()
+    assert sorted(set(made["discs"].people)) == ["sub-001", "sub-006"] and made["folder"] == tmp_path / "runs"
+    assert "weighted kappa" in capsys.readouterr().out and not (tmp_path / "results").exists()
+
+
 def test_an_imported_study_trains_the_discs(imported):
     """Every series with a mask, upright, all of a person in one fold."""
     assert len(imported_series(imported)) == 20 == len(dataset.people(imported))
