@@ -22,10 +22,10 @@ ESTIMATED, EXPECTED = "pfirrmann_estimated", "pfirrmann_expected"
 MIN_DISCS = 3
 #: Median signal of canal over vertebral bodies: of 296 clinical series, T1w reach 0.64, and T2w begin at 0.71.
 T2_CONTRAST = 0.67
-#: Signal of vertebral bodies over CSF, muscle and fat, and of fat less muscle over CSF, below which fat is suppressed:
-#: the lowest of 179 T2w series are 0.15, 0.79, 0.28, 0.18. Of other tissue, muscle is the median, fat the 0.95 quantile
-#: (less muscle: 0.9).
-FAT_CONTRAST, MARROW_TO_MUSCLE, MARROW_TO_FAT, FAT_ABOVE_MUSCLE = 0.12, 0.75, 0.27, 0.17
+#: Signal of vertebral bodies over muscle and over fat, and of fat less muscle over CSF, below which fat is suppressed:
+#: the lowest of 179 T2w series are 0.79, 0.28, 0.18. Of other tissue, muscle is the median, fat the 0.95 quantile (less
+#: muscle: 0.9).
+MARROW_TO_MUSCLE, MARROW_TO_FAT, FAT_ABOVE_MUSCLE = 0.75, 0.27, 0.17
 #: Darkest percent of a T2w image over CSF: the highest seen is 0.187; more is an offset.
 DARKEST = 0.2
 #: Share of a disc and the bone within 12 mm that is darker than 4 % of CSF; more is a signal void (0.20 was seen).
@@ -208,8 +208,7 @@ def _require_plain_signal(views: list[DiscView], csf: float, marrow: float) -> N
     tissue = np.concatenate([v.signal[(v.classes == BACKGROUND) & np.isfinite(v.signal)] for v in views]) / csf
     muscle, bright, fat = np.quantile(tissue, (0.5, 0.9, 0.95)) if len(tissue) else (0.0, 1.0, 1.0)
     marrow /= csf
-    if not (marrow > max(FAT_CONTRAST, MARROW_TO_MUSCLE * muscle, MARROW_TO_FAT * fat)
-            and bright - muscle > FAT_ABOVE_MUSCLE):
+    if not (marrow > max(MARROW_TO_MUSCLE * muscle, MARROW_TO_FAT * fat) and bright - muscle > FAT_ABOVE_MUSCLE):
         raise SegmentationError("Fat is suppressed in this image (over the cerebrospinal fluid, the vertebrae's "
                                 f"signal is {marrow:.2f}, muscle's {muscle:.2f}, fat's {fat:.2f}): grades need T2w "
                                 "without.", anchor=_ANCHOR)
