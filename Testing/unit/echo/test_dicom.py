@@ -47,6 +47,13 @@ def comment(dataset, t):
     dataset.SeriesDescription = "T1rho SAG"
 
 
+def test_one_image_without_the_time_that_the_others_have_is_named(tmp_path):
+    odd = samples.write_classic(tmp_path, TSL, comment)[2]
+    rewrite(odd, lambda d: setattr(d, "ImageComments", "repeated"))
+    with pytest.raises(EchoSeriesError, match=f"'{odd.name}' has no time in .*where others have one"):
+        read_echo_series(tmp_path)
+
+
 def description(dataset, t):
     dataset.EchoTime, dataset.SeriesDescription = 3.2, f"t1rho_TSL{t}ms_500Hz"
 

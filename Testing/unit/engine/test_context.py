@@ -25,7 +25,8 @@ def test_table_and_sidecar_are_outputs_and_go_when_the_step_fails(tmp_path, make
         context = make(Study(tmp_path))
         step = Step("sizes", f"1{fails}", lambda c, fails=fails: run(c, fails))
         (done,) = execute(plan([step], context))
-        left = {p.suffix for p in context.folder.rglob("*sizes.*")}
+        place = context.study.output / ("sub-01/anat/sub-01_sizes" if context.name else "group/sizes")
+        left = {p.suffix for p in place.parent.glob(f"{place.name}.*")}
         assert (done.state, left) == (("failed", set()) if fails else ("done", {".tsv", ".json"})), done.message
 
 
