@@ -226,13 +226,19 @@ def test_group_level_leaves_out_and_names_who_is_not_done(study):
         run(study, level="people")
 
 
-def test_status_table_lists_people_and_steps(study):
+def test_status_table_counts_what_is_done_and_names_what_is_not(study):
+    bad = study / "sub-03/anat/sub-03_T2w.nii.gz"
+    write_image(read_image(bad).like(read_image(bad).array * 0), bad)
     run(study)
     path = study / "derivatives/disc-relaxometry/sub-01/anat/sub-01_desc-half_T2w.nii.gz"
     path.unlink()
     table = status_table(plan_study(study, pipeline=stages))
     rows = {r["participant"]: r for r in table.rows}
-    assert rows["sub-01"]["halve"] == "to do" and rows["sub-02"]["halve"] == "done"
+    assert table.names == ["participant", "done", "to do", "failed", "blocked", "message"]
+    assert (rows["sub-01"]["done"], rows["sub-01"]["to do"]) == (1, "halve")
+    assert rows["sub-02"] == {"participant": "sub-02", "done": 2}
+    assert (rows["sub-03"]["failed"], rows["sub-03"]["blocked"]) == ("smooth", "halve")
+    assert "zeros only" in rows["sub-03"]["message"] and rows["group"] == {"participant": "group", "done": 1}
 
 
 def test_provenance_names_no_machine_or_person(study):

@@ -27,7 +27,6 @@ from .review import review
 
 _ABOUT = ("Sagittal lumbar MRI to labelled discs, T1rho and T2 maps, and voxel-wise cohort statistics. For research; "
           "not a medical device.")
-_STATE_COLORS = {"done": "green", "to do": "yellow", "failed": "bold red", "blocked": "magenta"}
 _LEVELS = ("participant", "group")
 
 
@@ -95,7 +94,7 @@ def status(study: StudyFolder, output: ResultsFolder = None, session: Session = 
     from ..after import status_table
     from ..steps import plan_again
 
-    print_table(status_table(plan_again(study, output=output, session=session)), _STATE_COLORS)
+    print_table(status_table(plan_again(study, output=output, session=session)))
 
 
 def report(study: StudyFolder, output: ResultsFolder = None, session: Session = "") -> None:

@@ -49,8 +49,8 @@ def print_line(title: str, color: str, text: str) -> None:
     _console().print(f"[{color}]{title}[/] {escape(text)}", soft_wrap=True)
 
 
-def print_table(table: Table, colors: dict | None = None) -> None:
-    """Print a table; `colors` gives the colors of certain cells by their text."""
+def print_table(table: Table) -> None:
+    """Print a table."""
     from rich.markup import escape
     from rich.table import Table as RichTable
 
@@ -60,6 +60,5 @@ def print_table(table: Table, colors: dict | None = None) -> None:
     for column in table.columns:
         shown.add_column(column.name + (f" ({column.unit})" if column.unit not in ("", "1") else ""))
     for row in table.rows:
-        cells = [cell_text(row.get(n)) for n in table.names]
-        shown.add_row(*(f"[{colors[c]}]{c}[/]" if colors and c in colors else escape(c) for c in cells))
+        shown.add_row(*(escape(cell_text(row.get(n))) for n in table.names))
     _console().print(shown)
