@@ -115,7 +115,7 @@ def test_validate_hands_on_every_option(recorder):
 def test_status_and_report_hand_on_every_option(recorder):
     done = recorder(DiscStudyLib.steps, "plan_again", RUN)
     call("status", "study", "out", "--session", "ses-02")
-    done.check(path=Path("study"), output=Path("out"), session="ses-02", unused=("pipeline",))
+    done.check(path=Path("study"), output=Path("out"), session="ses-02")
     done = recorder(DiscStudyLib.steps, "make_report", Path("report.html"))
     call("report", "study", "out", "--session", "ses-02")
     done.check(path=Path("study"), output=Path("out"), session="ses-02", unused=("progressCallback",))
