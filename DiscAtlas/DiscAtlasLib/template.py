@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import pickle
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -12,7 +15,7 @@ from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.interpolation import linear_at
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_name, disc_value
-from DiscRelaxometryLib.parallel import one_blas_thread, ordered
+from DiscRelaxometryLib.parallel import ordered
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 
 from .atlas import Atlas, make_atlas
@@ -73,7 +76,7 @@ def build_template(people: Iterable[tuple[str, Image]], levels: Sequence[str] = 
     provenance : dict, optional
         Source and license of the people's data, added to the atlas's provenance.
     workers : int
-        Processes; levels are independent of each other.
+        Threads, each of which matches a person; the result does not depend on it.
 
     Raises
     ------
@@ -81,62 +84,66 @@ def build_template(people: Iterable[tuple[str, Image]], levels: Sequence[str] = 
         If fewer than two people have a level.
     """
     progress = progressCallback or silent
-    shapes, problems = collect_shapes(people, levels)
-    for value, ready in shapes.items():
-        if len(ready) < 2:
-            raise RegistrationError(f"{disc_name(value)}: only {len(ready)} people have a usable disc, a template "
-                                    f"needs two. {' '.join(problems)}", anchor="template-people")
-    tasks = {v: (v, [s for _, s in ready], iterations, symmetric) for v, ready in shapes.items()}
-    built = _in_processes(tasks, workers, progress) if workers > 1 else _one_by_one(tasks, progress)
-    labels = _compose(built, shapes, spacing)
+    with TemporaryDirectory(prefix="disc-template-") as folder:
+        shapes, problems = collect_shapes(people, levels, Path(folder))
+        for value, ready in shapes.items():
+            if len(ready) < 2:
+                raise RegistrationError(f"{disc_name(value)}: only {len(ready)} people have a usable disc, a template "
+                                        f"needs two. {' '.join(problems)}", anchor="template-people")
+        built = {}
+        for step, (value, ready) in enumerate(shapes.items()):
+            part = subrange(progress, step / len(shapes), (step + 1) / len(shapes))
+            built[value] = build_level(value, ready, iterations, symmetric, workers, progress=part)
+        labels = _compose(built, shapes, spacing)
     return make_atlas(labels, {
         "name": "Group template", **(provenance or {}), "software": f"DiscAtlas {__version__}",
-        "people": {disc_name(v): [p for p, _ in s] for v, s in shapes.items()}, "problems": problems,
+        "people": {disc_name(v): ready.people for v, ready in shapes.items()}, "problems": problems,
         "convergence_mm": {disc_name(v): [round(m, 3) for m in level.moves] for v, level in built.items()},
         "symmetric": symmetric, "method": "disc coordinates, mean of maps in disc frames; Docs/method/atlas.md"})
 
 
-def _one_by_one(tasks: dict, progress: ProgressCallback) -> dict[int, _Level]:
-    built = {}
-    with one_blas_thread():
-        for step, (value, task) in enumerate(tasks.items()):
-            part = subrange(progress, step / len(tasks), (step + 1) / len(tasks))
-            built[value] = build_level(*task, progress=part)
-    return built
+class _Stored(Sequence):
+    """People's shapes of one level, which lie in files and are read one at a time."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.people = folder, []
+        folder.mkdir()
+
+    def add(self, person: str, shape: DiscShape) -> None:
+        (self.folder / str(len(self.people))).write_bytes(pickle.dumps(shape))
+        self.people.append(person)
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def __getitem__(self, number):
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return pickle.loads((self.folder / str(number)).read_bytes())
 
 
-def _in_processes(tasks: dict, workers: int, progress: ProgressCallback) -> dict[int, _Level]:
-    found = ordered(_build_level, list(tasks.values()), workers, processes=True, progress=progress,
-                    words=lambda task: f"{disc_name(task[0])} averaged")
-    return dict(zip(tasks, found))
-
-
-def _build_level(task) -> _Level:
-    return build_level(*task)
-
-
-def collect_shapes(people, levels) -> tuple[dict[int, list[tuple[str, DiscShape]]], list[str]]:
-    """Return the usable shapes of each level, and the sentences of those that are not."""
-    shapes = {disc_value(n): [] for n in levels}
+def collect_shapes(people, levels, folder: Path) -> tuple[dict[int, _Stored], list[str]]:
+    """Return the usable shapes of each level, kept in a folder, and the sentences of those that are not."""
+    shapes = {value: _Stored(folder / str(value)) for value in map(disc_value, levels)}
     problems = []
     for person, labels in people:
         for value, found in shapes.items():
             try:
-                found.append((person, disc_shape(labels, value, person)))
+                found.add(person, disc_shape(labels, value, person))
             except RegistrationError as error:
                 problems.append(error.message)
     return shapes, problems
 
 
-def build_level(value: int, shapes: list[DiscShape], iterations: int, symmetric: bool = False, *,
-                progress: Callable = silent) -> _Level:
-    """Return the mean disc of one level."""
+def build_level(value: int, shapes: Sequence[DiscShape], iterations: int, symmetric: bool = False, workers: int = 1, *,
+                progress: ProgressCallback = silent) -> _Level:
+    """Return the mean disc of one level; `workers` are threads."""
     level = _start(value, shapes)
     points = grid_points(level.geometry)
     for iteration in range(iterations):
         part = subrange(progress, iteration / iterations, (iteration + 1) / iterations)
         fixed = level.shape()
-        mean, distance = _means(fixed, shapes, points, part, f"{disc_name(value)}: iteration {iteration + 1}")
+        mean, distance = _means(fixed, shapes, points, workers, part, f"{disc_name(value)}: iteration {iteration + 1}")
         if symmetric:
             mean = (mean + mean[:, :, ::-1] * [-1, 1, 1]) / 2
             distance = (distance + distance[..., ::-1]) / 2
@@ -158,7 +165,7 @@ def _movement(before: np.ndarray, after: np.ndarray) -> float:
                          / np.maximum(np.linalg.norm(np.gradient(before), axis=0)[surface], 0.5)))
 
 
-def _means(fixed: DiscShape, shapes, points, progress, words) -> tuple[np.ndarray, np.ndarray]:
+def _means(fixed: DiscShape, shapes, points, workers, progress, words) -> tuple[np.ndarray, np.ndarray]:
     """Return two means over people at the template's points.
 
     Of where the points lie in the people's disc frames, less the points; and of their distance from the people's
@@ -171,22 +178,29 @@ def _means(fixed: DiscShape, shapes, points, progress, words) -> tuple[np.ndarra
     nearby, inside, rim = points[near], distance[near] < 0, np.abs(distance[near]) < RIM
     terms = _affine_terms(nearby)
     bend, gap, weight = np.zeros(nearby.shape), np.zeros(len(nearby)), np.zeros(len(nearby))
-    affines = []
-    for step, person in enumerate(shapes):
-        progress(step / len(shapes), f"{words}, person {step + 1}")
+
+    def work(number: int) -> tuple | None:
+        person = shapes[number]
         try:
             matched = target.match(person).forward(nearby)
         except RegistrationError:
-            continue
+            return None
         seen = _seen_share(person, matched)
         moved = person.to_frame(matched) * [1, -1, 1] - nearby
         # A common shift is pose, not shape.
         moved -= np.average(moved[inside], axis=0, weights=seen[inside])
         weighted = terms[rim] * seen[rim][:, None]
-        affines.append(np.linalg.solve(weighted.T @ terms[rim], weighted.T @ moved[rim]))
-        bend += seen[:, None] * (moved - terms @ affines[-1])
-        gap += seen * person.surface_at(matched)
-        weight += seen
+        own = np.linalg.solve(weighted.T @ terms[rim], weighted.T @ moved[rim])
+        return own, seen[:, None] * (moved - terms @ own), seen * person.surface_at(matched), seen, all(person.cut)
+
+    affines, cut = [], []
+    for found in filter(None, ordered(work, range(len(shapes)), workers, progress=progress,
+                                      words=lambda number: f"{words}, person {number + 1}")):
+        affines.append(found[0])
+        cut.append(found[4])
+        bend += found[1]
+        gap += found[2]
+        weight += found[3]
     if len(affines) < 2:
         raise RegistrationError(f"{disc_name(fixed.value)}: fewer than two discs could be matched to the template.")
     share = np.clip(2 * weight / len(affines), 0, 1)
@@ -195,7 +209,7 @@ def _means(fixed: DiscShape, shapes, points, progress, words) -> tuple[np.ndarra
     mean = _affine_terms(points.reshape(-1, 3)) @ affine
     mean[near.ravel()] += (share / weight)[:, None] * bend
     mean = mean.reshape(points.shape)
-    if all(all(s.cut) for s in shapes):
+    if all(cut):
         # Nobody shows how wide the disc is: its width over depth stays as it is.
         mean[..., 0] = affine[1, 1] * points[..., 0]
     averaged = distance.copy()
@@ -216,13 +230,12 @@ def _seen_share(shape: DiscShape, lps: np.ndarray) -> np.ndarray:
     return np.ones(len(x)) * right * left
 
 
-def _start(value: int, shapes: list[DiscShape]) -> _Level:
+def _start(value: int, shapes: Sequence[DiscShape]) -> _Level:
     """Return the literature's disc, scaled to the people's mean mid-sagittal depth and height."""
     geometry = Geometry((2 * _EXTENT + 1).astype(int), (1.0,) * 3, -_EXTENT)
     name = disc_name(value)
     size = LITERATURE.get(name, LITERATURE["L1-L2"])
-    depth = np.mean([s.chord[0] for s in shapes]) * 2 / size.depth
-    height = np.mean([s.half[2] for s in shapes]) * 2 / size.middle
+    depth, height = np.mean([(s.chord[0], s.half[2]) for s in shapes], axis=0) * 2 / (size.depth, size.middle)
     xyz = grid_points(geometry) * [1, -1, 1] / [depth, depth, height]
     distance = without_staircase(signed_distance(disc_level(xyz, size) < 0, geometry), geometry)
     return _Level(value, distance, geometry, [])
@@ -251,17 +264,17 @@ def _compose(built: dict[int, _Level], shapes, spacing: float) -> Image:
 
 def _mean_poses(shapes) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Return the mean center and axes of each level relative to the middle of the people's discs."""
-    by_person: dict[str, dict[int, DiscShape]] = {}
+    by_person: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
     for value, found in shapes.items():
-        for person, shape in found:
-            by_person.setdefault(person, {})[value] = shape
+        for person, shape in zip(found.people, found):
+            by_person.setdefault(person, {})[value] = shape.center, shape.axes
     complete = [p for p in by_person.values() if len(p) == len(shapes)]
     if not complete:
         raise RegistrationError("Nobody has all levels that the template should hold: leave a level out.",
                                 anchor="template-people")
     poses = {}
     for value in shapes:
-        centers = [p[value].center - np.mean([s.center for s in p.values()], axis=0) for p in complete]
-        u, _, vt = np.linalg.svd(np.mean([p[value].axes for p in complete], axis=0))
+        centers = [p[value][0] - np.mean([center for center, _ in p.values()], axis=0) for p in complete]
+        u, _, vt = np.linalg.svd(np.mean([p[value][1] for p in complete], axis=0))
         poses[value] = (np.mean(centers, axis=0), u @ vt)
     return poses

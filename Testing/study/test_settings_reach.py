@@ -86,8 +86,8 @@ def test_registration(step, study):
 
 
 def test_template(step, study):
-    call = step(template_step(), DiscAtlasLib, "build_template", person="", levels=("L5-S1", "L3-L4"))
-    assert call.given["levels"] == ("L5-S1", "L3-L4")
+    call = step(template_step(), DiscAtlasLib, "build_template", person="", levels=("L5-S1", "L3-L4"), threads=3)
+    assert call.given["levels"] == ("L5-S1", "L3-L4") and call.given["workers"] == 3
     people = list(call.given["people"])
     assert [p for p, _ in people] == HAVE["nT2w"]
     np.testing.assert_array_equal(people[1][1].array, written(study, "desc-discs_dseg"))

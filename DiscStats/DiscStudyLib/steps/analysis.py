@@ -31,8 +31,9 @@ def _run_template(context: GroupContext) -> None:
     if len(people) < 3:
         raise StudyError(f"A template needs at least 3 people; {len(people)} have a segmentation. Use the shipped "
                          "atlas.")
-    # One image at a time: what stays of it are the shapes of its discs.
-    atlas = build_template(((p, disc_labels(context.of(p))) for p in people), levels=context.settings.levels)
+    # One image at a time: what stays of it are the shapes of its discs, on disk.
+    atlas = build_template(((p, disc_labels(context.of(p))) for p in people), levels=context.settings.levels,
+                           workers=context.settings.threads)
     folder = context.path("template/atlas.json").parent
     save_atlas(atlas, folder)
     context.written += sorted(f for f in folder.iterdir() if f.suffix in (".json", ".gz"))

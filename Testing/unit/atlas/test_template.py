@@ -1,10 +1,14 @@
 """The group template: the mean of its people, whatever their order; the shipped atlas; the montage."""
 
+import tempfile
+import weakref
+
 import numpy as np
 import pytest
 from unit.atlas.test_bad_input import crop_left_right
 from unit.atlas.test_registration import L45, disc_image
 
+from DiscAtlasLib import template
 from DiscAtlasLib.atlas import load_atlas
 from DiscAtlasLib.montage import montage
 from DiscAtlasLib.parametric import DiscSize
@@ -73,6 +77,26 @@ def test_a_template_of_cut_discs_keeps_its_width_and_settles(people):
     assert level.moves[-1] < 0.3 and level.moves[-1] < level.moves[0]
     shape = level.shape()
     assert 1.25 < shape.half[0] / shape.half[1] < 1.6
+
+
+def test_a_template_of_people_who_come_one_by_one_on_three_threads(atlas, people, tmp_path, monkeypatch):
+    """It is the same; meanwhile no shape stays in memory, and nothing of them on disk afterwards."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    again = build_template(iter(people), ["L4-L5"], iterations=2, workers=3)
+    np.testing.assert_array_equal(again.labels.array, atlas.labels.array)
+    assert again.provenance["convergence_mm"] == atlas.provenance["convergence_mm"]
+    assert again.provenance["people"] == atlas.provenance["people"] and not any(tmp_path.iterdir())
+    made = []
+
+    def tracked(*arguments):
+        shape = disc_shape(*arguments)
+        made.append(weakref.ref(shape))
+        return shape
+
+    monkeypatch.setattr(template, "disc_shape", tracked)
+    shapes, _ = template.collect_shapes(people, ["L4-L5"], tmp_path)
+    assert len(made) == 2 and not any(one() for one in made)
+    assert [s.person for s in shapes[L45]] == ["sub-01", "sub-02"] and len(shapes[L45]) == 2
 
 
 def test_too_few_people_is_said(people):
