@@ -283,6 +283,20 @@ def test_output_that_can_not_be_written(study):
     assert [f for f in found if "cannot be written" in f.problem and "another output folder" in f.remedy]
 
 
+@pytest.mark.parametrize("place, words", [
+    (".", "folder of the study's data"), ("sub-01", "('sub-01')"), ("sub-01/anat/new", "('sub-01/anat/new')"),
+    ("derivatives", "('derivatives')"), ("..", "The study lies in the output folder"),
+    ("derivatives/other", "is not empty, and not of this program"), ("derivatives/new", ""),
+    ("derivatives/ours", ""), ("../beside", "")])
+def test_results_go_nowhere_but_into_a_folder_of_their_own(study, place, words):
+    for name in ("other", "ours"):
+        (study / "derivatives" / name).mkdir(parents=True)
+    (study / "derivatives/other/notes.txt").write_text("somebody's")
+    (study / "derivatives/ours/dataset_description.json").write_text('{"GeneratedBy": [{"Name": "DiscRelaxometry"}]}')
+    found = [f for f in validate(Study(study, output=study / place), make_settings()) if f.severity == "error"]
+    assert len(found) == bool(words) and all(words in f.problem and "output folder" in f.remedy for f in found)
+
+
 def test_full_disk_is_said_before_anything_runs(study, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
     find(study, "The disk has 1 MB left")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from support.review_study import LEVELS, make_reviewable
+import pytest
+from support.review_study import LEVELS, make_reviewable, outlines
 
+from DiscRelaxometryLib.image import write_image
+from DiscRelaxometryLib.labels import disc_value
 from DiscStudyLib import Study
-from DiscStudyLib.engine import review_records, reviewed_discs
+from DiscStudyLib.after import export_people
+from DiscStudyLib.engine import Record, endings, fingerprints, review_records, reviewed_discs, write_record
 from DiscStudyLib.folder import Settings
 
 
@@ -24,3 +28,18 @@ def test_flags_are_what_the_segmentation_says_of_each_analyzed_disc(tmp_path):
     unsure = replace(segment, facts=segment.facts | {"certain": False})
     found = {d.level: d.flags for d in reviewed_discs(Settings(), "sub-01", records | {"segment": unsure}, {})}
     assert "assumptions" in found["L5-S1"][0] and not found["L1-L2"]
+
+
+def test_what_was_decided_is_exported(tmp_path):
+    """A disc that was excluded is in the outlines as segmented, and not in those that are exported."""
+    highdicom = pytest.importorskip("highdicom")
+    study = Study(make_reviewable(tmp_path / "s", 2))
+    decided = outlines()
+    decided.array[decided.array == disc_value("L4-L5")] = 0
+    folder = study.output / "sub-01"
+    path = write_image(decided, folder / "anat" / f"sub-01_{endings.DECIDED}")
+    write_record(Record("review", "sub-01", "key", outputs=fingerprints([path], study.relative)),
+                 folder / "prov" / "sub-01_step-review_prov.json")
+    found = {file.parents[1].name: {s.SegmentLabel for s in highdicom.seg.segread(file).SegmentSequence}
+             for file in export_people(study.root, tmp_path / "dicom") if file.stem == "segmentation"}
+    assert found["sub-02"] - found["sub-01"] == {"L4-L5"} and {"L5-S1", "L3-L4"} < found["sub-01"]
