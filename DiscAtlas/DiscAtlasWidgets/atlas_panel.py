@@ -160,6 +160,7 @@ class AtlasPanel(DiscPanel):
         """Show the quality of registrations, and the atlas on one person: the first of those to look at."""
         self._cohort = result
         p.quality = self.logic.showQuality(result, p.quality)
+        yield
         flagged = sorted({row["participant_id"] for row in result.quality.rows if row.get("flags")})
         combo = self.ui.personCombo
         combo.clear()

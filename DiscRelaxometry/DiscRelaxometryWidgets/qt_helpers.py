@@ -4,8 +4,8 @@ from slicer.i18n import tr as _
 
 from DiscRelaxometryLib import mrml
 
-#: Width in pixels beyond which the last column of a table makes nobody scroll.
-LAST_COLUMN = 90
+#: Widths in pixels beyond which the last column, and any other, of a table makes nobody scroll.
+LAST_COLUMN, WIDEST_COLUMN = 90, 170
 
 
 def value(widget, name):
@@ -57,13 +57,14 @@ def fill_table(widget, headers, rows, editable=(), colors=None):
 
 
 def fit_columns(widget):
-    """Make the columns of a QTableWidget as wide as their texts; the last takes what is left, its tooltips the rest."""
+    """Make the columns of a QTableWidget as wide as their texts, within limits; the last takes what is left, tooltips the rest."""
     header = widget.horizontalHeader()
     header.setStretchLastSection(False)
     widget.resizeColumnsToContents()
-    last = value(widget, "columnCount") - 1
-    if last >= 0:
-        header.resizeSection(last, min(header.sectionSize(last), LAST_COLUMN))
+    count = value(widget, "columnCount")
+    for column in range(count):
+        widest = LAST_COLUMN if column == count - 1 else WIDEST_COLUMN
+        header.resizeSection(column, min(header.sectionSize(column), widest))
     header.setStretchLastSection(True)
 
 

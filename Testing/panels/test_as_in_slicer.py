@@ -345,3 +345,13 @@ def test_headings_are_words_with_units_and_fill_the_width(panel, slicer):
         words = mrml.heading(column)
         assert "_" not in words and "[" not in words and words[0] == words[0].upper(), words
         assert (f"({column.unit})" in words) == (column.unit not in ("", "1", "[arb'U]")), words
+
+
+def test_a_long_text_takes_no_other_column_out_of_sight(slicer):
+    from DiscRelaxometryWidgets.qt_helpers import WIDEST_COLUMN, fill_table
+
+    table = QtWidgets.QTableWidget()
+    fill_table(table, ["Person", "Flags", "Note"], [["sub-01", "seen in part " * 40, "cut " * 100]])
+    widths = [table.horizontalHeader().sectionSize(c) for c in range(2)]
+    assert widths[0] < 120 and widths[1] == WIDEST_COLUMN < 200
+    assert [table.item(0, c).toolTip() for c in (1, 2)] == ["seen in part " * 40, "cut " * 100]

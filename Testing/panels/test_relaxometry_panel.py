@@ -360,6 +360,8 @@ def test_screenshots_in_light_and_dark(panel, slicer, tmp_path):
         panel._parameterNode.inputVolume, panel._parameterNode.segmentation = load_person()[0], None
         click(panel.ui.segmentButton)
         wait_until(lambda: not panel.work.busy, 900)
+        finish(panel, panel.ui.gradeButton, 900)
+        wait_until(lambda: panel.ui.discTable.item(0, 1).text() not in ("", "..."))
         folder = ROOT / "Docs" / "screenshots"
     for dark, suffix in ((False, ""), (True, "-dark")):
         image = QImage(str(screenshot(panel, folder / f"panel-discrelaxometry{suffix}.png", dark)))
