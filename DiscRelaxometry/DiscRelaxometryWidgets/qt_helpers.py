@@ -57,7 +57,7 @@ def fill_table(widget, headers, rows, editable=(), colors=None):
 
 
 def fit_columns(widget):
-    """Make the columns of a QTableWidget as wide as their texts, within limits; the last takes what is left, tooltips the rest."""
+    """Make columns as wide as their texts, within limits; the last takes what is left, tooltips the rest."""
     header = widget.horizontalHeader()
     header.setStretchLastSection(False)
     widget.resizeColumnsToContents()

@@ -252,7 +252,7 @@ def screenshot(panel, path: Path, dark: bool = False) -> Path:
     process(50)
     # As high as all sections, so that nothing needs scrolling.
     height = panel.uiWidget.sizeHint().height() + panel.footer.sizeHint().height() + 40
-    panel.parent.resize(panel.parent.width(), max(height, 400))
+    panel.parent.resize(500, max(height, 400))  # about as wide as in Slicer
     process(50)
     path.parent.mkdir(parents=True, exist_ok=True)
     panel.parent.grab().save(str(path))
