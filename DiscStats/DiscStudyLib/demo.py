@@ -62,9 +62,7 @@ def remembered(output: Path, name: str, inputs: Sequence[Path], work: Callable[[
     if earlier and earlier.key == key and outputs_intact(earlier, output.joinpath):
         return earlier.message
     message, written = work()
-    record = Record(name, "", key, inputs=read, outputs=fingerprints(written, relative),
-                               message=message)
-    write_record(record, path)
+    write_record(Record(name, "", key, inputs=read, outputs=fingerprints(written, relative), message=message), path)
     return message
 
 

@@ -1,13 +1,7 @@
 """Voxel-wise inference: the linear model, permutation schemes, max-T, TFCE, clusters and false discovery rate."""
 
 from .arrays import DESIGN_BLOCK, PermutationTest, permutation_test
-from .blocks import (
-    complete_blocks,
-    constant_in_blocks,
-    design_within,
-    less_block_means,
-    within_columns,
-)
+from .blocks import complete_blocks, constant_in_blocks, design_within, less_block_means, within_columns
 from .cluster_null import MapLayout, enhance_input, map_null, one_side
 from .clusters import ClusterStatistics, cluster_rows, cluster_sizes, cluster_table, find_clusters, level_name
 from .deviates import stat_to_z

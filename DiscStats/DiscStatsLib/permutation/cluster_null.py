@@ -12,15 +12,7 @@ from DiscRelaxometryLib.parallel import ordered
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 
 from .clusters import cluster_maxima
-from .max_statistic import (
-    Source,
-    Stratum,
-    batches,
-    blocks_of_source,
-    blocks_of_sources,
-    partial_r2,
-    to_statistic,
-)
+from .max_statistic import Source, Stratum, batches, blocks_of_source, blocks_of_sources, partial_r2, to_statistic
 from .schemes import Scheme
 from .tfce import Neighbors, TfceSettings, tfce_maxima
 

@@ -1,14 +1,6 @@
 """Statistics of tables: agreement, repeatability, ROC curves, mixed models of region means."""
 
-from .agreement import (
-    agreement_table,
-    bland_altman,
-    concordance,
-    icc,
-    pair_tables,
-    repeatability,
-    weighted_kappa,
-)
+from .agreement import agreement_table, bland_altman, concordance, icc, pair_tables, repeatability, weighted_kappa
 from .mixed import MixedFit, fit_mixed
 from .region_means import region_means
 from .roc import Roc, compare_areas, roc

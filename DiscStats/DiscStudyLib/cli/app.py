@@ -11,16 +11,7 @@ from typer import Argument, Option
 from DiscRelaxometryLib.atomic import check_folder
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 
-from .options import (
-    Engine,
-    Labels,
-    ResultsFolder,
-    Session,
-    StudyFolder,
-    numbers,
-    require_place,
-    with_settings,
-)
+from .options import Engine, Labels, ResultsFolder, Session, StudyFolder, numbers, require_place, with_settings
 from .print import print_line, print_table, progress_bar
 from .results import VERBS as RESULT_VERBS
 from .review import review

@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 from DiscRelaxometryLib.discs.engine import Model
-from DiscRelaxometryLib.discs.inference import (
-    normalize_signal,
-    predict,
-    softmax,
-    stack_indices,
-    upright_probabilities,
-)
+from DiscRelaxometryLib.discs.inference import normalize_signal, predict, softmax, stack_indices, upright_probabilities
 from DiscRelaxometryLib.discs.network import NetworkConfig
 from DiscRelaxometryLib.errors import Cancelled
 from DiscRelaxometryLib.image import Geometry, Image
