@@ -326,3 +326,27 @@ def test_segments_of_one_and_of_several_labelmaps_are_read_as_one_by_one(slicer)
     np.testing.assert_array_equal(found.array, expected)
     assert found.meta["overlap"] == overlap > 20 and found.meta["ignored"] == ["fat"]
     assert set(np.unique(expected)) == {0, 11, 12, 13, 15}
+
+
+@pytest.mark.parametrize("nodes", [None, [], "empty", "colors"])
+def test_what_is_no_echo_series_is_one_sentence(slicer, nodes):
+    if nodes == "empty":
+        nodes = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "nothing in it")
+    if nodes == "colors":
+        nodes = [slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", f"photo {n}") for n in range(2)]
+        for node in nodes:
+            slicer.util.updateVolumeFromArray(node, np.zeros((2, 3, 4, 3), np.uint8))
+    with pytest.raises(DiscRelaxometryError, match="Choose an echo series|several values per voxel"):
+        mrml.series_from_nodes(nodes, [10.0, 20.0], "T2")
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint8, np.int64, np.float64])
+def test_echoes_of_any_number_are_read_and_not_shared(slicer, kind):
+    """What the fit changes must not change the scene."""
+    values = np.arange(24, dtype=kind).reshape(2, 3, 4)
+    nodes = [mrml.volume_from_image(Image(values * f, Geometry((4, 3, 2))), f"echo {f}") for f in (1, 2)]
+    series = mrml.series_from_nodes(nodes, [10.0, 20.0], "T2")
+    np.testing.assert_array_equal(series.echoes, np.stack([values, values * 2]))
+    assert series.echoes.dtype == np.float32
+    series.echoes[:] = -1
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(nodes[1]), values * 2)

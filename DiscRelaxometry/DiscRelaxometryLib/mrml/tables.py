@@ -201,11 +201,11 @@ def series_from_nodes(nodes, times: Sequence[float] | None = None, kind: str | N
 def _volumes_of(nodes) -> tuple[list, list[float], str | None]:
     """Return the echo volumes, the times the scene knows, and the kind it knows."""
     if isinstance(nodes, (list, tuple)):
-        if len(nodes) != 1:
+        if len(nodes) > 1:
             return list(nodes), [_float(v.GetAttribute(ATTRIBUTE + "Time")) for v in nodes], None
-        nodes = nodes[0]
+        nodes = next(iter(nodes), None)
     sequence = sequence_of(nodes) if nodes is not None else None
-    if sequence is None:
+    if sequence is None or not sequence.GetNumberOfDataNodes():
         raise EchoSeriesError("Choose an echo series: a sequence, or at least two volumes.", anchor="too-few-echoes")
     volumes = [sequence.GetNthDataNode(n) for n in range(sequence.GetNumberOfDataNodes())]
     by_index = {name: kind for kind, name in _INDEX_NAMES.items()}
