@@ -26,12 +26,14 @@ from DiscRelaxometryLib.labels import disc_name
 from DiscRelaxometryLib.measure import normalized_t2w
 from Training.dataset import add_data, fold_numbers, read_folds
 from Training.degrade import DEGRADATIONS, low_resolution
-from Training.metrics import dice, surface_distance
+from Training.metrics import dice, surface_dice, surface_distance
 from Training.train import RUNS
 
 CROSS_VALIDATED = ("spider", "degraded", "echo")
 PARTS = (*CROSS_VALIDATED, "ivd", "bodies", "reject")
 CENTRAL_MM = 10.0
+#: mm within which a surface counts as right.
+TOLERANCES = (0.6, 1.0)
 #: Voxels this far from any structure are left out of the calibration, which they would make look perfect.
 NEAR_MM = 4.0
 #: Sets whose lowest reference body is S1 (seen in all their images).
@@ -81,6 +83,7 @@ def disc_rows(result: Segmentation, reference: Image, image: Image | None = None
                "reference_volume": truth.sum() * voxel / 1000, "touches_edge": _touches_edge(truth),
                "expected_dice": own.expected_dice if own else 0.0, "confidence": own.confidence if own else 0.0,
                "review": own.review if own else None}
+        row |= {f"nsd_{mm}": surface_dice(mask, truth, spacing, mm) for mm in TOLERANCES}
         if image is not None:
             row["signal"] = float(signals[0][mask].mean()) if found else float("nan")
             row["reference_signal"] = float(signals[1][truth].mean())

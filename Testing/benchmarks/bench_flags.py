@@ -24,7 +24,7 @@ from DiscRelaxometryLib.resources import resource_path
 from DiscRelaxometryLib.tables import read_tsv
 from Training.dataset import read_folds
 from Training.degrade import DEGRADATIONS
-from Training.evaluate import disc_rows
+from Training.evaluate import TOLERANCES, disc_rows
 from Training.metrics import dice
 from Training.pseudo import names_alike, same_view
 
@@ -51,7 +51,7 @@ def held_out(results: Results, cache: Path, kinds: list[str]) -> None:
     cohort = resource_path("SampleData/spider-cohort", "DiscStatsLib")
     names = read_folds()["folds"][MODEL.manifest["training"]["fold"]]
     order = sorted(n for fold in read_folds()["folds"] for n in fold)
-    table, missed, everything, scores = [], [], [], []
+    table, missed, everything, scores, outlines = [], [], [], [], []
     for kind in kinds:
         rows = []
         for name in names:
@@ -59,7 +59,10 @@ def held_out(results: Results, cache: Path, kinds: list[str]) -> None:
                                        100 + order.index(name))
             found = segmented(f"{name}_dd_{kind.replace(' ', '')}", image, cache)
             truth = read_image(cohort / "derivatives" / "reference" / name / "anat" / f"{name}_dseg.nii.gz")
-            for row in disc_rows(found, truth):
+            matched = disc_rows(found, truth)
+            if kind == "as acquired":
+                outlines += [r | {"person": name} for r in matched]
+            for row in matched:
                 if row["level"] in LUMBAR:
                     bad = not (row["dice"] >= BAD_DICE and row["distance"] <= BAD_DISTANCE and
                                row["named"] == row["level"])
@@ -72,10 +75,31 @@ def held_out(results: Results, cache: Path, kinds: list[str]) -> None:
     table.append(counted("all", everything))
     results.table("held_out", ["images", "discs", "bad", ("caught", ".2f"), ("caught of Dice < 0.75", ".2f"),
                                ("good ones flagged", ".3f")], table, people=len(names))
+    if outlines:
+        outline_figures(results, outlines)
     results.table("ranking", ["expected Dice alone", "value"], ranking(scores), people=len(names))
     results.table("missed", ["person", "image", "disc from below", ("Dice", ".2f"), ("distance, mm", ".2f")], missed)
     results.aims(Aim("bad discs caught, people held out", table[-1][3], at_least=0.9, form=".2f"),
                  Aim("good discs flagged, people held out", table[-1][5], at_most=0.08, form=".3f"))
+
+
+def outline_figures(results: Results, rows: list[dict]) -> None:
+    """List overlap and surfaces of all discs of the people held out; a disc that was not found has a Dice of 0."""
+    rows = [r for r in rows if r["level"]]
+    mean = lambda key, some=rows: float(np.nanmean([r[key] for r in some]))  # noqa: E731
+    worst = min(mean("dice", [r for r in rows if r["person"] == p]) for p in {r["person"] for r in rows})
+    volumes = np.array([(r["volume"], r["reference_volume"]) for r in rows if r["named"]])
+    gap = 100 * float((volumes[:, 0] - volumes[:, 1]).mean() / volumes[:, 1].mean())
+    found = 100 * sum(not r["named"] for r in rows) / len(rows)
+    results.table("outlines", ["people held out, as acquired", "value"], [
+        ("mean Dice by disc", mean("dice")), ("surface distance, mm", mean("distance")),
+        ("worst person's mean Dice", worst), ("volume bias, %", gap), ("discs missed, %", found),
+        *((f"surface within {mm} mm of the reference's", mean(f"nsd_{mm}")) for mm in TOLERANCES)], discs=len(rows))
+    results.aims(Aim("mean Dice by disc, people held out", mean("dice"), at_least=0.9, form=".3f"),
+                 Aim("surface distance, people held out", mean("distance"), at_most=0.45, form=".2f", unit="mm"),
+                 Aim("worst person held out, mean Dice", worst, at_least=0.83, form=".3f"),
+                 Aim("volume bias, people held out", abs(gap), at_most=3, form=".1f", unit="%"),
+                 Aim("discs missed, people held out", found, at_most=0.5, form=".1f", unit="%"))
 
 
 def ranking(scores: list[tuple[str, bool, float]]) -> list[tuple[str, float]]:

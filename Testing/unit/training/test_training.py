@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
 from support import shared_data
 
 torch = pytest.importorskip("torch")
@@ -19,7 +20,7 @@ from Training.dataset import class_labels, load_person, make_folds, read_folds, 
 from Training.degrade import DEGRADATIONS, low_resolution  # noqa: E402
 from Training.evaluate import discs_between, front_of_canal, reference_bodies  # noqa: E402
 from Training.lateral import Outline, canal_kept, fill_muscle, narrow  # noqa: E402
-from Training.metrics import dice, surface_distance  # noqa: E402
+from Training.metrics import dice, surface_dice, surface_distance  # noqa: E402
 from Training.pack import pack_person  # noqa: E402
 from Training.tables import pooled  # noqa: E402
 
@@ -295,3 +296,16 @@ def test_discs_between_two_bodies_are_found_by_their_centers():
     truth[0:10], truth[20:30], truth[40:50] = 7, 4, 9
     labels[12:18], labels[31:34], labels[36:39], labels[52:58] = 11, 12, 13, 14
     assert discs_between(truth, labels, [4, 7, 9]) == [[11], [12, 13]]
+
+
+def test_surface_dice_of_a_shifted_box():
+    first = np.zeros((20, 20, 20), bool)
+    first[5:15, 5:15, 5:15] = True
+    second = np.roll(first, 1, 0)
+    assert surface_dice(first, first, (1, 1, 1), 0.6) == 1
+    # Of 10^3 - 8^3 surface voxels a slab's face of 100 and the rims of the sides lie 1 mm off, not 0.6.
+    near, exact = (surface_dice(first, second, (1, 1, 1), mm) for mm in (1.0, 0.6))
+    shell = [m & ~ndimage.binary_erosion(m) for m in (first, second)]
+    assert near == 1 and exact == pytest.approx((shell[0] & shell[1]).sum() / shell[0].sum())
+    assert surface_dice(first, second, (0.5, 1, 1), 0.6) == 1
+    assert np.isnan(surface_dice(first, np.zeros_like(first), (1, 1, 1), 1.0))
