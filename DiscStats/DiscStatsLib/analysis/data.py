@@ -59,8 +59,8 @@ class Values:
     def __getstate__(self) -> dict:
         """A file is opened again by who gets these values, not sent along."""
         state, array = dict(vars(self)), self.array
-        file = array.filename if isinstance(array, np.memmap) else None
-        if file and np.load(file, mmap_mode="r").size == array.size:
+        file = array.filename if isinstance(array, np.memmap) and array.flags.c_contiguous else None
+        if file and str(file).endswith(".npy") and np.load(file, mmap_mode="r").size == array.size:
             state["array"] = file, array.shape
         return state
 

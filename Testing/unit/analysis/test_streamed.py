@@ -96,7 +96,9 @@ def test_blocks_of_voxels_are_worked_on_elsewhere(kept, tmp_path, monkeypatch):
         np.testing.assert_allclose(there.null[name], null, rtol=1e-9, err_msg=name)
     assert len(sent) == 2 and not any(maps["map"].array[:3].tobytes() in content for content in sent)
     own = np.arange(12.0).reshape(3, 4)
-    for array in (own, maps["map"].array[1:], maps["map"].array.reshape(-1, 1)):  # in memory, part of a file, as it is
+    on_file, raw = maps["map"].array, np.memmap(tmp_path / "raw.dat", np.float32, "w+", shape=(3, 4))
+    # In memory, part of a file, turned round, without a header, and as it is.
+    for array in (own, on_file[1:], on_file[::-1], raw, on_file.reshape(-1, 1)):
         again = pickle.loads(pickle.dumps(Values(array, np.arange(2), np.arange(1))))
         np.testing.assert_array_equal(again.array, array)
 

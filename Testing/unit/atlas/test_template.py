@@ -2,9 +2,11 @@
 
 import tempfile
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 from unit.atlas.test_bad_input import crop_left_right
 from unit.atlas.test_registration import L45, disc_image
 
@@ -130,3 +132,19 @@ def test_the_affine_part_follows_depth_and_height_and_never_width():
     found = np.linalg.lstsq(_affine_terms(points), moved, rcond=None)[0]
     np.testing.assert_allclose(_affine_terms(points) @ found, moved, atol=1e-9)
     np.testing.assert_array_equal(_affine_terms(points * [3, 1, 1]), _affine_terms(points))
+
+
+def test_discs_stand_as_they_do_in_people_on_average():
+    """Tilted discs two levels apart: mean centers about the person's middle, and the rotation between the people's."""
+    class Level(list):
+        people = ("sub-01", "sub-02")
+
+    def tilt(degrees):
+        return np.array(Rotation.from_euler("zyx", [degrees, degrees / 2, 3], degrees=True).as_matrix())
+
+    shapes = {value: Level(SimpleNamespace(center=np.array([x, 2.0 * x, z + x]), axes=tilt(turn + x))
+                           for x in (0.0, 4.0)) for value, z, turn in ((11, 0.0, 30.0), (12, 40.0, -20.0))}
+    poses = template._mean_poses(shapes)
+    for value, z, turn in ((11, -20.0, 30.0), (12, 20.0, -20.0)):
+        np.testing.assert_allclose(poses[value][0], [0, 0, z], atol=1e-12)
+        np.testing.assert_allclose(poses[value][1], tilt(turn + 2), atol=2e-3)
