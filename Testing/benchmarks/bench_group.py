@@ -124,7 +124,7 @@ def _aims(rows: list[tuple], options) -> list[Aim]:
     if options.maps == 3 and (holes[0] == 10_000 or len(rows) > 2):
         before = rows[-3] if len(rows) > 2 else holes
         slope = (holes[8] - before[8]) / max(holes[0] - before[0], 1)
-        words = "" if holes[0] == 10_000 else f", extrapolated from {before[0]:,} and {holes[0]:,}".replace(",", " ")
+        words = "" if holes[0] == 10_000 else f", extrapolated from {before[0]} and {holes[0]}"
         return [Aim(f"10 000 people, three maps{words}: peak memory",
                     holes[8] + slope * (10_000 - holes[0]), at_most=8, form=".1f", unit="GB")]
     return [Aim("3 000 people, missing over complete voxels, CPU time", holes[5] / whole[5], at_most=2,
