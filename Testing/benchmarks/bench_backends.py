@@ -77,7 +77,8 @@ def main() -> None:
                 rows.append(measured(backend, name, kind, labels, level, atlas))
                 with options.rows.open("a") as file:
                     print(json.dumps(rows[-1]), file=file, flush=True)
-    table = [summary(b, [r for r in rows if r["backend"] == b]) for b in options.backends]
+    measured_of = {b: [r for r in rows if r["backend"] == b] for b in options.backends}
+    table = [summary(backend, found) for backend, found in measured_of.items() if found]
     kept.table("quality", ["backend", "discs", ("mean Dice", ".3f"), ("whole discs", ".3f"), ("cut discs", ".3f"),
                            "worst", ("surface mm", ".2f"), ("folding", "g"), ("CPU s per disc", ".1f")], table)
     kept.aims(*(aim for row in table if row[1] == options.discs for aim in (
