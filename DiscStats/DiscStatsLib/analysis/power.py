@@ -97,7 +97,7 @@ def design_power(maps, atlas_labels: Image, participants, formula: str, contrast
             found.append(_one_set(first, noise[donors] + np.where(place, added[np.concatenate(people)], 0.0), people,
                                   blocks, replace(settings, seed=k + 1), place, alpha))
         rows.append({"people": size, "effect": planted.effect, "sets": sets} | _summary(np.array(found)))
-    return Table("power", list(_COLUMNS), rows)
+    return Table("power", list(_COLUMNS), rows, notes=list(first.warnings))
 
 
 def _residuals(result: AnalysisResult, settings: AnalysisSettings, blocks: str) -> np.ndarray:

@@ -105,6 +105,8 @@ def power(study: StudyFolder,
                                   sizes=tuple(numbers(sizes, "--sizes")), sets=sets, output=output,
                                   session=session, progressCallback=callback)
     print_table(table)
+    for note in table.notes:
+        print_line("Note", "yellow", note)
     print_line("Table", "green", str(path))
 
 

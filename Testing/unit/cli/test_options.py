@@ -237,13 +237,15 @@ def test_review_hands_on_every_option(recorder):
     assert seen == [True, False, True, "stopped"]
 
 
-def test_power_hands_on_every_option(recorder):
-    done = recorder(DiscStudyLib.after, "study_power", (Table("power", [("people",)]), Path("power_T2.tsv")))
+def test_power_hands_on_every_option(recorder, capsys):
+    table = Table("power", [("people",)], notes=["Left out for a missing age: sub-03."])
+    done = recorder(DiscStudyLib.after, "study_power", (table, Path("power_T2.tsv")))
     call("power", "study", "T2 ~ age", "--effect", -1.5, "--map", "T2", "--region", "nucleus", "--levels",
          "L4-L5,L5-S1", "--sizes", "30,60", "--sets", 7, "--output", "out", "--session", "ses-02")
     done.check(path=Path("study"), formula="T2 ~ age", effect=-1.5, map="T2", region="nucleus",
                levels=("L4-L5", "L5-S1"), sizes=(30.0, 60.0), sets=7, output=Path("out"), session="ses-02",
                unused=("progressCallback",))
+    assert "Left out for a missing age: sub-03." in capsys.readouterr().out
 
 
 def test_each_verb_is_recorded_here():
