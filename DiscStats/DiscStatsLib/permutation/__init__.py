@@ -6,20 +6,11 @@ from .cluster_null import MapLayout, enhance_input, map_null, one_side
 from .clusters import ClusterStatistics, cluster_rows, cluster_sizes, cluster_table, find_clusters, level_name
 from .deviates import stat_to_z
 from .glm import Partition, estimates, fit, full_rank, full_residuals, leverage, partition
-from .max_statistic import (
-    Source,
-    Stratum,
-    directed,
-    fwe_p,
-    has_constant,
-    make_partial_stratum,
-    make_stratum,
-    max_statistics,
-    unit_residuals,
-)
+from .max_statistic import directed, fwe_p, max_statistics
 from .missing import Presence, by_presence, freedom, least_count, restricted_factors
 from .multiple import adjust_bh, adjust_bky
 from .schemes import Scheme, alike_blocks, make_scheme
+from .stratum import Source, Stratum, has_constant, make_partial_stratum, make_stratum, unit_residuals
 from .tail import Tail, fit_tail, tail_p
 from .tfce import TfceSettings, neighbors_of, tfce, tfce_values
 from .torch_products import require_device

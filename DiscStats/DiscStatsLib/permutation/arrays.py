@@ -12,9 +12,10 @@ from ..design import require_weights
 from .blocks import complete_blocks, constant_in_blocks, design_within, less_block_means, within_columns
 from .deviates import stat_to_z
 from .glm import Partition, fit, full_rank, partition
-from .max_statistic import Stratum, directed, fwe_p, has_constant, make_stratum, max_statistics
+from .max_statistic import directed, fwe_p, max_statistics
 from .missing import by_presence, freedom, least_count
 from .schemes import Scheme, make_scheme
+from .stratum import Stratum, has_constant, make_stratum
 
 #: Numbers in the voxel-wise designs of a block.
 DESIGN_BLOCK = 2 ** 22

@@ -12,8 +12,8 @@ from DiscRelaxometryLib.parallel import ordered
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
 
 from .clusters import cluster_maxima
-from .max_statistic import Source, Stratum, batches, blocks_of_source, blocks_of_sources, partial_r2, to_statistic
 from .schemes import Scheme
+from .stratum import Source, Stratum, batches, blocks_of_source, blocks_of_sources, partial_r2, to_statistic
 from .tfce import Neighbors, TfceSettings, tfce_maxima
 
 #: Maps of permutations are made a few at a time in each voxel; so many numbers of them are kept (256 MB).

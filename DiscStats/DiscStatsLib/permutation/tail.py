@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .max_statistic import TIE, fwe_p
+from .max_statistic import fwe_p
+from .stratum import TIE
 
 #: Shares of the null distribution that are tried, and how many values a tail needs.
 SHARES = (0.1, 0.075, 0.05, 0.025)

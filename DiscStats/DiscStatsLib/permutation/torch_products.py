@@ -6,10 +6,10 @@ import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError
 
-from .max_statistic import Stratum, _block_maxima, batches, less_fitted, moved_rows, partial_r2, reach_of, to_statistic
 from .robust import wald_share
 from .schemes import Scheme
 from .screen import EMPTY
+from .stratum import Stratum, batches, less_fitted, moved_rows, partial_r2, reach_of, to_statistic
 from .variance_groups import VarianceGroups
 
 BATCH = 512
@@ -30,12 +30,15 @@ def require_device(device: str) -> None:
                           anchor="gpu") from None
 
 
+def serves_torch(stratum: Stratum) -> bool:
+    """Tell whether the device takes a stratum; what has missing values or variance groups stays on the CPU."""
+    return not (stratum.q.ndim == 3 or stratum.presence is not None or isinstance(stratum.sandwich, VarianceGroups))
+
+
 def block_maxima_torch(stratum: Stratum, scheme: Scheme, alternative: str, as_z: bool, device: str):
     """Return the largest statistic of each permutation over the voxels, and the count of each voxel."""
     import torch
 
-    if stratum.q.ndim == 3 or stratum.presence is not None or isinstance(stratum.sandwich, VarianceGroups):
-        return _block_maxima(stratum, scheme, alternative, as_z)
     device = device.removeprefix("torch:")
     order, sign = scheme.restrict(stratum.rows)
     signed = stratum.kind == "t" and alternative != "two-sided"

@@ -94,7 +94,7 @@ def test_cluster_table_has_peak_position_level_and_region():
 @pytest.mark.parametrize("workers", [2, 3])
 def test_results_do_not_depend_on_the_number_of_workers(workers, monkeypatch):
     from DiscStatsLib.permutation import cluster_null as permutation_clusters
-    from DiscStatsLib.permutation import max_statistic as permutation
+    from DiscStatsLib.permutation import stratum as permutation
 
     table, maps = people(), cohort(people(), 0.5)
     one = analyze(maps, atlas(), table, "T2 ~ grade", **FAST)

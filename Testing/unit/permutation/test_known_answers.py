@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from DiscStatsLib.permutation.glm import estimates, fit, partition
-from DiscStatsLib.permutation.max_statistic import fwe_p, make_stratum, max_statistics
+from DiscStatsLib.permutation.max_statistic import fwe_p, max_statistics
 from DiscStatsLib.permutation.multiple import adjust_bh, adjust_bky
 from DiscStatsLib.permutation.schemes import make_scheme
+from DiscStatsLib.permutation.stratum import make_stratum
 
 BH_P = [
     0.0001,

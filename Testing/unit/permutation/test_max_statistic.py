@@ -9,8 +9,9 @@ from support import ROOT
 
 from DiscRelaxometryLib.errors import DesignError
 from DiscStatsLib.permutation.glm import fit, partition
-from DiscStatsLib.permutation.max_statistic import fwe_p, has_constant, make_stratum, max_statistics
+from DiscStatsLib.permutation.max_statistic import fwe_p, max_statistics
 from DiscStatsLib.permutation.schemes import make_scheme
+from DiscStatsLib.permutation.stratum import has_constant, make_stratum
 
 N, V = 24, 300
 
@@ -84,7 +85,7 @@ def test_one_sided_maxima(alternative, device):
 
 
 def test_large_samples_skip_the_basis_and_give_the_same(monkeypatch):
-    from DiscStatsLib.permutation import max_statistic as permutation
+    from DiscStatsLib.permutation import stratum as permutation
 
     rng = np.random.default_rng(3)
     design, y = natural_units(rng), rng.normal(80, 10, (N, V))

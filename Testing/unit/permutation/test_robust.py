@@ -10,8 +10,9 @@ from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscStatsLib.permutation.cluster_null import statistic_maps
 from DiscStatsLib.permutation.glm import Partition, fit, partition
-from DiscStatsLib.permutation.max_statistic import fwe_p, make_stratum, max_statistics
+from DiscStatsLib.permutation.max_statistic import fwe_p, max_statistics
 from DiscStatsLib.permutation.schemes import make_scheme
+from DiscStatsLib.permutation.stratum import make_stratum
 
 N, V = 24, 40
 T = [[0, 1, -0.01, 0]]

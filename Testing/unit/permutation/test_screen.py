@@ -8,8 +8,9 @@ import pytest
 from DiscStatsLib.permutation import screen as permutation_screen
 from DiscStatsLib.permutation.glm import fit, partition
 from DiscStatsLib.permutation.kernel import compiled
-from DiscStatsLib.permutation.max_statistic import make_stratum, max_statistics
+from DiscStatsLib.permutation.max_statistic import max_statistics
 from DiscStatsLib.permutation.schemes import make_scheme
+from DiscStatsLib.permutation.stratum import make_stratum
 
 pytestmark = pytest.mark.skipif(compiled() is None, reason="numba is not installed: float64 alone is used")
 

@@ -14,8 +14,9 @@ from DiscStatsLib.permutation.cluster_null import MapLayout, map_null, one_side,
 from DiscStatsLib.permutation.clusters import cluster_maxima, cluster_sizes, find_clusters
 from DiscStatsLib.permutation.deviates import stat_to_z
 from DiscStatsLib.permutation.glm import fit, partition
-from DiscStatsLib.permutation.max_statistic import fwe_p, make_stratum
+from DiscStatsLib.permutation.max_statistic import fwe_p
 from DiscStatsLib.permutation.schemes import make_scheme
+from DiscStatsLib.permutation.stratum import make_stratum
 from DiscStatsLib.permutation.tfce import TfceSettings, neighbors_of, tfce_maxima, tfce_values
 
 COMPILED = [False, True] if have_numba() else [False]

@@ -13,8 +13,9 @@ from DiscStatsLib.analysis.spread import relative_squares
 from DiscStatsLib.permutation.cluster_null import statistic_maps
 from DiscStatsLib.permutation.deviates import stat_to_z
 from DiscStatsLib.permutation.glm import Partition, fit, partition, residuals
-from DiscStatsLib.permutation.max_statistic import fwe_p, make_stratum, max_statistics
+from DiscStatsLib.permutation.max_statistic import fwe_p, max_statistics
 from DiscStatsLib.permutation.schemes import make_scheme
+from DiscStatsLib.permutation.stratum import make_stratum
 
 N = 31
 GROUPS = np.repeat([0, 1], [25, 6])
