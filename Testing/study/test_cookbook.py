@@ -81,7 +81,7 @@ def test_whole_study_then_second_analysis(study, capsys):
 @pytest.mark.slow
 def test_on_a_scheduler(study):
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0",
                                   protocol="tcp", host="127.0.0.1") as cluster:
         run = script("5_").on_scheduler(study, "pfirrmann", cluster.scheduler_address, levels=("L4-L5",),
                                         permutations=100)

@@ -7,10 +7,11 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,21 @@ def test_no_more_workers_than_cores(monkeypatch):
 
     monkeypatch.setattr(cluster_dask, "cores", lambda: 3)
     assert [cluster_dask.workers_that_fit(n, 0.001) for n in (0, 2, 8)] == [1, 2, 3]
+
+
+def test_a_second_cluster_on_the_machine_is_no_matter(monkeypatch):
+    """The port of Dask's status page may be taken; a warning is an error here."""
+    pytest.importorskip("distributed")
+    from DiscStudyLib.engine import cluster_dask
+
+    for name in ("_start_workers", "_wait_for_workers", "_stop"):
+        monkeypatch.setattr(cluster_dask, name, lambda *_: None)
+    with socket.socket() as taken:
+        with suppress(OSError):
+            taken.bind(("0.0.0.0", 8787))
+            taken.listen()
+        with cluster_dask.connect(processes=1) as client:
+            assert client.scheduler_info()["address"].startswith("tcp://127.0.0.1:")
 
 
 @pytest.mark.parametrize("people, workers, expected", [

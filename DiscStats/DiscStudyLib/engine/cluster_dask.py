@@ -84,7 +84,8 @@ def connect(scheduler: str = "", processes: int = 1, memory_gb: float | None = N
         return
     memory_gb = memory_gb or PERSON_MEMORY_GB
     count = workers_that_fit(processes, memory_gb)
-    with LocalCluster(n_workers=0, processes=False, dashboard_address=None, protocol="tcp", host="127.0.0.1",
+    # Any free port, on this machine alone: without one Dask takes 8787, and warns where another cluster has it.
+    with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp", host="127.0.0.1",
                       silence_logs="ERROR") as cluster, Client(cluster) as client:
         worker = _start_workers(cluster.scheduler_address, count, memory_gb)
         try:
