@@ -9,6 +9,9 @@ from slicer.i18n import tr as _
 
 from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.errors import DiscRelaxometryError
+from DiscRelaxometryLib.jobs import Job
+
+from .work import in_child
 
 #: A scalar volume has 0.5, and a multi-volume by echo time up to 1.0. Two echoes are more often looked at than fitted.
 CONFIDENCE, CONFIDENCE_OF_TWO = 1.05, 0.4
@@ -70,9 +73,7 @@ class EchoSeriesPlugin(DICOMPlugin):
         """Load an echo series and return its sequence; the offer to open the panel follows when loading has ended."""
         import qt
 
-        from DiscRelaxometryLib.echo import read_echo_series
-
-        series = read_echo_series(list(loadable.files))
+        series = in_child(Job("DiscRelaxometryLib.echo:read_echo_series", {"path": list(loadable.files)}))
         with mrml.all_or_nothing():
             node = mrml.sequence_from_series(series, loadable.name)
         volume = mrml.shown_volume(node)

@@ -1,7 +1,7 @@
 """Long work, messages and Python packages of a panel, and the footer that shows them."""
 
-import inspect
 import logging
+import time
 
 import slicer
 from slicer.i18n import tr as _
@@ -27,6 +27,18 @@ def shortened(text):
         return line
     end = line.rfind(". ", 0, SHORT)
     return line[:end + 1] if end > 0 else line[:line.rfind(" ", 0, SHORT)] + " ..."
+
+
+def in_child(job):
+    """Return the result of a job that a child process does; the window is drawn meanwhile."""
+    child = ChildProcess(job)
+    try:
+        while not child.poll():
+            slicer.app.processEvents()
+            time.sleep(0.02)
+        return child.result()
+    finally:
+        child.close()
 
 
 class Work:
@@ -71,9 +83,12 @@ class Work:
         :param cancelled: what is said after Cancel, where something of the work stays.
         :param failed: what is said above the reason of a failure.
         """
-        self.child, self._onResult, self._onProgress = ChildProcess(job), onResult, onProgress
-        self._cancelledText = cancelled or _("Cancelled; nothing was changed.")
         self._failedText = failed or _("The computation failed.")
+        self.child = self.attempt(self._failedText, lambda: ChildProcess(job))
+        if self.child is None:
+            return
+        self._onResult, self._onProgress = onResult, onProgress
+        self._cancelledText = cancelled or _("Cancelled; nothing was changed.")
         self.ui.progressBar.setValue(0)
         self.ui.progressBar.setVisible(True)
         self.ui.cancelButton.setVisible(True)
@@ -113,9 +128,7 @@ class Work:
         yield
         # Takes effect where the user has switched the scene's undo on.
         slicer.mrmlScene.SaveStateForUndo()
-        shown = self._onResult(outcome)
-        if inspect.isgenerator(shown):
-            yield from shown
+        yield from self._onResult(outcome) or ()
 
     def _turn(self):
         """Go on with showing a result, or say why there is none."""
@@ -144,8 +157,8 @@ class Work:
     def _showProgress(self, fraction, text):
         self.ui.progressBar.setValue(int(round(100 * fraction)))
         left = self.child.remaining()
-        time = "" if left is None else _(" (about {time} left)").format(time=duration(left))
-        self.say(f"{text}{time}")
+        left = "" if left is None else _(" (about {time} left)").format(time=duration(left))
+        self.say(f"{text}{left}")
         if self._onProgress is not None:
             self._onProgress(text)
 

@@ -34,16 +34,20 @@ class StudyRunner:
     def offerSampleCohort(self):
         """Fill in study, table and formula from the sample cohort of the Sample Data module, where none is chosen."""
         p = self.settings
-        unpack(chosen_path(p.studyFolder))
+        self._unpack(chosen_path(p.studyFolder))
         if chosen_path(p.studyFolder) or chosen_path(p.participantsFile) or p.formula:
             return
         folders = [n.GetAttribute(STUDY_FOLDER) for n in slicer.util.getNodesByClass("vtkMRMLTableNode")]
         for folder in folders:
-            unpack(folder)
+            self._unpack(folder)
         folder = next((Path(f) for f in folders if f and Path(f).is_dir()), None)
         if folder is not None:
             with slicer.util.NodeModify(p):
                 p.studyFolder, p.participantsFile, p.formula = folder, folder / "participants.tsv", FORMULA
+
+    def _unpack(self, folder):
+        """Complete the sample cohort, if this is its folder; return whether nothing is missing."""
+        return self.work.attempt(_("The sample cohort cannot be copied."), lambda: unpack(folder) or True)
 
     def _report(self):
         folder = chosen_path(self.settings.studyFolder)
@@ -73,7 +77,8 @@ class StudyRunner:
         self.ui.logView.setPlainText("")
         self._last = ""
         folder = chosen_path(p.studyFolder)
-        unpack(folder)
+        if not self._unpack(folder):
+            return
         arguments = {"path": folder, "processes": p.processes, "session": p.session.strip()}
         if p.studyFormula:
             arguments.update(formula=p.formula, contrast=p.contrast, permutations=p.permutations, seed=p.seed,

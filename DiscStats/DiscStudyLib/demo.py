@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from DiscRelaxometryLib import __version__
+from DiscRelaxometryLib.atomic import atomic_path
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.resources import resource_path
 
@@ -35,8 +36,8 @@ def copy_cohort(target: Path) -> Path:
     for file in sorted(source.rglob("*")):
         place = target / file.relative_to(source)
         if file.is_file() and not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, place)
+            with atomic_path(place) as part:
+                shutil.copyfile(file, part)
     return target
 
 

@@ -182,7 +182,7 @@ def test_analysis(opened, cohort, flip):
         "variance_groups": "" if flip else "scanner", "blocks": "family" if flip else None}
     if not flip:
         # Every setting is in the panel and was changed above, but for those that are for scripts.
-        scripts = {"min_count", "exchange", "cluster_p", "tfce", "device"}
+        scripts = {"min_count", "exchange", "cluster_p", "tfce", "device", "distribute"}
         defaults = vars(AnalysisSettings())
         assert {k for k, v in vars(job.arguments["settings"]).items() if v == defaults[k]} == scripts | {
             "missing_covariates", "standard_errors", "ranks"}

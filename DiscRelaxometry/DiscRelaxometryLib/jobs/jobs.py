@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import Cancelled
+from ..errors import Cancelled, OutputError
 from ..progress import ProgressCallback, silent
 
 #: Seconds that a cancelled child has to end by itself before it is killed.
@@ -61,6 +61,20 @@ def receive(path: Path):
         return pickle.load(file)
 
 
+def _folder_with(job: Job) -> Path:
+    """Return a new folder that holds the job, or raise OutputError."""
+    folder = None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="DiscRelaxometryJob-"))
+        send(job, folder / "job.pickle")
+        return folder
+    except OSError as error:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise OutputError(f"Work in the background needs a temporary folder, and none can be written ({error}): free "
+                          "some space, or set TMPDIR to another place.", "output", error.errno) from error
+
+
 class ChildProcess:
     """A job in a Python process of its own.
 
@@ -76,21 +90,23 @@ class ChildProcess:
 
     def __init__(self, job: Job, executable: str | None = None):
         self.job = job
-        self.folder = Path(tempfile.mkdtemp(prefix="DiscRelaxometryJob-"))
-        send(job, self.folder / "job.pickle")
+        executable = executable or python_executable()
+        self.folder = _folder_with(job)
+        self.process = self._start(executable)
+        self.started = time.monotonic()
+        self._cancelled_at: float | None = None
+        _RUNNING.add(self)
+
+    def _start(self, executable: str) -> subprocess.Popen:
         # A process group of its own: Cancel then ends what the child itself has started, too.
         group = {"start_new_session": True} if os.name == "posix" else {
             "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
             | getattr(subprocess, "CREATE_NO_WINDOW", 0)}
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         with open(self.folder / "log.txt", "wb") as log:
-            command = [executable or python_executable(), "-m", "DiscRelaxometryLib.jobs.worker", str(self.folder),
-                       str(os.getpid())]
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, **group)
-        self.started = time.monotonic()
-        self._cancelled_at: float | None = None
-        _RUNNING.add(self)
+            command = [executable, "-m", "DiscRelaxometryLib.jobs.worker", str(self.folder), str(os.getpid())]
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                    env=environment, **group)
 
     def poll(self, progressCallback: Callable[[float, str], None] = silent) -> bool:
         """Report progress to `progressCallback`; return True once the child has ended."""

@@ -119,6 +119,19 @@ def test_a_control_point_moves_at_most_four_tenths_of_the_smallest_control_spaci
     assert parameters["maxBSplineDisplacement"] == pytest.approx(0.4 * spacing.min())
 
 
+def test_no_linear_stage_slides_where_a_disc_is_cut_and_the_spline_goes_on():
+    parameters = parameters_for(Geometry((60, 60, 60)), 6.0)
+    assert {name for name in parameters if name.startswith("use")} == {"useBSpline"}
+    assert parameters["costFunctionConvergenceFactor"] < 1e13, "the program's own 2e13 ends after one iteration"
+
+
+def test_the_parameter_files_name_what_builds_before_elastix_5_1_have():
+    for path in map(Path, parameter_files()):
+        named = dict(re.findall(r'^\((\w+) "(\w+)"\)', path.read_text(), re.M))
+        assert (named["Interpolator"], named["ResampleInterpolator"]) == ("LinearInterpolator",
+                                                                          "FinalBSplineInterpolator"), path.name
+
+
 def test_one_level_that_fails_has_the_backends_reason_and_the_others_go_on():
     atlas = make_atlas(literature_labels(1.5), {})
 
