@@ -19,8 +19,9 @@ from support.study_runs import light_runs
 from DiscStudyLib import run_study
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def studies():
+    """Save the tests of this folder work; a process has tests of other folders, too."""
     with light_runs():
         yield
 
@@ -39,7 +40,7 @@ def made_study(tmp_path_factory):
             add_reference(study, "sub-02", "L5-S1")
             add_identity(study)
             printed = io.StringIO()
-            with redirect_stdout(printed), redirect_stderr(printed):
+            with light_runs(), redirect_stdout(printed), redirect_stderr(printed):
                 run = run_study(study, "pfirrmann", **SETTINGS)
             (folder / "run.pickle").write_bytes(pickle.dumps((run, printed.getvalue())))
     return folder

@@ -341,15 +341,15 @@ def test_graded_people_of_the_embedded_cohort():
 
 @pytest.mark.shared_data
 @pytest.mark.parametrize(("name", "words"), [("sub-012_T1w", "no T2-weighted"), ("sub-022_T1w", "no T2-weighted"),
-                                             ("sub-001_T2w", "do not run up"), ("sub-133_T2w", "canal is not seen"),
-                                             ("sub-253_T2w", "canal is not seen"), ("sub-035_T2w", "signal void")])
+                                             ("sub-133_T2w", "canal is not seen"), ("sub-253_T2w", "canal is not seen"),
+                                             ("sub-035_T2w", "signal void")])
 def test_images_that_must_not_be_graded(name, words):
-    """T1w, levels in doubt, beside the canal, a void: no spine is found, or the image or each disc is refused."""
+    """T1w, beside the canal, a void: no spine is found, or the image or each disc is refused."""
     from DiscRelaxometryLib.discs import segment
 
     image = read_image(shared_data("spider_midsagittal") / f"{name}.nii.gz")
     result = segment(image, "onnx")
     if not result.found:
-        assert words not in ("no T2-weighted", "do not run up") and "No spine" in result.reason
+        assert words != "no T2-weighted" and "No spine" in result.reason
         return
     refuses(image, result.labels, words)
