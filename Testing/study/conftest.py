@@ -19,9 +19,9 @@ from support.study_runs import light_runs
 from DiscStudyLib import run_study
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def studies():
-    """Save the tests of this folder work; a process has tests of other folders, too."""
+    """Save a file's tests work; the process has tests of other folders, too."""
     with light_runs():
         yield
 

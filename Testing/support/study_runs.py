@@ -19,6 +19,9 @@ from DiscStudyLib.folder import Settings
 #: Settings that say how people are worked on, on which no result depends.
 FREE = {"threads", "on_error", "require_review"}
 FIELDS = {f.name for f in fields(Settings)}
+#: Registrations of this process, and names of the figures that it drew.
+REGISTERED: dict[tuple, tuple] = {}
+DRAWN: set[str] = set()
 
 
 class WatchedSettings(Settings):
@@ -65,18 +68,18 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def register_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Register equal discs once in a process: the people of a phantom study differ in signal, not in shape."""
-    register, found = DiscAtlasLib.registration._register_level, {}
+    register = DiscAtlasLib.registration._register_level
 
     def kept(value, atlas, labels, backend, person, landmarks):
         images = (atlas.labels, labels)
         key = (value, backend.name, *(hashlib.sha256(i.array.tobytes() + repr(i.geometry).encode()).digest()
                                       for i in images))
-        if landmarks or backend.name != "coordinates" or key not in found:
+        if landmarks or backend.name != "coordinates" or key not in REGISTERED:
             outcome = register(value, atlas=atlas, labels=labels, backend=backend, person=person, landmarks=landmarks)
             if isinstance(outcome, tuple):
-                found[key] = outcome
+                REGISTERED[key] = outcome
             return outcome
-        moving, transform, row = found[key]
+        moving, transform, row = REGISTERED[key]
         return replace(moving, person=person), transform, dict(row)
 
     monkeypatch.setattr(DiscAtlasLib.registration, "_register_level", functools.wraps(register)(kept))
@@ -84,14 +87,14 @@ def register_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def draw_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw each figure of a report once in a process; later ones of its name are blank."""
-    save, drawn = matplotlib.figure.Figure.savefig, set()
+    save = matplotlib.figure.Figure.savefig
 
     def kept(self, path, **options):
         name = Path(path).name.split(".partial.")[-1]
-        if name in drawn:
+        if name in DRAWN:
             PIL.Image.new("RGB", (8, 8), "white").save(path, format="png")
         else:
             save(self, path, **options)
-            drawn.add(name)
+            DRAWN.add(name)
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", kept)
