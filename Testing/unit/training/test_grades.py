@@ -219,6 +219,13 @@ def imported(tmp_path):
     return study
 
 
+def write_outlined(path, image, labels, cache):
+    """Write a slice, and its outlines where the training looks for them before it segments."""
+    write_image(image, path)
+    cache.mkdir(parents=True, exist_ok=True)
+    write_image(labels, cache / path.name.replace(".nii", "_dseg.nii"))
+
+
 def test_an_imported_study_trains_the_grades(imported, tmp_path, monkeypatch):
     """The second command, with outlines at hand: images by contrast, gradings, vendor and field, weights."""
     files, table = grades.sources(imported)
@@ -229,10 +236,7 @@ def test_an_imported_study_trains_the_grades(imported, tmp_path, monkeypatch):
         for path in files[contrast]:
             grade = 1 + int(path.name[4:7]) % 5
             image, labels = spine(200 - 35 * grade + 8 * rng.standard_normal(6), slices=3)
-            write_image(image, path)
-            cache = tmp_path / "runs" / contrast / path.name.replace(".nii", "_dseg.nii")
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            write_image(labels, cache)
+            write_outlined(path, image, labels, tmp_path / "runs" / contrast)
     made = {}
     monkeypatch.setattr(grades, "export", lambda network, discs, folder: made.update(network=network, discs=discs))
     monkeypatch.setattr("Testing.benchmarks.common.RESULTS", tmp_path)
@@ -253,10 +257,7 @@ def test_a_quick_run_touches_neither_tables_nor_shipped_weights(imported, tmp_pa
     for contrast in ("T2w", "SPACE"):
         for n, path in enumerate(files[contrast]):
             image, labels = spine([20 + 30 * ((n + k) % 6) for k in range(6)], slices=3)
-            write_image(image, path)
-            cache = tmp_path / "runs" / contrast / path.name.replace(".nii", "_dseg.nii")
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            write_image(labels, cache)
+            write_outlined(path, image, labels, tmp_path / "runs" / contrast)
     made = {}
     monkeypatch.setattr(grades, "export", lambda network, discs, folder: made.update(discs=discs, folder=folder))
     monkeypatch.setattr("Testing.benchmarks.common.RESULTS", tmp_path / "results")
