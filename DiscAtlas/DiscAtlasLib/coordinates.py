@@ -22,7 +22,7 @@ from scipy.spatial import cKDTree
 
 from DiscRelaxometryLib.compiled import kernel_if_numba
 from DiscRelaxometryLib.errors import RegistrationError
-from DiscRelaxometryLib.interpolation import linear_at
+from DiscRelaxometryLib.interpolation import linear_at, linear_scalar_at
 
 from .levelset import DEEPEST, LevelSet, Refinement, fit_refinement
 from .shape import DiscShape, quartic
@@ -193,7 +193,7 @@ def _centered(fixed: DiscShape, slab_f: Slab, slab_m: Slab, scale: np.ndarray,
     there = (points * scale + field.at(points * scale)) / scale
     # Volume of a voxel in the moving disc: both slabs' heights and the field's determinant.
     volume = (slab_m.surfaces(*there.T[:2])[1] / slab_f.surfaces(*points.T[:2])[1]
-              * linear_at(field.jacobian()[..., None], field.geometry, points * scale)[..., 0])
+              * linear_scalar_at(field.jacobian(), field.geometry, points * scale))
     mean = np.average(there[:, 0], weights=volume)
     spread = np.sqrt(np.average((there[:, 0] - mean) ** 2, weights=volume))
     # Slab coordinates of a whole disc have mean 0 and SD one half by their definition.

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from DiscRelaxometryLib.compiled import kernel_if_numba
 from DiscRelaxometryLib.image import Geometry, Image
-from DiscRelaxometryLib.interpolation import linear_at
+from DiscRelaxometryLib.interpolation import linear_scalar_at
 from DiscRelaxometryLib.labels import CANAL, disc_name
 
 from . import disc_mask
@@ -149,7 +149,7 @@ class DiscShape:
         return self._at(self.surface, lps)
 
     def _at(self, array: np.ndarray, lps: np.ndarray) -> np.ndarray:
-        return linear_at(array[..., None], self.geometry, lps)[..., 0]
+        return linear_scalar_at(array, self.geometry, lps)
 
     def uncertainty_at(self, lps: np.ndarray) -> np.ndarray:
         """Return the standard error (mm) of the surface's position near (n, 3) LPS points.
@@ -355,7 +355,7 @@ def _columns(distance, geometry, center, axes, half, seen, step: float = 1.5):
     y = np.arange(-0.95 * b, 0.95 * b + step, step)
     z = np.arange(-top, top + fine, fine)
     grid = np.stack(np.meshgrid(x, y, z, indexing="ij"), axis=-1) @ axes + center
-    d = linear_at(distance[..., None], geometry, grid)[..., 0]
+    d = linear_scalar_at(distance, geometry, grid)
     # Soft occupancy: columns' lengths and centroids vary smoothly with the surface.
     inside = np.clip(0.5 - d / (2 * fine), 0, 1)
     length = inside.sum(-1) * fine

@@ -13,7 +13,7 @@ import numpy as np
 from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.errors import RegistrationError
 from DiscRelaxometryLib.image import Geometry, Image
-from DiscRelaxometryLib.interpolation import linear_at
+from DiscRelaxometryLib.interpolation import linear_scalar_at
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_name, disc_value
 from DiscRelaxometryLib.parallel import ordered
 from DiscRelaxometryLib.progress import ProgressCallback, silent, subrange
@@ -49,8 +49,7 @@ class _Level:
         labels = Image(np.where(self.distance < 0, self.value, 0).astype(np.uint8), self.geometry)
         shape = disc_shape(labels, self.value, "template")
         # The surface between the voxels is known here: taken from voxels anew it would move by a part of one each time.
-        surface = linear_at(self.distance[..., None], self.geometry, grid_points(shape.geometry))
-        return replace(shape, surface=surface[..., 0])
+        return replace(shape, surface=linear_scalar_at(self.distance, self.geometry, grid_points(shape.geometry)))
 
 
 def build_template(people: Iterable[tuple[str, Image]], levels: Sequence[str] = LUMBAR_LEVELS, iterations: int = 8,
@@ -148,7 +147,7 @@ def build_level(value: int, shapes: Sequence[DiscShape], iterations: int, symmet
             mean = (mean + mean[:, :, ::-1] * [-1, 1, 1]) / 2
             distance = (distance + distance[..., ::-1]) / 2
         back = DisplacementField(mean.astype(np.float32), level.geometry).inverse(guess=lambda p: p)
-        distance = linear_at(distance[..., None], level.geometry, points + back.vectors)[..., 0]
+        distance = linear_scalar_at(distance, level.geometry, points + back.vectors)
         if symmetric:
             distance = (distance + distance[..., ::-1]) / 2
         level.moves.append(_movement(level.distance, distance))

@@ -64,6 +64,11 @@ def linear_scalar(values: np.ndarray, index: np.ndarray) -> np.ndarray:
     return linear(values[..., None], index)[..., 0]
 
 
+def linear_scalar_at(values: np.ndarray, geometry: Geometry, lps: np.ndarray) -> np.ndarray:
+    """Return :func:`linear_at` interpolations (...) of one component (k, j, i) at (..., 3) LPS points."""
+    return linear_at(values[..., None], geometry, lps)[..., 0]
+
+
 def _linear(values, points, origin, turn, found):
     """Fill in the interpolations at points (n, 3), whose indices are ``turn @ (point - origin)``."""
     n0, n1, n2, components = values.shape
