@@ -10,7 +10,7 @@ from ..errors import SegmentationError
 from ..image import Geometry, Image
 from ..labels import BY_VALUE, CANAL, DISC, DISCS
 from .instances import CUT, Disc, Piece, SpineCurve, column_core, find_discs, spine_curve
-from .sacral import CERTAIN, confidence, shape_odds, slope
+from .sacral import CERTAIN, TRACE, confidence, shape_odds, slope, trace_below
 from .vertebra_names import name_vertebrae, spacings_between
 
 LOWEST, HIGHEST = DISCS[0].value, DISCS[-1].value
@@ -83,7 +83,8 @@ def label_instances(classes: np.ndarray, geometry: Geometry, l5s1_probability: n
     steps, gaps, doubt = _level_steps(pieces)
     probabilities = [_mean_probability(p, l5s1_probability) for p in pieces]
     below = vertebra_below(pieces[0], core, geometry, curve)
-    lowest = _from_network(pieces, steps, probabilities, below[0], geometry) or _from_surroundings(
+    trace = 0.0 if l5s1_probability is None else trace_below(pieces[0], l5s1_probability, geometry)
+    lowest = _from_network(pieces, steps, probabilities, below[0], trace, geometry) or _from_surroundings(
         pieces, probabilities, below, room_below(pieces[0], geometry, curve), geometry)
     discs = _named(pieces, steps, lowest.start, probabilities, geometry)
     doubts = ["The distances between the discs fit more than one number of missed discs: the level names are an "
@@ -207,15 +208,15 @@ class _Lowest:
     remarks: list[str]
 
 
-def _from_network(pieces, steps, probabilities, body: bool, geometry) -> _Lowest | None:
-    """Return what the network's L5-S1 says, or None where it sees none; `body`: one lies below the lowest disc."""
+def _from_network(pieces, steps, probabilities, body: bool, trace: float, geometry) -> _Lowest | None:
+    """Return what the network's L5-S1 says, or None where it sees none; for `body` and `trace` see `_by_shape`."""
     if np.all(np.isnan(probabilities)) or np.nanmax(probabilities) < 0.5:
         return None
     # A speck of the class in the sacrum may be surer than the disc itself.
     best = int(np.argmax([p.volume * v if v >= 0.5 else 0.0 for p, v in zip(pieces, probabilities)]))
     evidence = f"the network sees L5-S1 in it with probability {probabilities[best]:.2f}"
     if best == 0:
-        return _by_shape(float(probabilities[0]), evidence, pieces, geometry, body)
+        return _by_shape(float(probabilities[0]), evidence, pieces, geometry, body, trace)
     if best == len(pieces) - 1 and best >= 2:
         return _Lowest(0, False, "assumed; the network contradicts the header's orientation", [
             "The network sees L5-S1 in the uppermost disc: the image's header may state superior and inferior the "
@@ -246,20 +247,22 @@ def _from_surroundings(pieces, probabilities, below: tuple[bool, bool], room: fl
                      geometry)
 
 
-def _by_shape(probability: float, evidence: str, pieces: list[Piece], geometry: Geometry, body=False) -> _Lowest:
+def _by_shape(probability: float, evidence: str, pieces: list[Piece], geometry: Geometry, body=False, trace=0.0
+              ) -> _Lowest:
     """Return that the lowest disc is L5-S1 by evidence of some probability, weighed with the shape of the column.
 
-    Where a vertebral body lies below it (`body`) it may be L4-L5.
+    Where a vertebral body lies below it (`body`), or a `trace` of L5-S1, it may be L4-L5.
     """
-    sure = confidence(probability, pieces, body)
+    sure = confidence(probability, pieces, body, trace)
     if body and sure < 0.5:
         return _Lowest(-1, False, f"{evidence}, but a vertebra lies below it: confidence {sure:.2f}", [
             "A vertebra lies below the lowest disc, which the network takes for L5-S1: a disc below it may be missed. "
             "That the lowest disc is L4-L5 is an assumption; check the levels."])
     doubt, remarks = _transitional(pieces, geometry)
     if sure < CERTAIN:
-        remarks = [*remarks, f"The lowest disc leans {slope(pieces[0]):.0f} degrees forward: that it is L5-S1 has a "
-                             f"confidence of {sure:.2f} only. Check the levels and shift the labels if needed."]
+        missed = f", and a trace of L5-S1 (probability {trace:.2g}) lies below it" if trace > TRACE else ""
+        remarks = [*remarks, f"The lowest disc leans {slope(pieces[0]):.0f} degrees forward{missed}: that it is L5-S1 "
+                             f"has a confidence of {sure:.2f} only. Check the levels and shift the labels if needed."]
     doubt = doubt or sure < CERTAIN
     lean = f", and it leans {slope(pieces[0]):.0f} degrees forward" if shape_odds(pieces) else ""
     return _Lowest(0, not doubt, f"{evidence}{lean}: confidence {sure:.2f}", remarks)

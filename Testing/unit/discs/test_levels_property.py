@@ -8,7 +8,7 @@ from support.spine_phantom import spine
 
 from DiscRelaxometryLib.discs.instances import find_discs, make_piece, spine_curve
 from DiscRelaxometryLib.discs.levels import label_instances
-from DiscRelaxometryLib.discs.sacral import CERTAIN, confidence, shape_odds, slope
+from DiscRelaxometryLib.discs.sacral import CERTAIN, confidence, shape_odds, slope, trace_below
 from DiscRelaxometryLib.errors import SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image
 
@@ -167,3 +167,37 @@ def test_touching_processes_in_one_slice_do_not_bend_the_curve():
     result = label_instances(array, geometry)
     assert [d.value for d in result.discs] == [11, 12, 13, 14, 15]
     assert not any("island" in f for f in result.flags)
+
+
+@pytest.mark.parametrize("part", [lambda image: image, one_slice])
+def test_trace_of_l5s1_below_the_lowest_disc_puts_the_names_in_doubt(part):
+    labels = part(column("sagittal_4mm"))
+    array = np.where(np.isin(labels.array, (11, 31)), 0, labels.array)
+    classes, geometry = classes_of(Image(array, labels.geometry)), labels.geometry
+    piece = make_piece(np.argwhere(array == 12), spine_curve(classes, geometry), geometry)
+    forward = np.cross([1.0, 0.0, 0.0], piece.normal)
+    own = np.where(array == 12, 0.97, 0.0)
+
+    def with_trace(depth, ahead, value):
+        where = geometry.world_to_index(piece.centroid - depth * piece.normal + ahead * forward)
+        probability = own.copy()
+        probability[tuple(np.rint(where).astype(int)[::-1])] = value
+        return probability
+
+    assert label_instances(classes, geometry, own).certain
+    for depth, ahead in ((30, 0), (15, 0), (42, 0), (30, 25), (30, -25)):
+        result = label_instances(classes, geometry, with_trace(depth, ahead, 0.05))
+        assert not result.certain and result.discs[0].value == 11, (depth, ahead)
+        assert any("a trace of L5-S1 (probability 0.05) lies below it" in f for f in result.flags)
+        # Odds of the network's 0.97 and of the column's shape, less those of the trace.
+        odds = np.log(0.97 / 0.03) + shape_odds([piece, make_piece(np.argwhere(array == 13), spine_curve(
+            classes, geometry), geometry)]) - np.log(0.05 / 0.0015)
+        assert float(result.evidence.rsplit(" ", 1)[1]) == pytest.approx(1 / (1 + np.exp(-odds)), abs=0.011)
+    # Beside a disc's own rim, beyond the next disc, in front of the spine, or above, nothing is missed.
+    for depth, ahead in ((8, 0), (52, 0), (30, 33), (30, -33), (-30, 0)):
+        assert label_instances(classes, geometry, with_trace(depth, ahead, 0.05)).certain, (depth, ahead)
+        assert trace_below(piece, with_trace(depth, ahead, 0.05), geometry) == 0
+    # Most images show as little; a large trace is not more certain than the network's best.
+    assert label_instances(classes, geometry, with_trace(30, 0, 0.001)).evidence == label_instances(
+        classes, geometry, own).evidence
+    assert trace_below(piece, with_trace(30, 0, 0.2), geometry) == 0.2
