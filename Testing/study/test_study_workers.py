@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -13,11 +12,11 @@ import sys
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from study.test_study_run import results, run, states
+from support.kills import killed_runs
 from support.study_phantom import deadly_stages, make_study
 
 from DiscRelaxometryLib.errors import Cancelled, StudyError
@@ -190,38 +189,28 @@ def test_unreachable_scheduler_is_one_sentence(study, monkeypatch):
         run(study, cluster=Cluster("tcp://127.0.0.1:9"))
 
 
-def kill_and_resume(study: Path, delay: float) -> bool:
-    """Run in a process of its own, kill it (SIGKILL) after `delay` s; return whether it was still running."""
-    code = (f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r}\n"
-            "from DiscStudyLib import run_study\nfrom support.study_phantom import stages\nfrom pathlib import Path\n"
-            f"print('go', flush=True); run_study(Path({str(study)!r}), pipeline=stages)")
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE,
-                               env={**os.environ, "PHANTOM_PAUSE": "0.05"})
-    process.stdout.readline()
-    time.sleep(delay)
-    running = process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    return running
-
-
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_runs_resume_to_identical_results(tmp_path, kills):
-    expected_study = make_study(tmp_path / "whole")
-    run(expected_study)
-    expected = results(expected_study)
-    rng = random.Random(kills)
-    caught = 0
-    for _ in range(kills):
-        study = make_study(tmp_path / "killed")
-        caught += kill_and_resume(study, rng.uniform(0.0, 0.8))
-        run(study)
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_runs_resume_to_identical_results(tmp_path, every):
+    given, study = make_study(tmp_path / "whole", people=2), tmp_path / "killed"
+
+    def new_study():
+        shutil.rmtree(study, ignore_errors=True)
+        return shutil.copytree(given, study, ignore=shutil.ignore_patterns("derivatives"))
+
+    run(given)
+    expected, kept = results(given), []
+    for _ in killed_runs(new_study, every):
+        # What has its record is done, and nothing else.
+        kept.append({path.name for path in study.rglob("*_prov.json") if not path.name.startswith(".")})
+        for path in study.rglob("*.partial.*"):
+            os.utime(path, (0, 0))
+        again = run(study)
+        assert {"_".join([*filter(None, [o.person]), f"step-{o.step}_prov.json"])
+                for o in again.outcomes if o.state == "current"} == kept[-1]
         assert results(study) == expected
         assert not list((study / "derivatives").rglob("*.partial*"))
-        shutil.rmtree(study)
-    assert caught >= kills // 2
+    assert len(kept) * every > 30 and kept[-1]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")

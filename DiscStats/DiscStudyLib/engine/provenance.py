@@ -12,6 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -136,12 +137,12 @@ def fingerprints(paths: Iterable[Path], relative, known: Mapping | None = None) 
     return {name: fingerprint(path, known.get(name)) for name, path in named}
 
 
-def remove_partials(folder: Path) -> int:
-    """Delete temporary files that a killed run left; return how many."""
-    leftovers = [p for p in folder.rglob(".*.partial.*") if p.is_file()] if folder.exists() else []
-    for path in leftovers:
-        path.unlink(missing_ok=True)
-    return len(leftovers)
+def remove_partials(folder: Path, within: str = "**", age: float = 0.0) -> None:
+    """Delete temporary files that killed runs left, `age` seconds old, in what a pattern names `within` a folder."""
+    for path in list(folder.glob(f"{within}/.*.partial.*")):
+        with suppress(FileNotFoundError):  # another's, and finished
+            if path.stat().st_mtime <= time.time() - age:
+                path.unlink()
 
 
 def peak_memory_mb() -> float:

@@ -199,6 +199,8 @@ def run_group(spec: RunSpec, ids: Sequence[str], stage: int, progressCallback=No
             raise StudyError(f"{len(discs)} disc(s) of {people} participant(s) wait for review, the first is "
                              f"{discs[0].person} {discs[0].level}: use 'disc-relaxometry review', then run again.",
                              anchor="review-decisions")
+    for within, age in (("group/**", 0.0), ("figures", 0.0), (".", 60.0)):  # a review may be writing into the last
+        provenance.remove_partials(Path(spec.output), within, age)
     return execute(plan_group(spec, ids, stage, missing or {}, distribute=distribute), progressCallback)
 
 
