@@ -107,30 +107,6 @@ def fit_shared_series(output: Path) -> str:
     return remembered(output, "multi-echo", [*files, *folder.glob("echoes.json")], work)
 
 
-def measure_embedded(output: Path) -> str:
-    """Segment the embedded person from pixels, write labels and the table of discs; return the table as text."""
-    source = resource_path("SampleData/spider-sub-078_T2w.nii.gz")
-
-    def work() -> tuple[str, list[Path]]:
-        from DiscRelaxometryLib.discs import segment
-        from DiscRelaxometryLib.image import read_image, write_image
-        from DiscRelaxometryLib.measure import measure_discs
-
-        result = segment(read_image(source))
-        folder = output / "one-person"
-        written = [write_image(result.labels, folder / "sub-078_dseg.nii.gz"),
-                   write_image(result.confidence, folder / "sub-078_confidence.nii.gz")]
-        table = measure_discs(result.labels)
-        written.append(table.write(folder / "sub-078_discs.tsv"))
-        confidence = {q.name: q.confidence for q in result.quality}
-        lines = ["One person (sub-078), discs found by the network:",
-                 "  level     volume cm3   middle height mm   confidence"]
-        lines += [f"  {r['level']:8s}  {r['volume']:10.2f}   {r.get('height_middle') or float('nan'):16.1f}   "
-                  f"{confidence.get(r['level'], float('nan')):10.2f}" for r in table.rows]
-        return "\n".join(lines), written
-    return remembered(output, "one-person", [source, *sorted(resource_path("Weights").glob("lumbar-discs.*"))], work)
-
-
 def _times(folder: Path) -> list[float] | None:
     import json
 
@@ -178,7 +154,6 @@ def main(arguments: list[str] | None = None) -> int:
     print("33 people with low back pain (SPIDER, CC BY 4.0; doi:10.1038/s41597-024-03090-w), T2-weighted MRI.")
     print("T2-weighted signal is not T2: it is compared here after division by that of cerebrospinal fluid.")
     try:
-        print(measure_embedded(options.output), flush=True)
         run = run_cohort(options.output, options.processes, options.person, options.permutations)
         print(fit_shared_series(options.output))
     except DiscRelaxometryError as error:

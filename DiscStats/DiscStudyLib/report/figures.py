@@ -20,7 +20,8 @@ STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": Fal
          "axes.titleweight": "bold", "legend.frameon": False, "font.family": "DejaVu Sans", "axes.axisbelow": True}
 
 
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options):
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1,
+               margins: tuple[float, float, float, float] | None = None, gridspec_kw: Any = None, **options):
     """Return (figure, array of axes), made without pyplot: safe in threads and in Slicer.
 
     Parameters
@@ -29,15 +30,20 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **o
         Inches.
     rows, columns : int
         Axes.
+    margins : tuple of float, optional
+        Left, bottom, right and top in inches, where they are known; to fit them to the words takes long.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout=None if margins else "constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(rows, columns, squeeze=False, **options)
+        if margins:
+            left, bottom, right, top = margins
+            figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
+        axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=gridspec_kw, **options)
     return figure, axes
 
 

@@ -103,30 +103,29 @@ def montage(tiles: Sequence[tuple[str, np.ndarray, bool]], columns: int = 8):
     tiles : sequence of (title, RGB array, flagged)
     columns : int
     """
-    columns = min(columns, max(len(tiles), 4))
-    rows = -(-len(tiles) // columns)
-    # A row is as high as its highest picture.
-    heights = [max(1.45 * rgb.shape[0] / rgb.shape[1] for _, rgb, _ in tiles[n * columns: (n + 1) * columns]) + 0.24
-               for n in range(rows)]
-    figure, axes = new_figure(1.45 * columns, sum(heights), rows, columns, gridspec_kw={"height_ratios": heights})
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, (title, rgb, flagged) in zip(axes.flat, tiles):
-        axis.imshow(rgb, interpolation="nearest")
-        axis.set_anchor("N")
-        axis.set_title(title + (" \u2691" if flagged else ""), fontsize=7.5, pad=3,
-                       color="#b35806" if flagged else "#1b2733", weight="bold" if flagged else "normal")
+    from matplotlib.patches import Rectangle
+
+    columns, side, height, places = min(columns, max(len(tiles), 4)), 1.39, 0.0, []
+    for start in range(0, len(tiles), columns):  # a row is as high as its highest picture
+        row = tiles[start: start + columns]
+        places += [(1.45 * n + 0.03, height + 0.2, side * rgb.shape[0] / rgb.shape[1])
+                   for n, (_, rgb, _) in enumerate(row)]
+        height = max(top + high for _, top, high in places[start:]) + 0.08
+    figure, ((axis,),) = new_figure(1.45 * columns, height, margins=(0, 0, 0, 0))
+    for (title, rgb, flagged), (left, top, high) in zip(tiles, places):
+        axis.imshow(rgb, interpolation="nearest", extent=(left, left + side, top + high, top))
+        axis.text(left + side / 2, top - 0.04, title + (" \u2691" if flagged else ""), fontsize=7.5, ha="center",
+                  color="#b35806" if flagged else "#1b2733", weight="bold" if flagged else "normal")
         if flagged:
-            axis.set_axis_on()
-            axis.set(xticks=[], yticks=[])
-            for spine in axis.spines.values():
-                spine.set(visible=True, color="#d95f02", linewidth=2)
+            axis.add_patch(Rectangle((left, top), side, high, fill=False, color="#d95f02", linewidth=2))
+    axis.set(xlim=(0, 1.45 * columns), ylim=(height, 0), aspect="auto")
+    axis.set_axis_off()
     return figure
 
 
 def map_row(images: Mapping[str, tuple[Image, Image, Look]]):
     """Return a figure of one person's maps, cropped to the discs: title -> (map, labels, look)."""
-    figure, axes = new_figure(2.7 * len(images), 3.8, 1, len(images))
+    figure, axes = new_figure(2.7 * len(images), 3.8, 1, len(images), (0.1, 0.1, 0.7, 0.35), {"wspace": 0.35})
     for axis, (title, (image, labels, look)) in zip(axes[0], images.items()):
         values, names, aspect = sagittal_slice(image, labels)
         rows, columns = np.nonzero((names >= 11) & (names <= 28))
@@ -178,8 +177,9 @@ def atlas_figure(columns: Mapping[str, tuple[Image, Look]], labels: Image, level
 
     present = [v for v in levels if np.any(labels.array == disc_value(v))]
     count = len(columns)
-    figure, axes = new_figure(3.9 * count + 0.5, 1.12 * len(present) + 0.8, len(present), 2 * count,
-                              gridspec_kw={"width_ratios": [1.0, 1.15] * count})
+    width, height = 3.9 * count + 0.5, 1.12 * len(present) + 0.8
+    figure, axes = new_figure(width, height, len(present), 2 * count, (0.65, 0.75, 0.1, 0.25),
+                              {"width_ratios": [1.0, 1.15] * count, "wspace": 0.06, "hspace": 0.08})
     for n, (title, (image, look)) in enumerate(columns.items()):
         cmap = matplotlib.colormaps[look.colors].with_extremes(bad=(0, 0, 0, 0))
         for row, level in enumerate(present):
@@ -202,7 +202,9 @@ def atlas_figure(columns: Mapping[str, tuple[Image, Look]], labels: Image, level
         for axis, title_of_view in ((axes[0, 2 * n], "A \N{LEFTWARDS ARROW} sagittal \N{RIGHTWARDS ARROW} P"),
                                     (axes[0, 2 * n + 1], "R \N{LEFTWARDS ARROW} transverse \N{RIGHTWARDS ARROW} L")):
             axis.set_title(title_of_view, fontsize=8, weight="normal", color="#5b6b7a")
-        bar = figure.colorbar(ScalarMappable(Normalize(look.low, look.high), cmap), ax=axes[:, 2 * n: 2 * n + 2],
-                              orientation="horizontal", shrink=0.75, aspect=32, pad=0.02)
+        left, right = (axes[-1, 2 * n + m].get_position(original=True) for m in range(2))
+        place = figure.add_axes((left.x0 + 0.12 * (right.x1 - left.x0), 0.54 / height, 0.76 * (right.x1 - left.x0),
+                                 0.09 / height))
+        bar = figure.colorbar(ScalarMappable(Normalize(look.low, look.high), cmap), place, orientation="horizontal")
         bar.set_label(f"{title}: {look.legend}" if look.legend else title)
     return figure

@@ -52,7 +52,7 @@ def _run_tile(context: PersonContext) -> None:
 
 def tile_step() -> Step[PersonContext]:
     """Return the person step that draws the segmentation and the maps."""
-    return Step("tile", "1", _run_tile, needs=("segment", "review"), optional=("normalize", *MAP_STEPS),
+    return Step("tile", "2", _run_tile, needs=("segment", "review"), optional=("normalize", *MAP_STEPS),
                 inputs=lambda c: c.person.anatomical[:1], extra=lambda c: {"simulated": c.study.simulated})
 
 
