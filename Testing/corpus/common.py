@@ -1,17 +1,13 @@
-"""What the tests of unusual input share: the marker of a known fault, and the command line as a user calls it."""
+"""What the tests of unusual input share: the marker of a known fault, and what a message of the command line is."""
 
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import subprocess
-import sys
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-
-from DiscStudyLib.cli.main import main
 
 
 def fault(number: str, *raised: type[Exception]):
@@ -21,13 +17,6 @@ def fault(number: str, *raised: type[Exception]):
     import what it tests is an error. It is strict, so that a mended fault cannot keep its marker.
     """
     return pytest.mark.xfail(strict=True, reason=number, raises=(AssertionError, pytest.fail.Exception, *raised))
-
-
-def command(*words, cwd=None) -> subprocess.CompletedProcess:
-    """Run disc-relaxometry with these words in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    return subprocess.run([sys.executable, "-m", main.__module__, *map(str, words)], capture_output=True, text=True,
-                          cwd=cwd, env=environment)
 
 
 def assert_sentence(done: subprocess.CompletedProcess, *words: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from support.command_line import command
 
-from corpus.common import assert_sentence, command
+from corpus.common import assert_sentence
 from corpus.made_nifti import write_series
 
 

@@ -6,8 +6,8 @@ import gzip
 
 import numpy as np
 import pytest
+from support.command_line import command
 
-from corpus.common import command
 from corpus.made_nifti import SPACING, TIMES, patch_header, write_echo_files, write_series
 from DiscRelaxometryLib.echo.read import read_echo_series
 from DiscRelaxometryLib.errors import DiscRelaxometryError

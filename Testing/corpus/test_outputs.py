@@ -7,8 +7,9 @@ import subprocess
 
 import numpy as np
 import pytest
+from support.command_line import command
 
-from corpus.common import assert_sentence, command
+from corpus.common import assert_sentence
 from corpus.made_nifti import write_series
 from corpus.made_studies import map_stages, table, write_people, write_table
 from DiscRelaxometryLib.errors import DiscRelaxometryError

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-for library in ("typer", "rich"):
-    pytest.importorskip(library)
-ROOT = Path(__file__).resolve().parents[3]
-from support.study_phantom import make_study  # noqa: E402
-
-
-def call(*arguments) -> subprocess.CompletedProcess:
-    code = (f"import sys; sys.path[:0] = {[str(ROOT / m) for m in ('DiscRelaxometry', 'DiscAtlas', 'DiscStats')]!r}; "
-            "from DiscStudyLib.cli.main import main; sys.argv[0] = 'disc-relaxometry'; main()")
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+from support.command_line import command
+from support.study_phantom import make_study
 
 
 def test_every_verb_and_option_has_help():
@@ -25,11 +15,11 @@ def test_every_verb_and_option_has_help():
 
     from DiscStudyLib.cli.app import build_app
 
-    command = get_command(build_app())
-    assert set(command.commands) == {"run", "validate", "status", "report", "review", "simulate", "segment",
+    program = get_command(build_app())
+    assert set(program.commands) == {"run", "validate", "status", "report", "review", "simulate", "segment",
                                      "grade", "maps", "import-spider", "export-dicom", "mixed", "agreement",
                                      "power"}
-    for verb in command.commands.values():
+    for verb in program.commands.values():
         assert verb.help
         assert all(getattr(p, "help", "") for p in verb.params), verb.name
 
@@ -37,20 +27,22 @@ def test_every_verb_and_option_has_help():
 def test_validate_says_what_is_wrong_and_fails(tmp_path):
     study = make_study(tmp_path / "Studie ä", people=1, series=True)
     (study / "sub-01" / "anat" / "sub-01_T1rho.json").unlink()
-    done = call("validate", study)
+    done = command("validate", study)
     assert done.returncode == 1
     assert "sub-01_T1rho.nii.gz" in done.stdout and "sidecar is missing" in done.stdout
 
 
 def test_run_of_nothing_is_one_sentence(tmp_path):
-    done = call("run", tmp_path / "absent")
+    """In a process of its own, as a shell starts it."""
+    code = f"import sys; sys.path[:0] = {sys.path!r}; from DiscStudyLib.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "run", str(tmp_path / "absent")], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: The study folder 'absent' does not exist") and "Traceback" not in done.stderr
 
 
 def test_dry_run_lists_steps_and_writes_nothing(tmp_path):
     study = make_study(tmp_path / "study", people=8)
-    done = call("run", study, "--dry-run", "--formula", "pfirrmann")
+    done = command("run", study, "--dry-run", "--formula", "pfirrmann")
     assert done.returncode == 0, done.stderr
     assert "sub-02: segment, review, normalize" in done.stdout and "analysis-main" in done.stdout
     assert not (study / "derivatives").exists()
@@ -64,6 +56,6 @@ def test_dry_run_lists_steps_and_writes_nothing(tmp_path):
     (("run", ".", "--standard-errors", "white"), "choose one of classical, hc3"),
     (("run", ".", "--sensitivity", "field_T"), "is not a rule")])
 def test_bad_calls_are_one_sentence(arguments, words):
-    done = call(*arguments)
+    done = command(*arguments)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ") and words in done.stderr and "Traceback" not in done.stderr
