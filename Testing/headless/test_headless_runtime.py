@@ -99,6 +99,18 @@ def test_transform_file_keeps_the_matrix(slicer, tmp_path):
         np.testing.assert_allclose(slicer.util.arrayFromTransformMatrix(back), full, atol=1e-12)
 
 
+def test_a_transform_file_that_bends_is_no_matrix(slicer, tmp_path):
+    """A warp read as a linear transform would be the identity without a word."""
+    field = sitk.GetImageFromArray(np.full((4, 4, 4, 3), (3.0, -2.0, 1.0)) * np.arange(4)[:, None, None, None])
+    path = tmp_path / "warp.h5"
+    sitk.WriteTransform(sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64)), str(path))
+    node = slicer.util.loadTransform(str(path))
+    assert not node.IsA("vtkMRMLLinearTransformNode") and not node.IsTransformToWorldLinear()
+    moved = [0.0, 0.0, 0.0]
+    node.GetTransformFromParent().TransformPoint((-1.0, -1.0, 2.0), moved)  # RAS of a point on the third layer
+    assert np.abs(np.array(moved) - (-1, -1, 2)).max() > 1
+
+
 def test_table_file_keeps_columns(slicer, tmp_path):
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "table")
     slicer.util.updateTableFromArray(node, [np.arange(3.0), np.array([1.5, np.nan, 2.5])], ["level", "T2"])
@@ -191,6 +203,9 @@ def test_parameter_node_refuses_values_of_the_wrong_kind(slicer):
     with pytest.raises(TypeError, match="align"):
         parameters.align = "yes"
     assert parameters.threshold == 0.5 and parameters.align is True
+    for bound in (0.0, 1.0):
+        parameters.threshold = bound
+        assert parameters.threshold == bound
 
 
 def test_self_test_base_class_reports_failures(slicer):
@@ -215,3 +230,7 @@ def test_packaging_names_what_is_missing_and_installs_nothing(slicer, tmp_path):
         slicer.packaging.pip_ensure(slicer.packaging.load_requirements(path), requester="Atlas")
     assert "numpy" not in str(error.value)
     slicer.packaging.pip_ensure(["numpy>=2.0"], requester="Atlas")
+    major, minor, patch = map(int, np.__version__.split(".")[:3])
+    check = slicer.packaging.pip_check
+    assert check(f"numpy>={np.__version__}") and check(f"numpy>={major}.{minor}")
+    assert not check(f"numpy>={major}.{minor}.{patch + 1}") and check("numpy>=1.30") and not check("numpy>=10.0")

@@ -19,15 +19,15 @@ Disc bulging,Pfirrman grade
 1,1,0,1,0,0,0,1,1,5
 1,2,2,0,0,1,0,0,1,3
 1,7,0,0,0,0,0,0,0,2
-12,1,0,0,0,0,0,0,0,1
+12,1,7,6,5,4,3,2,8,1
 12,0,0,0,0,0,0,0,0,4
 """
 OVERVIEW = """new_file_name,subset,num_vertebrae,num_discs,sex,birth_date,AcquisitionDate,EchoTime,\
 MagneticFieldStrength,Manufacturer,ManufacturerModelName,RepetitionTime
-1_t1,training,7,7,F,19700101,20190301,9.5,1.5,SIEMENS,Avanto,600
-1_t2,training,7,7,F,19700101,20190301,114,1.5,SIEMENS,Avanto,3500
-1_t2_SPACE,training,7,7,F,19700101,20190301,124,1.5,SIEMENS,Avanto,1000
-12_t2,validation,6,6,M,,,120,3,Philips,Ingenia,3200
+1_t1,training,8,7,F,19700101,20190301,9.5,1.5,SIEMENS,Avanto,600
+1_t2,training,8,7,F,19700101,20190301,114,1.5,SIEMENS,Avanto,3500
+1_t2_SPACE,training,8,7,F,19700101,20190301,124,1.5,SIEMENS,Avanto,1000
+12_t2,validation,5,6,M,,,120,3,Philips,Ingenia,3200
 """
 #: Columns run to the patient's left, rows backward and downward: no direction is the usual one.
 DIRECTION = (0, 0, 1, 1, 0, 0, 0, -1, 0)
@@ -89,7 +89,14 @@ def test_participants_have_facts_of_their_series_and_grades_by_level(archive, tm
     table = read_tsv(tmp_path / "study" / "participants.tsv")
     first, second = table.rows
     assert first["age"] == "49" and second["age"] == "n/a" and second["sex"] == "M"
-    assert (first["echo_time_ms"], first["field_T"], second["manufacturer"]) == ("114", "1.5", "Philips")
+    assert {n: first[n] for n in ("echo_time_ms", "repetition_time_ms", "field_T", "model")} == {
+        "echo_time_ms": "114", "repetition_time_ms": "3500", "field_T": "1.5", "model": "Avanto"}
+    assert {n: second[n] for n in ("number_of_vertebrae", "number_of_discs", "subset", "manufacturer")} == {
+        "number_of_vertebrae": "5", "number_of_discs": "6", "subset": "validation", "manufacturer": "Philips"}
+    # The archive's columns have a value each.
+    assert {n.removesuffix("_L5S1"): second[n] for n in table.names if n.endswith("_L5S1")} == {
+        "modic": "7", "upper_endplate": "6", "lower_endplate": "5", "spondylolisthesis": "4", "herniation": "3",
+        "narrowing": "2", "bulging": "8", "pfirrmann": "1"}
     assert first["pfirrmann_L5S1"] == "5" and first["pfirrmann_L4L5"] == "3" and first["pfirrmann_L1L2"] == "n/a"
     assert first["modic_L4L5"] == "2" and first["upper_endplate_L5S1"] == "1" and second["pfirrmann_L5S1"] == "1"
     assert set(level_columns(table.names)["pfirrmann"]) == {"L5-S1", "L4-L5", "L3-L4", "L2-L3", "L1-L2"}

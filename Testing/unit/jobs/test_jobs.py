@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,17 @@ def double(array, progressCallback):
 
 def refuse(progressCallback):
     raise SegmentationError("No disc was found.", anchor="no-spine-found")
+
+
+class NotSent(Exception):
+    """Takes two words and keeps one: pickle cannot make it again."""
+
+    def __init__(self, first, second):
+        super().__init__(first)
+
+
+def fail_in_words_that_cannot_be_sent(progressCallback):
+    raise NotSent("the scanner is on fire", 2)
 
 
 def stubborn(progressCallback):
@@ -79,6 +91,23 @@ def test_error_keeps_its_class_and_words():
     with pytest.raises(SegmentationError, match="No disc was found") as error:
         child.result()
     assert error.value.anchor == "no-spine-found"
+
+
+def test_an_error_that_cannot_be_sent_is_told_in_its_words():
+    child = ChildProcess(job(fail_in_words_that_cannot_be_sent))
+    wait(child)
+    with pytest.raises(RuntimeError, match="^NotSent: the scanner is on fire$"):
+        child.result()
+
+
+@pytest.mark.parametrize("fraction, elapsed, left", [(0.25, 30.0, 90.0), (0.9, 90.0, 10.0), (0.01, 30.0, None),
+                                                     (0.5, 1.0, None)])
+def test_the_time_left_goes_by_what_was_done_in_the_time_so_far(monkeypatch, fraction, elapsed, left):
+    monkeypatch.setattr(ChildProcess, "progress", lambda self: (fraction, ""))
+    monkeypatch.setattr("DiscRelaxometryLib.jobs.jobs.time", SimpleNamespace(monotonic=lambda: 1000.0 + elapsed))
+    child = object.__new__(ChildProcess)
+    child.started = 1000.0
+    assert child.remaining() == (None if left is None else pytest.approx(left))
 
 
 def test_a_dead_child_is_reported_with_its_log():

@@ -12,7 +12,7 @@ from support.disc_phantoms import GRIDS, cuboid, ellipsoid, grid_around, label_i
 from DiscRelaxometryLib.errors import GeometryError, SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image, read_image
 from DiscRelaxometryLib.measure.axes import PATIENT_AXES
-from DiscRelaxometryLib.measure.measures import measure_discs, measure_regions, statistics
+from DiscRelaxometryLib.measure.measures import _shape_flags, measure_discs, measure_regions, statistics
 from DiscRelaxometryLib.measure.regions import disc_regions
 
 
@@ -80,6 +80,27 @@ def test_flags():
     whole = measure_discs(label_image("sagittal_4mm"))
     assert whole["flags"] == ["", "", ""]
     assert whole["level"] == ["L3-L4", "L4-L5", "L5-S1"]
+
+
+@pytest.mark.parametrize("end", [slice(0, 10), slice(14, 24)], ids=["first", "last"])
+def test_a_disc_that_goes_on_beyond_either_last_slice_is_flagged(end):
+    geometry = Geometry((24, 60, 60), (2.5, 0.8, 0.8), (-30.0, -24.0, -24.0))
+    array = np.zeros(geometry.shape, np.uint8)
+    array[ellipsoid(geometry, PATIENT_AXES, (48, 34, 11))] = 12
+    assert measure_discs(Image(array, geometry))["flags"] == [""]
+    array[:, :, end] = 0
+    assert measure_discs(Image(array, geometry))["flags"] == ["cut_laterally"]
+
+
+def test_pieces_that_touch_by_an_edge_or_a_corner_are_one():
+    for shift in ((0, 0, 1), (0, 1, 1), (1, 1, 1)):
+        mask = np.zeros((6, 6, 6), bool)
+        mask[1:3, 1:3, 1:3] = True
+        step = [2 if s else 0 for s in shift]
+        mask[tuple(slice(1 + s, 3 + s) for s in step)] = True
+        assert _shape_flags(mask) == []
+    mask[-2, 1, 1], mask[3:5, 3:5, 3:5] = True, False
+    assert _shape_flags(mask) == ["several_pieces"]
 
 
 def test_statistics_count_failed_voxels_and_never_take_them_as_zero():

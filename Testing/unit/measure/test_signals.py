@@ -8,6 +8,7 @@ from support.disc_phantoms import label_image
 
 from DiscRelaxometryLib.measure import disc_coordinates, disc_frames, measure_discs
 from DiscRelaxometryLib.measure.regions import disc_regions
+from DiscRelaxometryLib.measure.signals import signal_measures
 
 NAMES = ("contrast", "cleft_index", "peak_difference")
 
@@ -45,6 +46,16 @@ def test_known_signals(labels, nucleus, annulus, cleft):
     assert found["nT2w_peak_difference"] == pytest.approx(nucleus - annulus, abs=0.05)
     if cleft == 1:
         assert found["nT2w_contrast"] == pytest.approx((nucleus - annulus) / (nucleus + annulus), abs=0.01)
+
+
+def test_the_cleft_is_compared_with_the_nucleus_beside_it_alone():
+    """Signals by height: middle fifth, the fifths above and below, what lies beyond; three voxels have none."""
+    height = np.concatenate([sign * np.linspace(low, high, 20) for low, high in ((0, 0.19), (0.21, 0.59), (0.61, 0.72))
+                             for sign in (-1, 1)])
+    values = np.where(np.abs(height) <= 0.2, 60.0, np.where(np.abs(height) <= 0.6, 80.0, 500.0))
+    values[[0, 50, 100]] = np.nan
+    members = {"nucleus": np.ones(len(height), bool), "annulus": np.zeros(len(height), bool)}
+    assert signal_measures(values, members, height)["cleft_index"]() == pytest.approx(0.25)
 
 
 def test_gain_changes_neither_contrast_nor_cleft_and_scales_the_peaks(labels):

@@ -13,7 +13,7 @@ from DiscStudyLib.engine import GroupContext, review_records
 from DiscStudyLib.folder import Settings, Study
 from DiscStudyLib.report.figures_maps import disc_tile
 from DiscStudyLib.report.page import Gallery, Report, write_report
-from DiscStudyLib.report.review import review
+from DiscStudyLib.report.review import review, review_text
 from DiscStudyLib.review import Session
 
 FLAGS = {"sub-01": (["The network is unsure of L4-L5: look."], {"L2-L3": "5 folded voxels"}),
@@ -48,12 +48,18 @@ def test_each_flagged_disc_has_its_picture_and_link(context):
     assert text.count("data:image/png") == 3
 
 
-def test_decided_discs_are_not_pictured(context):
+def test_decided_discs_are_counted_and_not_pictured(context, monkeypatch):
     session = Session(context.study.root)
     session.decide("sub-01", "L2-L3", "accepted")
     session.decide("sub-03", "all", "accepted")
     _, (gallery,) = pictured(context)
     assert [(p, level) for p, level, _, _ in gallery.items] == [("sub-01", "L4-L5")]
+    rows = [{"reviewer": "AB", "decision": "accepted", "discs": "6", "stale": "False"},
+            {"reviewer": "CD", "decision": "renamed", "discs": "2", "stale": "True"}]
+    monkeypatch.setattr("DiscStudyLib.report.review.decision_rows_of", lambda context: rows)
+    assert review_text(context) == ("Outlines were reviewed by AB, CD: 6 accepted, 2 renamed (discs). Of the 3 discs "
+                                    "flagged by the software, 2 were decided on. Decisions on 2 discs are stale.")
+    monkeypatch.undo()
     session.decide("sub-01", "L4-L5", "excluded", reason="motion")
     assert not pictured(context)[1]
 

@@ -12,6 +12,7 @@ from support.review_page import decisions, request, served
 from support.review_study import outlines
 
 from DiscRelaxometryLib.image import Geometry, Image
+from DiscRelaxometryLib.labels import disc_value
 from DiscStudyLib.engine import exclusive
 from DiscStudyLib.review import ReviewPage, Session
 from DiscStudyLib.review.page import _Server
@@ -54,6 +55,29 @@ def test_requests_that_make_no_sense_are_one_sentence(page, study, path, body):
     status, answer, _ = request(page, path, "POST", body)
     assert status in (400, 409) and json.loads(answer)["error"]
     assert sorted(study.rglob("*")) == before
+
+
+def test_what_is_decided_on_the_page_is_written_as_it_was_given(page, study):
+    for given in ({"level": "L3-L4", "decision": "excluded", "reason": "motion"},
+                  {"level": "L1-L2", "decision": "renamed", "renamed_to": "T12-L1", "reason": "six lumbar"},
+                  {"level": "L4-L5", "decision": "accepted"}):
+        seen = json.loads(request(page, "/api/person?id=sub-02")[1])["person"]["seen"]
+        assert request(page, "/api/decide", "POST", {"person": "sub-02", "seen": seen, **given})[0] == 200
+        written = decisions(study)["sub-02", given["level"]]
+        assert {k: getattr(written, k) for k in ("decision", "reason", "renamed_to", "reviewer")} == {
+            "reason": "", "renamed_to": "", "reviewer": "AB"} | {k: v for k, v in given.items() if k != "level"}
+
+
+def test_a_drawing_is_unsaved_until_it_is_saved_or_dropped(page):
+    def draft():
+        return json.loads(request(page, "/api/person?id=sub-01")[1])["draft"]
+
+    labels = page.volumes("sub-01", 0)["image"].labels.array
+    place = int(np.flatnonzero(labels == disc_value("L4-L5"))[0])
+    for path, voxels, kept in (("/api/draft", [place, 0], {"voxels": [place, 0]}), ("/api/draft", [], None),
+                               ("/api/draft", [place, 0], {"voxels": [place, 0]}), ("/api/correct", [place, 0], None)):
+        assert request(page, path, "POST", {"person": "sub-01", "voxels": voxels, "seen": []})[0] == 200
+        assert draft() == kept
 
 
 def test_a_port_in_use_is_one_sentence(page, study):

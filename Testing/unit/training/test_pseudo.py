@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +18,8 @@ from Training import train as training  # noqa: E402
 from Training.augment import Dice, sample  # noqa: E402
 from Training.dataset import load_person, people, read_folds, split  # noqa: E402
 
-SPACING = (4.0, 1.0, 1.0)
+#: mm along slices, columns and rows, each another.
+SPACING = (4.0, 0.9, 1.2)
 
 
 def slice_labels(levels=5, shift=0, lowest=11):
@@ -92,6 +94,7 @@ def test_kept_slices_and_masks_are_packed_and_trained_on(data, tmp_path, monkeyp
     assert set(rows) == {f"sub-90{n}_T{c}w" for n in (1, 2, 3) for c in (1, 2)}
     assert "disagree" in rows["sub-902_T1w"][1] and "empty" in rows["sub-903_T1w"][1]
     person = load_person(out, "sub-901_T2w")
+    assert person.spacing == pytest.approx((SPACING[0], SPACING[2], SPACING[1]))
     assert person.labels.shape == (1, 200, 100) and set(np.unique(person.labels)) == {0, 1, 2, 3, 4}
     lowest, canal = np.argwhere(person.labels == 4).mean(0), np.argwhere(person.labels == 2).mean(0)
     assert lowest[1] > 150 and canal[2] > lowest[2]  # rows run downward, columns backward
@@ -109,6 +112,40 @@ def test_kept_slices_and_masks_are_packed_and_trained_on(data, tmp_path, monkeyp
     monkeypatch.setattr(training, "log", lambda *rest: None)
     training.main()
     assert len(seen) == 2 and max(seen) <= 1e-4
+
+
+def test_options_reach_the_teacher_and_the_choice_of_people(monkeypatch, tmp_path):
+    monkeypatch.setattr(pseudo, "load_model", lambda manifest: ("model of", manifest))
+    given = []
+    monkeypatch.setattr(pseudo, "label", lambda *words: given.append(words) or ({}, {}))
+    monkeypatch.setattr(pseudo, "people", lambda folder: given.append(folder) or [])
+    monkeypatch.setattr("sys.argv", ["pseudo", str(tmp_path / "out"), "--data", str(tmp_path), "--every", "7",
+                                     "--manifest", "teacher.json"])
+    pseudo.main()
+    assert given == [(tmp_path / "spider_midsagittal", 7, ("model of", Path("teacher.json"))),
+                     tmp_path / "spider_t2space"]
+
+
+def resized(height=1.0, width=1.0, thickness=1.0):
+    size = np.array(slice_labels().shape[::-1])
+    spacing = np.array(SPACING) * (thickness, width, height)
+    return SimpleNamespace(labels=SimpleNamespace(geometry=SimpleNamespace(size=size, spacing=spacing)))
+
+
+def test_a_view_is_the_same_whatever_the_thickness_of_the_slice_and_no_other():
+    assert pseudo.same_view(resized(), resized(thickness=3))
+    assert not pseudo.same_view(resized(), resized(height=1.1))
+    assert not pseudo.same_view(resized(), resized(width=1.1))
+
+
+@pytest.mark.parametrize("good, kept", [(3, True), (2, False)])
+def test_the_outlines_of_most_discs_have_to_agree(good, kept):
+    labels = slice_labels(shift=2)
+    for n in range(good):
+        value = 11 + n
+        labels[labels == value] = 0
+        labels[slice_labels() == value] = value
+    assert (pseudo.verdict(found(), 5, found(labels)) == "") == kept
 
 
 def test_people_for_the_figures_are_left_out(data):
