@@ -3,8 +3,6 @@
 Everything is done on torch tensors of one stack, (slices, rows, columns), from a ``torch.Generator``.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -5,8 +5,6 @@ them out. No fold's figures rest on anything chosen on its own people. The thres
 ``Training.evaluate --parts spider degraded``.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The people of a training folder, held in memory as sagittal slices in one orientation, and their folds."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """Volumes made worse on purpose: what other scanners, short protocols and hardware do to an image."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

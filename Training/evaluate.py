@@ -5,8 +5,6 @@ Parts can be run one by one (``--parts spider ivd``, ``--folds 2``); results are
 entry per part and fold, and the tables of ``Docs/validation/segmentation.md`` are made from them.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import json

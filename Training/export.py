@@ -6,8 +6,6 @@ Weights are rounded to half precision. The ONNX file holds the graph alone: its 
 safetensors file beside it, so that both engines read the same bytes and the release has the size of one.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

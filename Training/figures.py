@@ -1,7 +1,5 @@
 """Draw ``Docs/validation/segmentation-lateral.png``: ``python -m Training.figures``. Needs the shared data."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Outlines are those of the shipped segmentation network, kept in ``Training/runs/
 cross-validation by person; the network that is written to the extension is trained on everyone.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Make the tables of ``Docs/validation/grades.md`` from cross-validated probabilities of ``Training.grades``."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

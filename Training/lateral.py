@@ -7,8 +7,6 @@ or disc was, surrounding tissue moves in or a homogeneous, striped tissue as of 
 replaced by patchy tissue. Thick slices are means over their thickness, and so are their labels (partial volume).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

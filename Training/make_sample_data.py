@@ -7,8 +7,6 @@ The images keep their slices and their signal (uint8, not rescaled); in-plane th
 resampled to 1 mm. Every file is written without a time stamp, so that a second run gives the same bytes.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import gzip

@@ -1,7 +1,5 @@
 """Overlap and surface distance between a segmentation and its reference."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 

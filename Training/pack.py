@@ -5,8 +5,6 @@ normalization is that of the whole volume, stored beside, because the far front 
 spine, may be cut off to save space. Reading needs numpy and Pillow alone.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -6,8 +6,6 @@ packed, for ``Training.train --data OUT``. People with a mask are left out of th
 fold is in it by no slice; every slice's verdict is in ``pseudo.tsv``.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections import Counter
 from pathlib import Path

@@ -3,8 +3,6 @@
 They go into ``Testing/benchmarks/results/segmentation.json``; ``make tables`` writes them into the page.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Folds trained together share each sample: it goes to the networks of all folds b
 Preparing samples is the larger part of the work next to a GPU, and is done once, not once per fold.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import time

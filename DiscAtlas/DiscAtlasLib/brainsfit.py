@@ -4,8 +4,6 @@ Slicer's command line modules are programs with options. This one is run as such
 scene and works in a child process, level beside level.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Registration of a group in one call: choose or build the template, register everyone, keep the results."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The voxels of one disc: its piece, where the image or the observer ended, and a margin around it."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 

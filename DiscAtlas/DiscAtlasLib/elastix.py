@@ -4,8 +4,6 @@ itk-elastix 0.25.4 crashes on a B-spline with two or more threads, so each proce
 side run in processes.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Coarse part of the disc-coordinate match: a cubic B-spline displacement between two level sets."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """A picture of a registration: mid-sagittal, coronal and axial sections of each disc with the atlas's outline."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """DiscAtlas on MRML nodes: transforms as nodes, and a run's folder."""
 
-from __future__ import annotations
-
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path

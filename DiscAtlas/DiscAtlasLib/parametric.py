@@ -1,7 +1,5 @@
 """Discs of the size and form that the literature gives, as a label image: a neutral start, and test shapes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

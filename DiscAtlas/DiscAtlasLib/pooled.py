@@ -4,8 +4,6 @@ Disc coordinates match any two discs, also of different levels: the mean disc is
 atlas's discs, and each of these is registered to it.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How good a registration is: overlap, surface distance, folding, inverse consistency, landmarks; with flags."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 

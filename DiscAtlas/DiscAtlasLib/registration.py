@@ -1,7 +1,5 @@
 """Registration of a person's discs to the atlas behind one interface, whatever finds the correspondence."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence

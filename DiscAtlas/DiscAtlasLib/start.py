@@ -1,7 +1,5 @@
 """Distance images of two discs in a common pose, for Elastix and BRAINSFit."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Unbiased group-wise template: average the people's discs in shape, level by level, until the mean map is identity."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace

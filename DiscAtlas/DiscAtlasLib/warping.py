@@ -1,7 +1,5 @@
 """Maps and labels between a person and the atlas: one interpolation, and what is missing stays missing."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 

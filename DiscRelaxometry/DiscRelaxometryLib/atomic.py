@@ -1,7 +1,5 @@
 """Write to a temporary name, then rename: a killed run leaves no half file."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """Loops compiled by numba where it is installed; each has a slower path that gives the same numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 

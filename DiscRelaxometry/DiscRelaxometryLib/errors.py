@@ -1,7 +1,5 @@
 """Exceptions of the project: one sentence that a radiographer can act on."""
 
-from __future__ import annotations
-
 import re
 
 #: The note that ends an error's text; its group is the anchor.

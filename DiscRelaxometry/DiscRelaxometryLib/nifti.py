@@ -4,8 +4,6 @@ It fills a truncated file with rubbish, turns NaN and infinity into 0, goes by a
 contradict themselves without a word. The header's fields are those of nifti1.h (https://nifti.nimh.nih.gov).
 """
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Work side by side, in threads or processes, with results in order and one BLAS thread per worker."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections import deque

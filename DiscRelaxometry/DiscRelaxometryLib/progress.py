@@ -3,8 +3,6 @@
 The callback cancels by raising :class:`DiscRelaxometryLib.errors.Cancelled`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 ProgressCallback = Callable[[float, str], None]

@@ -3,8 +3,6 @@
 T1rho has no DICOM quantity code; a private one is used and documented in ``Docs/method.md``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

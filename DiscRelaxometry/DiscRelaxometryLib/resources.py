@@ -1,7 +1,5 @@
 """Where shipped files (weights, tables, parameter files, sample data) lie, in Slicer, a checkout, or a wheel."""
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 

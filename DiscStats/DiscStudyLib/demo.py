@@ -6,8 +6,6 @@ Everyone is analyzed; the 32 people scanned at 1.5 T are analyzed again beside t
 are used only to score the network. Where real multi-echo data are at hand (DISC_SHARED_DATA), one series is fitted too.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

@@ -4,8 +4,6 @@ Mattes mutual information of edge strength, from each echo to the one before it,
 decay; fixed seed and one thread, so that a result does not depend on the machine. See ``Docs/method/alignment.md``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

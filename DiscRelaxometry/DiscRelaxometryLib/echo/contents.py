@@ -5,8 +5,6 @@ three. Words are those of DICOM PS3.3 C.8.13.3.1 and of vendors' conformance sta
 ``names.py``.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence

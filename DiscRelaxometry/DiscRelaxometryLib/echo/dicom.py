@@ -1,7 +1,5 @@
 """Echo series from DICOM: classic and enhanced multi-frame MR images of any vendor, in any byte order."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

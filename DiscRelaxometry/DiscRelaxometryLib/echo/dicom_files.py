@@ -1,7 +1,5 @@
 """DICOM files: finding them, opening them with or without preamble, and decoding their pixels."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from pathlib import Path

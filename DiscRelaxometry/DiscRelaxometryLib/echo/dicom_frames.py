@@ -3,8 +3,6 @@
 File names and file order mean nothing; nothing that identifies a patient is kept.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

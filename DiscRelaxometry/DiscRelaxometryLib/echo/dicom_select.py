@@ -1,7 +1,5 @@
 """Which DICOM images are echoes of the wanted series; the others are counted and named."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Frames into volumes: a grid sorted by position along the slice normal, checked for gaps, repeats and mixtures."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Echo series from NIfTI with BIDS sidecars, NRRD, MetaImage, and Slicer sequences (``.seq.nrrd``)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

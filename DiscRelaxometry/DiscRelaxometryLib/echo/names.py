@@ -3,8 +3,6 @@
 Only entities and suffixes count, never a word in the middle of a name: ``acq-T2map_MESE`` is a series.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterable

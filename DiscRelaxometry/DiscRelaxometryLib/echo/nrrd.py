@@ -1,7 +1,5 @@
 """NRRD headers: times of Slicer's sequences and MultiVolumes, and what else they say of the images."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

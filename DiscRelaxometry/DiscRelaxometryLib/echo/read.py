@@ -4,8 +4,6 @@
 >>> t1rho, t2 = read_mapss("sub-01/mapss", tsl_ms=(0, 10, 40, 80), te_ms=(0, 13.7, 27.3, 54.7))   # doctest: +SKIP
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """JSON sidecars of images: where they stand, and the times that they give."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ DICOM has an attribute for echo times and none for spin-lock times. A source cou
 time of its own; nothing is inferred from acquisition order. See ``Docs/method/echo-series.md``.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

@@ -5,8 +5,6 @@ real, and only odd orders meet a pulse, so a train of n echoes needs n transvers
 The slice profile is not modelled.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -4,8 +4,6 @@ A magnitude image without signal is Rayleigh distributed: its mean square is 2 s
 Magn Reson Med 1995;34:910). With signal well above the noise the residuals of a fit have the variance sigma^2.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from ..errors import EchoSeriesError

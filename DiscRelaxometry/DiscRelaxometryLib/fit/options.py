@@ -1,7 +1,5 @@
 """Settings of a fit, checked once, and the echoes that they leave."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

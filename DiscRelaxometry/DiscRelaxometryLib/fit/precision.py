@@ -1,7 +1,5 @@
 """What precision a protocol can reach: the Cramer-Rao bound of each model for constant Gaussian noise."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

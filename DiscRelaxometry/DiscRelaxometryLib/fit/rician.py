@@ -5,8 +5,6 @@ observed information, replaced by Gauss-Newton steps (those of the expectation-m
 positive definite, and damped until the likelihood does not fall. Equations in ``Docs/method/fitting.md``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

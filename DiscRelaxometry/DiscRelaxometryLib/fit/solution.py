@@ -1,7 +1,5 @@
 """What every relaxation model returns for a chunk of voxels."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Why a voxel has a value, or none: the reason codes of the status map."""
 
-from __future__ import annotations
-
 from enum import IntEnum
 
 import numpy as np

@@ -4,8 +4,6 @@ Anchors are taken from matplotlib's tables (CC0) and joined linearly; a channel 
 (DivergingBlueRed, matplotlib's RdBu reversed, is near Slicer's table but not equal to it).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 ANCHORS = {

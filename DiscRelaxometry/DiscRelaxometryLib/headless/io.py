@@ -4,8 +4,6 @@ Stands behind ``slicer.app.coreIOManager()``, so that Slicer's own ``slicer.util
 ``saveNode`` and their like work unchanged.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 #: File type -> node class and storage class, where Slicer picks the storage node in the same way.

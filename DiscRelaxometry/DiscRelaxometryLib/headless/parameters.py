@@ -4,8 +4,6 @@ Values are written as Slicer writes them (numbers and enum names as text, boolea
 ``name.len`` and ``name.0`` ..., nodes as node references), so that a scene saved on one side opens on the other.
 """
 
-from __future__ import annotations
-
 import enum
 import pathlib
 import types

@@ -7,8 +7,6 @@ module logics and supplies the few names that Slicer's application adds: ``slice
 Views, panels, ``qt``, ``ctk`` and CLI modules are not supplied.
 """
 
-from __future__ import annotations
-
 import atexit
 import importlib
 import importlib.util

@@ -1,7 +1,5 @@
 """Base classes of scripted modules, translation and packaging outside Slicer; the panel classes need Qt."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import logging

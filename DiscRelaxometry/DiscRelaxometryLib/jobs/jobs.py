@@ -4,8 +4,6 @@ A panel runs a :class:`Job` in a child process, so that the window stays alive a
 Logic and scripts run the same job in place.
 """
 
-from __future__ import annotations
-
 import atexit
 import importlib
 import inspect

@@ -1,7 +1,5 @@
 """The child's side of a job: ``python -m DiscRelaxometryLib.jobs.worker FOLDER PARENT``."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -3,8 +3,6 @@
 Nothing heavy is imported until a name is used, because Slicer imports every module when it starts.
 """
 
-from __future__ import annotations
-
 import importlib
 
 _HOMES = {

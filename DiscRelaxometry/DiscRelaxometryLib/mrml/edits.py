@@ -1,7 +1,5 @@
 """Discs written into a segmentation that is being edited: their segments, and which of them a hand has changed."""
 
-from __future__ import annotations
-
 import zlib
 
 import numpy as np

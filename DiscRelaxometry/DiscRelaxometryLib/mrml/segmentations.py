@@ -1,7 +1,5 @@
 """Between label images and segmentation nodes: names, terminology, colors, status, and what a user edited."""
 
-from __future__ import annotations
-
 import functools
 import math
 import zlib

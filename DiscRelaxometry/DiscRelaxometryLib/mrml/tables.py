@@ -1,7 +1,5 @@
 """Tables, and echo series as Slicer sequences."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """What the slice views show after a step: one segmentation, one map with one legend, and nothing of earlier runs."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .. import labels as structures

@@ -1,7 +1,5 @@
 """Scene, folders, geometry and volumes; the one place where RAS (MRML) meets LPS (everything else)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 

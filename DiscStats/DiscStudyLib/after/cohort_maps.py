@@ -1,7 +1,5 @@
 """Maps in atlas space on disk, found by person and quantity."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

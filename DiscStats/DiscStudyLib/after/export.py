@@ -1,7 +1,5 @@
 """Results of a study as DICOM: a Segmentation and Parametric Maps of each person, one folder per space."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

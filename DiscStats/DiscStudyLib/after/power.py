@@ -1,7 +1,5 @@
 """Power of a study's model by simulation from its residuals."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

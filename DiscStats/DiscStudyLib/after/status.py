@@ -1,7 +1,5 @@
 """How far a study is: one row per person."""
 
-from __future__ import annotations
-
 from DiscRelaxometryLib.tables import Column, Table
 
 from ..engine import StudyRun

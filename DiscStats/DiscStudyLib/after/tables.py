@@ -1,7 +1,5 @@
 """Tables of a finished study: mixed models of discs and regions, and agreement of two measurements."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

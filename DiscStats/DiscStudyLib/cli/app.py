@@ -1,7 +1,5 @@
 """Verbs of ``disc-relaxometry`` that make results: plain functions, whose options stand in their signatures."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

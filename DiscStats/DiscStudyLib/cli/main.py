@@ -1,7 +1,5 @@
 """Command line ``disc-relaxometry``: a study with one command, and its parts one by one."""
 
-from __future__ import annotations
-
 import errno
 import os
 import sys

@@ -1,7 +1,5 @@
 """Arguments and options that several verbs share, and settings of a study as options."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import typing

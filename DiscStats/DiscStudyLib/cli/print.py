@@ -1,7 +1,5 @@
 """What the command line prints: a progress bar, lines with a colored word, tables."""
 
-from __future__ import annotations
-
 from contextlib import contextmanager
 
 from DiscRelaxometryLib.errors import Cancelled

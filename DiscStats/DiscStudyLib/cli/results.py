@@ -1,7 +1,5 @@
 """Verbs of ``disc-relaxometry`` that work on results: DICOM export, mixed models, agreement."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Verb ``review`` of ``disc-relaxometry``: the page, and the same decisions one by one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

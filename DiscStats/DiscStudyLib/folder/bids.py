@@ -4,8 +4,6 @@ Sidecars lie at the top of the folder and hold for all files below (BIDS: inheri
 thousands has a dozen of them.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 

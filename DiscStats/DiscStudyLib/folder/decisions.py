@@ -5,8 +5,6 @@ replaces an earlier one, so two files are merged by putting their rows together.
 reviewer saw: a decision about something that has changed since is stale.
 """
 
-from __future__ import annotations
-
 import datetime
 import os
 from collections import Counter

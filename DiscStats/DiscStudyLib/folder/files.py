@@ -1,7 +1,5 @@
 """Checks of single image files and echo series, for ``validate``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

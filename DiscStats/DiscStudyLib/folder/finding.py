@@ -1,7 +1,5 @@
 """What validation finds: severity, file, person, problem, remedy."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

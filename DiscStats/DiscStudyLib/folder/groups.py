@@ -1,7 +1,5 @@
 """Groups of people, or of their discs, by a column of the participants table or by a rule such as ``odi <= 40``."""
 
-from __future__ import annotations
-
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.tables import Table, cell_value, is_missing

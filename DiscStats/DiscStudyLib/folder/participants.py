@@ -1,7 +1,5 @@
 """Checks of the participants table, and of formula, contrast and rule against it, for ``validate``."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence

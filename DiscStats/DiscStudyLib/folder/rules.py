@@ -1,7 +1,5 @@
 """Rules on a column of the participants table, such as ``field_T == 1.5``: who belongs to an analysis or a group."""
 
-from __future__ import annotations
-
 import operator
 import re
 

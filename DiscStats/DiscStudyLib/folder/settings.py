@@ -1,7 +1,5 @@
 """Settings of a study run: one plain, picklable record, checked when made."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 

@@ -1,7 +1,5 @@
 """Label results of simulated studies, so that no table or map can pass for a measurement of people."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ from L5 upward, canal 100, discs 201 to 225), ``radiological_gradings.csv`` (one
 and ``overview.csv`` (one row per series).
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence

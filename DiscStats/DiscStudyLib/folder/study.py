@@ -1,7 +1,5 @@
 """A study on disk: who takes part, which files they have, and where results go (BIDS-like)."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Which people of a study a shipped network was trained on, by the manifest beside its weights."""
 
-from __future__ import annotations
-
 import json
 
 from DiscRelaxometryLib.errors import DiscRelaxometryError

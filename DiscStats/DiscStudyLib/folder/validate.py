@@ -1,7 +1,5 @@
 """Say everything that is wrong with a study before anything runs: file, person, problem, remedy."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Collection, Iterator

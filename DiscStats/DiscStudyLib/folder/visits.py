@@ -1,7 +1,5 @@
 """Visits: the BIDS sessions of a study as observations of their participants, and what their tables say of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path

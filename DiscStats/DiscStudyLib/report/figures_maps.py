@@ -1,7 +1,5 @@
 """Pictures of volumes for the report: people's segmentations and maps, and maps on the atlas."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Section of the report about estimated Pfirrmann grades, beside a reader's where there are any."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence, Set
 
 import numpy as np

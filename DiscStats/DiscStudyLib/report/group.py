@@ -1,7 +1,5 @@
 """Sections of the report about the group: mean maps, parametric maps, clusters, regions, agreement, methods."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

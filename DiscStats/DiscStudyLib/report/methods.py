@@ -1,7 +1,5 @@
 """The methods section: what was done, in words that can go into a paper, with versions and citations."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 
 from DiscRelaxometryLib.echo import KINDS

@@ -1,7 +1,5 @@
 """Sections of the report about people: overview, segmentation, map quality, registration quality."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

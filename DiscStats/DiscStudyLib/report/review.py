@@ -1,7 +1,5 @@
 """Section of the report about the review: who decided what, what it changed, and what is still to be looked at."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path

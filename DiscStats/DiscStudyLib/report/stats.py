@@ -1,7 +1,5 @@
 """Sections of the report about the voxel-wise analysis: parametric maps and clusters."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

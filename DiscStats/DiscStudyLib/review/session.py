@@ -1,7 +1,5 @@
 """A reviewer's way through a study: who is next, what was decided, and new decisions, written at once."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Slicer's own views of a participant in the browser, by trame-slicer on slicer-core: the extra ``viewer``."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable
 

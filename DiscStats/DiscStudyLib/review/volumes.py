@@ -1,7 +1,5 @@
 """What the review page shows of a person or of the group: volumes with head up, as bytes of a known scale."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Group steps that need everyone: the study's own template, and the voxel-wise analysis."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Group steps: one table of everyone, group mean maps, agreement with reference masks."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

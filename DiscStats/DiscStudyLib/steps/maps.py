@@ -1,7 +1,5 @@
 """Person steps on echo series: T1rho and T2 maps, and discs carried to the maps' space."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Group step: a mixed model of each map and region, with the formula of the voxel-wise analysis."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError

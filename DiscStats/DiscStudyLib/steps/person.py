@@ -1,7 +1,5 @@
 """Person steps: segmentation, normalized signal, measures, registration to the atlas, maps in atlas space."""
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The study's pipeline: stages of person steps and group steps."""
 
-from __future__ import annotations
-
 from ..engine import SENSITIVITY, Stage
 from ..folder import EVERY, Settings
 from .analysis import analysis_step, template_step

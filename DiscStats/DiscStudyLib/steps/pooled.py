@@ -1,7 +1,5 @@
 """Group step and observations of the pooled analysis: all levels of a person in one disc."""
 
-from __future__ import annotations
-
 from DiscRelaxometryLib.errors import StudyError
 
 from ..engine import GroupContext, Step, context_atlas, maps_in_atlas

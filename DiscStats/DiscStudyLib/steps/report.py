@@ -1,7 +1,5 @@
 """Pictures of a person, and the group's report, as steps."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

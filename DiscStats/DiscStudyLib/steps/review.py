@@ -1,7 +1,5 @@
 """Steps of the review: decisions become the labels that every later step reads; who decided what; with and without."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 

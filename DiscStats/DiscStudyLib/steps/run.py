@@ -1,7 +1,5 @@
 """Run a study with one call: check it, work on people (in parallel), then on the group."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Visits on the group's side: change maps of each participant, and the repeatability of the maps."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -4,8 +4,6 @@ The spine stands in coordinates x (to the left), y (to posterior), z (to cranial
 literature's (``Docs/method/virtual-cohort.md``), varied by person and reduced by degeneration.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -4,8 +4,6 @@ What image simulation, fitting and registration do to a map is reduced to three 
 bound, correlation of that noise by thick slices and interpolation, and a smooth error of the correspondence.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

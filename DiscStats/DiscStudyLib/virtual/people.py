@@ -4,8 +4,6 @@ Tissue values, correlations and their sources are in ``Docs/method/virtual-cohor
 share a person effect, and disability depends on the T1rho of the lower discs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 

@@ -1,7 +1,5 @@
 """Real discs with simulated relaxation: a label image (and its T2-weighted volume) instead of a parametric spine."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """What a scanner would see of a virtual person: relaxation times, MAPSS volumes, a T2-weighted volume (SIMULATED)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

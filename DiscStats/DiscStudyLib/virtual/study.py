@@ -6,8 +6,6 @@
 Everything written says that it is simulated; what is assumed, and from where, is in ``Docs/method/virtual-cohort.md``.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
