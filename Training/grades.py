@@ -38,32 +38,21 @@ PENALTY = 20.0
 
 @dataclass
 class Discs:
-    """Discs with features and gradings, of many people.
+    """Discs with features and gradings, of many people."""
 
-    Attributes
-    ----------
-    names : list of str
-        Of the features.
-    people, series : list of str
-        Person and file of each disc.
-    values : list of int
-        Label value of each disc.
-    features : list of ndarray
-    gradings : list of dict
-        Columns of the table of gradings as numbers.
-    refused : dict
-        Series -> why none of its discs is graded.
-    withheld : dict
-        (series, label value) -> why that disc is not graded.
-    """
-
+    #: Of the features.
     names: list[str] = field(default_factory=list)
+    #: Person and file of each disc.
     people: list[str] = field(default_factory=list)
     series: list[str] = field(default_factory=list)
+    #: Label value of each disc.
     values: list[int] = field(default_factory=list)
     features: list[np.ndarray] = field(default_factory=list)
+    #: Columns of the table of gradings as numbers.
     gradings: list[dict] = field(default_factory=list)
+    #: Series -> why none of its discs is graded.
     refused: dict[str, str] = field(default_factory=dict)
+    #: (series, label value) -> why that disc is not graded.
     withheld: dict[tuple[str, int], str] = field(default_factory=dict)
 
     @property

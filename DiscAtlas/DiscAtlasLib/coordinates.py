@@ -49,20 +49,13 @@ INJECTIVE = 0.9
 
 @dataclass(frozen=True)
 class Slab:
-    """Slab coordinates of one disc: LPS mm to normalized (LR, AP, CC), each in [-1, 1] inside the disc.
+    """Slab coordinates of one disc: LPS mm to normalized (LR, AP, CC), each in [-1, 1] inside the disc."""
 
-    Attributes
-    ----------
-    shape : DiscShape
-        Whose frame, mid-surface and height they follow.
-    half : ndarray, shape (2,)
-        Half width and half depth, mm.
-    middle : float
-        AP frame coordinate of the center, mm.
-    """
-
+    #: Whose frame, mid-surface and height they follow.
     shape: DiscShape
+    #: Shape (2,). Half width and half depth, mm.
     half: np.ndarray
+    #: AP frame coordinate of the center, mm.
     middle: float = 0.0
 
     @classmethod

@@ -25,17 +25,11 @@ _AS = "L4-L5"
 
 @dataclass
 class PooledDisc:
-    """The mean disc of an atlas's levels.
+    """The mean disc of an atlas's levels."""
 
-    Attributes
-    ----------
-    atlas : Atlas
-        One disc, with regions.
-    levels : dict of str to PersonRegistration
-        Of each level's atlas disc with the mean disc.
-    """
-
+    #: One disc, with regions.
     atlas: Atlas
+    #: Of each level's atlas disc with the mean disc.
     levels: dict[str, PersonRegistration]
 
     def pool(self, image: Image, level: str) -> Image:

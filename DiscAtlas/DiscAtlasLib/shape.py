@@ -65,56 +65,39 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class DiscShape:
-    """One disc of one label image.
+    """One disc of one label image."""
 
-    Attributes
-    ----------
-    value : int
-        Label value.
-    center : ndarray, shape (3,)
-        LPS mm: the centroid; of a cut disc the middle of the mid-sagittal chord.
-    axes : ndarray, shape (3, 3)
-        Rows LR, AP, CC, orthonormal.
-    half : ndarray, shape (3,)
-        Half width (LR), half depth (AP) and half mean height (CC) in mm; of a whole disc twice the SD along the axis
-        (exact for an ellipse, and steadier than the borders), of a cut one from the mid-sagittal chord.
-    chord : tuple of float
-        Half length and middle (AP frame coordinate) of the mid-sagittal chord, mm.
-    distance : ndarray, shape (k, j, i)
-        Signed distance in mm, negative inside, on `geometry` (the disc's surroundings, with a margin); its sign is that
-        of the voxels.
-    surface : ndarray, shape (k, j, i)
-        The same without the staircase of the voxels: its zero is the smooth surface that registration uses.
-    geometry : Geometry
-    cut : tuple of bool
-        Whether the disc goes on outside the volume at the patient's right and left.
-    seen : tuple of float
-        LR frame coordinates (mm) between which the image shows the disc.
-    mid, logheight : ndarray
-        Coefficients (of :func:`polynomial`'s terms) of the mid-surface (mm) and of the log half height, in x / half[0]
-        and y / half[1]; of degree 4, of a cut disc of degree 2.
-    midline : ndarray, shape (3,), or None
-        Center of the spinal canal at the disc's height (LPS mm), where it is labelled and whole.
-    notes : tuple of str
-        What is unusual: pieces dropped, sides cut, edges touched.
-    person : str
-        Named in messages.
-    """
-
+    #: Label value.
     value: int
+    #: Shape (3,). LPS mm: the centroid; of a cut disc the middle of the mid-sagittal chord.
     center: np.ndarray
+    #: Shape (3, 3). Rows LR, AP, CC, orthonormal.
     axes: np.ndarray
+    #: Shape (3,). Half width (LR), half depth (AP) and half mean height (CC) in mm; of a whole disc twice the SD along
+    #: the axis (exact for an ellipse, and steadier than the borders), of a cut one from the mid-sagittal chord.
     half: np.ndarray
+    #: Half length and middle (AP frame coordinate) of the mid-sagittal chord, mm.
     chord: tuple[float, float]
+    #: Shape (k, j, i). Signed distance in mm, negative inside, on `geometry` (the disc's surroundings, with a margin);
+    #: its sign is that of the voxels.
     distance: np.ndarray
+    #: Shape (k, j, i). The same without the staircase of the voxels: its zero is the smooth surface that registration
+    #: uses.
     surface: np.ndarray
     geometry: Geometry
+    #: Whether the disc goes on outside the volume at the patient's right and left.
     cut: tuple[bool, ...]
+    #: LR frame coordinates (mm) between which the image shows the disc.
     seen: tuple[float, float]
+    #: Coefficients (of :func:`polynomial`'s terms) of the mid-surface (mm) and of the log half height, in x / half[0]
+    #: and y / half[1]; of degree 4, of a cut disc of degree 2.
     mid: np.ndarray
     logheight: np.ndarray
+    #: Shape (3,). Center of the spinal canal at the disc's height (LPS mm), where it is labelled and whole.
     midline: np.ndarray | None = None
+    #: What is unusual: pieces dropped, sides cut, edges touched.
     notes: tuple[str, ...] = ()
+    #: Named in messages.
     person: str = ""
 
     @property

@@ -221,17 +221,11 @@ def _steepest(components):
 
 @dataclass(frozen=True)
 class LevelTransform:
-    """Correspondence of one disc: atlas points to the person's points and back.
+    """Correspondence of one disc: atlas points to the person's points and back."""
 
-    Attributes
-    ----------
-    value : int
-        Label value of the disc.
-    to_person, to_atlas : DisplacementField
-        `to_person` is what resamples a person's map onto the atlas.
-    """
-
+    #: Label value of the disc.
     value: int
+    #: `to_person` is what resamples a person's map onto the atlas.
     to_person: DisplacementField
     to_atlas: DisplacementField
 

@@ -26,23 +26,15 @@ Numbers = Any
 
 @dataclass(frozen=True)
 class Geometry:
-    """Grid of an image in LPS world coordinates.
+    """Grid of an image in LPS world coordinates."""
 
-    Attributes
-    ----------
-    size : tuple of int
-        Voxels along i, j, k (SimpleITK order; the array's shape reversed).
-    spacing : tuple of float
-        mm along i, j, k.
-    origin : tuple of float
-        LPS position in mm of the center of voxel (0, 0, 0).
-    direction : tuple of float
-        Row-major 3 x 3 matrix whose columns are the LPS directions of i, j, k. Oblique and left-handed are ordinary.
-    """
-
+    #: Voxels along i, j, k (SimpleITK order; the array's shape reversed).
     size: Numbers
+    #: mm along i, j, k.
     spacing: Numbers = (1.0, 1.0, 1.0)
+    #: LPS position in mm of the center of voxel (0, 0, 0).
     origin: Numbers = (0.0, 0.0, 0.0)
+    #: Row-major 3 x 3 matrix whose columns are the LPS directions of i, j, k. Oblique and left-handed are ordinary.
     direction: Numbers = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
     def __post_init__(self):

@@ -35,25 +35,16 @@ class Column:
 
 @dataclass
 class Table:
-    """Rows of named values.
+    """Rows of named values."""
 
-    Attributes
-    ----------
-    name : str
-        Title shown to the user and used as file name.
-    columns : list of Column
-    rows : list of dict
-        One dict a row, keyed by column name; a missing key or None is an empty cell.
-    lines : list of int
-        Line of the file that each row was read from; empty for a table that was not read.
-    notes : list of str
-        What was read otherwise than it is written.
-    """
-
+    #: Title shown to the user and used as file name.
     name: str
     columns: list[Column]
+    #: One dict per row, keyed by column name; a missing key or None is an empty cell.
     rows: list[dict] = field(default_factory=list)
+    #: Line of the file that each row was read from; empty for a table that was not read.
     lines: list[int] = field(default_factory=list)
+    #: What was read otherwise than it is written.
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self):

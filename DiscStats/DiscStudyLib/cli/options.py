@@ -35,7 +35,7 @@ def with_settings(verb: Callable) -> Callable:
     own = [p.replace(annotation=hints[p.name]) for p in signature.parameters.values()
            if p.kind is not inspect.Parameter.VAR_KEYWORD]
     taken = {p.name for p in own}
-    words = attribute_help(Settings)
+    words = field_help(Settings)
     more = []
     for field in fields(Settings):
         if field.name in taken or field.name in _HIDDEN:
@@ -55,13 +55,10 @@ def with_settings(verb: Callable) -> Callable:
     return wrapped
 
 
-def attribute_help(record: type) -> dict[str, str]:
-    """Return the description of each attribute in a class's numpydoc docstring."""
-    text = inspect.cleandoc(record.__doc__ or "").split("Attributes\n----------\n")[1]
-    found = {}
-    for names, lines in re.findall(r"^(\w[\w, ]*) : .*\n((?:    .*(?:\n|$))+)", text, re.MULTILINE):
-        found |= dict.fromkeys(names.split(", "), " ".join(lines.replace("``", "").split()))
-    return found
+def field_help(record: type) -> dict[str, str]:
+    """Return what the ``#:`` comment above each field of a dataclass says."""
+    found = re.findall(r"((?: +#: .*\n)+) +(\w+):", inspect.getsource(record))
+    return {name: " ".join(text.replace("#:", "").replace("``", "").split()) for text, name in found}
 
 
 def numbers(text: str, option: str) -> list[float]:

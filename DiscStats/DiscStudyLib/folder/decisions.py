@@ -38,38 +38,27 @@ def corrected_mask(study: Study, person: str) -> Path:
 class Decision:
     """One decision of a reviewer.
 
-    Attributes
-    ----------
-    participant_id : str
-        ``sub-XX``.
-    level : str
-        A disc such as ``L4-L5`` as it was named when it was looked at, or ``all``.
-    decision : str
-        ``accepted``, ``corrected`` (a mask was drawn), ``renamed`` or ``excluded``.
-    renamed_to : str
-        The level's right name, where it was renamed; a corrected disc may have one too.
-    reason : str
-        Why; required where something was excluded.
-    reviewer : str
-        Initials, if given.
-    date : str
-        UTC, such as ``2026-01-31T12:00:00Z``.
-    looked_at : str
-        Hash of what was looked at; see :func:`stale`.
-
     Raises
     ------
     StudyError
         If the decision, the level or the new name is unknown, or a reason is missing.
     """
 
+    #: ``sub-XX``.
     participant_id: str
+    #: A disc such as ``L4-L5`` as it was named when it was looked at, or ``all``.
     level: str
+    #: ``accepted``, ``corrected`` (a mask was drawn), ``renamed`` or ``excluded``.
     decision: str
+    #: The level's right name, where it was renamed; a corrected disc may have one too.
     renamed_to: str = ""
+    #: Why; required where something was excluded.
     reason: str = ""
+    #: Initials, if given.
     reviewer: str = ""
+    #: UTC, such as ``2026-01-31T12:00:00Z``.
     date: str = ""
+    #: Hash of what was looked at; see :func:`stale`.
     looked_at: str = ""
 
     def __post_init__(self):

@@ -5,23 +5,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong, or worth knowing, in a study.
+    """Something wrong, or worth knowing, in a study."""
 
-    Attributes
-    ----------
-    severity : str
-        ``error`` (cannot be processed), ``warning`` (will be processed, look at it), or ``note``.
-    file : str
-        Relative to the study; empty for the study as a whole.
-    person : str
-        ``sub-XX``, or empty.
-    problem, remedy : str
-        One sentence each.
-    """
-
+    #: ``error`` (cannot be processed), ``warning`` (will be processed, look at it), or ``note``.
     severity: str
+    #: Relative to the study; empty for the study as a whole.
     file: str
+    #: ``sub-XX``, or empty.
     person: str
+    #: One sentence each.
     problem: str
     remedy: str
 

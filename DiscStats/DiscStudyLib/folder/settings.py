@@ -34,101 +34,70 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Parameters of a run.
+    """Parameters of a run."""
 
-    Attributes
-    ----------
-    formula : str
-        Model of the group analysis, such as ``pfirrmann + age + C(sex)``; with a left side, only that map is
-        analyzed. Empty means no group statistics. A variable given per level (columns ``pfirrmann_L4L5``) is
-        used level by level.
-    contrast : str
-        Term or contrast of interest; empty means the formula's first term.
-    maps : tuple of str
-        Maps to analyze, such as ``T1rho,T2``; empty means all that people have.
-    analysis : str
-        Name of the analysis, used as folder name.
-    segmentation : str
-        ``existing`` uses the ``_dseg`` images in ``anat``, ``cnn`` the network, ``auto`` an image where there is one.
-    engine : str
-        What runs the network.
-    align : str
-        Whether echoes are aligned to the first; auto aligns those that moved.
-    t1rho_model, t2_model : str
-        Relaxation model.
-    estimator : str
-        How the model is fitted; all but nlls need mono2.
-    registration : str
-        How discs are matched with the atlas.
-    template : str
-        Use the ``shipped`` atlas, or ``build`` one from the people of the study.
-    levels : tuple of str
-        Disc levels to analyze; the word ``pooled`` among them (or alone, for all levels) is short for ``--pooled``.
-    pooled : bool
-        Analyze all levels as one disc: each disc is an observation, each person an exchangeability block.
-    permutations : int
-        Permutations of the group analysis.
-    seed : int
-        Seed of the permutations, recorded.
-    sensitivity : str
-        Rule on a column of the participants table, such as ``field_T == 1.5``: the analysis is repeated on the people
-        it holds for, and shown beside the analysis of everyone. Empty means none.
-    groups : str
-        Column, or rule such as ``odi <= 40``, whose groups' average maps stand side by side in the report; empty means
-        the factor that is tested, if one is.
-    missing : str
-        Analyze voxels that at least half of the people have (``available``), or everyone (``complete``).
-    errors : str
-        What permutation assumes: people can change places (``exchangeable``), each error is symmetric about 0 and its
-        sign is flipped (``symmetric``), or the latter where the spread depends on the tested variable (``auto``).
-    standard_errors : str
-        ``classical``, or ``hc3``, which hold even where the residual spread differs between people.
-    variance_groups : str
-        Column of the participants table, such as the scanner, whose groups have variances of their own; empty means one
-        variance.
-    alpha : float
-        Family-wise error level of the tables.
-    session : str
-        BIDS session, such as ``ses-01``; ``all`` makes every visit an observation of its participant (variables
-        ``session`` and ``years``).
-    change : str
-        With ``session`` all: analyze each participant's change from the first to the last visit, in the map's unit
-        (``absolute``), per year (``per-year``), or in percent of the first (``percent``); empty analyzes every visit.
-    on_error : str
-        What to do when a participant fails: ``skip`` and go on with the others, or ``stop``.
-    require_review : str
-        Discs that must be reviewed before group steps are run.
-    threads : int
-        Threads of the network, and levels registered at a time; no result depends on it.
-    """
-
+    #: Model of the group analysis, such as ``pfirrmann + age + C(sex)``; with a left side, only that map is analyzed.
+    #: Empty means no group statistics. A variable given per level (columns ``pfirrmann_L4L5``) is used level by level.
     formula: str = ""
+    #: Term or contrast of interest; empty means the formula's first term.
     contrast: str = ""
+    #: Maps to analyze, such as ``T1rho,T2``; empty means all that people have.
     maps: tuple[str, ...] = ()
+    #: Name of the analysis, used as folder name.
     analysis: str = "main"
+    #: ``existing`` uses the ``_dseg`` images in ``anat``, ``cnn`` the network, ``auto`` an image where there is one.
     segmentation: str = "auto"
+    #: What runs the network.
     engine: str = "auto"
+    #: Whether echoes are aligned to the first; auto aligns those that moved.
     align: str = "auto"
+    #: Relaxation model.
     t1rho_model: str = "mono2"
+    #: Relaxation model.
     t2_model: str = "mono2"
+    #: How the model is fitted; all but nlls need mono2.
     estimator: str = "nlls"
+    #: How discs are matched with the atlas.
     registration: str = "coordinates"
+    #: Use the ``shipped`` atlas, or ``build`` one from the people of the study.
     template: str = "shipped"
+    #: Disc levels to analyze; the word ``pooled`` among them (or alone, for all levels) is short for ``--pooled``.
     levels: tuple[str, ...] = LUMBAR_LEVELS
+    #: Analyze all levels as one disc: each disc is an observation, each person an exchangeability block.
     pooled: bool = False
+    #: Permutations of the group analysis.
     permutations: int = AnalysisSettings.n_permutations
+    #: Seed of the permutations, recorded.
     seed: int = AnalysisSettings.seed
+    #: Rule on a column of the participants table, such as ``field_T == 1.5``: the analysis is repeated on the people it
+    #: holds for, and shown beside the analysis of everyone. Empty means none.
     sensitivity: str = ""
+    #: Column, or rule such as ``odi <= 40``, whose groups' average maps stand side by side in the report; empty means
+    #: the factor that is tested, if one is.
     groups: str = ""
+    #: Analyze voxels that at least half of the people have (``available``), or everyone (``complete``).
     missing: str = AnalysisSettings.missing
+    #: What permutation assumes: people can change places (``exchangeable``), each error is symmetric about 0 and its
+    #: sign is flipped (``symmetric``), or the latter where the spread depends on the tested variable (``auto``).
     errors: str = AnalysisSettings.errors
+    #: ``classical``, or ``hc3``, which hold even where the residual spread differs between people.
     standard_errors: str = AnalysisSettings.standard_errors
+    #: Column of the participants table, such as the scanner, whose groups have variances of their own; empty means one
+    #: variance.
     variance_groups: str = AnalysisSettings.variance_groups
+    #: Family-wise error level of the tables.
     alpha: float = 0.05
+    #: BIDS session, such as ``ses-01``; ``all`` makes every visit an observation of its participant (variables
+    #: ``session`` and ``years``).
     session: str = ""
+    #: With ``session`` all: analyze each participant's change from the first to the last visit, in the map's unit
+    #: (``absolute``), per year (``per-year``), or in percent of the first (``percent``); empty analyzes every visit.
     change: str = ""
+    #: What to do when a participant fails: ``skip`` and go on with the others, or ``stop``.
     on_error: str = "skip"
+    #: Discs that must be reviewed before group steps are run.
     require_review: str = "none"
+    #: Threads of the network, and levels registered at a time; no result depends on it.
     threads: int = 1
 
     def __post_init__(self):

@@ -123,22 +123,14 @@ class Section:
 
 @dataclass
 class Report:
-    """The whole page.
-
-    Attributes
-    ----------
-    title, subtitle : str
-    sections : list of Section
-    simulated : bool
-        Labels every page as simulated.
-    footer : str
-        Version and purpose.
-    """
+    """The whole page."""
 
     title: str
     subtitle: str
     sections: list[Section]
+    #: Labels every page as simulated.
     simulated: bool = False
+    #: Version and purpose.
     footer: str = ""
 
 

@@ -44,19 +44,12 @@ _ANCHOR = "review-decisions"
 
 @dataclass(frozen=True)
 class Look:
-    """What a reviewer of one person sees.
-
-    Attributes
-    ----------
-    person : str
-    discs : list of ReviewedDisc
-        From head to foot.
-    seen : dict
-        The person's decisions now, to be handed back with a new one.
-    """
+    """What a reviewer of one person sees."""
 
     person: str
+    #: From head to foot.
     discs: list[ReviewedDisc]
+    #: The person's decisions now, to be handed back with a new one.
     seen: dict[tuple[str, str], Decision]
 
     @property

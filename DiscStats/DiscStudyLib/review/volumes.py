@@ -20,25 +20,17 @@ _STEPS = 254
 
 @dataclass(frozen=True)
 class Volume:
-    """One volume of the page.
-
-    Attributes
-    ----------
-    name, unit : str
-    image, labels : Image
-        On one grid, with axes nearest to left, posterior, superior.
-    low, high : float
-        Range of the legend.
-    colors : str
-        ``gray``, ``viridis`` or ``diverging`` (around 0).
-    """
+    """One volume of the page."""
 
     name: str
     unit: str
+    #: On one grid, with axes nearest to left, posterior, superior.
     image: Image
     labels: Image
+    #: Range of the legend.
     low: float
     high: float
+    #: ``gray``, ``viridis`` or ``diverging`` (around 0).
     colors: str = "gray"
 
     def head(self) -> dict:
