@@ -17,18 +17,6 @@ class Default:
         self.value = value
 
 
-class Choice:
-    """Annotation: the values allowed."""
-
-    def __init__(self, choices):
-        self.choices = list(choices)
-
-    def validate(self, value) -> None:
-        """Raise ValueError for a value that is no choice."""
-        if value not in self.choices:
-            raise ValueError(f"Value must be one of {self.choices}, not {value!r}.")
-
-
 class WithinRange:
     """Annotation: a closed range."""
 
@@ -41,18 +29,8 @@ class WithinRange:
             raise ValueError(f"Value must be within [{self.minimum}, {self.maximum}], not {value}.")
 
 
-class Minimum(WithinRange):
-    """Annotation: a lower bound."""
-
-    def __init__(self, minimum):
-        super().__init__(minimum, float("inf"))
-
-
-class Maximum(WithinRange):
-    """Annotation: an upper bound."""
-
-    def __init__(self, maximum):
-        super().__init__(float("-inf"), maximum)
+def _forwarded(name: str):
+    return lambda self, *arguments: getattr(self.parameterNode, name)(*arguments)
 
 
 class _Serializer:
@@ -120,6 +98,8 @@ class _Wrapper:
     """Methods that every wrapped class receives."""
 
     allParameters: dict
+    StartModify, EndModify, AddObserver, RemoveObserver = map(
+        _forwarded, ("StartModify", "EndModify", "AddObserver", "RemoveObserver"))
 
     def __init__(self, parameterNode):
         self.parameterNode = parameterNode
@@ -140,40 +120,12 @@ class _Wrapper:
         finally:
             self.parameterNode.EndModify(was)
 
-    def default(self, name: str) -> Default:
-        """Return a parameter's default."""
-        return Default(self.allParameters[name][1])
-
-    def dataType(self, name: str):
-        """Return a parameter's type."""
-        return self.allParameters[name][0].kind
-
     def connectGui(self, gui):
         """Bind widgets that carry SlicerParameterName; a Qt host supplies how."""
         raise RuntimeError("Binding widgets needs Qt; headless, set the parameters themselves.")
 
     def disconnectGui(self, tag) -> None:
         """Undo ``connectGui``."""
-
-    def StartModify(self):
-        """Hold back modified events."""
-        return self.parameterNode.StartModify()
-
-    def EndModify(self, was):
-        """Send modified events that were held back."""
-        return self.parameterNode.EndModify(was)
-
-    def AddObserver(self, event, callback, priority: float = 0.0) -> int:
-        """Observe the parameter node."""
-        return self.parameterNode.AddObserver(event, callback, priority)
-
-    def RemoveObserver(self, tag: int) -> None:
-        """Stop observing."""
-        self.parameterNode.RemoveObserver(tag)
-
-    def Modified(self) -> None:
-        """Tell observers that the node changed."""
-        self.parameterNode.Modified()
 
 
 def _split(kind):
@@ -205,11 +157,8 @@ def module(slicer) -> types.ModuleType:
         for name in parameters:
             members[name] = property(lambda self, n=name: self.getValue(n),
                                      lambda self, value, n=name: self.setValue(n, value))
-        return type(cls.__name__, (_Wrapper,), members | {"allParameters": parameters,
-                                                          "_is_parameter_node_wrapper": True})
+        return type(cls.__name__, (_Wrapper,), members | {"allParameters": parameters})
 
     result = types.ModuleType("slicer.parameterNodeWrapper", __doc__)
-    result.__dict__.update(parameterNodeWrapper=parameterNodeWrapper, Default=Default, Choice=Choice,
-                           WithinRange=WithinRange, Minimum=Minimum, Maximum=Maximum, Wrapper=_Wrapper,
-                           SlicerParameterNamePropertyName="SlicerParameterName")
+    result.__dict__.update(parameterNodeWrapper=parameterNodeWrapper, Default=Default, WithinRange=WithinRange)
     return result
