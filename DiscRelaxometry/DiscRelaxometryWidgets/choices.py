@@ -9,56 +9,52 @@ from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 
-class Engine(enum.Enum):
+class Choice(enum.Enum):
+    """A choice of a panel: what is kept of it, and the text that the user sees."""
+
+    def __new__(cls, kept, text):
+        """Make a member whose value is what is kept."""
+        member = object.__new__(cls)
+        member._value_, member._text = kept, text
+        return member
+
+    def label(self):
+        """Return the text shown in the panel."""
+        return self._text
+
+
+class Engine(Choice):
     """What runs the network."""
 
-    auto = "auto"
-    torch = "torch"
-    onnx = "onnx"
-
-    def label(self):
-        """Return the text shown in the panel."""
-        return {"auto": _("Automatic"), "torch": "PyTorch", "onnx": "ONNX Runtime (CPU)"}[self.value]
+    auto = "auto", _("Automatic")
+    torch = "torch", "PyTorch"
+    onnx = "onnx", "ONNX Runtime (CPU)"
 
 
-class Alignment(enum.Enum):
+class Alignment(Choice):
     """Whether echoes are aligned to the first one."""
 
-    auto = "auto"
-    on = "on"
-    off = "off"
-
-    def label(self):
-        """Return the text shown in the panel."""
-        return {"auto": _("If motion is detected"), "on": _("Always"), "off": _("Never")}[self.value]
+    auto = "auto", _("If motion is detected")
+    on = "on", _("Always")
+    off = "off", _("Never")
 
 
-class Model(enum.Enum):
+class Model(Choice):
     """Model and estimator of the fit."""
 
-    mono2 = "mono2/nlls"
-    rician = "mono2/rician"
-    loglinear = "mono2/loglinear"
-    mono3 = "mono3/nlls"
-    epg = "epg/nlls"
-
-    def label(self):
-        """Return the text shown in the panel."""
-        return {"mono2": _("Exponential, least squares"), "rician": _("Exponential, Rician noise"),
-                "loglinear": _("Exponential, log-linear (fast)"), "mono3": _("Exponential with offset"),
-                "epg": _("Stimulated echoes (EPG), multi-echo spin echo")}[self.name]
+    mono2 = "mono2/nlls", _("Exponential, least squares")
+    rician = "mono2/rician", _("Exponential, Rician noise")
+    loglinear = "mono2/loglinear", _("Exponential, log-linear (fast)")
+    mono3 = "mono3/nlls", _("Exponential with offset")
+    epg = "epg/nlls", _("Stimulated echoes (EPG), multi-echo spin echo")
 
 
-class Kind(enum.Enum):
+class Kind(Choice):
     """What an echo series measures."""
 
-    auto = "auto"
-    T1rho = "T1rho"
-    T2 = "T2"
-
-    def label(self):
-        """Return the text shown in the panel."""
-        return _("As recorded") if self is Kind.auto else self.value
+    auto = "auto", _("As recorded")
+    T1rho = "T1rho", "T1rho"
+    T2 = "T2", "T2"
 
 
 @parameterNodeWrapper
