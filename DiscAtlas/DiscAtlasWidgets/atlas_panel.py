@@ -2,16 +2,14 @@
 
 import slicer
 from DiscRelaxometryWidgets import requirements
-from DiscRelaxometryWidgets.disc_table import discs_of
 from DiscRelaxometryWidgets.panel import DiscPanel
 from DiscRelaxometryWidgets.qt_helpers import (
     choose_data,
     chosen_path,
-    current_data,
-    fill_conventions,
     fill_from_node,
     fill_table,
     fit_columns,
+    silent,
     value,
 )
 from slicer.i18n import tr as _
@@ -34,8 +32,7 @@ class AtlasPanel(DiscPanel):
                              (ui.transformsButton, self.onTransforms)):
             button.clicked.connect(slot)
         ui.peopleTable.itemChanged.connect(self.onPeopleChecked)
-        fill_conventions(ui.conventionCombo, "project")
-        ui.conventionCombo.currentIndexChanged.connect(self.onConventionChosen)
+        self.offerConventions("project")
         ui.personCombo.currentIndexChanged.connect(lambda index: self._checkCanApply())
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.NodeAddedEvent, self._onSceneChanged)
@@ -100,15 +97,13 @@ class AtlasPanel(DiscPanel):
         checked = {n.GetID() for n in self._parameterNode.people if n is not None}
         self._ids = [n.GetID() for n in nodes]
         table = self.ui.peopleTable
-        fill_table(table, [_("Person"), _("Discs")],
-                   [[n.GetName(), str(len(discs_of(n)))] for n in nodes])
-        blocked = table.blockSignals(True)
-        for row, identifier in enumerate(self._ids):
-            item = table.item(row, 0)
-            item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable)
-            item.setCheckState(qt.Qt.Checked if identifier in checked else qt.Qt.Unchecked)
-        fit_columns(table)
-        table.blockSignals(blocked)
+        fill_table(table, [_("Person"), _("Discs")], [[n.GetName(), str(len(mrml.discs_of(n)))] for n in nodes])
+        with silent(table):
+            for row, identifier in enumerate(self._ids):
+                item = table.item(row, 0)
+                item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable)
+                item.setCheckState(qt.Qt.Checked if identifier in checked else qt.Qt.Unchecked)
+            fit_columns(table)
 
     def onPeopleChecked(self, item):
         """Keep the checked people in the settings."""
@@ -121,11 +116,6 @@ class AtlasPanel(DiscPanel):
 
     def _check(self, all_):
         self._parameterNode.people = [slicer.mrmlScene.GetNodeByID(i) for i in self._ids] if all_ else []
-
-    def onConventionChosen(self, index):
-        """Keep the label table in the settings."""
-        if self._parameterNode is not None:
-            self._parameterNode.convention = current_data(self.ui.conventionCombo)
 
     def onLoadPeople(self):
         """Load the segmentations of a folder and check them."""

@@ -23,7 +23,7 @@ def fill_disc_table(widget, segmentationNode, discSizes):
     """
     headers = [_("Disc"), _("Volume\n(cm3)"), _("Height\n(mm)"), _("Pfirrmann\n(estimated)"), _("Confidence"),
                _("Flags")]
-    found = discs_of(segmentationNode) if segmentationNode is not None else []
+    found = mrml.discs_of(segmentationNode) if segmentationNode is not None else []
     sizes = discSizes.of(segmentationNode) if found else {}
     waiting, sizes = "" if sizes is not None else "...", sizes or {}
     grades = mrml.kept_grades(segmentationNode) if found else {}
@@ -44,19 +44,6 @@ def fill_disc_table(widget, segmentationNode, discSizes):
     return [segmentId for _value, segmentId, _segment in found]
 
 
-def discs_of(node):
-    """Return (label value, segment ID, segment) of the discs, cranial first."""
-    segmentation = node.GetSegmentation()
-    found = []
-    for index in range(segmentation.GetNumberOfSegments()):
-        segmentId = segmentation.GetNthSegmentID(index)
-        segment = segmentation.GetSegment(segmentId)
-        value = mrml.segment_value(segment, segmentId)
-        if value is not None and structures.BY_VALUE[value].kind == "disc":
-            found.append((value, segmentId, segment))
-    return sorted(found, key=lambda entry: -entry[0])
-
-
 class DiscSizes:
     """Measures the discs of a segmentation in a child process, once it has not changed for a while.
 
@@ -75,7 +62,7 @@ class DiscSizes:
     def of(self, node):
         """Return the measured sizes by level, or None while they are measured."""
         # Painting changes labelmaps, but not the segmentation's own time.
-        parts = [segment for _value, _segmentId, segment in discs_of(node)]
+        parts = [segment for _value, _segmentId, segment in mrml.discs_of(node)]
         images = [segment.GetRepresentation("Binary labelmap") for segment in parts]
         stamp = (node.GetID(), *(o.GetMTime() for o in (node, node.GetSegmentation(), *parts, *images) if o))
         if stamp != self._stamp:

@@ -8,6 +8,8 @@ from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.fit import sample_signal
 
+from .qt_helpers import add_plot
+
 
 class FitInspector:
     """Follows the crosshair of the slice views; holds the echo series while it is on.
@@ -22,11 +24,7 @@ class FitInspector:
         self.maps = {}
         self.table = self.chart = self.view = None
         self._observation = None
-        self.plot = slicer.qMRMLPlotView()
-        self.plot.setMRMLScene(slicer.mrmlScene)
-        self.plot.setMinimumHeight(220)
-        self.plot.setAccessibleName(_("Signal against time at the crosshair"))
-        container.layout().addWidget(self.plot)
+        self.plot = add_plot(container, _("Signal against time at the crosshair"))
 
     def start(self, sequence, maps, times=None, kind=None):
         """Follow the crosshair on a sequence and its maps (dict of nodes by quantity)."""
@@ -53,22 +51,20 @@ class FitInspector:
         """Stop, and remove the nodes."""
         self.stop()
         self.plot.setMRMLPlotViewNode(None)
-        nodes, self.table, self.chart, self.view = (self.chart, self.table, self.view), None, None, None
-        for node in nodes:
-            if node is not None and slicer.mrmlScene.IsNodePresent(node):
-                slicer.mrmlScene.RemoveNode(node)
+        mrml.remove_nodes(self.chart, self.table, self.view)
+        self.table = self.chart = self.view = None
 
     def _createNodes(self):
         """Add table, series, chart and view; hidden, and not saved with the scene."""
         if self.chart is not None and slicer.mrmlScene.IsNodePresent(self.chart):
             return
-        add = slicer.mrmlScene.AddNewNodeByClass
-        self.table, self.chart = (add(c, "FitInspector") for c in ("vtkMRMLTableNode", "vtkMRMLPlotChartNode"))
+        self.table, self.chart, self.view = (mrml.add_hidden_node(f"vtkMRML{kind}Node", "FitInspector")
+                                             for kind in ("Table", "PlotChart", "PlotView"))
         seriesNode = slicer.vtkMRMLPlotSeriesNode
         for name, x, y, line, marker in (
                 (_("Signal"), "time", "signal", seriesNode.LineStyleNone, seriesNode.MarkerStyleCircle),
                 (_("Fit"), "time", "fit", seriesNode.LineStyleSolid, seriesNode.MarkerStyleNone)):
-            node = add("vtkMRMLPlotSeriesNode", name)
+            node = mrml.add_hidden_node("vtkMRMLPlotSeriesNode", name)
             node.SetPlotType(seriesNode.PlotTypeScatter)
             node.SetAndObserveTableNodeID(self.table.GetID())
             node.SetXColumnName(x)
@@ -78,15 +74,9 @@ class FitInspector:
             # Mid-gray blue and orange read on light and dark backgrounds.
             node.SetColor(*((0.0, 0.45, 0.70) if y == "signal" else (0.90, 0.40, 0.0)))
             self.chart.AddAndObservePlotSeriesNodeID(node.GetID())
-            node.SetHideFromEditors(True)
-            node.SetSaveWithScene(False)
         self.chart.SetXAxisTitle(_("Time (ms)"))
         self.chart.SetYAxisTitle(_("Signal"))
-        self.view = add("vtkMRMLPlotViewNode", "FitInspector")
         self.view.SetPlotChartNodeID(self.chart.GetID())
-        for node in (self.table, self.chart, self.view):
-            node.SetHideFromEditors(True)
-            node.SetSaveWithScene(False)
         self.plot.setMRMLPlotViewNode(self.view)
 
     def _onCursor(self, crosshair, event):
@@ -98,14 +88,14 @@ class FitInspector:
         """Show the voxel at a RAS position."""
         lps = mrml.position_from_ras(ras)
         values = {key: self._valueAt(key, lps) for key in self.maps}
-        relaxation = next((values[k] for k in ("T1rho", "T2") if k in values), None)
+        name = next((k for k in ("T1rho", "T2") if k in values), "")
+        relaxation = values.get(name)
         sampled = sample_signal(self.series, lps, relaxation, values.get("M0"), values.get("offset", 0.0))
         if sampled is None:
             self.label.setText(_("Outside the echo series."))
             return
         signal, times, curve = sampled
         self._fill(signal, times, curve)
-        name = next((k for k in ("T1rho", "T2") if k in values), "")
         if relaxation is None or not np.isfinite(relaxation):
             self.label.setText(_("No good fit in this voxel."))
         else:
@@ -119,10 +109,8 @@ class FitInspector:
 
     def _fill(self, signal, times, curve):
         """Write time, signal and fit to the table: echoes first, then the curve, NaN where there is none."""
-        n = len(signal)
-        blank = np.full(n, np.nan)
         columns = {"time": np.concatenate([self.series.times_ms, times]),
                    "signal": np.concatenate([signal, np.full(len(times), np.nan)]),
-                   "fit": np.concatenate([blank, curve])}
+                   "fit": np.concatenate([np.full(len(signal), np.nan), curve])}
         slicer.util.updateTableFromArray(self.table, list(columns.values()), list(columns))
         self.chart.Modified()

@@ -8,7 +8,7 @@ from slicer.util import VTKObservationMixin
 from DiscRelaxometryLib.resources import resource_path
 
 from .displays import renew_thresholds
-from .qt_helpers import value
+from .qt_helpers import current_data, fill_conventions, silent, value
 from .work import Work
 
 
@@ -110,6 +110,17 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def chooseInputs(self):
         """Choose what the user most likely means, where nothing is chosen; called when the panel is shown."""
 
+    def offerConventions(self, first):
+        """List the label tables of other tools, `first` being chosen, and keep the chosen one in the settings."""
+        combo = self.ui.conventionCombo
+        fill_conventions(combo, first)
+        combo.currentIndexChanged.connect(self.onConventionChosen)
+
+    def onConventionChosen(self, index):
+        """Keep the label table in the settings."""
+        if self._parameterNode is not None:
+            self._parameterNode.convention = current_data(self.ui.conventionCombo)
+
     def setParameterNode(self, parameterNode):
         """Bind the widgets to a parameter node, or to none."""
         import vtk
@@ -131,9 +142,8 @@ class DiscPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for field in self._paths:
             # Path() is written as a dot, which reads as a folder that was chosen.
             if value(field, "currentPath") == ".":
-                blocked = field.blockSignals(True)
-                field.setCurrentPath("")
-                field.blockSignals(blocked)
+                with silent(field):
+                    field.setCurrentPath("")
         self.onParametersChanged()
         self._checkCanApply()
 

@@ -1,5 +1,8 @@
 """Small helpers that hide how PythonQt (Slicer) and PySide6 (the tests' host) differ."""
 
+from contextlib import contextmanager
+
+import slicer
 from slicer.i18n import tr as _
 
 from DiscRelaxometryLib import mrml
@@ -20,6 +23,16 @@ def assign(widget, **properties):
         widget.setProperty(name, content)
 
 
+@contextmanager
+def silent(widget):
+    """Change a widget without telling anyone."""
+    blocked = widget.blockSignals(True)
+    try:
+        yield
+    finally:
+        widget.blockSignals(blocked)
+
+
 def allow(button, missing, ready):
     """Enable a button where nothing is missing; the tooltip says what it does, or what is missing."""
     button.setEnabled(not missing)
@@ -36,24 +49,23 @@ def fill_table(widget, headers, rows, editable=(), colors=None):
     """
     import qt
 
-    blocked = widget.blockSignals(True)
-    widget.setRowCount(len(rows))
-    widget.setColumnCount(len(headers))
-    widget.setHorizontalHeaderLabels(headers)
-    for r, row in enumerate(rows):
-        for c, text in enumerate(row):
-            item = qt.QTableWidgetItem(str(text))
-            if c not in editable:
-                item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
-            if c == 0 and colors:
-                item.setData(qt.Qt.DecorationRole, qt.QColor(*colors[r]))
-            item.setToolTip(str(text))
-            widget.setItem(r, c, item)
-    widget.verticalHeader().setVisible(False)
-    fit_columns(widget)
-    widget.setWordWrap(False)
-    widget.resizeRowsToContents()
-    widget.blockSignals(blocked)
+    with silent(widget):
+        widget.setRowCount(len(rows))
+        widget.setColumnCount(len(headers))
+        widget.setHorizontalHeaderLabels(headers)
+        for r, row in enumerate(rows):
+            for c, text in enumerate(row):
+                item = qt.QTableWidgetItem(str(text))
+                if c not in editable:
+                    item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
+                if c == 0 and colors:
+                    item.setData(qt.Qt.DecorationRole, qt.QColor(*colors[r]))
+                item.setToolTip(str(text))
+                widget.setItem(r, c, item)
+        widget.verticalHeader().setVisible(False)
+        fit_columns(widget)
+        widget.setWordWrap(False)
+        widget.resizeRowsToContents()
 
 
 def fit_columns(widget):
@@ -85,15 +97,33 @@ def _plain(content):
     return "" if content is None else str(content)
 
 
-def fill_conventions(combo, first="auto"):
+def add_plot(container, name):
+    """Add an empty plot, which screen readers call `name`, to a widget's layout, and return it."""
+    plot = slicer.qMRMLPlotView()
+    plot.setMRMLScene(slicer.mrmlScene)
+    plot.setMinimumHeight(230)
+    plot.setAccessibleName(name)
+    container.layout().addWidget(plot)
+    return plot
+
+
+def open_in_editor(segmentation, volume):
+    """Open a segmentation in the Segment Editor, with its volume if there is one."""
+    slicer.util.selectModule("SegmentEditor")
+    editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+    editor.setSegmentationNode(segmentation)
+    if volume is not None:
+        editor.setSourceVolumeNode(volume)
+
+
+def fill_conventions(combo, first):
     """List the label tables of other tools in a QComboBox, `first` being chosen."""
     from DiscRelaxometryLib.discs import conventions
 
     names = {"auto": _("Find out from the values"), **{c.key: c.name for c in conventions().values()}}
-    blocked = combo.blockSignals(True)
-    for key in [first, *(k for k in names if k != first)]:
-        combo.addItem(names[key], key)
-    combo.blockSignals(blocked)
+    with silent(combo):
+        for key in [first, *(k for k in names if k != first)]:
+            combo.addItem(names[key], key)
 
 
 def on_row(widget, slot):
@@ -117,9 +147,8 @@ def choose_data(combo, data):
     """Choose the entry of a QComboBox that holds `data`, if there is one, without telling anyone."""
     index = combo.findData(data)
     if index >= 0:
-        blocked = combo.blockSignals(True)
-        combo.setCurrentIndex(index)
-        combo.blockSignals(blocked)
+        with silent(combo):
+            combo.setCurrentIndex(index)
 
 
 def cell(widget, row, column):

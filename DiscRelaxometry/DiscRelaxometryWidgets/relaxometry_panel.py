@@ -14,12 +14,11 @@ from .qt_helpers import (
     cell,
     choose_data,
     chosen_path,
-    current_data,
-    fill_conventions,
     fill_from_node,
     fill_table,
     number,
     on_row,
+    open_in_editor,
     value,
 )
 from .torch_install import ensure_torch
@@ -57,8 +56,7 @@ class RelaxometryPanel(DiscPanel):
         on_row(ui.discTable, self.onDiscClicked)
         ui.timesTable.itemChanged.connect(self.onTimeChanged)
         ui.importSelector.currentNodeChanged.connect(lambda node: self._checkCanApply())
-        fill_conventions(ui.conventionCombo)
-        ui.conventionCombo.currentIndexChanged.connect(self.onConventionChosen)
+        self.offerConventions("auto")
 
     def cleanup(self):
         """Release the crosshair and the plot's nodes."""
@@ -253,13 +251,7 @@ class RelaxometryPanel(DiscPanel):
 
     def onEdit(self):
         """Open the segmentation in the Segment Editor."""
-        # Leaving the panel releases its settings, so that they are read before.
-        segmentation, volume = self._parameterNode.segmentation, self._parameterNode.inputVolume
-        slicer.util.selectModule("SegmentEditor")
-        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
-        editor.setSegmentationNode(segmentation)
-        if volume is not None:
-            editor.setSourceVolumeNode(volume)
+        open_in_editor(self._parameterNode.segmentation, self._parameterNode.inputVolume)
 
     def onImport(self):
         """Import another tool's labels."""
@@ -274,11 +266,6 @@ class RelaxometryPanel(DiscPanel):
 
         self.work.start(_("The labels could not be imported."),
                         lambda: self.logic.importJob(source, p.convention), show)
-
-    def onConventionChosen(self, index):
-        """Keep the label table in the settings."""
-        if self._parameterNode is not None:
-            self._parameterNode.convention = current_data(self.ui.conventionCombo)
 
     def onCarry(self):
         """Carry the discs to the grid of the echo series, in a child process."""

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 from DiscRelaxometryLib.errors import Cancelled, DiscRelaxometryError
 from DiscRelaxometryLib.jobs import ChildProcess
 
-from .qt_helpers import allow, duration, value
+from .qt_helpers import allow, duration, silent, value
 
 #: Page that explains an error further; an error's anchor is a heading of it.
 TROUBLESHOOTING = "https://github.com/DiscRelaxometry/SlicerDiscRelaxometry/blob/main/Docs/troubleshooting.md"
@@ -172,9 +172,8 @@ class Work:
     def say(self, text):
         """Show a message in the footer, in two lines; the whole of a longer one appears at the press of "More"."""
         self._text = text
-        blocked = self.ui.moreButton.blockSignals(True)
-        self.ui.moreButton.setChecked(False)
-        self.ui.moreButton.blockSignals(blocked)
+        with silent(self.ui.moreButton):
+            self.ui.moreButton.setChecked(False)
         self.ui.moreButton.setVisible(shortened(text) != text)
         self._showText()
 

@@ -1,7 +1,7 @@
 """Results of an analysis: list of maps, threshold, legend, clusters with jump, plot of a place."""
 
 import slicer
-from DiscRelaxometryWidgets.qt_helpers import assign, chosen_path, fill_table, number, on_row, value
+from DiscRelaxometryWidgets.qt_helpers import add_plot, assign, chosen_path, fill_table, number, on_row, silent, value
 from slicer.i18n import tr as _
 
 from DiscRelaxometryLib import mrml
@@ -29,11 +29,7 @@ class ResultsView:
     def __init__(self, ui, logic, work):
         self.ui, self.logic, self.work, self.settings, self.result = ui, logic, work, None, None
         self.chart = self.view = None
-        self.plot = slicer.qMRMLPlotView()
-        self.plot.setMRMLScene(slicer.mrmlScene)
-        self.plot.setMinimumHeight(240)
-        self.plot.setAccessibleName(_("Map against the tested variable"))
-        ui.plotContainer.layout().addWidget(self.plot)
+        self.plot = add_plot(ui.plotContainer, _("Map against the tested variable"))
         ui.plotContainer.setVisible(False)
         on_row(ui.resultTable, self.onMapClicked)
         on_row(ui.clusterTable, self.onClusterClicked)
@@ -58,9 +54,7 @@ class ResultsView:
     def close(self):
         """Forget result and plot."""
         self.plot.setMRMLPlotViewNode(None)
-        for node in (self.view, self.chart):
-            if node is not None and slicer.mrmlScene.IsNodePresent(node):
-                slicer.mrmlScene.RemoveNode(node)
+        mrml.remove_nodes(self.view, self.chart)
         self.result = self.chart = self.view = None
         self.ui.plotContainer.setVisible(False)
 
@@ -128,9 +122,8 @@ class ResultsView:
             return
         top = max(abs(display.GetWindowLevelMin()), abs(display.GetWindowLevelMax()), 1e-6)
         slider = ui.thresholdSlider
-        blocked = slider.blockSignals(True)
-        assign(slider, minimum=0.0, maximum=top, singleStep=top / 100, value=min(threshold_of(node), top))
-        slider.blockSignals(blocked)
+        with silent(slider):
+            assign(slider, minimum=0.0, maximum=top, singleStep=top / 100, value=min(threshold_of(node), top))
 
     def onThreshold(self, limit):
         """Hide what is not beyond the threshold, without a change of values."""
@@ -168,9 +161,7 @@ class ResultsView:
             return
         self.chart = chart
         if self.view is None:
-            self.view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotViewNode", "DiscStats")
-            self.view.SetHideFromEditors(True)
-            self.view.SetSaveWithScene(False)
+            self.view = mrml.add_hidden_node("vtkMRMLPlotViewNode", "DiscStats")
         self.view.SetPlotChartNodeID(chart.GetID())
         self.plot.setMRMLPlotViewNode(self.view)
         self.ui.plotContainer.setVisible(True)

@@ -1,7 +1,7 @@
 """The section Review: person after person with outlines, map and registration in one layout, and decisions."""
 
 import slicer
-from DiscRelaxometryWidgets.qt_helpers import chosen_path, fill_table, on_row, value
+from DiscRelaxometryWidgets.qt_helpers import chosen_path, fill_table, on_row, open_in_editor, value
 from slicer.i18n import tr as _
 
 from DiscRelaxometryLib import mrml
@@ -139,9 +139,7 @@ class ReviewSection:
 
     def _removeNodes(self):
         kept = self.nodes.get("outlines") if self.edited() else None
-        for node in self.nodes.values():
-            if node is not kept and slicer.mrmlScene.IsNodePresent(node):
-                slicer.mrmlScene.RemoveNode(node)
+        mrml.remove_nodes(*(node for node in self.nodes.values() if node is not kept))
         self.nodes = {}
 
     def _showLook(self):
@@ -224,10 +222,7 @@ class ReviewSection:
 
     def onEdit(self):
         """Open the outlines in the Segment Editor."""
-        slicer.util.selectModule("SegmentEditor")
-        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
-        editor.setSegmentationNode(self.nodes["outlines"])
-        editor.setSourceVolumeNode(self.nodes["image"])
+        open_in_editor(self.nodes["outlines"], self.nodes["image"])
 
     def onSave(self):
         """Keep the edited outlines as ``desc-reviewed_dseg``, and a decision for each disc that differs."""
@@ -240,9 +235,6 @@ class ReviewSection:
         levels = self.work.attempt(_("The correction was not saved."), save)
         self.look = self.session.look(look.person)
         if levels is not None:
-            self._removeEdited()
+            slicer.mrmlScene.RemoveNode(self.nodes.pop("outlines"))
             self.show(look.person)
             self.work.say(_("Corrected: {levels}.").format(levels=", ".join(levels) or _("nothing differs")))
-
-    def _removeEdited(self):
-        slicer.mrmlScene.RemoveNode(self.nodes.pop("outlines"))

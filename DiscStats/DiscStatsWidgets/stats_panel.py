@@ -4,7 +4,7 @@ from pathlib import Path
 
 from DiscRelaxometryWidgets import requirements
 from DiscRelaxometryWidgets.panel import DiscPanel
-from DiscRelaxometryWidgets.qt_helpers import choose_data, chosen_path, current_data, fill_table
+from DiscRelaxometryWidgets.qt_helpers import choose_data, chosen_path, current_data, fill_table, silent
 from slicer.i18n import tr as _
 
 from .design_preview import DesignPreview
@@ -150,12 +150,11 @@ class StatsPanel(DiscPanel):
         if chosen_path(folder) is not None:
             self._maps = self.work.attempt(_("The maps cannot be used."), lambda: find_maps(folder)) or {}
         combo = self.ui.quantityCombo
-        blocked = combo.blockSignals(True)
-        combo.clear()
-        for quantity, files in self._maps.items():
-            combo.addItem(_("{quantity} ({n} people)").format(quantity=quantity, n=len(files)), quantity)
-        choose_data(combo, self._parameterNode.quantity)
-        combo.blockSignals(blocked)
+        with silent(combo):
+            combo.clear()
+            for quantity, files in self._maps.items():
+                combo.addItem(_("{quantity} ({n} people)").format(quantity=quantity, n=len(files)), quantity)
+            choose_data(combo, self._parameterNode.quantity)
 
     def onQuantityChosen(self, index):
         """Keep the map to explain in the settings."""

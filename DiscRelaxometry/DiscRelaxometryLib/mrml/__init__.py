@@ -11,7 +11,7 @@ _HOMES = {
         "kept_grades", "mark_written", "mask_image", "outside",
     ),
     "segmentations": (
-        "LEVEL_REASON", "labels_from_segmentation", "level_moves", "own_geometry", "segment_centers",
+        "LEVEL_REASON", "discs_of", "labels_from_segmentation", "level_moves", "own_geometry", "segment_centers",
         "segment_tag", "segment_value", "segmentation_from_labels", "set_segment_tag", "shift_segment_levels",
         "terminology_entry", "was_edited",
     ),
@@ -21,9 +21,9 @@ _HOMES = {
     ),
     "views": ("show_alone", "show_in_views", "show_legend", "show_map"),
     "volumes": (
-        "ATTRIBUTE", "FITTED_SERIES", "add_node", "all_or_nothing", "color_node", "create_folder",
+        "ATTRIBUTE", "FITTED_SERIES", "add_hidden_node", "add_node", "all_or_nothing", "color_node", "create_folder",
         "geometry_from_ras", "image_from_volume", "position_from_ras", "put_beside", "put_in_folder", "ras_matrix",
-        "volume_from_image", "volume_geometry", "volumes_by_quantity",
+        "remove_nodes", "volume_from_image", "volume_geometry", "volumes_by_quantity",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -9,11 +9,11 @@ from ..errors import SegmentationError
 from ..headless import start_headless
 from ..image import Image
 from .segmentations import (
+    discs_of,
     labels_from_segmentation,
     oriented_image,
     segment_mask,
     segment_tag,
-    segment_value,
     terminology_entry,
 )
 from .volumes import ATTRIBUTE, position_from_ras
@@ -24,13 +24,9 @@ _GRADE, _GRADE_TEXT, _GRADED = (ATTRIBUTE + name for name in ("Pfirrmann", "Pfir
 
 def disc_segments(node) -> dict[int, str]:
     """Return segment ID by label value of the discs that a segmentation names."""
-    segmentation = node.GetSegmentation()
-    found = {}
-    for index in range(segmentation.GetNumberOfSegments()):
-        segment_id = segmentation.GetNthSegmentID(index)
-        value = segment_value(segmentation.GetSegment(segment_id), segment_id)
-        if value is not None and structures.BY_VALUE[value].kind == "disc":
-            found.setdefault(value, segment_id)
+    found: dict[int, str] = {}
+    for value, segment_id, _ in discs_of(node):
+        found.setdefault(value, segment_id)
     return found
 
 

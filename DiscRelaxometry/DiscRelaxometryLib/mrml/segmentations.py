@@ -4,6 +4,7 @@ import functools
 import math
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -124,16 +125,29 @@ def oriented_image(array: np.ndarray, geometry: Geometry):
     return result
 
 
+def segments_of(node) -> Iterator[tuple]:
+    """Yield the ID and the vtkSegment of each segment of a node, in their order."""
+    segmentation = node.GetSegmentation()
+    for segment_id in [segmentation.GetNthSegmentID(n) for n in range(segmentation.GetNumberOfSegments())]:
+        yield segment_id, segmentation.GetSegment(segment_id)
+
+
+def discs_of(node) -> list[tuple]:
+    """Return (label value, segment ID, vtkSegment) of the discs that a segmentation names, cranial first."""
+    found = [(segment_value(segment, segment_id), segment_id, segment) for segment_id, segment in segments_of(node)]
+    discs = [disc for disc in found if disc[0] is not None and structures.BY_VALUE[disc[0]].kind == "disc"]
+    return sorted(discs, key=lambda disc: -disc[0])
+
+
 def _checksum(node) -> str:
     """Return a checksum of the segments' voxels, order and names left out."""
     from vtkmodules.util.numpy_support import vtk_to_numpy
 
     slicer = start_headless()
     total = 0
-    for index in range(node.GetSegmentation().GetNumberOfSegments()):
-        segment = node.GetSegmentation().GetNthSegment(index)
+    for segment_id, segment in segments_of(node):
         image = slicer.vtkOrientedImageData()
-        node.GetBinaryLabelmapRepresentation(node.GetSegmentation().GetNthSegmentID(index), image)
+        node.GetBinaryLabelmapRepresentation(segment_id, image)
         scalars = image.GetPointData().GetScalars()
         mask = np.packbits(vtk_to_numpy(scalars) != 0) if scalars else np.zeros(0, np.uint8)
         total ^= zlib.crc32(mask.tobytes() + repr((image.GetExtent(), segment.GetName())).encode())
@@ -168,11 +182,8 @@ def level_moves(node, n: int) -> list[tuple]:
     SegmentationError
         If a disc or vertebra would move beyond the named levels, or nothing has a level.
     """
-    segmentation = node.GetSegmentation()
     moves = []
-    for index in range(segmentation.GetNumberOfSegments()):
-        segment_id = segmentation.GetNthSegmentID(index)
-        segment = segmentation.GetSegment(segment_id)
+    for segment_id, segment in segments_of(node):
         old = structures.BY_VALUE.get(segment_value(segment, segment_id) or 0)
         if old is None or old.kind not in ("disc", "vertebra"):
             continue
@@ -214,9 +225,7 @@ def segment_centers(node) -> dict[str, tuple[float, float, float]]:
     SegmentationError
         If no segment has voxels.
     """
-    segmentation = node.GetSegmentation()
-    ids = [segmentation.GetNthSegmentID(n) for n in range(segmentation.GetNumberOfSegments())]
-    centers = {segment_id: node.GetSegmentCenterRAS(segment_id) for segment_id in ids}
+    centers = {segment_id: node.GetSegmentCenterRAS(segment_id) for segment_id, _ in segments_of(node)}
     found = {segment_id: tuple(center) for segment_id, center in centers.items() if center is not None}
     if not found:
         raise SegmentationError("The segmentation is empty.", anchor="unknown-labels")
@@ -313,10 +322,8 @@ def labels_from_segmentation(node, reference=None) -> Image:
 def _values_and_layers(node) -> tuple[list[int], list[tuple], list[str]]:
     """Return label values of known segments in their order, labelmaps with place by voxel value, and unknown names."""
     slicer = start_headless()
-    segmentation, values, layers, ignored = node.GetSegmentation(), [], {}, []
-    for index in range(segmentation.GetNumberOfSegments()):
-        segment_id = segmentation.GetNthSegmentID(index)
-        segment = segmentation.GetSegment(segment_id)
+    values, layers, ignored = [], {}, []
+    for segment_id, segment in segments_of(node):
         value = segment_value(segment, segment_id)
         if value is None:
             ignored.append(segment.GetName())

@@ -46,6 +46,22 @@ def add_node(class_name: str, name: str):
     return scene.AddNewNodeByClass(class_name, scene.GenerateUniqueName(name))
 
 
+def add_hidden_node(class_name: str, name: str):
+    """Add a node of a panel's own, which is not listed and not saved with the scene; its name need not be unique."""
+    node = start_headless().mrmlScene.AddNewNodeByClass(class_name, name)
+    node.SetHideFromEditors(True)
+    node.SetSaveWithScene(False)
+    return node
+
+
+def remove_nodes(*nodes) -> None:
+    """Remove nodes from the scene; None, and what is not there any more, are passed over."""
+    scene = start_headless().mrmlScene
+    for node in nodes:
+        if node is not None and scene.IsNodePresent(node):
+            scene.RemoveNode(node)
+
+
 def create_folder(name: str, parent: int | None = None) -> int:
     """Add a folder with a unique name to the subject hierarchy and return its item."""
     scene = start_headless().mrmlScene
