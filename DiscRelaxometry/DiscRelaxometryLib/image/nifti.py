@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import GeometryError
+from ..errors import GeometryError
 
 _GZIP = b"\x1f\x8b"
 #: The header's size, by which its byte order is known.
