@@ -2,7 +2,6 @@
 
 from .atlas import Atlas, load_atlas, save_atlas
 from .cohort import CohortRegistration, checkerboard, load_cohort, register_cohort
-from .parametric import literature_labels
 from .pooled import PooledDisc, load_pooled, pooled_disc, save_pooled
 from .registration import (
     Backend,
@@ -19,7 +18,7 @@ from .warping import sample, warp_from_atlas, warp_to_atlas
 
 __all__ = [
     "Atlas", "Backend", "CohortRegistration", "DisplacementField", "LevelTransform", "PersonRegistration",
-    "PooledDisc", "build_template", "checkerboard", "literature_labels", "load_atlas", "load_cohort", "load_pooled",
+    "PooledDisc", "build_template", "checkerboard", "load_atlas", "load_cohort", "load_pooled",
     "load_registration", "pooled_disc", "read_transform", "register_cohort", "register_discs", "register_people",
     "register_person", "sample", "save_atlas", "save_pooled", "save_registration", "warp_from_atlas", "warp_to_atlas",
     "write_transform",

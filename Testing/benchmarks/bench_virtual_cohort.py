@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from common import Results
+from support.virtual_maps import atlas_coordinates, simulate_maps
 
 from DiscAtlasLib.atlas import load_atlas
 from DiscAtlasLib.registration import register_person
@@ -29,7 +30,6 @@ from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
 from DiscRelaxometryLib.measure import PARTITION, measure_regions
 from DiscStatsLib.analysis import analyze
 from DiscStatsLib.settings import AnalysisSettings
-from DiscStudyLib.virtual.maps import atlas_coordinates, simulate_maps
 from DiscStudyLib.virtual.signal import ECHO_MS, SITES, SPIN_LOCK_MS
 from DiscStudyLib.virtual.study import PlantedEffect, draw_people, embedded_people, scan_person
 

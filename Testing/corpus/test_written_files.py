@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from support.echo_writer import write_echo_series
 
 from DiscRelaxometryLib.dicom_export import export_study
-from DiscRelaxometryLib.echo.read import EchoSeries, write_echo_series
+from DiscRelaxometryLib.echo import EchoSeries
 from DiscRelaxometryLib.errors import OutputError
 from DiscRelaxometryLib.image import Geometry, Image
 

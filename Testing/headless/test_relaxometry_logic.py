@@ -119,7 +119,7 @@ def test_cancel_leaves_the_scene_as_it_was(slicer):
 
 
 def test_load_echo_series_from_files(slicer, tmp_path):
-    from DiscRelaxometryLib.echo.read import write_echo_series
+    from support.echo_writer import write_echo_series
 
     _, series, _ = phantom()
     written = write_echo_series(series, tmp_path / "sub-01_T1rho.nii.gz")

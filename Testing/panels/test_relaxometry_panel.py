@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PySide6 import QtCore
 from support import ROOT
+from support.echo_writer import write_echo_series
 
 from DiscRelaxometryLib import mrml
-from DiscRelaxometryLib.echo.read import EchoSeries, write_echo_series
+from DiscRelaxometryLib.echo import EchoSeries
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.jobs import jobs
 from panels.host import click, close_panel, finish, open_panel, panel_session, process, screenshot, wait_until

@@ -23,6 +23,9 @@ GRID = Geometry((96, 96, 24), (0.8, 0.8, 3.0), (-34.5, -38.0, 38.0), (0, 0, 1, 1
 T2 = {"nucleus": 129.0, "annulus": 52.0, "vertebra": 65.0, "canal": 300.0, "other": 45.0}
 #: SD (mm) of each component of the local displacement: with it greedy's error is that of the published comparison.
 LOCAL = 0.8
+#: Position (AP to anterior, CC to cranial, mm) and tilt (degrees, anterior side up) of each disc: a plain lordosis.
+POSE = {"L1-L2": (-12.0, 75.0, -12.0), "L2-L3": (-3.0, 38.0, -5.0), "L3-L4": (0.0, 0.0, 2.0),
+        "L4-L5": (-4.0, -38.0, 12.0), "L5-S1": (-17.0, -75.0, 32.0)}
 DENSITY = {"nucleus": 1.0, "annulus": 0.7, "vertebra": 0.55, "canal": 1.1, "other": 0.5}
 
 
@@ -123,3 +126,23 @@ def _images(points, rng, noise) -> dict[str, Image]:
     labels = np.where(code >= 3, L45, np.where(code == 2, CANAL.value, np.where(code == 1, 1, 0)))
     return {"labels": Image(labels.astype(np.uint8), GRID), "t2": Image(t2.astype(np.float32), GRID),
             "signal": Image(signal.astype(np.float32), GRID)}
+
+
+def literature_labels(spacing: float = 1.0) -> Image:
+    """Return a label image of the five lumbar discs in literature geometry on an LPS-aligned isotropic grid."""
+    low, high = np.array([-27.0, -24.0, -100.0]), np.array([27.0, 42.0, 92.0])
+    geometry = Geometry(np.ceil((high - low) / spacing).astype(int) + 1, (spacing,) * 3, low)
+    points = grid_points(geometry)
+    array = np.zeros(geometry.shape, np.uint8)
+    for name, size in LITERATURE.items():
+        forward, up, tilt = POSE[name]
+        array[disc_level(to_disc(points, forward, up, tilt), size) < 0] = disc_value(name)
+    return Image(array, geometry, {"content": "literature geometry"})
+
+
+def to_disc(lps: np.ndarray, forward: float, up: float, tilt: float) -> np.ndarray:
+    """Map LPS points to the frame of a disc whose center lies `forward` (anterior) and `up`, tilted in degrees."""
+    angle = np.radians(tilt)
+    anterior, cranial = -lps[..., 1] - forward, lps[..., 2] - up
+    return np.stack([lps[..., 0], np.cos(angle) * anterior + np.sin(angle) * cranial,
+                     -np.sin(angle) * anterior + np.cos(angle) * cranial], axis=-1)

@@ -9,23 +9,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
-from ..atomic import atomic_path, write_json
 from ..errors import EchoSeriesError
-from ..image import require_written, save_checked
 from ..progress import ProgressCallback, silent
 from .contents import left_out_note
 from .dicom import read_dicom_series, read_dicom_volumes
 from .dicom_files import list_files
 from .files import choose_files, load_volumes, read_file_series
-from .names import is_image, stem
+from .names import is_image
 from .series import KINDS, EchoSeries, check_times
 from .sidecars import read_sidecar, sidecar_values
 from .times import sources, to_milliseconds
 
-__all__ = ["KINDS", "MAPSS_T1RHO", "MAPSS_T2", "EchoSeries", "check_times", "read_echo_series", "read_mapss",
-           "write_echo_series"]
+__all__ = ["KINDS", "MAPSS_T1RHO", "MAPSS_T2", "EchoSeries", "check_times", "read_echo_series", "read_mapss"]
 
 #: Volumes of MAPSS's combined acquisition that each fit uses; volume 0 (no preparation) is shared.
 MAPSS_T1RHO, MAPSS_T2 = (0, 1, 2, 3), (0, 4, 5, 6)
@@ -146,54 +142,6 @@ def _mapss_times(kind: str, volumes: Sequence[int], headers: list[dict], sidecar
     name, example = ("tsl_ms", "(0, 10, 40, 80)") if kind == "T1rho" else ("te_ms", "(0, 13.7, 27.3, 54.7)")
     raise EchoSeriesError(f"The files hold no {kind} times for the MAPSS volumes {', '.join(map(str, volumes))}: give "
                           f"{name}, for example {example} if that is your protocol.", anchor="mapss")
-
-
-def write_echo_series(series: EchoSeries, path: str | os.PathLike) -> Path:
-    """Write a series atomically: 4-D NIfTI with a BIDS sidecar (``.nii.gz``), or a Slicer sequence (``.seq.nrrd``).
-
-    Raises
-    ------
-    EchoSeriesError
-        If the suffix is another one.
-    OutputError
-        If a file cannot be written in full.
-    """
-    path = Path(path)
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        image = sitk.JoinSeries([series.echo(n).to_sitk() for n in range(len(series))])
-        key = "SpinLockTime" if series.kind == "T1rho" else "EchoTime"
-        with atomic_path(path) as temporary:
-            save_checked(image, temporary, path)
-            write_json(path.with_name(stem(path) + ".json"), {
-                key: [float(np.round(t / 1e3, 12)) for t in series.times_ms], "Kind": series.kind,
-                **{k: v for k, v in series.meta.items() if k not in ("notes", "format")}, "Notes": series.notes})
-        return path
-    if path.name.lower().endswith(".seq.nrrd"):
-        with atomic_path(path) as temporary:
-            content = _sequence_bytes(series)
-            temporary.write_bytes(content)
-            require_written(temporary.read_bytes() == content, path)
-        return path
-    raise EchoSeriesError(f"'{path.name}': an echo series is written as .nii.gz or .seq.nrrd.")
-
-
-def _sequence_bytes(series: EchoSeries) -> bytes:
-    """Return a NRRD file as Slicer's volume sequence storage reads it: echo axis last, index values in ms."""
-    import gzip
-
-    geometry = series.geometry
-    columns = geometry.matrix3.T
-    vectors = " ".join("(" + ",".join(repr(float(v)) for v in column) + ")" for column in columns)
-    name = "SpinLockTime" if series.kind == "T1rho" else "EchoTime"
-    header = [
-        "NRRD0005", "type: float", "dimension: 4", "space: left-posterior-superior",
-        "sizes: " + " ".join(map(str, (*geometry.size, len(series)))), f"space directions: {vectors} none",
-        "kinds: domain domain domain list", f'labels: "" "" "" "{name}"', 'units: "" "" "" "ms"',
-        "endian: little", "encoding: gzip",
-        "space origin: (" + ",".join(repr(float(v)) for v in geometry.origin) + ")",
-        "axis 3 index type:=numeric", "axis 3 index values:=" + " ".join(repr(float(t)) for t in series.times_ms)]
-    data = series.echoes.astype("<f4").tobytes()
-    return ("\n".join(header) + "\n\n").encode() + gzip.compress(data, compresslevel=4, mtime=0)
 
 
 def _is_folder(path) -> bool:

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from support.atlas_phantom import literature_labels
 from support.brainsfit import calls, program
 from unit.atlas.test_registration import L45, disc_image
 
 from DiscAtlasLib.atlas import make_atlas
 from DiscAtlasLib.brainsfit import parameters_for, run_brainsfit
 from DiscAtlasLib.elastix import parameter_files, plain_words, run_elastix, to_sitk
-from DiscAtlasLib.parametric import literature_labels
 from DiscAtlasLib.registration import Backend, brainsfit_backend, register_person
 from DiscAtlasLib.shape import disc_shape
 from DiscAtlasLib.start import composed, posed

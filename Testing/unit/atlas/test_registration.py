@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from support.atlas_phantom import literature_labels
 
 from DiscAtlasLib.atlas import load_atlas, make_atlas, save_atlas
-from DiscAtlasLib.parametric import LITERATURE, DiscSize, disc_level, literature_labels
+from DiscAtlasLib.parametric import LITERATURE, DiscSize, disc_level
 from DiscAtlasLib.registration import (
     load_registration,
     register_discs,

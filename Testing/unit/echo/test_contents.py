@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from support import dicom_samples as samples
+from support.echo_writer import write_echo_series
 
 from DiscRelaxometryLib.echo import contents, read_echo_series
-from DiscRelaxometryLib.echo.read import write_echo_series
 from DiscRelaxometryLib.errors import EchoSeriesError
 from DiscRelaxometryLib.image import Geometry, Image, write_image
 

@@ -10,8 +10,9 @@ import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 from support import shared_data
+from support.echo_writer import write_echo_series
 
-from DiscRelaxometryLib.echo.read import EchoSeries, read_echo_series, read_mapss, write_echo_series
+from DiscRelaxometryLib.echo.read import EchoSeries, read_echo_series, read_mapss
 from DiscRelaxometryLib.echo.times import same_time, text_time, to_milliseconds
 from DiscRelaxometryLib.errors import EchoSeriesError
 from DiscRelaxometryLib.image import Geometry, Image, write_image

@@ -13,9 +13,8 @@ from DiscRelaxometryLib.fit import cramer_rao_sd
 from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.labels import disc_value
 from DiscRelaxometryLib.measure import disc_coordinates, disc_frame, spine_axes
-
-from .people import VirtualPerson
-from .signal import ECHO_MS, SPIN_LOCK_MS, PlantedEffect, disc_values
+from DiscStudyLib.virtual.people import VirtualPerson
+from DiscStudyLib.virtual.signal import ECHO_MS, SPIN_LOCK_MS, PlantedEffect, disc_values
 
 
 def simulate_maps(atlas_labels: Image, people: Sequence[VirtualPerson], kind: str = "T1rho",
