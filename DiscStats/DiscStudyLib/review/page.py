@@ -68,14 +68,23 @@ class ReviewPage:
         # Who is on screen, and who comes next: the page asks for them in advance.
         self.volumes: Callable[[str, int], dict[str, Volume]] = functools.lru_cache(maxsize=4)(
             lambda person, time: person_volumes(session, person))
+        #: What the page asks for, and what it sends, by path.
+        self.reads: dict[str, Callable[[dict], dict | bytes]] = {
+            "/api/state": lambda query: self.state(), "/api/person": lambda query: self.heads(query["id"]),
+            "/api/map": lambda query: self.clusters(query["name"]), "/api/lock": lambda query: self.locked(),
+            "/api/volume": lambda query: gzip.compress(self._volume(query).content(), 1)}
+        self.writes: dict[str, Callable[[dict], dict]] = {
+            "/api/decide": self.decide, "/api/correct": self.correct, "/api/draft": self.keep_draft}
+        if views:
+            self.writes["/api/views"] = lambda given: views.ask(session.look(given["person"]).person)
         try:
-            self.server = _Server(("127.0.0.1", port), _handler(self))
+            self.server = _Server(("127.0.0.1", port), _Handler)
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
             raise StudyError(f"Port {port} is in use, perhaps by another review page: end that one, or choose another "
                              "with --port.", anchor="review-page") from None
-        self.server.daemon_threads = True
+        self.server.page = self
         self.host = f"127.0.0.1:{self.server.server_port}"
         self.address = f"http://{self.host}/?token={self.token}"
 
@@ -132,6 +141,11 @@ class ReviewPage:
         look = self.session.look(person)  # also refuses what is no participant
         with self.loading:
             return self.volumes(person, hash(json.dumps([vars(d) for d in look.seen.values()])))
+
+    def _volume(self, query: dict) -> Volume:
+        if "map" in query:
+            return group_volume(self.session, self._map(query["map"]))
+        return self._volumes(query["id"])[query["name"]]
 
     def clusters(self, name: str) -> dict:
         """Return a statistical map's head, and the clusters of its analysis."""
@@ -206,101 +220,94 @@ def write_link(study: Study, address: str = "") -> Path:
 
 
 class _Server(ThreadingHTTPServer):
+    page: ReviewPage
+    daemon_threads = True
+
     def handle_error(self, request, client_address):
         """Keep quiet of a browser that was closed in the middle of a request; show anything else."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
 
-def _handler(page: ReviewPage) -> type[BaseHTTPRequestHandler]:
-    """Return the handler of a page's requests."""
-    reads = {"/api/state": lambda q: page.state(), "/api/person": lambda q: page.heads(q["id"]),
-             "/api/map": lambda q: page.clusters(q["name"]),
-             "/api/lock": lambda q: page.locked()}
-    writes = {"/api/decide": page.decide, "/api/correct": page.correct, "/api/draft": page.keep_draft}
-    if views := page.views:
-        writes["/api/views"] = lambda given: views.ask(page.session.look(given["person"]).person)
+class _Handler(BaseHTTPRequestHandler):
+    """Answers the requests of the browser for the server's page."""
 
-    def volume(query: dict) -> Volume:
-        if "map" in query:
-            return group_volume(page.session, page._map(query["map"]))
-        return page._volumes(query["id"])[query["name"]]
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    timeout = 60
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = 60
+    def do_GET(self):
+        """Answer with what the page asks for, or with one of its files."""
+        url, reads = urlsplit(self.path), self.server.page.reads
+        query = {k: v[0] for k, v in parse_qs(url.query).items()}
+        if not self._allowed(query, secret=url.path in ("/", *reads)):
+            return
+        if url.path in reads:
+            self._answer(lambda: reads[url.path](query))
+        else:
+            self._file("page.html" if url.path == "/" else unquote(url.path[1:]))
 
-        def do_GET(self):
-            url = urlsplit(self.path)
-            query = {k: v[0] for k, v in parse_qs(url.query).items()}
-            if not self._allowed(query, secret=url.path in ("/", *reads, "/api/volume")):
-                return
-            if url.path in reads:
-                self._answer(lambda: reads[url.path](query))
-            elif url.path == "/api/volume":
-                self._answer(lambda: gzip.compress(volume(query).content(), 1))
+    def do_POST(self):
+        """Write what the page sends."""
+        url, writes = urlsplit(self.path), self.server.page.writes
+        if not self._allowed({}, secret=True):
+            return
+        length = int(self.headers.get("Content-Length") or 0)
+        if url.path not in writes or not 0 < length <= _MAX_BODY:
+            self._not_found()
+            return
+        body = self.rfile.read(length)
+        self._answer(lambda: writes[url.path](json.loads(body)))
+
+    def _allowed(self, query: dict, secret: bool) -> bool:
+        """Refuse other hosts' names (DNS rebinding), other origins, and whoever does not have the token."""
+        page, origin = self.server.page, self.headers.get("Origin")
+        given = query.get("token") or self.headers.get("X-Token") or ""
+        known = self.headers.get("Host") == page.host and origin in (None, f"http://{page.host}")
+        if known and (not secret or hmac.compare_digest(given.encode(), page.token.encode())):
+            return True
+        self.close_connection = True
+        self._send(HTTPStatus.FORBIDDEN, b"This address is not valid: open the one that the command shows.",
+                   "text/plain")
+        return False
+
+    def _answer(self, make: Callable) -> None:
+        try:
+            found = make()
+        except (DiscRelaxometryError, OSError) as error:
+            text = error.message if isinstance(error, DiscRelaxometryError) else str(error.strerror or error)
+            self._send(HTTPStatus.CONFLICT, json.dumps({"error": text}).encode(), "application/json")
+        except (KeyError, TypeError, ValueError) as error:
+            text = f"The request is not understood ({type(error).__name__}): load the page again."
+            self._send(HTTPStatus.BAD_REQUEST, json.dumps({"error": text}).encode(), "application/json")
+        else:
+            if isinstance(found, bytes):
+                self._send(HTTPStatus.OK, found, "application/octet-stream", {"Content-Encoding": "gzip"})
             else:
-                self._file("page.html" if url.path == "/" else unquote(url.path[1:]))
+                self._send(HTTPStatus.OK, json.dumps(found).encode(), "application/json")
 
-        def do_POST(self):
-            url = urlsplit(self.path)
-            if not self._allowed({}, secret=True):
-                return
-            length = int(self.headers.get("Content-Length") or 0)
-            if url.path not in writes or not 0 < length <= _MAX_BODY:
-                self._send(HTTPStatus.NOT_FOUND, b"Not found.", "text/plain")
-                return
-            body = self.rfile.read(length)
-            self._answer(lambda: writes[url.path](json.loads(body)))
-
-        def _allowed(self, query: dict, secret: bool) -> bool:
-            """Refuse other hosts' names (DNS rebinding), other origins, and whoever does not have the token."""
-            given = query.get("token") or self.headers.get("X-Token") or ""
-            origin = self.headers.get("Origin")
-            known = self.headers.get("Host") == page.host and origin in (None, f"http://{page.host}")
-            if known and (not secret or hmac.compare_digest(given.encode(), page.token.encode())):
-                return True
-            self.close_connection = True
-            self._send(HTTPStatus.FORBIDDEN, b"This address is not valid: open the one that the command shows.",
-                       "text/plain")
-            return False
-
-        def _answer(self, make: Callable) -> None:
-            try:
-                found = make()
-            except (DiscRelaxometryError, OSError) as error:
-                text = error.message if isinstance(error, DiscRelaxometryError) else str(error.strerror or error)
-                self._send(HTTPStatus.CONFLICT, json.dumps({"error": text}).encode(), "application/json")
-            except (KeyError, TypeError, ValueError) as error:
-                text = f"The request is not understood ({type(error).__name__}): load the page again."
-                self._send(HTTPStatus.BAD_REQUEST, json.dumps({"error": text}).encode(), "application/json")
-            else:
-                if isinstance(found, bytes):
-                    self._send(HTTPStatus.OK, found, "application/octet-stream", {"Content-Encoding": "gzip"})
-                else:
-                    self._send(HTTPStatus.OK, json.dumps(found).encode(), "application/json")
-
-        def _file(self, name: str) -> None:
-            folder = resource_path("Review", "DiscStatsLib")
-            path = folder / name
-            if name not in [f.name for f in folder.iterdir()] or name == "link.html":
-                self._send(HTTPStatus.NOT_FOUND, b"Not found.", "text/plain")
-                return
+    def _file(self, name: str) -> None:
+        folder = resource_path("Review", "DiscStatsLib")
+        path = folder / name
+        if name not in [f.name for f in folder.iterdir()] or name == "link.html":
+            self._not_found()
+        else:
             self._send(HTTPStatus.OK, path.read_bytes(), _TYPES[path.suffix])
 
-        def _send(self, status: HTTPStatus, body: bytes, kind: str, more: dict | None = None) -> None:
-            self.send_response(status)
-            for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": "no-store",
-                                "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff",
-                                "Content-Security-Policy": _POLICY, **(more or {})}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            try:
-                self.wfile.write(body)
-            except ConnectionError:  # the browser was closed
-                self.close_connection = True
+    def _not_found(self) -> None:
+        self._send(HTTPStatus.NOT_FOUND, b"Not found.", "text/plain")
 
-        def log_message(self, *args):
-            """Write nothing: the address holds the token."""
+    def _send(self, status: HTTPStatus, body: bytes, kind: str, more: dict | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": "no-store",
+                            "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff",
+                            "Content-Security-Policy": _POLICY, **(more or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        try:
+            self.wfile.write(body)
+        except ConnectionError:  # the browser was closed
+            self.close_connection = True
 
-    return Handler
+    def log_message(self, *args):
+        """Write nothing: the address holds the token."""
