@@ -17,11 +17,12 @@ from DiscRelaxometryLib.tables import Column, Table
 
 from .settings import Settings, make_settings
 from .simulated import label_results
-from .study import Study
+from .study import REPORT, Study
 
 BIDS_VERSION = "1.10.0"
+_SETTINGS = "settings.json"
 #: Names that BIDS has no suffix or entity for; T1rhomap, because T1rho is the suffix of the series in use.
-_IGNORED = ("group", "review.*", "figures", "prov", "settings.json", "report.html", ".lock", "xfm", "*T1rhomap.*",
+_IGNORED = ("group", "review.*", "figures", "prov", _SETTINGS, REPORT, ".lock", "xfm", "*T1rhomap.*",
             "*fit.nii.gz", "*fit.json", "*_echo.nii.gz", "*_echo.json", "*_nT2w.*", "*_percent.*", "*_measures.*",
             "*_quality.*", "*space-DiscAtlas_*")
 _README = """# Results of DiscRelaxometry
@@ -37,7 +38,7 @@ def describe_results(study: Study, settings: Settings) -> None:
     folder = study.output
     # First, so that the folder is known as this program's whenever a run is killed.
     write_json(folder / "dataset_description.json", _description(study))
-    write_json(folder / "settings.json", {k: v for k, v in settings.to_dict().items() if k != "threads"})
+    write_json(folder / _SETTINGS, {k: v for k, v in settings.to_dict().items() if k != "threads"})
     write_text(folder / ".bidsignore", "\n".join(_IGNORED) + "\n")
     kinds = [kind for kind in KINDS if any(kind in p.kinds for p in study.people)]
     written = [write_json(folder / f"{name}.json", fields) for name, fields in _sidecars(kinds).items()]
@@ -53,7 +54,7 @@ def describe_results(study: Study, settings: Settings) -> None:
 
 def last_settings(study: Study) -> Settings:
     """Return the settings of the study's last run."""
-    path = study.output / "settings.json"
+    path = study.output / _SETTINGS
     if not path.exists():
         raise StudyError("The study was not run yet: use 'disc-relaxometry run' first.", anchor="study-run")
     return make_settings(**json.loads(path.read_text(encoding="utf-8")))

@@ -12,10 +12,9 @@ from .finding import Finding
 from .groups import groups_by
 from .rules import people_by_rule
 from .settings import MAPS, Settings
-from .study import Study, level_columns, long_frame
+from .study import TABLE, Study, level_columns, long_frame
 from .visits import first_and_last, remarks_of
 
-TABLE = "participants.tsv"
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 #: Words and numbers that other programs write where a value is missing; here they are values.
 _NO_VALUE = ("", "na", "n/a", "n.a", "nan", "nat", "null", "none", "nil", "missing", "unknown")

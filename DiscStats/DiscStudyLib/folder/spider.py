@@ -19,6 +19,8 @@ from DiscRelaxometryLib.labels import BY_VALUE, LUMBAR_LEVELS, disc_value
 from DiscRelaxometryLib.progress import ProgressCallback, silent
 from DiscRelaxometryLib.tables import Column, Table, is_missing, read_tsv, to_number
 
+from .study import TABLE
+
 #: End of an archive's file name -> end of the image's name here, folder of its mask below ``derivatives``.
 _CONTRASTS = {"t2": ("T2w", "reference"), "t2_SPACE": ("acq-SPACE_T2w", "reference-SPACE"),
               "t1": ("T1w", "reference-T1w")}
@@ -89,7 +91,7 @@ def import_spider(archive: str | os.PathLike, target: str | os.PathLike,
     overview = _overview(archive / "overview.csv")
     _claim(target)
     write_json(target / "dataset_description.json", _DESCRIPTION)
-    _participants(series, overview, gradings).write(target / "participants.tsv")
+    _participants(series, overview, gradings).write(target / TABLE)
     gradings.write(target / "phenotype" / "radiological_gradings.tsv")
     for step, one in enumerate(series):
         progress(step / len(series), f"{one.person}, {one.contrast}")

@@ -16,6 +16,8 @@ from .visits import EVERY, OWNER, sessions_of, visit_id, visit_table
 
 #: Results go here, below the study folder, as a BIDS derivative.
 DERIVATIVES = "derivatives/disc-relaxometry"
+#: The table of participants, and the report, in the folders of study and results.
+TABLE, REPORT = "participants.tsv", "report.html"
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 PERSON_ID = re.compile(r"^sub-[A-Za-z0-9]+(_ses-[A-Za-z0-9]+)?$")
 _SUFFIXES = {"anatomical": ("T2w",), "T1rho": ("T1rho", "T1rhow"), "T2": ("MESE", "T2series"), "labels": ("dseg",)}
@@ -114,7 +116,7 @@ class Study:
     @property
     def tables(self) -> list[Path]:
         """Tables of people that the statistics read."""
-        found = [self.root / "participants.tsv"]
+        found = [self.root / TABLE]
         return [*found, *sorted(self.root.glob("sub-*/sub-*_sessions.tsv"))] if self.visits else found
 
     def person(self, id: str) -> Person:
@@ -127,7 +129,7 @@ class Study:
     @cached_property
     def participants(self) -> Table:
         """The participants table, all cells as text; one row per visit where visits are observations."""
-        table = read_tsv(self.root / "participants.tsv", required=("participant_id",))
+        table = read_tsv(self.root / TABLE, required=("participant_id",))
         return visit_table(table, self.root) if self.visits else table
 
     @property

@@ -12,7 +12,7 @@ from DiscRelaxometryLib.measure import DISC_COLUMNS
 from DiscRelaxometryLib.tables import Column, Table, cell_value, is_missing
 
 from ..engine import GroupContext, endings, group_rows, reviewed_discs, serious_flags
-from ..folder import level_columns, trained_on
+from ..folder import TABLE, level_columns, trained_on
 from .figures import plot_cohort, plot_quality, save_figure
 from .figures_maps import montage
 from .page import Cards, Figure, Notes, Paragraph, Section, TableBlock, cell_text
@@ -60,7 +60,7 @@ def overview(context: GroupContext, folder: Path) -> Section:
 
 
 def _cohort_figure(context: GroupContext, folder: Path) -> Figure | None:
-    path = context.study.root / "participants.tsv"
+    path = context.study.root / TABLE
     if not path.exists():
         return None
     table = context.study.participants

@@ -22,6 +22,7 @@ from ..engine import (
     file_hash,
     person_maps,
 )
+from ..folder import REPORT, TABLE
 from ..report import (
     Look,
     Report,
@@ -66,7 +67,7 @@ def _run_report(analysis: str):
                         context.study.simulated,
                         f"DiscRelaxometry {__version__}. For research; not a medical device. "
                         "This file holds no name, birth date or DICOM header.")
-        path = context.study.output / "report.html"
+        path = context.study.output / REPORT
         context.written.append(path)
         if not (context.study.output / LINK).exists():  # not while the review page runs
             write_link(context.study)
@@ -85,9 +86,8 @@ def report_step(analysis: str = "", sensitivity: bool = False) -> Step[GroupCont
     if analysis:
         optional += ["models", f"analysis-{analysis}"]
         optional += [f"analysis-{analysis}{SENSITIVITY}"] if sensitivity else []
-    return Step("report", "1", _run_report(analysis), lambda c: _table(c),
-                reported(),
-                optional=tuple(optional),
+    return Step("report", "1", _run_report(analysis), lambda c: [t for t in [c.study.root / TABLE] if t.exists()],
+                reported(), optional=tuple(optional),
                 extra=lambda c: {"missing": dict(c.missing), "people": list(c.everyone),
                                  "notes": {p: {s: r.notes for s, r in records.items()}
                                            for p, records in c.everyone.items()},
@@ -101,8 +101,3 @@ def _source() -> str:
     files = [*own.glob("*.py"), *resource_path("Report", "DiscStatsLib").iterdir()]
     text = "".join(file_hash(f) for f in sorted(files) if f.is_file())
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _table(context: GroupContext) -> list[Path]:
-    path = context.study.root / "participants.tsv"
-    return [path] if path.exists() else []

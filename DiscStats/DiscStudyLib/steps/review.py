@@ -25,7 +25,7 @@ from ..engine import (
     read_rows,
     step_record,
 )
-from ..folder import COLUMNS, REVIEW, Decision, apply_decisions, corrected_mask, read_decisions, stale
+from ..folder import COLUMNS, REVIEW, TABLE, Decision, apply_decisions, corrected_mask, read_decisions, stale
 from .models import fitted_terms
 
 _DECIDING = ("decision", "renamed_to", "looked_at")
@@ -163,6 +163,6 @@ def decisions_step() -> Step[GroupContext]:
                 "all": sorted(read_decisions(context.study.output / REVIEW))}
 
     return Step("decisions", "1", _run_decisions,
-                lambda c: [*_files_before(c), *(f for f in [c.study.root / "participants.tsv"] if f.exists())],
+                lambda c: [*_files_before(c), *(f for f in [c.study.root / TABLE] if f.exists())],
                 ("formula", "levels"), optional=("segment", "review", "automatic", "tables"),
                 applies=lambda c: (c.study.output / REVIEW).exists(), extra=extra)

@@ -22,7 +22,7 @@ from ..engine import (
     run_group,
     run_stages,
 )
-from ..folder import Settings, Study, describe_results, label_results, last_settings, make_settings, validate
+from ..folder import REPORT, Settings, Study, describe_results, label_results, last_settings, make_settings, validate
 from .pipeline import stages
 
 #: Levels of a BIDS app, and the stages each runs.
@@ -92,7 +92,7 @@ def run_study(path, formula: str = "", *, level: str = "", processes: int = 1, c
         run_stages(run, spec, ids, progress, workers, LEVELS[level])
         if level != "participant":
             _write_timings(run, study)
-    report = study.output / "report.html"
+    report = study.output / REPORT
     run.report = report if report.exists() else None
     progress(1.0, "Finished")
     return run
@@ -134,7 +134,7 @@ def make_report(path, output=None, session: str = "", progressCallback: Progress
     with _resumable(study):
         outcomes = run_group(spec, [p.id for p in study.people], len(spec.stages()) - 1, progressCallback)
     failed = [o for o in outcomes if o.state == "failed"]
-    report = study.output / "report.html"
+    report = study.output / REPORT
     if failed or not report.exists():
         raise StudyError(f"The report cannot be made: {failed[0].message if failed else 'nothing was run yet.'}")
     return report
