@@ -10,7 +10,7 @@ from DiscRelaxometryLib.atomic import check_folder
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 
 from .options import Engine, Labels, ResultsFolder, Session, StudyFolder, numbers, require_place, with_settings
-from .print import print_line, print_table, progress_bar
+from .print import print_line, print_notes, print_table, progress_bar
 from .results import VERBS as RESULT_VERBS
 from .review import review
 
@@ -123,8 +123,7 @@ def import_spider(archive: Annotated[Path, Argument(help="Folder that the archiv
 
     with progress_bar() as callback:
         notes = run_import(archive, target, callback)
-    for note in notes:
-        print_line("Note", "yellow", note)
+    print_notes(notes)
     print_line("Study", "green", str(target))
 
 
@@ -149,8 +148,7 @@ def segment(image: Annotated[Path, Argument(help="Sagittal lumbar volume (NIfTI,
     if confidence:
         write_image(result.confidence, confidence)
     print_table(measure_discs(result.labels))
-    for flag in [*volume.notes, *result.flags]:
-        print_line("Note", "yellow", flag)
+    print_notes([*volume.notes, *result.flags])
 
 
 def grade(image: Annotated[Path, Argument(help="Sagittal T2-weighted volume or slice.")],
@@ -178,8 +176,7 @@ def grade(image: Annotated[Path, Argument(help="Sagittal T2-weighted volume or s
     if output:
         table.write(output)
     print_table(grade_summary(table))
-    for note in notes:
-        print_line("Note", "yellow", note)
+    print_notes(notes)
     if all(v is None for v in table[ESTIMATED]):
         raise SystemExit(1)
 
@@ -201,8 +198,7 @@ def maps(series: Annotated[list[Path], Argument(help="4-D file, or one file per 
     mapped = map_series(_series(series, kind, given), options, align)
     for key, image in mapped.fit.images().items():
         print(write_image(image, output / f"{key}.nii.gz"))
-    for note in mapped.notes:
-        print_line("Note", "yellow", note)
+    print_notes(mapped.notes)
 
 
 def _series(files: list[Path], kind: str, times_ms):

@@ -1,5 +1,6 @@
 """What the command line prints: a progress bar, lines with a colored word, tables."""
 
+from collections.abc import Iterable
 from contextlib import contextmanager
 
 from DiscRelaxometryLib.errors import Cancelled
@@ -45,6 +46,12 @@ def print_line(title: str, color: str, text: str) -> None:
     from rich.markup import escape
 
     _console().print(f"[{color}]{title}[/] {escape(text)}", soft_wrap=True)
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print what the user should know about a result."""
+    for note in notes:
+        print_line("Note", "yellow", note)
 
 
 def print_table(table: Table) -> None:

@@ -8,7 +8,7 @@ from typer import Argument, Option
 from DiscRelaxometryLib.atomic import check_folder
 
 from .options import Labels, Output, Quantity, Region, Session, StudyFolder, numbers, require_place
-from .print import print_line, print_table, progress_bar
+from .print import print_line, print_notes, print_table, progress_bar
 
 
 def export_dicom(target: Annotated[Path, Argument(help="New folder.")],
@@ -57,8 +57,7 @@ def mixed(study: StudyFolder,
     print_table(fit.variances)
     print(f"{fit.n} rows of {fit.people} participants; {100 * fit.icc:.0f} % of the unexplained variance is between "
           "participants.")
-    for note in fit.notes:
-        print_line("Note", "yellow", note)
+    print_notes(fit.notes)
     print_line("Tables", "green", ", ".join(p.name for p in paths if p.suffix == ".tsv"))
 
 
@@ -78,8 +77,7 @@ def agreement(first: Annotated[Path, Argument(help="Table (TSV) of the first met
     names = tuple(n.strip() for n in on.split(",") if n.strip())
     result, unmatched = compare_tables(first, second, value, names, unit, map=map, region=region)
     print_table(result)
-    for note in result.notes:
-        print_line("Note", "yellow", note)
+    print_notes(result.notes)
     if unmatched:
         print_line("Note", "yellow", f"{len(unmatched)} row(s) stand in one table only, such as {unmatched[0]}.")
     if output:
@@ -103,8 +101,7 @@ def power(study: StudyFolder,
                                   sizes=tuple(numbers(sizes, "--sizes")), sets=sets, output=output,
                                   session=session, progressCallback=callback)
     print_table(table)
-    for note in table.notes:
-        print_line("Note", "yellow", note)
+    print_notes(table.notes)
     print_line("Table", "green", str(path))
 
 
