@@ -6,16 +6,9 @@ Stands behind ``slicer.app.coreIOManager()``, so that Slicer's own ``slicer.util
 
 from pathlib import Path
 
-#: File type -> node class and storage class, where Slicer picks the storage node in the same way.
-_PLAIN_TYPES = {
-    "TransformFile": ("vtkMRMLTransformNode", "vtkMRMLTransformStorageNode"),
-    "TableFile": ("vtkMRMLTableNode", "vtkMRMLTableStorageNode"),
-    "TextFile": ("vtkMRMLTextNode", "vtkMRMLTextStorageNode"),
-    "ModelFile": ("vtkMRMLModelNode", "vtkMRMLModelStorageNode"),
-    "ColorTableFile": ("vtkMRMLColorTableNode", "vtkMRMLColorTableStorageNode"),
-    "SegmentationFile": ("vtkMRMLSegmentationNode", "vtkMRMLSegmentationStorageNode"),
-    "SequenceFile": ("vtkMRMLSequenceNode", "vtkMRMLSequenceStorageNode"),
-}
+#: Kinds of files whose node and storage classes are called alike, where Slicer picks the storage node in the same way.
+_PLAIN_TYPES = ("TransformFile", "TableFile", "TextFile", "ModelFile", "ColorTableFile", "SegmentationFile",
+                "SequenceFile")
 _TYPE_BY_SUFFIX = (
     (".seg.nrrd", "SegmentationFile"), (".seg.nhdr", "SegmentationFile"), (".seq.nrrd", "SequenceFile"),
     (".mrb", "SceneFile"), (".mrml", "SceneFile"), (".h5", "TransformFile"), (".tfm", "TransformFile"),
@@ -112,7 +105,8 @@ class HeadlessIOManager:
     def _load_plain(self, file_type: str, path: Path, name: str):
         if file_type in ("SegmentationFile", "SequenceFile") and not _readable(path):
             return None
-        node_class, storage_class = _PLAIN_TYPES[file_type]
+        kind = f"vtkMRML{file_type.removesuffix('File')}"
+        node_class, storage_class = f"{kind}Node", f"{kind}StorageNode"
         if file_type == "SequenceFile" and not str(path).lower().endswith((".mrb", ".mrml")):
             storage_class = "vtkMRMLVolumeSequenceStorageNode"
         storage = self._scene.AddNewNodeByClass(storage_class)

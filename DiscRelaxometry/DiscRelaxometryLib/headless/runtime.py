@@ -31,56 +31,23 @@ MODULE_LOGICS = (
 )
 
 
-class HeadlessModule:
-    """What ``slicer.modules.<name>`` offers headless: ``name``, ``path`` and ``logic()``."""
-
-    def __init__(self, name: str, logic=None, path: str = ""):
-        self.name, self.title, self.path = name, name, path
-        self._logic = logic
-
-    def logic(self):
-        """Return the module's C++ logic, or None for a scripted module."""
-        return self._logic
-
-
-class HeadlessApplication:
+class HeadlessApplication(types.SimpleNamespace):
     """What ``slicer.app`` offers headless: no windows, dialogs answer themselves, files through storage nodes."""
 
-    applicationName = "Slicer (headless)"
-    majorVersion, minorVersion = 5, 13
 
-    def __init__(self, scene, logic, io_manager):
-        self._scene, self._logic, self._io = scene, logic, io_manager
-        self.temporaryPath = tempfile.gettempdir()
+def _application(scene, logic, io_manager) -> HeadlessApplication:
+    return HeadlessApplication(
+        applicationName="Slicer (headless)", majorVersion=5, minorVersion=13, temporaryPath=tempfile.gettempdir(),
+        mrmlScene=lambda: scene, applicationLogic=lambda: logic, coreIOManager=lambda: io_manager,
+        layoutManager=lambda: None,  # there are no views
+        testingEnabled=lambda: True,  # message boxes log and answer themselves instead of opening
+        translate=lambda context, text: text,
+        **dict.fromkeys(("processEvents", "pauseRender", "resumeRender"), lambda *flags: None))
 
-    def mrmlScene(self):
-        """Return the scene."""
-        return self._scene
 
-    def applicationLogic(self):
-        """Return the vtkSlicerApplicationLogic."""
-        return self._logic
-
-    def coreIOManager(self):
-        """Return the reader and writer that ``slicer.util.loadVolume`` and its like call."""
-        return self._io
-
-    def layoutManager(self):
-        """Return None: there are no views."""
-        return None
-
-    def testingEnabled(self) -> bool:
-        """Return True, so that message boxes log and answer themselves instead of opening."""
-        return True
-
-    def translate(self, context: str, text: str) -> str:
-        """Return `text`: no translation is loaded."""
-        return text
-
-    def processEvents(self, *flags) -> None:
-        """Do nothing: there is no event loop."""
-
-    pauseRender = resumeRender = processEvents
+def _module(name: str, logic=None, path: str = "") -> types.SimpleNamespace:
+    """Return what ``slicer.modules.<name>`` offers headless; a scripted module has no C++ logic."""
+    return types.SimpleNamespace(name=name, title=name, path=path, logic=lambda: logic)
 
 
 def inside_slicer() -> bool:
@@ -141,7 +108,7 @@ def _start(slicer) -> None:
     slicer.modules = types.SimpleNamespace()
     for name, class_name in MODULE_LOGICS:
         _add_module_logic(slicer, application_logic, name, class_name)
-    slicer.app = HeadlessApplication(scene, application_logic, headless_io.HeadlessIOManager(slicer))
+    slicer.app = _application(scene, application_logic, headless_io.HeadlessIOManager(slicer))
     slicer.selfTests = {}
     for submodule in headless_scripted.submodules(slicer):
         sys.modules[submodule.__name__] = submodule
@@ -174,11 +141,11 @@ def _add_module_logic(slicer, application_logic, name: str, class_name: str) -> 
         logic.SetMRMLApplicationLogic(application_logic)
         logic.SetGlobalWarningDisplay(shown)
     application_logic.SetModuleLogic(name, logic)
-    setattr(slicer.modules, name.lower(), HeadlessModule(name, logic))
+    setattr(slicer.modules, name.lower(), _module(name, logic))
 
 
 def register_scripted_module(name: str, path: str | Path) -> None:
     """Make ``slicer.modules.<name>`` and ``slicer.util.modulePath`` know a scripted module's file."""
     slicer = start_headless()
     if not inside_slicer():
-        setattr(slicer.modules, name.lower(), HeadlessModule(name, None, str(path)))
+        setattr(slicer.modules, name.lower(), _module(name, None, str(path)))
