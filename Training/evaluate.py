@@ -6,7 +6,6 @@ entry per part and fold, and the tables of ``Docs/validation/segmentation.md`` a
 """
 
 import argparse
-import csv
 import json
 import time
 from dataclasses import replace
@@ -22,6 +21,7 @@ from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.image import Geometry, Image, read_image, resample
 from DiscRelaxometryLib.labels import disc_name
 from DiscRelaxometryLib.measure import normalized_t2w
+from DiscRelaxometryLib.tables import is_missing, read_tsv
 from Training.dataset import add_data, fold_numbers, read_folds
 from Training.degrade import DEGRADATIONS, low_resolution
 from Training.metrics import dice, surface_dice, surface_distance
@@ -50,9 +50,8 @@ def is_vertebra(array: np.ndarray) -> np.ndarray:
 
 def grades(data: Path) -> dict[tuple[str, int], int]:
     """Return the Pfirrmann grade by person and disc label value (SPIDER's IVD label 1 is the lowest disc)."""
-    with open(data / "spider_t2space/gradings.tsv", encoding="utf-8") as file:
-        return {(f"sub-{int(r['Patient']):03d}", 10 + int(r["IVD label"])): int(float(r["Pfirrmann grade"]))
-                for r in csv.DictReader(file, delimiter="\t") if r["Pfirrmann grade"]}
+    return {(f"sub-{int(r['Patient']):03d}", 10 + int(r["IVD label"])): int(float(r["Pfirrmann grade"]))
+            for r in read_tsv(data / "spider_t2space/gradings.tsv").rows if not is_missing(r["Pfirrmann grade"])}
 
 
 def disc_rows(result: Segmentation, reference: Image, image: Image | None = None) -> list[dict]:

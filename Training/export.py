@@ -87,6 +87,12 @@ def refer_to_safetensors(model, weights: Path):
     return model
 
 
+def identity(path: Path) -> dict:
+    """Return what a manifest says of a file of weights: name, SHA-256, bytes."""
+    content = path.read_bytes()
+    return {"name": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+
 def export(run: Path, folder: Path) -> Path:
     """Write ``lumbar-discs.safetensors``, ``.onnx`` and ``.json`` from a run's average; return the manifest.
 
@@ -108,8 +114,7 @@ def export(run: Path, folder: Path) -> Path:
                 export_onnx(network, config, temporary, folder / f"{NAME}.safetensors")
             else:
                 save_file({k: v.contiguous() for k, v in weights.items()}, str(temporary), {"name": NAME})
-        content = path.read_bytes()
-        files[kind] = {"name": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        files[kind] = identity(path)
     calibration = json.loads((run / "calibration.json").read_text()) if (run / "calibration.json").exists() else {}
     progress = (run / "done").read_text().strip() if (run / "done").exists() else "training not finished"
     manifest = {

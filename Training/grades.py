@@ -5,7 +5,6 @@ cross-validation by person; the network that is written to the extension is trai
 """
 
 import argparse
-import hashlib
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from DiscRelaxometryLib.labels import DISCS
 from DiscRelaxometryLib.resources import resource_path
 from DiscRelaxometryLib.tables import cell_value, read_tsv
 from Training.dataset import add_data, is_study, person_of
-from Training.export import WEIGHTS
+from Training.export import WEIGHTS, identity
 from Training.train import RUNS
 
 NAME, VERSION = "disc-grades", "1.1.0"
@@ -229,8 +228,7 @@ def export(network: torch.nn.Module, discs: Discs, folder: Path) -> Path:
                 temporary.write_bytes(program.model_proto.SerializeToString())
             else:
                 save_file({k: v.contiguous() for k, v in network.state_dict().items()}, str(temporary), {"name": NAME})
-        content = path.read_bytes()
-        files[kind] = {"name": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        files[kind] = identity(path)
     return write_json(folder / f"{NAME}.json", {
         "name": NAME, "version": VERSION, "license": "Apache-2.0",
         "data": "SPIDER (van der Graaf et al., Sci Data 2024;11:264), CC BY 4.0: T2w images and their gradings",

@@ -47,13 +47,3 @@ def surface_gaps(first: np.ndarray, second: np.ndarray, spacing: tuple[float, fl
         return np.empty(0)
     return np.concatenate([ndimage.distance_transform_edt(~other, sampling=spacing)[own]
                            for own, other in (edges, edges[::-1])])
-
-
-def summary(values) -> dict[str, float]:
-    """Return count, mean, SD, minimum, quartiles and maximum of the finite values."""
-    values = np.asarray([v for v in values if np.isfinite(v)], float)
-    if not len(values):
-        return {"n": 0}
-    low, median, high = np.percentile(values, (25, 50, 75))
-    return {"n": len(values), "mean": values.mean(), "sd": values.std(ddof=1) if len(values) > 1 else float("nan"),
-            "min": values.min(), "q1": low, "median": median, "q3": high, "max": values.max()}

@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas
 
 from DiscRelaxometryLib.labels import disc_name
 from DiscStatsLib.tables import bland_altman, icc
 from Testing.benchmarks.common import Aim, Results
 from Training.dataset import fold_numbers
-from Training.metrics import summary
 
 BAD = 0.85
 
@@ -23,9 +23,9 @@ def numbers(rows: list[dict], key: str) -> np.ndarray:
 
 
 def distribution(name: str, values) -> list:
-    """Return a row: n, mean, SD, minimum, quartiles, maximum."""
-    s = summary(values)
-    return [name, s["n"]] + [float(s.get(k, np.nan)) for k in ("mean", "sd", "min", "q1", "median", "q3", "max")]
+    """Return a row of the finite values: n, mean, SD, minimum, quartiles, maximum."""
+    count, *found = pandas.Series([v for v in values if np.isfinite(v)], dtype=float).describe()
+    return [name, int(count), *map(float, found)]
 
 
 def shown(*names: str) -> list[tuple[str, str]]:

@@ -249,11 +249,8 @@ def run(rank: int, options, learners: list[Learner], members: dict, groups: int,
         target = target.to(device, non_blocking=True).float() / 255
         target = torch.cat([(1 - target.sum(1, keepdim=True)).clamp_min(0), target], 1)
         for learner in learners:
-            own = chosen[learner.fold]
-            if own.all():
-                learner.step(image, target, learning_rate(progress, options.peak), step, processes)
-            else:
-                learner.step(image[own], target[own], learning_rate(progress, options.peak), step, processes)
+            own = slice(None) if chosen[learner.fold].all() else chosen[learner.fold]
+            learner.step(image[own], target[own], learning_rate(progress, options.peak), step, processes)
         step += 1
         if rank == 0 and step % LOG_STEPS == 0:
             log(options.runs, step, spent, progress, learners)
