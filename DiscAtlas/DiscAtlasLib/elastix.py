@@ -22,7 +22,7 @@ from .transforms import Match
 PARAMETER_FILES = ("1_rigid.txt", "2_affine.txt", "3_bspline.txt")
 
 
-def match_elastix(fixed: Target, moving: DiscShape, folder: str | os.PathLike | None = None) -> Match:
+def match_elastix(fixed: Target, moving: DiscShape) -> Match:
     """Match two discs by Elastix.
 
     Parameters
@@ -31,8 +31,6 @@ def match_elastix(fixed: Target, moving: DiscShape, folder: str | os.PathLike | 
         The atlas's disc.
     moving : DiscShape
         The person's.
-    folder : path, optional
-        Parameter files in place of the shipped ones.
 
     Raises
     ------
@@ -41,7 +39,7 @@ def match_elastix(fixed: Target, moving: DiscShape, folder: str | os.PathLike | 
     """
     images = posed(fixed.shape, moving)
     try:
-        return Match(composed(images, to_sitk(run_elastix(images, parameter_files(folder)))))
+        return Match(composed(images, to_sitk(run_elastix(images, parameter_files()))))
     except RegistrationError as error:
         raise RegistrationError(f"{moving.who}: {error.message}", error.anchor) from error
 

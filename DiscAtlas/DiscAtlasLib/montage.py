@@ -6,11 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from DiscRelaxometryLib.atomic import atomic_path
-from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.labels import disc_name
 
 from .registration import PersonRegistration
-from .warping import sample
 
 #: Half size (mm) and step of the sections.
 HALF, STEP = 32.0, 0.5
@@ -18,8 +16,8 @@ _SECTIONS = (("sagittal", 1, 2, "anterior", "cranial"), ("coronal", 0, 2, "patie
              ("axial", 0, 1, "patient's left", "anterior"))
 
 
-def montage(registration: PersonRegistration, path: str | os.PathLike, image: Image | None = None) -> Path:
-    """Write a PNG: one row per level, three sections through the person's disc, both outlines.
+def montage(registration: PersonRegistration, path: str | os.PathLike) -> Path:
+    """Write a PNG: one row per level, three sections through the person's disc, its signed distance, both outlines.
 
     Parameters
     ----------
@@ -27,8 +25,6 @@ def montage(registration: PersonRegistration, path: str | os.PathLike, image: Im
         As made by ``register_person`` (with the person's shapes).
     path : path
         PNG file.
-    image : Image, optional
-        Shown behind the outlines; the signed distance by default.
 
     Notes
     -----
@@ -44,7 +40,7 @@ def montage(registration: PersonRegistration, path: str | os.PathLike, image: Im
     for row, value in zip(axes, values):
         quality = next((r for r in registration.quality.rows if r["level"] == disc_name(value)), {})
         for axis, section in zip(row, _SECTIONS):
-            _draw(axis, registration, value, section, image)
+            _draw(axis, registration, value, section)
         row[0].set_title(f"{disc_name(value)}   Dice {quality.get('dice', float('nan')):.3f}", loc="left", fontsize=9)
     figure.suptitle(f"{registration.person}: person (white), atlas (orange)", fontsize=10)
     with atomic_path(path) as temporary:
@@ -52,7 +48,7 @@ def montage(registration: PersonRegistration, path: str | os.PathLike, image: Im
     return Path(path)
 
 
-def _draw(axis, registration, value, section, image) -> None:
+def _draw(axis, registration, value, section) -> None:
     """Draw one section in the disc's own frame."""
     _, right, up, right_name, up_name = section
     shape, fixed = registration.shapes[value], registration.atlas.shape(value)
@@ -65,8 +61,7 @@ def _draw(axis, registration, value, section, image) -> None:
     back = registration.levels[value].to_atlas(points)
     other = np.where(np.isfinite(back).all(-1), fixed.distance_at(np.nan_to_num(back)), 8.0)
     extent = (spans[0][0], spans[0][-1], spans[1][0], spans[1][-1])
-    shown = np.clip(own, -6, 6) if image is None else sample(image, points)
-    axis.imshow(shown, origin="lower", extent=extent, cmap="gray", interpolation="nearest")
+    axis.imshow(np.clip(own, -6, 6), origin="lower", extent=extent, cmap="gray", interpolation="nearest")
     axis.contour(*spans, np.where(shape.seen_at(points), own, np.nan), [0], colors="white", linewidths=1)
     axis.contour(*spans, other, [0], colors="#ff9900", linewidths=1)
     axis.set_xlabel(f"{section[0]}: to {right_name}, mm", fontsize=7)

@@ -28,7 +28,7 @@ def transform_node(field: DisplacementField, name: str):
     return node
 
 
-def registration_nodes(registration: PersonRegistration, folder: int | None = None) -> dict:
+def registration_nodes(registration: PersonRegistration) -> dict:
     """Put a person's transforms and quality table into the scene, in a folder of their own.
 
     Returns
@@ -37,7 +37,7 @@ def registration_nodes(registration: PersonRegistration, folder: int | None = No
         ``"quality"`` and, for each level, ``"L4-L5 to person"`` and ``"L4-L5 to atlas"``.
     """
     person = registration.person or "person"
-    item = create_folder(f"DiscAtlas {person}", folder)
+    item = create_folder(f"DiscAtlas {person}")
     nodes = {"quality": table_node(registration.quality, f"{person} registration quality")}
     for value, transform in registration.levels.items():
         for direction, field in (("to person", transform.to_person), ("to atlas", transform.to_atlas)):

@@ -114,11 +114,10 @@ def _surface_distance(transform, fixed, moving) -> np.ndarray:
     return moving.surface_at(mapped) / np.maximum(slope, 1.0)
 
 
-def _gradient(shape: DiscShape, points: np.ndarray, step: float = 0.5) -> np.ndarray:
+def _gradient(shape: DiscShape, points: np.ndarray) -> np.ndarray:
     """Return the gradient of the signed distance at (n, 3) points by central differences."""
-    offsets = step * np.eye(3)
-    return np.stack([(shape.surface_at(points + o) - shape.surface_at(points - o)) / (2 * step)
-                     for o in offsets], axis=-1)
+    steps = 0.5 * np.eye(3)  # mm
+    return np.stack([shape.surface_at(points + s) - shape.surface_at(points - s) for s in steps], axis=-1)
 
 
 def _defined(distance: np.ndarray) -> np.ndarray:

@@ -142,11 +142,9 @@ def require_same_geometry(first: Image, second: Image, what: str) -> None:
                             anchor="different-grids")
 
 
-def resample(image: Image, geometry: Geometry, interpolator: int = sitk.sitkLinear, default: float = 0.0,
-             transform: sitk.Transform | None = None) -> Image:
-    """Resample onto `geometry`; `transform` maps points of `geometry` to points of `image` (LPS mm)."""
-    result = sitk.Resample(image.to_sitk(), geometry.to_sitk(), transform or sitk.Transform(3, sitk.sitkIdentity),
-                           interpolator, default)
+def resample(image: Image, geometry: Geometry, interpolator: int = sitk.sitkLinear) -> Image:
+    """Resample onto `geometry`; 0 where the image does not reach."""
+    result = sitk.Resample(image.to_sitk(), geometry.to_sitk(), sitk.Transform(3, sitk.sitkIdentity), interpolator)
     return Image.from_sitk(result, **image.meta)
 
 

@@ -82,13 +82,11 @@ class ChildProcess:
     Parameters
     ----------
     job : Job
-    executable : str, optional
-        Python to run; by default this one, or PythonSlicer inside Slicer.
     """
 
-    def __init__(self, job: Job, executable: str | None = None):
+    def __init__(self, job: Job):
         self.job = job
-        executable = executable or python_executable()
+        executable = python_executable()
         self.folder = _folder_with(job)
         self.process = self._start(executable)
         self.started = time.monotonic()

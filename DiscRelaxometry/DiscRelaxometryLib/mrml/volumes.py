@@ -185,7 +185,7 @@ def scalars(node) -> np.ndarray:
 
 
 def volume_from_image(image: Image, name: str, quantity: Quantity | str | None = None, node=None,
-                      description: str = "", class_name: str = "vtkMRMLScalarVolumeNode", legend: bool = True):
+                      class_name: str = "vtkMRMLScalarVolumeNode", legend: bool = True):
     """Put an Image into a volume node.
 
     Parameters
@@ -198,8 +198,6 @@ def volume_from_image(image: Image, name: str, quantity: Quantity | str | None =
         What the values are: sets unit, quantity code, window, color table, threshold and legend.
     node : vtkMRMLScalarVolumeNode, optional
         Node to fill instead of a new one.
-    description : str, optional
-        Sentence kept on the node; the quantity's own by default.
     legend : bool, optional
         Add a color legend, hidden until the volume is what the views show.
 
@@ -230,9 +228,8 @@ def volume_from_image(image: Image, name: str, quantity: Quantity | str | None =
     if quantity is not None:
         quantity = QUANTITIES[quantity] if isinstance(quantity, str) else quantity
         _describe(node, quantity, array, legend)
-        description = description or quantity.description
-    if description:
-        node.SetDescription(description)
+        if quantity.description:
+            node.SetDescription(quantity.description)
     return node
 
 

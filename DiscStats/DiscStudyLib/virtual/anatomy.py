@@ -22,6 +22,8 @@ DISC_SIZES = {"T12-L1": (9.0, 8.4, 6.4, 29.5), "L1-L2": (10.8, 10.0, 7.3, 30.2),
 WIDTH_TO_AP = 1.4
 #: Fine grid in mm along i (posterior), j (caudal), k (left-right).
 FINE = (0.5, 0.5, 1.0)
+#: Field of view in mm along the same axes.
+_EXTENT = (132.0, 240.0, 64.0)
 #: Tilt of each disc's plane in degrees, positive where its anterior end is lower (lordosis).
 _TILT = {"T12-L1": -15, "L1-L2": -12, "L2-L3": -7, "L3-L4": 1, "L4-L5": 13, "L5-S1": 31}
 # Height that is left at severity 1 to 5.
@@ -87,7 +89,7 @@ class _Disc:
 
 
 def build_anatomy(person: VirtualPerson, spacing: tuple[float, float, float] = FINE,
-                  extent: tuple[float, float, float] = (132.0, 240.0, 64.0), left_handed: bool = True) -> Anatomy:
+                  left_handed: bool = True) -> Anatomy:
     """Build a person's anatomy.
 
     Parameters
@@ -95,15 +97,13 @@ def build_anatomy(person: VirtualPerson, spacing: tuple[float, float, float] = F
     person : VirtualPerson
     spacing : tuple of float
         Fine grid in mm along i (posterior), j (caudal), k (left-right).
-    extent : tuple of float
-        Field of view in mm along i, j, k.
     left_handed : bool
         Count slices from right to left, which with i and j makes a left-handed grid; else from left to right.
     """
     rng = np.random.default_rng(person.seed)
     discs = _spine(person, rng)
     middle = np.mean([d.center for d in discs], axis=0)
-    size = tuple(int(round(e / s)) for e, s in zip(extent, spacing))
+    size = tuple(int(round(e / s)) for e, s in zip(_EXTENT, spacing))
     side = 1.0 if left_handed else -1.0
     direction = (0, 0, side, 1, 0, 0, 0, -1, 0)
     top = discs[0].center[2] + 16.0
