@@ -62,12 +62,10 @@ def remove_nodes(*nodes) -> None:
             scene.RemoveNode(node)
 
 
-def create_folder(name: str, parent: int | None = None) -> int:
+def create_folder(name: str) -> int:
     """Add a folder with a unique name to the subject hierarchy and return its item."""
-    scene = start_headless().mrmlScene
-    hierarchy = scene.GetSubjectHierarchyNode()
-    parent = parent or hierarchy.GetSceneItemID()
-    return hierarchy.CreateFolderItem(parent, hierarchy.GenerateUniqueItemName(name))
+    hierarchy = start_headless().mrmlScene.GetSubjectHierarchyNode()
+    return hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), hierarchy.GenerateUniqueItemName(name))
 
 
 def put_in_folder(folder: int, *nodes) -> None:
