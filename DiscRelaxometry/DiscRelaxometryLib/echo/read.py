@@ -1,4 +1,4 @@
-"""Read and write echo series; what each format gives is in ``Docs/method/echo-series.md``.
+"""Read echo series; what each format gives is in ``Docs/method/echo-series.md``.
 
 >>> series = read_echo_series("sub-01/T1rho_dicom")          # doctest: +SKIP
 >>> t1rho, t2 = read_mapss("sub-01/mapss", tsl_ms=(0, 10, 40, 80), te_ms=(0, 13.7, 27.3, 54.7))   # doctest: +SKIP
