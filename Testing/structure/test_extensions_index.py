@@ -121,10 +121,10 @@ def test_readme_has_what_reviewers_look_for():
         assert (ROOT / page).exists(), page
 
 
-#: Calls that make a constant, a type or a registration; they do no work when a file is imported.
+#: Calls that make a constant, a type, a text to show or a registration; they do no work when a file is imported.
 CONSTANTS = {"compile", "set", "tuple", "list", "range", "field", "len", "enumerate", "array", "float", "sqrt", "log",
              "diag", "items", "Argument", "Column", "Lock", "Option", "TypeVar", "WithinRange", "disc_value",
-             "maketrans"}
+             "maketrans", "_"}
 
 
 def file_scope_calls(tree):

@@ -98,8 +98,8 @@ class _Wrapper:
     """Methods that every wrapped class receives."""
 
     allParameters: dict
-    StartModify, EndModify, AddObserver, RemoveObserver = map(
-        _forwarded, ("StartModify", "EndModify", "AddObserver", "RemoveObserver"))
+    StartModify, EndModify, AddObserver, RemoveObserver = (
+        _forwarded(name) for name in ("StartModify", "EndModify", "AddObserver", "RemoveObserver"))
 
     def __init__(self, parameterNode):
         self.parameterNode = parameterNode
