@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
+from functools import wraps
+
 from hypothesis import settings
 
 settings.register_profile("repeated", derandomize=True, deadline=None)
@@ -11,6 +15,28 @@ settings.register_profile("fresh", deadline=None)
 def pytest_configure(config):
     """Choose the profile by what runs."""
     settings.load_profile("repeated" if "not slow" in (config.getoption("markexpr") or "") else "fresh")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        compile_once()
+
+
+def compile_once():
+    """Let one worker compile a function, and the others wait for what it keeps on disk."""
+    try:
+        from filelock import FileLock
+        from numba.core.compiler_lock import global_compiler_lock
+        from numba.core.dispatcher import Dispatcher
+    except ImportError:
+        return
+    compile_here = Dispatcher.compile
+
+    @wraps(compile_here)
+    def in_turn(self, signature):
+        folder = self._cache.cache_path
+        # Threads take turns first, so that none waits for a file that is held by one that waits for it.
+        with global_compiler_lock, FileLock(f"{folder}/{self.py_func.__name__}.lock") if folder else nullcontext():
+            return compile_here(self, signature)
+
+    Dispatcher.compile = in_turn
 
 
 #: Files that take longest begin first, so that none is left to one worker at the end. The first one makes the study
