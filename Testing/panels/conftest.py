@@ -8,6 +8,25 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 pytest.importorskip("PySide6.QtWidgets", reason="the panel tests need PySide6")
 
 
+@pytest.fixture(scope="session")
+def nursery():
+    from panels.nursery import Nursery
+
+    made = Nursery()
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def children(request, monkeypatch):
+    """Fork the children of panels, where the system can; a file with a fixture of this name has real ones."""
+    from DiscRelaxometryLib.jobs import ChildProcess
+
+    if hasattr(os, "fork"):
+        monkeypatch.setattr(ChildProcess, "_start",
+                            lambda self, executable: request.getfixturevalue("nursery").start(self, executable))
+
+
 @pytest.fixture
 def slicer():
     """The host with an empty scene that has slice views' nodes and a crosshair."""

@@ -15,6 +15,11 @@ for library in ("pandas", "jinja2", "matplotlib", "patsy"):
     pytest.importorskip(library)
 
 
+@pytest.fixture(autouse=True)
+def children():
+    """Let children be the processes that users have."""
+
+
 @pytest.fixture
 def panel(slicer):
     from DiscStats import DiscStatsWidget
