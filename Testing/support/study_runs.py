@@ -13,15 +13,18 @@ import PIL.Image
 import pytest
 
 import DiscAtlasLib.registration
+import DiscStudyLib.report.group
+import DiscStudyLib.report.stats
+import DiscStudyLib.steps.report
 from DiscStudyLib.engine import steps
 from DiscStudyLib.folder import Settings
 
 #: Settings that say how people are worked on, on which no result depends.
 FREE = {"threads", "on_error", "require_review"}
 FIELDS = {f.name for f in fields(Settings)}
-#: Registrations of this process, and names of the figures that it drew.
+#: Registrations of this process, and what it drew: names of files, and of figures with many axes.
 REGISTERED: dict[tuple, tuple] = {}
-DRAWN: set[str] = set()
+DRAWN: set[object] = set()
 
 
 class WatchedSettings(Settings):
@@ -86,7 +89,7 @@ def register_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def draw_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw each figure of a report once in a process; later ones of its name are blank."""
+    """Draw each figure of a report once in a process; later ones of its name, or with as many maps, are blank."""
     save = matplotlib.figure.Figure.savefig
 
     def kept(self, path, **options):
@@ -97,4 +100,16 @@ def draw_once(monkeypatch: pytest.MonkeyPatch) -> None:
             save(self, path, **options)
             DRAWN.add(name)
 
+    def of_its_kind(draw):
+        @functools.wraps(draw)
+        def made(columns, *more):
+            kind = draw.__name__, len(columns), *map(str, more[1:2]), len(more)
+            figure = matplotlib.figure.Figure() if kind in DRAWN else draw(columns, *more)
+            DRAWN.add(kind)
+            return figure
+        return made
+
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", kept)
+    for module, name in ((DiscStudyLib.report.group, "atlas_figure"), (DiscStudyLib.report.stats, "atlas_figure"),
+                         (DiscStudyLib.steps.report, "map_row")):
+        monkeypatch.setattr(module, name, of_its_kind(getattr(module, name)))
