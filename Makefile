@@ -16,7 +16,7 @@ export DISC_SHARED_DATA ?= $(abspath ../shared/data)
 endif
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo test tests coverage mutants lint train train-grades evaluate benchmark tables docs cmake-lists clean
+.PHONY: demo test tests coverage mutants viewer lint train train-grades evaluate benchmark tables docs cmake-lists clean
 
 demo: $(VENV)/.cohort ## real people, from pixels to the report
 	$(BIN)/python -m DiscStudyLib.demo --output $(OUT)
@@ -32,6 +32,9 @@ coverage: $(VENV)/.test ## lines that the tests reach; fails below the floor in 
 
 mutants: $(VENV)/.test ## deliberate mistakes, one at a time, and whether a test notices each
 	$(BIN)/python -m Testing.tools.mutants $(ARGS)
+
+viewer: $(VENV)-viewer/.viewer ## Slicer's own views in the review, in an environment of their own
+	$(<D)/bin/python -m pytest Testing/unit/review/test_viewer.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -72,6 +75,12 @@ $(VENV)/.test: $(VENV)/.cohort
 	$(PIP) -e ".[test$(if $(filter 1,$(TORCH)),$(comma)training)]"
 	touch $@
 
+$(VENV)-viewer/.viewer: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-viewer
+	$(@D)/bin/python -m pip install --disable-pip-version-check --quiet -e ".[viewer]" pytest pytest-xdist pytest-timeout \
+	  hypothesis
+	touch $@
+
 $(VENV)/.training: $(VENV)/.cohort
 	$(PIP) -e ".[training]"
 	touch $@
@@ -83,4 +92,4 @@ $(VENV)/.docs: $(VENV)/.cohort
 comma := ,
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist Docs/_build Docs/_api
+	rm -rf $(VENV) $(VENV)-viewer $(OUT) build dist Docs/_build Docs/_api
