@@ -2,6 +2,7 @@
 
 import csv
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,6 +91,20 @@ def test_the_scale_of_the_signal_does_not_matter():
     first = grade_discs(image, labels)[EXPECTED]
     again = grade_discs(image.like(image.array * 7.5), labels)[EXPECTED]
     assert again == pytest.approx(first, abs=1e-3)
+
+
+def test_signal_is_in_units_of_the_fluid_beside_the_disc_or_else_of_the_persons():
+    """A coil that is brighter below changes what is said of fluid and marrow alone."""
+    views, gains = disc_views(*spine((10, 25, 60, 110, 150, 190))), (1.6, 1.4, 1.2, 1.0, 0.8, 0.7)
+    names, plain = disc_features(views)
+    uneven = [replace(v, signal=v.signal * g, **{n: getattr(v, n) * g for n in ("csf", "canal", "marrow")})
+              for v, g in zip(views, gains)]
+    kept = [n for n, name in enumerate(names) if name not in ("csf", "marrow")]
+    assert disc_features(uneven)[1][:, kept] == pytest.approx(plain[:, kept], rel=1e-4, abs=1e-6, nan_ok=True)
+    uneven[2] = replace(uneven[2], csf=np.nan)
+    own = disc_features(uneven)[1][2, names.index("nucleus")] / plain[2, names.index("nucleus")]
+    others = np.median([v.csf for n, v in enumerate(uneven) if n != 2])
+    assert own == pytest.approx(views[2].csf * 1.2 / others, rel=1e-4)
 
 
 def test_a_mirrored_slice_has_the_same_grades():
