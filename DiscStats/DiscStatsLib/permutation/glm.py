@@ -102,14 +102,14 @@ def full_rank(matrix: np.ndarray) -> np.ndarray:
 
 def project(q: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return q'y, shape (k, v), for a common (n, k) or voxel-wise (v, n, k) basis and data (n, v)."""
-    return q.T @ y if q.ndim == 2 else np.einsum("vnk,nv->kv", q, y)
+    return q.T @ y if q.ndim == 2 else (np.swapaxes(q, 1, 2) @ y.T[:, :, None])[:, :, 0].T
 
 
 def residuals(q: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return y without its projection on q, twice over: the second pass removes the rounding of the first."""
     for _ in range(2):
         c = project(q, y)
-        y = y - (q @ c if q.ndim == 2 else np.einsum("vnk,kv->nv", q, c))
+        y = y - (q @ c if q.ndim == 2 else (q @ c.T[:, :, None])[:, :, 0].T)
     return y
 
 
