@@ -44,10 +44,30 @@ def found(labels=None, **changes):
     ({}, 5, None, ""), ({}, 5, {}, ""), ({"found": False}, 5, None, "no spine"),
     ({"certain": False}, 5, None, "assumption"), ({}, 6, None, "number"), ({"review": ["L4-L5"]}, 5, None, "flagged"),
     ({}, 5, {"labels": slice_labels(lowest=12)}, "disagree"), ({}, 5, {"labels": slice_labels(shift=3)}, "disagree"),
-    ({}, 5, {"labels": slice_labels(levels=4)}, "")])
+    ({}, 5, {"labels": slice_labels(levels=4)}, ""), ({}, 5, {"labels": slice_labels()[:-1]}, ""),
+    ({}, 5, {"labels": slice_labels(lowest=12)[:-1]}, "disagree"), ({}, 5, {"discs": []}, "disagree")])
 def test_a_slice_is_kept_only_where_all_agrees(own, number, other, word):
     why = pseudo.verdict(found(**own), number, None if other is None else found(**other))
     assert bool(why) == bool(word) and word in why
+
+
+@pytest.mark.parametrize("shift, agree", [(0, True), (1, True), (2, False)])
+def test_contrasts_agree_from_a_median_dice_of_085(shift, agree):
+    # Discs 8 rows high: each row of shift costs an eighth of the overlap.
+    assert np.median(pseudo.overlaps(found(), found(slice_labels(shift=shift)))) == pytest.approx(1 - shift / 8)
+    assert bool(pseudo.verdict(found(), 5, found(slice_labels(shift=shift)))) == (not agree)
+
+
+def test_names_are_compared_where_discs_lie_in_one_place_of_the_slice():
+    def discs(*places):
+        return SimpleNamespace(discs=[SimpleNamespace(value=v, centroid=c) for v, c in places])
+
+    own = discs((11, (0, 0, 0)), (12, (0, 0, 34)))
+    assert pseudo.names_alike(own, discs((11, (50, 6, 6)), (12, (50, 0, 40))))  # slices may lie apart
+    assert not pseudo.names_alike(own, discs((11, (0, 0, 34))))
+    assert not pseudo.names_alike(own, discs((11, (0, 0, 0)), (13, (0, 0, 34))))
+    assert pseudo.names_alike(own, discs((12, (0, 0, 34)), (13, (0, 0, 68))))
+    assert not pseudo.names_alike(own, discs((11, (0, 11, 0)))) and not pseudo.names_alike(own, discs())
 
 
 @pytest.fixture
@@ -152,3 +172,10 @@ def test_people_for_the_figures_are_left_out(data):
     folder, masked = data
     _, verdicts = pseudo.label(folder / "spider_midsagittal", 4)  # the first of four
     assert {n[:7] for n in verdicts} == {"sub-902", "sub-903"}
+
+
+def test_contrasts_in_other_views_are_not_compared(data, monkeypatch):
+    folder, _ = data
+    monkeypatch.setattr(pseudo, "same_view", lambda first, second: False)
+    _, verdicts = pseudo.label(folder / "spider_midsagittal", 0)
+    assert verdicts["sub-902_T1w"] == verdicts["sub-902_T2w"] == ""
