@@ -46,10 +46,11 @@ train: $(VENV)/.training ## ARGS="--folds 0"; see Training/README.md
 	$(BIN)/python -m Training.train $(ARGS)
 
 train-grades: $(VENV)/.training ## features, cross-validation, weights of the grading network
-	OMP_NUM_THREADS=1 $(BIN)/python -m Training.grades $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python Testing/benchmarks/grades_tables.py $(ARGS)
 
 evaluate: $(VENV)/.training
-	$(BIN)/python -m Training.evaluate --tables $(ARGS)
+	$(BIN)/python -m Training.evaluate $(ARGS)
+	$(BIN)/python Testing/benchmarks/segmentation_tables.py
 
 benchmark: $(VENV)/.test ## NAME=bench_fitting ARGS="--quick"; results go to Testing/benchmarks/results
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python Testing/benchmarks/$(NAME).py $(ARGS)

@@ -2,7 +2,7 @@
 
 SPIDER's people are each segmented by the network of the fold that holds them out, other data by the shipped network.
 Parts can be run one by one (``--parts spider ivd``, ``--folds 2``); results are kept in ``runs/evaluation.json``, one
-entry per part and fold, and the tables of ``Docs/validation/segmentation.md`` are made from them.
+entry per part and fold; ``make evaluate`` makes the tables of ``Docs/validation/segmentation.md`` from them.
 """
 
 import argparse
@@ -336,7 +336,7 @@ def fold_model(runs: Path, fold: int) -> Model:
 
 
 def main() -> None:
-    """Run the parts asked for, keep their results, and write the tables."""
+    """Run the parts asked for, and keep their results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add_data(parser, "")
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
@@ -345,7 +345,6 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--results", type=Path, help="runs/evaluation.json by default")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--tables", action="store_true", help="write the page of figures")
     options = parser.parse_args()
     path = options.results or options.runs / "evaluation.json"
     run = {"engine": "onnx", "threads": options.threads}
@@ -361,10 +360,6 @@ def main() -> None:
             evaluate = {"ivd": evaluate_ivd, "bodies": evaluate_bodies,
                         "reject": lambda data, **o: evaluate_reject(data, people[0][0], **o)}[part]
             keep(path, part, "shipped", evaluate(options.data, model=model, **run))
-    if options.tables:
-        from Training.tables import write_tables
-
-        print(write_tables(json.loads(path.read_text()), options.runs))
 
 
 def keep(path: Path, part: str, fold: int | str, result: dict) -> None:

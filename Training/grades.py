@@ -1,4 +1,4 @@
-"""Train and validate the grading network: ``python -m Training.grades``, or ``make train-grades``.
+"""Train and validate the grading network: ``make train-grades``.
 
 Outlines are those of the shipped segmentation network, kept in ``Training/runs/grades``. Figures come from five-fold
 cross-validation by person; the network that is written to the extension is trained on everyone.
@@ -240,10 +240,8 @@ def export(network: torch.nn.Module, discs: Discs, folder: Path) -> Path:
         "files": files})
 
 
-def main() -> None:
-    """Parse arguments, validate, train and export."""
-    from Training.grades_tables import figures, write_tables
-
+def main() -> tuple[argparse.Namespace, list[tuple[Discs, np.ndarray]], Discs]:
+    """Parse arguments, validate, train and export; return options, validated discs with probabilities, and T1w's."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add_data(parser, "spider_midsagittal")
     parser.add_argument("--runs", type=Path, default=RUNS / "grades")
@@ -260,12 +258,9 @@ def main() -> None:
     if not clinical.people:
         parser.error(f"no graded disc in {options.data}: {next(iter(clinical.refused.values()), 'no T2w image')}")
     validated = [set_apart(d, p) for d, p in zip((clinical, space), cross_validate(clinical, [space]))]
-    if options.quick:
-        print(figures(validated[0][0].grade, validated[0][1][:, :GRADES]))
-    else:
-        write_tables(options.data / "participants.tsv", *validated, t1w)
     network = fit(clinical.x, clinical.targets, clinical.names)
     print(export(network, clinical, options.runs if options.quick else options.weights))
+    return options, validated, t1w
 
 
 if __name__ == "__main__":

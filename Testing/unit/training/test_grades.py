@@ -2,9 +2,11 @@
 
 
 import json
+import sys
 
 import numpy as np
 import pytest
+from support import ROOT
 from support.grade_phantom import spine
 from unit.folder.test_spider import OVERVIEW, mask, write_mha
 
@@ -14,8 +16,11 @@ from DiscRelaxometryLib.discs import load_engine  # noqa: E402
 from DiscRelaxometryLib.grades import GRADES, load_grader, median_grade  # noqa: E402
 from DiscRelaxometryLib.image import write_image  # noqa: E402
 from DiscStudyLib.folder import import_spider, imported_series  # noqa: E402
-from Training import dataset, grades, grades_tables  # noqa: E402
+from Training import dataset, grades  # noqa: E402
 from Training.train import load_person, split  # noqa: E402
+
+sys.path.insert(0, str(ROOT / "Testing" / "benchmarks"))
+import grades_tables  # noqa: E402
 
 COLUMNS = ("participant_id", "disc_from_below", "modic", "upper_endplate", "lower_endplate", "narrowing", "bulging",
            "pfirrmann")
@@ -239,11 +244,11 @@ def test_an_imported_study_trains_the_grades(imported, tmp_path, monkeypatch):
             write_outlined(path, image, labels, tmp_path / "runs" / contrast)
     made = {}
     monkeypatch.setattr(grades, "export", lambda network, discs, folder: made.update(network=network, discs=discs))
-    monkeypatch.setattr("Testing.benchmarks.common.RESULTS", tmp_path)
+    monkeypatch.setattr("common.RESULTS", tmp_path)
     monkeypatch.setattr(grades_tables, "RESAMPLES", 20)
     monkeypatch.setattr("sys.argv", ["grades", "--data", str(imported), "--runs", str(tmp_path / "runs"),
                                      "--weights", str(tmp_path / "weights")])
-    grades.main()
+    grades_tables.main()
     assert len(made["discs"].people) == 50 and set(made["discs"].grade) == {1, 2, 3, 4, 5}
     tables = json.loads((tmp_path / "grades.json").read_text(encoding="utf-8"))["tables"]
     rows = {row[0]: row for row in tables["agreement"]["rows"]}
@@ -260,9 +265,9 @@ def test_a_quick_run_touches_neither_tables_nor_shipped_weights(imported, tmp_pa
             write_outlined(path, image, labels, tmp_path / "runs" / contrast)
     made = {}
     monkeypatch.setattr(grades, "export", lambda network, discs, folder: made.update(discs=discs, folder=folder))
-    monkeypatch.setattr("Testing.benchmarks.common.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("common.RESULTS", tmp_path / "results")
     monkeypatch.setattr("sys.argv", ["grades", "--data", str(imported), "--runs", str(tmp_path / "runs"), "--quick"])
-    grades.main()
+    grades_tables.main()
     assert sorted(set(made["discs"].people)) == ["sub-001", "sub-006"] and made["folder"] == tmp_path / "runs"
     assert "weighted kappa" in capsys.readouterr().out and not (tmp_path / "results").exists()
 
@@ -289,5 +294,5 @@ def test_no_graded_disc_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(grades, "sources", lambda data: ({"T2w": [], "T1w": [], "SPACE": []}, data / "gradings.tsv"))
     monkeypatch.setattr("sys.argv", ["grades", "--data", str(tmp_path)])
     with pytest.raises(SystemExit):
-        grades.main()
+        grades_tables.main()
     assert "no graded disc" in capsys.readouterr().err

@@ -2,12 +2,13 @@
 
 import argparse
 import json
+import sys
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from scipy import ndimage
-from support import shared_data
+from support import ROOT, shared_data
 
 torch = pytest.importorskip("torch")
 
@@ -22,7 +23,9 @@ from Training.evaluate import discs_between, front_of_canal, reference_bodies  #
 from Training.lateral import Outline, canal_kept, fill_muscle, narrow  # noqa: E402
 from Training.metrics import dice, surface_dice, surface_distance  # noqa: E402
 from Training.pack import pack_person  # noqa: E402
-from Training.tables import pooled  # noqa: E402
+
+sys.path.insert(0, str(ROOT / "Testing" / "benchmarks"))
+from segmentation_tables import pooled  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,9 @@
-"""Draw ``Docs/validation/segmentation-lateral.png``: ``python -m Training.figures``. Needs the shared data."""
+"""Draw ``Docs/validation/segmentation-lateral.png``: python Testing/benchmarks/segmentation_figure.py."""
 
 import argparse
-from pathlib import Path
 
 import numpy as np
+from common import ROOT
 from scipy import ndimage
 
 from DiscRelaxometryLib.atomic import atomic_path
@@ -12,7 +12,7 @@ from DiscRelaxometryLib.image import read_image
 from Training.dataset import add_data
 from Training.evaluate import is_disc, is_vertebra
 
-PICTURE = Path(__file__).resolve().parent.parent / "Docs/validation/segmentation-lateral.png"
+PICTURE = ROOT / "Docs/validation/segmentation-lateral.png"
 SCALE = 3
 GREEN, RED, YELLOW = (0.0, 1.0, 0.0), (1.0, 0.25, 0.2), (1.0, 0.8, 0.2)
 

@@ -1,16 +1,20 @@
-"""Make the tables of ``Docs/validation/grades.md`` from cross-validated probabilities of ``Training.grades``."""
+"""Train the grading network, and make the tables of ``Docs/validation/grades.md`` from its cross-validation.
+
+Run: python Testing/benchmarks/grades_tables.py, with the options of ``Training.grades``   (``make train-grades`` does)
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from common import Aim, Results
 
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.grades import FINDINGS, GRADES, ROMAN, median_grade
 from DiscRelaxometryLib.labels import disc_name
 from DiscRelaxometryLib.tables import read_tsv
 from DiscStatsLib.tables import roc, weighted_kappa
-from Testing.benchmarks.common import Aim, Results
+from Training import grades
 
 RESAMPLES, SEED = 2000, 20261128
 BINS = 10
@@ -120,3 +124,16 @@ def refusals(kept: Results, sets: dict) -> None:
                                                           list(discs.withheld.values()))):
             rows += [[of, given, reasons.count(reason), reason.rstrip(".")] for reason in sorted(set(reasons))]
     kept.table("refusals", ["images", "given", "not graded", "why"], rows)
+
+
+def main() -> None:
+    """Train as ``Training.grades`` does, and keep the tables; of a quick run print the figures alone."""
+    options, validated, t1w = grades.main()
+    if options.quick:
+        print(figures(validated[0][0].grade, validated[0][1][:, :GRADES]))
+    else:
+        write_tables(options.data / "participants.tsv", *validated, t1w)
+
+
+if __name__ == "__main__":
+    main()

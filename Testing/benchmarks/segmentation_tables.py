@@ -1,17 +1,18 @@
 """Make the tables of ``Docs/validation/segmentation.md`` from the results of ``Training.evaluate``.
 
-They go into ``Testing/benchmarks/results/segmentation.json``; ``make tables`` writes them into the page.
+Run: python Testing/benchmarks/segmentation_tables.py [--runs FOLDER]   (``make evaluate`` does)
 """
 
+import argparse
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas
+from common import ROOT, Aim, Results
 
 from DiscRelaxometryLib.labels import disc_name
 from DiscStatsLib.tables import bland_altman, icc
-from Testing.benchmarks.common import Aim, Results
 from Training.dataset import fold_numbers
 
 BAD = 0.85
@@ -247,3 +248,16 @@ def write_tables(results: dict, runs: Path) -> Path:
     if "spider" in joined:
         flags(kept, joined)
     return kept.path
+
+
+def main() -> None:
+    """Parse arguments and keep the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--runs", type=Path, default=ROOT / "Training" / "runs", help="folder of the folds' runs")
+    options = parser.parse_args()
+    results = json.loads((options.runs / "evaluation.json").read_text(encoding="utf-8"))
+    print(write_tables(results, options.runs))
+
+
+if __name__ == "__main__":
+    main()
