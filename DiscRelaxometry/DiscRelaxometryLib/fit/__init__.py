@@ -4,9 +4,9 @@ from .arrays import DecayFit, fit_arrays, fit_decay
 from .maps import MappedSeries, RelaxationFit, fit_relaxation, map_series, sample_signal
 from .options import FitOptions
 from .precision import cramer_rao_sd
-from .status import STATUS_TEXT, FitStatus
+from .status import FitStatus
 
 __all__ = [
     "cramer_rao_sd", "DecayFit", "fit_arrays", "fit_decay", "fit_relaxation", "FitOptions", "FitStatus", "map_series",
-    "MappedSeries", "RelaxationFit", "sample_signal", "STATUS_TEXT",
+    "MappedSeries", "RelaxationFit", "sample_signal",
 ]

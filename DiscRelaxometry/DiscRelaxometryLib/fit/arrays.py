@@ -15,7 +15,7 @@ from .epg import EpgModel
 from .mono import LogLinearModel, MonoModel
 from .noise import background_sigma, residual_sigma
 from .options import FitOptions
-from .status import STATUS_TEXT, FitStatus, status_counts
+from .status import FitStatus, status_counts
 
 _CHUNK = 32768  # Voxels: smaller chunks make threads wait for the GIL, larger ones leave the cache.
 #: Largest values of common scanner and file formats, looked for because echoes are often held as float32.
@@ -66,7 +66,7 @@ class DecayFit:
         """Return a table with the number of voxels of each status code."""
         inside = max(self.status.size - self.counts.get("OUTSIDE_MASK", 0), 1)
         rows = [{"code": int(FitStatus[name]), "status": name, "voxels": count,
-                 "share": None if name == "OUTSIDE_MASK" else count / inside, "meaning": STATUS_TEXT[FitStatus[name]]}
+                 "share": None if name == "OUTSIDE_MASK" else count / inside, "meaning": FitStatus[name].text}
                 for name, count in self.counts.items()]
         return Table("fit-status", [Column("code", "", "Value in the status map"), Column("status", "", "Code's name"),
                                     Column("voxels", "", "Number of voxels"),
@@ -344,5 +344,5 @@ def _warnings(options, given, rows, times, counts) -> list[str]:
     elif failed:
         main = max((name for name in counts if name not in ("OK", "OUTSIDE_MASK")), key=counts.get)
         out.append(f"{failed} of {inside} voxels ({100 * failed / inside:.1f} %) have no value; the most frequent "
-                   f"reason: {STATUS_TEXT[FitStatus[main]]}")
+                   f"reason: {FitStatus[main].text}")
     return out

@@ -8,7 +8,7 @@ from ..errors import EchoSeriesError
 
 
 def cramer_rao_sd(value: np.ndarray, times_ms: Sequence[float], snr: float | np.ndarray, model: str = "mono2",
-                  offset: float = 0.0, **epg: float) -> np.ndarray:
+                  **epg: float) -> np.ndarray:
     """Return the smallest standard deviation, in ms, that an unbiased estimate of a relaxation time can have.
 
     Parameters
@@ -21,8 +21,6 @@ def cramer_rao_sd(value: np.ndarray, times_ms: Sequence[float], snr: float | np.
         M0 over sigma; broadcasts with `value`.
     model : str
         ``mono2``, ``mono3``, or ``epg`` (T2, B1 and M0 unknown).
-    offset : float
-        Unused by the bound (the offset is linear); kept for symmetry of calls.
     **epg
         For ``epg``: ``b1`` (relative, 0.9), and ``t1``, ``refocusing`` as in ``fit_epg.EpgModel``.
 

@@ -6,39 +6,30 @@ import numpy as np
 
 
 class FitStatus(IntEnum):
-    """Reason code of one voxel's fit; every code but OK leaves NaN in all maps."""
+    """Reason code of one voxel's fit, and its sentence; every code but OK leaves NaN in all maps."""
 
-    OK = 0
-    OUTSIDE_MASK = 1
-    NOT_FINITE = 2
-    NO_SIGNAL = 3
-    NEGATIVE = 4
-    DEAD_ECHO = 5
-    SATURATED = 6
-    TOO_FEW_ECHOES = 7
-    NO_DECAY = 8
-    AT_LOWER_BOUND = 9
-    AT_UPPER_BOUND = 10
-    NOT_CONVERGED = 11
-    LOW_R2 = 12
+    #: For tables, legends and tool tips.
+    text: str
 
+    def __new__(cls, code: int, text: str):
+        """Make a member that is its code."""
+        member = int.__new__(cls, code)
+        member._value_, member.text = code, text
+        return member
 
-#: One sentence a code, for tables, legends and tool tips.
-STATUS_TEXT = {
-    FitStatus.OK: "Fitted.",
-    FitStatus.OUTSIDE_MASK: "Outside the mask: not fitted.",
-    FitStatus.NOT_FINITE: "An echo holds NaN or infinity.",
-    FitStatus.NO_SIGNAL: "All echoes are zero.",
-    FitStatus.NEGATIVE: "An echo is negative: not a magnitude image, or an integer overflow.",
-    FitStatus.DEAD_ECHO: "An echo is zero between echoes with signal: it was lost.",
-    FitStatus.SATURATED: "An echo reached the largest value that the image can hold.",
-    FitStatus.TOO_FEW_ECHOES: "Too few echoes lie above the noise floor.",
-    FitStatus.NO_DECAY: "The signal is constant or rises with time.",
-    FitStatus.AT_LOWER_BOUND: "The relaxation time is at or below the lower bound.",
-    FitStatus.AT_UPPER_BOUND: "The relaxation time is at or above the upper bound.",
-    FitStatus.NOT_CONVERGED: "The iteration did not converge.",
-    FitStatus.LOW_R2: "R squared is below the required minimum.",
-}
+    OK = 0, "Fitted."
+    OUTSIDE_MASK = 1, "Outside the mask: not fitted."
+    NOT_FINITE = 2, "An echo holds NaN or infinity."
+    NO_SIGNAL = 3, "All echoes are zero."
+    NEGATIVE = 4, "An echo is negative: not a magnitude image, or an integer overflow."
+    DEAD_ECHO = 5, "An echo is zero between echoes with signal: it was lost."
+    SATURATED = 6, "An echo reached the largest value that the image can hold."
+    TOO_FEW_ECHOES = 7, "Too few echoes lie above the noise floor."
+    NO_DECAY = 8, "The signal is constant or rises with time."
+    AT_LOWER_BOUND = 9, "The relaxation time is at or below the lower bound."
+    AT_UPPER_BOUND = 10, "The relaxation time is at or above the upper bound."
+    NOT_CONVERGED = 11, "The iteration did not converge."
+    LOW_R2 = 12, "R squared is below the required minimum."
 
 
 def status_counts(status: np.ndarray) -> dict[str, int]:
