@@ -31,7 +31,6 @@ _MR = "1.2.840.10008.5.1.4.1.1.4"
 #: What highdicom copies of the source's scanner and this project does not pass on.
 _WHEREABOUTS = ("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName", "StationName", "OperatorsName",
                 "DeviceSerialNumber")
-_UNIT_MEANINGS = {"ms": "millisecond", "1": "no units", "[arb'U]": "arbitrary unit", "%": "percent"}
 
 
 def export_study(folder: str | os.PathLike, maps: Mapping[str, Image], labels: Image | None = None,
@@ -117,9 +116,8 @@ def parametric_map(image: Image, key: str, source: list[Dataset], series_number:
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     mapping = RealWorldValueMapping(
         lut_label=key[:16], lut_explanation=quantity.description[:64], slope=1.0, intercept=0.0,
-        unit=hd.sr.CodedConcept(quantity.unit, "UCUM", _UNIT_MEANINGS.get(quantity.unit, quantity.unit)),
-        value_range=(low, high),
-        quantity_definition=hd.sr.CodedConcept(quantity.code[0], quantity.code[1], quantity.code[2]))
+        unit=hd.sr.CodedConcept(*quantity.unit_code), value_range=(low, high),
+        quantity_definition=hd.sr.CodedConcept(*quantity.code))
     volume = _volume(array, image.geometry, source[0].FrameOfReferenceUID)
     dataset = ParametricMap(
         source_images=source, pixel_array=volume, real_world_value_mappings=[mapping],

@@ -25,8 +25,14 @@ class Quantity:
     #: What the number is, in one sentence.
     description: str
 
+    @property
+    def unit_code(self) -> tuple[str, str, str]:
+        """Code value, coding scheme and meaning of the unit."""
+        return self.unit, "UCUM", _UNIT_MEANINGS.get(self.unit, self.unit)
+
 
 PRIVATE_SCHEME = "99DISCRELAX"
+_UNIT_MEANINGS = {"ms": "millisecond", "1": "no units", "%": "percent", "[arb'U]": "arbitrary unit", "mm": "millimeter"}
 
 
 def _private(value: str, meaning: str) -> tuple[str, str, str]:

@@ -14,7 +14,6 @@ ATTRIBUTE = "DiscRelaxometry."
 #: Node reference from a relaxation map to the sequence that was fitted.
 FITTED_SERIES = ATTRIBUTE + "FittedSeries"
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_UNIT_MEANINGS = {"ms": "millisecond", "1": "no units", "%": "percent", "[arb'U]": "arbitrary unit", "mm": "millimeter"}
 
 
 # ---------------------------------------------------------------- scene
@@ -237,7 +236,7 @@ def _describe(node, quantity: Quantity, array: np.ndarray, legend: bool) -> None
     node.SetAttribute(ATTRIBUTE + "Quantity", quantity.key)
     code, unit = slicer.vtkCodedEntry(), slicer.vtkCodedEntry()
     code.SetValueSchemeMeaning(*quantity.code)
-    unit.SetValueSchemeMeaning(quantity.unit, "UCUM", _UNIT_MEANINGS.get(quantity.unit, quantity.unit))
+    unit.SetValueSchemeMeaning(*quantity.unit_code)
     node.SetVoxelValueQuantity(code)
     node.SetVoxelValueUnits(unit)
     display = node.GetDisplayNode()
