@@ -8,20 +8,17 @@ resampled to 1 mm. Every file is written without a time stamp, so that a second 
 """
 
 import argparse
-import csv
 import gzip
-import sys
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from DiscRelaxometryLib.atomic import write_json, write_text
+from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
+from DiscRelaxometryLib.tables import read_tsv
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "DiscRelaxometry"))
-
-from DiscRelaxometryLib.atomic import write_json, write_text  # noqa: E402
-from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value  # noqa: E402
-
 SAMPLE_PERSON = "sub-078"
 SPACING = 1.0  # mm in-plane for the cohort
 SMOOTHING = 0.4  # mm, standard deviation; against aliasing when going from 0.6 to 1 mm
@@ -47,11 +44,6 @@ def main() -> None:
     for folder in (sample, cohort):
         size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
         print(f"{folder.relative_to(options.repository)}: {size / 1e6:.1f} MB")
-
-
-def read_rows(path: Path) -> list[dict]:
-    """Return a TSV's rows."""
-    return list(csv.DictReader(path.open(encoding="utf-8-sig"), delimiter="\t"))
 
 
 def read_person(folder: Path, person: str) -> tuple[sitk.Image, sitk.Image]:
@@ -134,7 +126,7 @@ def make_sample(spider: Path, folder: Path) -> None:
 
 def person_row(spider: Path, person: str) -> dict:
     """Return a person's row of participants.tsv."""
-    return next(r for r in read_rows(spider / "participants.tsv") if r["participant_id"] == person)
+    return next(r for r in read_tsv(spider / "participants.tsv").rows if r["participant_id"] == person)
 
 
 def sidecar(row: dict) -> dict:
@@ -146,7 +138,7 @@ def sidecar(row: dict) -> dict:
 
 def make_cohort(spider: Path, folder: Path) -> None:
     """Write the people at 1 mm in BIDS layout, with tables and attribution."""
-    rows = read_rows(spider / "participants.tsv")
+    rows = read_tsv(spider / "participants.tsv").rows
     table = []
     for row in rows:
         person = row["participant_id"]
@@ -179,7 +171,7 @@ def gradings(spider: Path, people: set[str]) -> list[dict]:
     names = {n + 1: level for n, level in enumerate(reversed(LUMBAR_LEVELS))} | {
         6: "T12-L1", 7: "T11-T12", 8: "T10-T11", 9: "T9-T10"}
     rows = []
-    for row in read_rows(spider / "gradings.tsv"):
+    for row in read_tsv(spider / "gradings.tsv").rows:
         person, number = f"sub-{int(row['Patient']):03d}", int(row["IVD label"])
         if person in people and number in names:
             rows.append({"participant_id": person, "level": names[number],
