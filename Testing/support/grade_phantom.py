@@ -18,6 +18,7 @@ def spine(nuclei=(150,) * 6, heights=(HEIGHT,) * 6, slices=1, canal=CSF, marrow=
     z, y = c * (z - 130) - s * (y - 60) + 130, s * (z - 130) + c * (y - 60) + 60
     signal, labels = np.full(z.shape, BACK), np.zeros(z.shape, np.uint8)
     signal[y < 22] = fat
+    signal[np.abs(y - 60) > 54] = 1  # air: 0 would be a mask
     sac = np.abs(y - 30) < 6
     signal[sac], labels[sac] = canal, 2
     bodies = np.abs(y - 60) < LENGTH / 2
