@@ -26,7 +26,7 @@ from DiscRelaxometryLib.grades import (
     median_grade,
 )
 from DiscRelaxometryLib.grades.features import disc_features
-from DiscRelaxometryLib.grades.views import CANAL, SPACING, THIS_DISC, VERTEBRA, disc_views
+from DiscRelaxometryLib.grades.views import CANAL, SHAPE, SPACING, THIS_DISC, VERTEBRA, _references, disc_views
 from DiscRelaxometryLib.image import Geometry, Image, read_image
 from DiscRelaxometryLib.resources import resource_path
 
@@ -91,6 +91,21 @@ def test_the_scale_of_the_signal_does_not_matter():
     first = grade_discs(image, labels)[EXPECTED]
     again = grade_discs(image.like(image.array * 7.5), labels)[EXPECTED]
     assert again == pytest.approx(first, abs=1e-3)
+
+
+def test_fluid_is_the_bright_part_of_the_canal_and_marrow_that_of_the_bodies():
+    """The canal holds nerves, too; arches behind it are no bodies, and what is outside the image counts nowhere."""
+    random = np.random.default_rng(3)
+    signal, classes = random.uniform(0, 1000, SHAPE).astype(np.float32), np.zeros(SHAPE, np.int8)
+    classes[:, 100:120], classes[20:60, 20:80], classes[20:60, 140:160] = CANAL, VERTEBRA, VERTEBRA
+    signal[:, 140:160] = 5000
+    signal[:30] = np.nan
+    csf, canal, marrow = _references(signal, classes)
+    fluid, bone = signal[30:126, 102:118], signal[30:57, 23:77]
+    assert (csf, canal) == (pytest.approx(np.quantile(fluid, 0.85)), pytest.approx(np.median(fluid)))
+    assert marrow == pytest.approx(np.median(bone))
+    classes[:, 100:120] = 0
+    assert np.isnan(_references(signal, classes)[:2]).all()
 
 
 def test_signal_is_in_units_of_the_fluid_beside_the_disc_or_else_of_the_persons():

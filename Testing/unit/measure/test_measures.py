@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from support.disc_phantoms import GRIDS, cuboid, ellipsoid, grid_around, label_i
 from DiscRelaxometryLib.errors import GeometryError, SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image, read_image
 from DiscRelaxometryLib.measure.axes import PATIENT_AXES
-from DiscRelaxometryLib.measure.measures import _shape_flags, measure_discs, measure_regions, statistics
+from DiscRelaxometryLib.measure.measures import _has_flat_end, _shape_flags, measure_discs, measure_regions, statistics
 from DiscRelaxometryLib.measure.regions import disc_regions
 
 
@@ -82,14 +83,13 @@ def test_flags():
     assert whole["level"] == ["L3-L4", "L4-L5", "L5-S1"]
 
 
-@pytest.mark.parametrize("end", [slice(0, 10), slice(14, 24)], ids=["first", "last"])
-def test_a_disc_that_goes_on_beyond_either_last_slice_is_flagged(end):
-    geometry = Geometry((24, 60, 60), (2.5, 0.8, 0.8), (-30.0, -24.0, -24.0))
-    array = np.zeros(geometry.shape, np.uint8)
-    array[ellipsoid(geometry, PATIENT_AXES, (48, 34, 11))] = 12
-    assert measure_discs(Image(array, geometry))["flags"] == [""]
-    array[:, :, end] = 0
-    assert measure_discs(Image(array, geometry))["flags"] == ["cut_laterally"]
+@pytest.mark.parametrize("cut", [slice(0, 17), slice(24, None)], ids=["first", "last"])
+def test_a_disc_that_goes_on_beyond_either_last_section_has_a_flat_end(cut):
+    k, j, i = np.indices((41, 21, 21))
+    inside = ((k - 20) / 20) ** 2 + ((j - 10) / 10) ** 2 + ((i - 10) / 10) ** 2 <= 1
+    assert not _has_flat_end(SimpleNamespace(local=SimpleNamespace(inside=inside, step=1.0)), 4.0)
+    inside[cut] = False
+    assert _has_flat_end(SimpleNamespace(local=SimpleNamespace(inside=inside, step=1.0)), 4.0)
 
 
 def test_pieces_that_touch_by_an_edge_or_a_corner_are_one():
