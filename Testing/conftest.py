@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import nullcontext
 from functools import wraps
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("repeated", derandomize=True, deadline=None)
@@ -37,6 +39,17 @@ def compile_once():
             return compile_here(self, signature)
 
     Dispatcher.compile = in_turn
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Import all that tests import without a look for garbage in it, now and later: a fifth of the time to begin."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 #: Files that take longest begin first, so that none is left to one worker at the end. The first one makes the study

@@ -110,7 +110,7 @@ def test_power_of_visits_keeps_what_visits_of_a_person_share(formula, term, effe
     """Paired: the noncentral t of the differences. Between people: that of the means of their visits."""
     table, y, labels = repeated(np.random.default_rng(12))
     found = design_power(y, labels, table, formula, term, planted(effect, labels), blocks="participant",
-                         settings=AnalysisSettings(n_permutations=99, errors="exchangeable"), sets=150).rows[0]
+                         settings=AnalysisSettings(n_permutations=99, errors="exchangeable"), sets=100).rows[0]
     wide = pd.DataFrame({"y": y[:, 0]}).assign(who=table.participant, when=table.session).pivot(
         index="who", columns="when", values="y").dropna()
     n = len(wide)
