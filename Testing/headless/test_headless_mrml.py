@@ -88,7 +88,8 @@ def test_map_carries_unit_code_window_and_transparent_nan(slicer):
     array[0] = np.nan
     node = mrml.volume_from_image(Image(array, oblique()), "T2", "T2")
     display = node.GetDisplayNode()
-    assert node.GetVoxelValueUnits().GetCodeValue() == "ms"
+    units = node.GetVoxelValueUnits()
+    assert (units.GetCodeValue(), units.GetCodeMeaning()) == ("ms", "millisecond")
     assert node.GetVoxelValueQuantity().GetCodeValue() == "113065"
     assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0, 160)
     assert display.GetColorNode().GetName() == "Viridis"

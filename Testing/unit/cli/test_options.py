@@ -29,7 +29,7 @@ from DiscRelaxometryLib.errors import DiscRelaxometryError
 from DiscRelaxometryLib.tables import Table
 from DiscStudyLib.cli.app import VERBS, build_app
 from DiscStudyLib.cli.main import sentence, spread
-from DiscStudyLib.cli.options import numbers, require_place
+from DiscStudyLib.cli.options import field_help, numbers, require_place
 from DiscStudyLib.folder import CHOICES, Settings
 
 LABEL = "--participant-label"
@@ -302,3 +302,10 @@ def test_a_terminal_without_a_letter_is_no_error(monkeypatch, tmp_path):
     done = subprocess.run([sys.executable, "-c", code, "status", str(tmp_path / "Größe")], capture_output=True,
                           env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 1 and b"Traceback" not in done.stderr
+
+
+def test_every_setting_is_explained_without_marks():
+    words = field_help(Settings)
+    assert list(words) == [f.name for f in fields(Settings)]
+    assert words["sensitivity"].startswith("Rule on a column of the") and words["sensitivity"].endswith("means none.")
+    assert not any(mark in text for text in words.values() for mark in "#`\n")

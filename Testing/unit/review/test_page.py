@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,9 +99,15 @@ def test_the_reports_link_leads_to_the_page_while_it_runs(study):
     assert "disc-relaxometry review study" in link.read_text()
 
 
-def test_volumes_are_what_is_on_disk(page, study):
-    import gzip
+def test_a_volume_is_asked_for_by_its_name(page, monkeypatch):
+    image = page.volumes("sub-01", 0)["image"]
+    other = replace(image, low=image.low - 100)
+    monkeypatch.setattr(page, "volumes", lambda person, stamp: {"image": image, "T2": other})
+    found = {name: gzip.decompress(request(page, f"/api/volume?id=sub-01&name={name}")[1]) for name in ("image", "T2")}
+    assert found == {"image": image.content(), "T2": other.content()} and found["image"] != found["T2"]
 
+
+def test_volumes_are_what_is_on_disk(page, study):
     head = json.loads(request(page, "/api/person?id=sub-01")[1])["volumes"]
     assert set(head) == {"image", "nT2w"}  # no map in atlas space was made
     shape = head["image"]["shape"]
