@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -19,10 +20,10 @@ def nursery():
 
 @pytest.fixture(autouse=True)
 def children(request, monkeypatch):
-    """Fork the children of panels, where the system can; a file with a fixture of this name has real ones."""
+    """Fork the children of panels, but where Qt forbids it; a file with a fixture of this name has real ones."""
     from DiscRelaxometryLib.jobs import ChildProcess
 
-    if hasattr(os, "fork"):
+    if sys.platform == "linux":
         monkeypatch.setattr(ChildProcess, "_start",
                             lambda self, executable: request.getfixturevalue("nursery").start(self, executable))
 
