@@ -67,6 +67,20 @@ def test_touched_but_equal_input_is_not_redone(study):
     assert set(states(run(study)).values()) == {"current"}
 
 
+def test_leftovers_are_removed_but_not_what_another_may_be_writing(study):
+    run(study)
+    output = study / "derivatives/disc-relaxometry"
+    for name in (".1.partial.review.tsv", "group/.2.partial.tsv", "group/analysis-x/.3.partial.png",
+                 "figures/.4.partial.png"):
+        (output / name).parent.mkdir(exist_ok=True)
+        (output / name).touch()
+    run(study)
+    assert [path.name for path in output.rglob(".*.partial.*")] == [".1.partial.review.tsv"]
+    os.utime(output / ".1.partial.review.tsv", (0, 0))
+    run(study)
+    assert not list(output.rglob(".*.partial.*"))
+
+
 def test_input_that_cannot_be_read_leaves_no_results_that_look_current(study, monkeypatch):
     run(study)
     path = study / "sub-02" / "anat" / "sub-02_T2w.nii.gz"
