@@ -12,8 +12,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from DiscAtlasLib import load_atlas
 from DiscRelaxometryLib.image import Geometry, Image
-from DiscRelaxometryLib.labels import disc_value
+from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
 from DiscRelaxometryLib.tables import Column, Table
 from DiscStudyLib.report.figures import plot_agreement, plot_cohort, plot_groups, plot_quality, save_figure
 from DiscStudyLib.report.figures_maps import (
@@ -82,26 +83,27 @@ def report(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["montage", "atlas", "maps"])
 def test_fixed_margins_hold_all_words(kind):
     image, labels = phantom()
-    levels = ("T12-L1", "L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S1")
+    atlas = load_atlas().labels
     looks = {key: Look("viridis", -1000, 1000, "relaxation time, ms") for key in ("Mean T1rho", "SD T1rho")}
     tile = np.zeros((400, 240, 3), np.uint8)
     figure = {
         "montage": lambda: montage([(f"sub-{n:07d}", tile[n * 20:], n in (0, 7)) for n in range(9)]),
-        "atlas": lambda: atlas_figure({key: (image, look) for key, look in looks.items()}, labels, levels),
+        "atlas": lambda: atlas_figure({key: (atlas, look) for key, look in looks.items()}, atlas, LUMBAR_LEVELS),
         "maps": lambda: map_row({key: (image, labels, look) for key, look in looks.items()})}[kind]()
     box, (width, height) = figure.get_tightbbox(figure.canvas.get_renderer()), figure.get_size_inches()
     assert min(box.x0, box.y0) >= -0.01 and box.x1 <= width + 0.01 and box.y1 <= height + 0.01
 
 
 def test_montage_names_and_frames_each_picture():
-    (axis,) = montage([(f"sub-{n}", np.full((300, 240, 3), n, np.uint8), n in (0, 9)) for n in range(10)]).axes
+    (axis,) = montage([(f"sub-{n}", np.full((300 - n, 240, 3), n, np.uint8), n in (0, 9))
+                       for n in range(10)]).axes
     at = {int(shown.get_array()[0, 0, 0]): shown.get_extent() for shown in axis.images}  # left, right, bottom, top
     for n, words in enumerate(axis.texts):
         assert words.get_text() == f"sub-{n}" + (" \u2691" if n in (0, 9) else "")
         left, right, bottom, top = at[n]
         x, y = words.get_position()
         assert x == pytest.approx((left + right) / 2) and top - 0.1 < y < top
-        assert (bottom - top) / (right - left) == pytest.approx(300 / 240)
+        assert (bottom - top) / (right - left) == pytest.approx((300 - n) / 240)
         assert n < 8 or (top > at[n - 8][2] and left == at[n - 8][0])
     assert len(at) == 10 and [frame.get_xy() for frame in axis.patches] == [(at[n][0], at[n][3]) for n in (0, 9)]
 
