@@ -140,7 +140,7 @@ def _two_way_random(rows: float, columns: float, error: float, n: int, k: int, a
     df2 = (n - 1) * (k - 1)
     f = rows / error if error > 0 else np.inf
     test = {"F": float(f), "df1": n - 1, "df2": df2, "p": float(stats.f.sf(f, n - 1, df2))}
-    if error <= 0 and columns <= 0:
+    if (error <= 0 and columns <= 0) or single >= 1:  # the same values; their squares may leave a rounding
         return (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), test
     ratio = single / (1 - single)
     a, b = k * ratio / n, 1 + k * ratio * (n - 1) / n

@@ -64,6 +64,13 @@ def test_icc_of_shrout_and_fleiss():
     assert abs(found["ICC(3,1)"]["F"] - 11.03) < 0.01 and abs(found["ICC(3,1)"]["p"] - 0.00013) < 1e-5
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_column_agrees_with_itself(seed):
+    values = 40 + 30 * np.random.default_rng(seed).random(168)
+    rows = icc(np.column_stack([values, values])).rows
+    assert all(row[name] == pytest.approx(1) for row in rows for name in ("value", "low", "high"))
+
+
 def test_icc_interval_covers_and_perfect_agreement_is_one():
     rng = np.random.default_rng(3)
     inside = []
