@@ -205,8 +205,10 @@ def _count_levels(labels: Image, report: ImportReport) -> Image:
     classes[sacrum] = 0
     near = None
     if sacrum.any():
-        near = scipy.ndimage.distance_transform_edt(~sacrum, sampling=labels.geometry.spacing[::-1]) < SACRUM_REACH
-    result = label_instances(classes, labels.geometry, None if near is None else near.astype(np.float32))
+        reach = scipy.ndimage.distance_transform_edt(~sacrum, sampling=labels.geometry.spacing[::-1])
+        # Within discs alone: elsewhere it would be a trace of a disc that was missed.
+        near = np.where(classes == 3, reach < SACRUM_REACH, 0).astype(np.float32)
+    result = label_instances(classes, labels.geometry, near)
     report.flags += result.flags
     report.certain = result.certain
     counted = result.labels.array.copy()
