@@ -108,13 +108,16 @@ def main() -> None:
     parser.add_argument("--folds", type=int, nargs="+", default=fold_numbers())
     parser.add_argument("--runs", type=Path, default=RUNS)
     options = parser.parse_args()
+    trained = [k for k in fold_numbers() if (options.runs / f"fold{k}" / "weights").exists()]
     for fold in options.folds:
+        if not set(trained) - {fold}:
+            parser.error(f"No weights of another fold than {fold} in {options.runs}: its people would calibrate it.")
         path = options.runs / f"fold{fold}" / "calibration.json"
         if options.what == "temperature":
-            result = choose_temperature(options.data, options.runs, fold, options.folds)
+            result = choose_temperature(options.data, options.runs, fold, trained)
         else:
             results = json.loads((options.runs / "evaluation.json").read_text())
-            result = json.loads(path.read_text()) | choose_review(results, fold, options.folds)
+            result = json.loads(path.read_text()) | choose_review(results, fold, trained)
         print(write_json(path, result), {k: v for k, v in result.items() if k != "people"})
 
 

@@ -143,8 +143,8 @@ def person_of(name: str) -> str:
 def make_folds(folder: Path, count: int = 4, seed: int = 20261123, sample: str = "sub-078") -> dict:
     """Split people in folds, alike in degeneration: people sorted by mean Pfirrmann grade, dealt out at random.
 
-    The person embedded in the extension as sample data goes to fold 0, whose network is the shipped one, by
-    changing places with the person of fold 0 from the same block: what the demonstration shows is out of sample.
+    The person embedded in the extension as sample data goes to fold 0, by changing places with the person of fold 0
+    from the same block.
     """
     grade = {}
     for row in read_tsv(folder / "participants.tsv").rows:
@@ -177,9 +177,10 @@ def split(folder: Path, fold: int) -> tuple[list[list[str]], list[str]]:
     """Return the people to train on, a list for each of the other folds, and the people to test on.
 
     An imported study has folds of its own, in which all series of a person are together. People of another folder that
-    are in no fold (another data set, made-up people) count as one more training fold.
+    are in no fold (another data set, made-up people) count as one more training fold. The number after the last fold
+    holds nobody out.
     """
-    folds, here = (make_folds(folder) if is_study(folder) else read_folds())["folds"], people(folder)
+    folds, here = [*(make_folds(folder) if is_study(folder) else read_folds())["folds"], []], people(folder)
     rest = [n for n in here if not any(person_of(n) in f for f in folds)]
     groups = [[n for n in here if person_of(n) in f] for k, f in enumerate(folds) if k != fold] + [rest]
     return [g for g in groups if g], [n for n in here if person_of(n) in folds[fold]]

@@ -16,11 +16,12 @@ import torch
 
 from DiscRelaxometryLib.atomic import atomic_path, write_json
 from DiscRelaxometryLib.discs import CLASSES, NetworkConfig, build_network
+from Training.dataset import person_of
 from Training.train import RUNS
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "DiscRelaxometry/Resources/Weights"
 NAME = "lumbar-discs"
-VERSION = "2.0.0"
+VERSION = "3.0.0"
 
 
 def averaged_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -119,15 +120,16 @@ def export(run: Path, folder: Path) -> Path:
     progress = (run / "done").read_text().strip() if (run / "done").exists() else "training not finished"
     manifest = {
         "name": NAME, "version": VERSION, "license": "Apache-2.0",
-        "data": "SPIDER (van der Graaf et al., Sci Data 2024;11:264), CC BY 4.0, and synthesis from it",
+        "data": "SPIDER (van der Graaf et al., Sci Data 2024;11:264), CC BY 4.0: volumes with masks, "
+                "clinical slices by self-training, and synthesis from them",
         "architecture": config.to_dict(), "classes": list(CLASSES), "temperature": calibration.get("temperature", 1.0),
         "review_threshold": calibration.get("review_threshold", 0.9),
         "normalization": "clip to the 0.5 and 99.5 percentile of the volume, then mean 0 and standard deviation 1",
         "input": "stack: n x slices x rows (superior to inferior) x columns (anterior to posterior)",
         "parameters": int(sum(np.prod(p.shape) for p in network.parameters())),
-        "training": {"fold": description["fold"], "seed": description["seed"], "batch": description["batch"],
-                     "length": progress, "gpu": description["gpu"],
-                     "people": {k: description[k] for k in ("train", "test")}},
+        "training": {**{k: description[k] for k in ("fold", "seed", "batch", "start", "gpu")}, "length": progress,
+                     "series": len(description["train"]),
+                     "people": {k: sorted({person_of(n) for n in description[k]}) for k in ("train", "test")}},
         "calibration": {k: v for k, v in calibration.items() if k not in ("rows", "temperature", "review_threshold")},
         "files": files}
     return write_json(folder / f"{NAME}.json", manifest)

@@ -8,6 +8,7 @@ import argparse
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -181,6 +182,7 @@ def describe(options: argparse.Namespace, config: NetworkConfig, folder: Path, f
     kept = ("seed", "batch", "peak", "minutes", "iterations", "processes", "workers", "folds", "device")
     gpu = torch.cuda.get_device_name() if options.device.startswith("cuda") else ""
     write_json(folder / "run.json", {"fold": fold, **{k: getattr(options, k) for k in kept}, **people, "gpu": gpu,
+                                     "start": sha256(options.start.read_bytes()).hexdigest() if options.start else "",
                                      "config": config.to_dict(), "torch": str(torch.__version__)})
 
 

@@ -57,7 +57,7 @@ def test_every_person_is_tested_once_and_never_trained_on_then():
     folds = read_folds()["folds"]
     tests = [name for fold in folds for name in fold]
     assert len(tests) == len(set(tests)) == 33
-    assert "sub-078" in folds[0]  # the embedded person is out of sample for the shipped network
+    assert "sub-078" in folds[0]  # the embedded person is held out of the network that figures are of
 
 
 @pytest.mark.shared_data
@@ -66,6 +66,12 @@ def test_a_fold_trains_on_all_others(fold):
     groups, test = split(shared_data("spider_t2space"), fold)
     trained = {n for g in groups for n in g}
     assert len(groups) == 3 and not trained & set(test) and len(trained) + len(test) == 33
+
+
+@pytest.mark.shared_data
+def test_the_number_after_the_last_fold_trains_on_everyone():
+    groups, test = split(shared_data("spider_t2space"), 4)
+    assert len(groups) == 4 and test == [] and len({n for g in groups for n in g}) == 33
 
 
 @pytest.mark.shared_data
