@@ -1,10 +1,10 @@
 """Flags of discs on people not trained on, on clinical slices, and level names of T1w against T2w of a person.
 
-Run: DISC_SHARED_DATA=<data> python Testing/benchmarks/bench_flags.py CACHE [--every N] [--kinds KIND ...]
+Run: DISC_SHARED_DATA=<data> python Testing/benchmarks/bench_flags.py CACHE [--every N] [--manifest WEIGHTS]
 
-Held out: the eight test people of the shipped network, from the embedded cohort, as acquired and degraded. The flag's
-limits were chosen on the other 25 and on every fifth person of the clinical slices, so that the clinical share is no
-independent figure. CACHE keeps the network's predictions.
+Held out: the people that the network of a fold (``--manifest``) was not trained on, as acquired and
+degraded. Clinical slices are of people that neither it nor its self-training used. CACHE keeps the
+network's predictions.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from common import Aim, Results, shared_data
+from common import Aim, Results, held_out, shared_data
 
-from DiscRelaxometryLib.discs import Segmentation, load_engine, load_model
+from DiscRelaxometryLib.discs import Model, Segmentation, load_engine
 from DiscRelaxometryLib.discs.inference import Prediction, predict
 from DiscRelaxometryLib.discs.segment import assemble
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
-from DiscRelaxometryLib.resources import resource_path
 from DiscRelaxometryLib.tables import read_tsv
-from Training.dataset import read_folds
+from Training.dataset import person_of, read_folds
 from Training.degrade import DEGRADATIONS
 from Training.evaluate import TOLERANCES, disc_rows
 from Training.metrics import dice
@@ -32,34 +31,32 @@ LUMBAR = {disc_value(name) for name in LUMBAR_LEVELS}
 BAD_DICE, BAD_DISTANCE = 0.75, 1.0
 #: Slices that the data's description names: beside the canal, or with a signal void.
 NO_CANAL = {("sub-133", "T2w"), ("sub-253", "T1w"), ("sub-253", "T2w"), ("sub-035", "T2w")}
-MODEL = load_model()
 
 
-def segmented(name: str, image: Image, cache: Path) -> Segmentation:
-    """Return the shipped network's segmentation, its prediction from the cache where it is there."""
-    path, fields = cache / f"{name}.npz", Prediction.__dataclass_fields__
+def segmented(name: str, image: Image, cache: Path, model: Model) -> Segmentation:
+    """Return the network's segmentation, its prediction from the cache where it is there."""
+    folder, fields = cache / model.manifest["files"]["safetensors"]["sha256"][:8], Prediction.__dataclass_fields__
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.npz"
     if not path.exists():
-        prediction, _ = predict(image, MODEL, load_engine(MODEL, "onnx", None, 1))
+        prediction, _ = predict(image, model, load_engine(model, "onnx", None, 1))
         np.savez_compressed(path, **{k: getattr(prediction, k) for k in fields})
     with np.load(path) as kept:
         found = Prediction(**{k: kept[k].astype(np.float32) if k == "confidence" else kept[k] for k in fields})
-    return assemble(image, found, [], MODEL, "onnx (cpu)")
+    return assemble(image, found, [], model, "onnx (cpu)")
 
 
-def held_out(results: Results, cache: Path, kinds: list[str]) -> None:
-    """Count bad discs that are flagged, and good ones, on people not trained on."""
-    cohort = resource_path("SampleData/spider-cohort", "DiscStatsLib")
-    names = read_folds()["folds"][MODEL.manifest["training"]["fold"]]
+def volumes(results: Results, cache: Path, kinds: list[str], model: Model, names: list[str]) -> None:
+    """Count bad discs that are flagged, and good ones, of people held out."""
+    folder = shared_data() / "spider_t2space"
     order = sorted(n for fold in read_folds()["folds"] for n in fold)
     table, missed, everything, scores, outlines = [], [], [], [], []
     for kind in kinds:
         rows = []
         for name in names:
-            image = DEGRADATIONS[kind](read_image(cohort / name / "anat" / f"{name}_T2w.nii.gz"),
-                                       100 + order.index(name))
-            found = segmented(f"{name}_dd_{kind.replace(' ', '')}", image, cache)
-            truth = read_image(cohort / "derivatives" / "reference" / name / "anat" / f"{name}_dseg.nii.gz")
-            matched = disc_rows(found, truth)
+            image = DEGRADATIONS[kind](read_image(folder / f"{name}_T2w.nii.gz"), 100 + order.index(name))
+            found = segmented(f"{name}_{kind.replace(' ', '')}", image, cache, model)
+            matched = disc_rows(found, read_image(folder / f"{name}_dseg.nii.gz"))
             if kind == "as acquired":
                 outlines += [r | {"person": name} for r in matched]
             for row in matched:
@@ -119,14 +116,15 @@ def counted(name: str, rows: list[tuple[bool, bool, bool]]) -> tuple:
     return name, len(rows), int(bad.sum()), share(bad), share(low), share(~bad)
 
 
-def clinical(results: Results, cache: Path, every: int) -> None:
+def clinical(results: Results, cache: Path, every: int, model: Model) -> None:
     """Count flagged slices and right numbers of discs, and compare the two contrasts of a person."""
     folder = shared_data() / "spider_midsagittal"
-    people = read_tsv(folder / "participants.tsv").rows[::every]
+    seen = {person_of(n) for n in model.manifest["training"]["people"]["train"]}
+    people = [r for r in read_tsv(folder / "participants.tsv").rows[::every] if r["participant_id"] not in seen]
     found, number = {}, {r["participant_id"]: int(r["number_of_discs"]) for r in people}
     for person in number:
         for path in sorted(folder.glob(f"{person}_T?w.nii.gz")):
-            found[person, path.name[-10:-7]] = segmented(path.name[:-7], read_image(path), cache)
+            found[person, path.name[-10:-7]] = segmented(path.name[:-7], read_image(path), cache, model)
     discs = [q for s in found.values() for q in s.quality if q.value in LUMBAR]
     flagged = {k: not s.found or not s.certain or any(q.review for q in s.quality if q.value in LUMBAR)
                for k, s in found.items()}
@@ -164,9 +162,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cache", type=Path)
     parser.add_argument("--every", type=int, default=1, help="take every Nth person of the clinical slices")
+    parser.add_argument("--manifest", type=Path, help="a fold's network; the shipped one by default")
     parser.add_argument("--kinds", nargs="+", choices=DEGRADATIONS, default=list(DEGRADATIONS))
     options = parser.parse_args()
-    options.cache.mkdir(parents=True, exist_ok=True)
+    network, people = held_out(options.manifest)
     kept = Results("bench_flags")
-    clinical(kept, options.cache, options.every)
-    held_out(kept, options.cache, options.kinds)
+    clinical(kept, options.cache, options.every, network)
+    volumes(kept, options.cache, options.kinds, network, people)

@@ -33,6 +33,18 @@ def shared_data() -> Path:
     return Path(folder)
 
 
+def held_out(manifest: Path | None) -> tuple:
+    """Return a network (the shipped one by default) and the people held out of it; end where there are none."""
+    from DiscRelaxometryLib.discs import load_model
+
+    model = load_model(manifest)
+    people = model.manifest["training"]["people"]["test"]
+    if not people:
+        sys.exit("Nobody was held out of this network: name that of a fold (--manifest runs/fold0/weights/"
+                 "lumbar-discs.json).")
+    return model, people
+
+
 def load() -> float:
     """Return the load average of the last minute."""
     return round(os.getloadavg()[0], 1)
