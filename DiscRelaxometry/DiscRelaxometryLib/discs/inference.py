@@ -18,6 +18,8 @@ NEIGHBOR_MM = 1.8
 PROBE_MM = 8.0
 #: mm kept in front of and behind what the first look saw of the spine.
 MARGIN_MM = 25.0
+#: A voxel is disc from this probability on: half of the expected Dice maximizes it (Lipton et al., ECML 2014).
+DISC_FROM = 0.43
 #: Pixels of upright slices in one call of the engine (bounds memory).
 PIXELS_PER_CALL = 600_000
 
@@ -203,8 +205,9 @@ def _store(result: Prediction, plan: SagittalPlan, index: int, probabilities: np
     entropy = -(native * np.log(np.maximum(native, 1e-9))).sum(0) / np.log(len(CLASSES))
     merged = native[:DISC + 1].copy()
     merged[DISC] += native[DISC_L5S1]
-    views["classes"][...] = merged.argmax(0)
-    views["confidence"][...] = merged.max(0)
+    classes = np.where(merged[DISC] >= DISC_FROM, DISC, merged[:DISC].argmax(0))
+    views["classes"][...] = classes
+    views["confidence"][...] = np.take_along_axis(merged, classes[None], 0)[0]
     views["disc"][...] = merged[DISC]
     views["l5s1"][...] = native[DISC_L5S1]
     views["entropy"][...] = entropy

@@ -149,3 +149,15 @@ def test_probabilities_are_the_softmax_at_the_models_temperature(temperature):
     assert prediction.classes[45, 40, 4] == 3
     assert prediction.confidence[45, 40, 4] == pytest.approx(disc, abs=1e-3)
     assert prediction.l5s1[45, 40, 4] == pytest.approx(expected[4], abs=1e-3)
+
+
+@pytest.mark.parametrize("share, decided", [(0.42, 1), (0.44, 3), (0.6, 3)])
+def test_a_voxel_is_disc_from_half_of_the_dice_to_be_expected(share, decided):
+    class Known:
+        def run(self, stacks):
+            logits = np.log([1e-6, 1 - share, 1e-6, share / 2, share / 2])
+            return np.broadcast_to(logits[:, None, None], (len(stacks), 5, *stacks.shape[2:])).astype(np.float32)
+
+    prediction, _ = predict(volume(), MODEL, Known())
+    assert prediction.classes[45, 40, 4] == decided
+    assert prediction.confidence[45, 40, 4] == pytest.approx(share if decided == 3 else 1 - share, abs=1e-3)
