@@ -153,8 +153,8 @@ def test_training_sets_of_the_networks_are_apart():
 
     cohort = Study(resource_path("SampleData/spider-cohort", "DiscStatsLib"))
     outlines, grades = trained_on(cohort), trained_on(cohort, "disc-grades")
-    # Person 78 trained the grades and was kept from the outlines' training; 141 the other way round.
-    assert "sub-078" in grades - outlines and "sub-141" in outlines - grades
+    # All volumes trained the outlines; the grades those people of whom there is a clinical T2w slice.
+    assert outlines == {p.id for p in cohort.people} and "sub-078" in grades and "sub-141" in outlines - grades
 
 
 def test_without_estimates_in_the_formula_the_table_is_the_participants(study, run):
