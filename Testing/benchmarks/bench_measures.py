@@ -18,6 +18,8 @@ from DiscRelaxometryLib.discs.levels import label_instances
 from DiscRelaxometryLib.image import Geometry, Image, read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
 from DiscRelaxometryLib.measure import disc_frame, measure_discs, measure_regions, measure_spine
+from DiscRelaxometryLib.measure.sections import Missing
+from DiscRelaxometryLib.measure.spine import Spine
 from DiscRelaxometryLib.resources import resource_path
 
 SPINE = ("height_index", "height_index_vertebral", "angle", "segment_angle", "lordosis", "slip", "canal_diameter")
@@ -88,17 +90,34 @@ def neighbors(results: Results) -> None:
         labels = read_image(path)
         classes = np.where((labels.array >= 11) & (labels.array < 30), 3, np.minimum(labels.array, 3))
         named = label_instances(classes.astype(np.uint8), labels.geometry, 0.9 * (labels.array == 11)).labels
+        spine = Spine(named)
         for table, rows in zip(measure_spine(named), (discs, bodies)):
             for row in table.rows:
-                rows.setdefault(row["level"], []).append([row.get(c, np.nan) for c in (
-                    SPINE if rows is discs else (*HEIGHTS, "ap_diameter", "wedge"))])
+                values = [row.get(c, np.nan) for c in (SPINE if rows is discs else (*HEIGHTS, "ap_diameter", "wedge"))]
+                rows.setdefault(row["level"], []).append(
+                    [*values, corner_slip(spine, row["label"])] if rows is discs else values)
     first = "mean\N{PLUS-MINUS SIGN}SD"
     for key, rows, columns in (
             ("spine", discs, [first, "height index", "vertebral", "angle, deg", "segment angle", "lordosis", "slip, mm",
-                              "canal, mm"]),
+                              "canal, mm", "slip of outermost voxels, mm"]),
             ("bodies", bodies, [first, "anterior height, mm", "middle", "posterior", "AP diameter", "wedge, deg"])):
         results.table(key, columns, [(level, *map(cell, np.array(values).T)) for level, values in sorted(rows.items())
                                      if level in (*LUMBAR_LEVELS, "L1", "L2", "L3", "L4", "L5")])
+
+
+def corner_slip(spine: Spine, value: int) -> float:
+    """Return a slip by the outermost voxels of the rear corners, without lines through endplates and walls; or NaN."""
+    try:
+        upper, lower = spine.body(value + 20), spine.body(value + 19)
+        plate, ends = lower.upper.course, []
+    except Missing:
+        return float("nan")
+    for body, down in ((upper, 1), (lower, -1)):
+        local = body.inside
+        ap, cc = np.nonzero(local.inside.mean(axis=0) > 0.5)
+        places = np.column_stack([np.zeros(len(ap)), body.section.ap[ap], local.start[2] + local.step * cc])
+        ends.append(body.section.frame.to_world(places[[np.argmin(0.7 * places[:, 1] + down * places[:, 2])]])[0])
+    return float((ends[0] - ends[1]) @ plate / np.linalg.norm(plate))
 
 
 def cell(values: np.ndarray) -> str:
