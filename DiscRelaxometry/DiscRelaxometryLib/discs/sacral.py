@@ -7,6 +7,7 @@ so both are read from the discs. Means and standard deviations (degrees) are tho
 from __future__ import annotations
 
 import numpy as np
+import scipy
 
 from ..image import Geometry
 from .instances import Piece, world
@@ -20,8 +21,8 @@ KINK = ((21.0, 7.0), (11.0, 6.0))
 SUREST, MOST_ODDS = 0.98, (-1.0, 2.0)
 #: Log odds of L5-S1 where a vertebral body is labelled below the disc: networks and references label no sacrum.
 BODY = -4.0
-#: mm below a disc's plane, and from its axis to either side, in which a disc below it would lie.
-BELOW, BESIDE = (12.0, 45.0), 28.0
+#: mm below a disc's plane, from its axis to either side, and at least from its voxels, where a disc below it would lie.
+BELOW, BESIDE, APART = (12.0, 45.0), 28.0, 6.0
 #: Three quarters of clinical slices have less probability of L5-S1 below the disc of that name; chosen on every other
 #: person of them. The log odds fall by the logarithm of what is seen over it: half as many slices have twice as much.
 TRACE = 0.0015
@@ -51,9 +52,12 @@ def shape_odds(pieces: list[Piece]) -> float:
 def trace_below(piece: Piece, probability: np.ndarray, geometry: Geometry) -> float:
     """Return the largest probability of L5-S1 (k, j, i) where a disc below this one would lie; 0 where it is small."""
     indices = np.argwhere(probability > TRACE)
-    offset = world(indices, geometry) - piece.centroid
-    depth, axis = -offset @ piece.normal, np.cross(piece.normal, [1.0, 0.0, 0.0])
+    points = world(indices, geometry)
+    offset, axis = points - piece.centroid, np.cross(piece.normal, [1.0, 0.0, 0.0])
+    depth = -offset @ piece.normal
     near = (depth > BELOW[0]) & (depth < BELOW[1]) & (np.abs(offset @ axis) < BESIDE * np.linalg.norm(axis))
+    # A steep wedge reaches farther from its plane than a flat disc.
+    near[near] = scipy.spatial.cKDTree(world(piece.indices, geometry)).query(points[near])[0] > APART
     return float(probability[tuple(indices[near].T)].max(initial=0.0))
 
 

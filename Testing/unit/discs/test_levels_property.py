@@ -205,3 +205,16 @@ def test_trace_of_l5s1_below_the_lowest_disc_puts_the_names_in_doubt(part):
     assert label_instances(classes, geometry, with_trace(30, 0, 0.001)).evidence == label_instances(
         classes, geometry, own).evidence
     assert trace_below(piece, with_trace(30, 0, 0.2), geometry) == 0.2
+
+
+def test_a_wedge_that_reaches_far_from_its_plane_is_no_trace_of_itself():
+    labels = column("sagittal_4mm")
+    array, geometry = np.where(np.isin(labels.array, (11, 31)), 0, labels.array), labels.geometry
+    curve = spine_curve(classes_of(Image(array, geometry)), geometry)
+    piece = make_piece(np.argwhere(array == 12), curve, geometry)
+    points = geometry.index_to_world(np.argwhere(array >= 0)[:, ::-1]) - piece.centroid
+    forward = np.cross([1.0, 0.0, 0.0], piece.normal)
+    tail = ((np.abs(points @ forward + 14) < 3) & (points @ piece.normal < 0) & (points @ piece.normal > -20) &
+            (np.abs(points[:, 0]) < 10)).reshape(array.shape)
+    thick = make_piece(np.argwhere((array == 12) | tail), curve, geometry)
+    assert trace_below(piece, 0.9 * tail, geometry) == 0.9 and trace_below(thick, 0.9 * tail, geometry) == 0
