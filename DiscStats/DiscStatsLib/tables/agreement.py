@@ -278,9 +278,9 @@ def weighted_kappa(first, second) -> float:
         With fewer than three pairs, or if both readings are the same grade throughout.
     """
     first, second = paired(first, second)
-    expected = ((first[:, None] - second[None]) ** 2).mean()
-    if expected == 0:
+    if np.ptp([first, second]) == 0:
         raise DesignError("Both readings have the same grade throughout: kappa is not defined.", anchor="agreement")
+    expected = first.var() + second.var() + (first.mean() - second.mean()) ** 2  # of all pairs
     return float(1 - ((first - second) ** 2).mean() / expected)
 
 
