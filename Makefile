@@ -45,7 +45,7 @@ lint: $(VENV)/.test
 train: $(VENV)/.training ## ARGS="--folds 0"; see Training/README.md
 	$(BIN)/python -m Training.train $(ARGS)
 
-train-grades: $(VENV)/.training ## features, cross-validation, weights of the grading network
+train-grades: $(VENV)/.training ## outlines, features, cross-validation, weights of the grading network; resumes
 	OMP_NUM_THREADS=1 $(BIN)/python Testing/benchmarks/grades_tables.py $(ARGS)
 
 evaluate: $(VENV)/.training

@@ -31,27 +31,28 @@ def averaged_weights(path: Path) -> dict[str, torch.Tensor]:
     return {k: v.long() if k.endswith("num_batches_tracked") else v.half() for k, v in load_file(path).items()}
 
 
-def export_onnx(network: torch.nn.Module, config: NetworkConfig, path: Path, weights: Path) -> None:
-    """Write the network as ONNX with a free batch size, number of rows and number of columns.
+def export_onnx(network: torch.nn.Module, examples: dict[str, torch.Tensor], sizes: tuple, path: Path, weights: Path,
+                output: str = "probabilities") -> None:
+    """Write a network as ONNX.
 
     Parameters
     ----------
     network : Module
-    config : NetworkConfig
+    examples : dict of str to Tensor
+        Inputs in order, by name.
+    sizes : tuple of dict
+        The free dimensions of each.
     path : Path
         The file to write.
     weights : Path
         The safetensors file that will lie beside it, whose bytes the graph refers to.
+    output : str
     """
     from onnxscript import optimizer
 
-    example = torch.zeros(2, config.slices, 2 * config.multiple, 3 * config.multiple)
-    dimension = torch.export.Dim
-    sizes = {0: dimension("n", min=1), 2: config.multiple * dimension("rows", min=1),
-             3: config.multiple * dimension("columns", min=1)}
     # Without the whole optimizer, which would fold the normalization into new weights; onnxruntime does so on loading.
-    program = torch.onnx.export(network, (example,), input_names=["stack"], output_names=["logits"], dynamo=True,
-                                opset_version=18, dynamic_shapes=(sizes,), external_data=False, verbose=False,
+    program = torch.onnx.export(network, tuple(examples.values()), input_names=list(examples), output_names=[output],
+                                dynamo=True, opset_version=18, dynamic_shapes=sizes, external_data=False, verbose=False,
                                 optimize=False)
     optimizer.fold_constants(program.model)
     optimizer.remove_unused_nodes(program.model)
@@ -60,7 +61,7 @@ def export_onnx(network: torch.nn.Module, config: NetworkConfig, path: Path, wei
 
 
 def refer_to_safetensors(model, weights: Path):
-    """Replace an ONNX model's weights by references to a safetensors file's half-precision bytes, cast on loading."""
+    """Replace an ONNX model's weights by references to a safetensors file's bytes, cast on loading where half."""
     import onnx
 
     with weights.open("rb") as file:
@@ -70,13 +71,15 @@ def refer_to_safetensors(model, weights: Path):
     for tensor in model.graph.initializer:
         if tensor.name not in entries:
             continue
-        begin, end = entries[tensor.name]["data_offsets"]
-        half = onnx.TensorProto(name=f"{tensor.name}.half", data_type=onnx.TensorProto.FLOAT16, dims=tensor.dims,
+        (begin, end), half = entries[tensor.name]["data_offsets"], entries[tensor.name]["dtype"] == "F16"
+        kept = onnx.TensorProto(name=f"{tensor.name}.half" if half else tensor.name, dims=tensor.dims,
+                                data_type=onnx.TensorProto.FLOAT16 if half else tensor.data_type,
                                 data_location=onnx.TensorProto.EXTERNAL)
         for key, value in (("location", weights.name), ("offset", 8 + length + begin), ("length", end - begin)):
-            half.external_data.add(key=key, value=str(value))
-        casts.append(onnx.helper.make_node("Cast", [half.name], [tensor.name], to=onnx.TensorProto.FLOAT))
-        tensor.CopyFrom(half)
+            kept.external_data.add(key=key, value=str(value))
+        if half:
+            casts.append(onnx.helper.make_node("Cast", [kept.name], [tensor.name], to=onnx.TensorProto.FLOAT))
+        tensor.CopyFrom(kept)
     nodes = [*casts, *model.graph.node]
     for node in nodes:
         # The exporter's stack traces name its machine's paths.
@@ -99,7 +102,7 @@ def export(run: Path, folder: Path) -> Path:
 
     Temperature and review threshold come from the run's ``calibration.json``, once there is one.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     description = json.loads((run / "run.json").read_text())
     config = NetworkConfig.of(description["config"])
@@ -112,9 +115,12 @@ def export(run: Path, folder: Path) -> Path:
         path = folder / f"{NAME}.{kind}"
         with atomic_path(path) as temporary:
             if kind == "onnx":
-                export_onnx(network, config, temporary, folder / f"{NAME}.safetensors")
+                rows, columns = (config.multiple * torch.export.Dim(name, min=1) for name in ("rows", "columns"))
+                stack = torch.zeros(2, config.slices, 2 * config.multiple, 3 * config.multiple)
+                export_onnx(network, {"stack": stack}, ({0: torch.export.Dim("n", min=1), 2: rows, 3: columns},),
+                            temporary, folder / f"{NAME}.safetensors", "logits")
             else:
-                save_file({k: v.contiguous() for k, v in weights.items()}, str(temporary), {"name": NAME})
+                temporary.write_bytes(save({k: v.contiguous() for k, v in weights.items()}, {"name": NAME}))
         files[kind] = identity(path)
     calibration = json.loads((run / "calibration.json").read_text()) if (run / "calibration.json").exists() else {}
     progress = (run / "done").read_text().strip() if (run / "done").exists() else "training not finished"

@@ -3,7 +3,7 @@
 Run: python Testing/benchmarks/grades_tables.py, with the options of ``Training.grades``   (``make train-grades`` does)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,13 +44,28 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
 
 def intervals(people: Sequence[str], read: np.ndarray, p: np.ndarray) -> dict[str, tuple[float, float]]:
     """Return 95 % percentile intervals of :func:`figures`, with people drawn with replacement."""
-    rows = [np.flatnonzero(np.array(people) == name) for name in sorted(set(people))]
-    rng, drawn = np.random.default_rng(SEED), []
-    for _ in range(RESAMPLES):
-        chosen = np.concatenate([rows[n] for n in rng.integers(0, len(rows), len(rows))])
-        drawn.append(list(figures(read[chosen], p[chosen]).values()))
+    drawn = [list(figures(read[chosen], p[chosen]).values()) for chosen in resamples(people)]
     low, high = np.nanquantile(np.array(drawn), (0.025, 0.975), axis=0)
     return {name: (float(a), float(b)) for name, a, b in zip(FIGURES, low, high)}
+
+
+def resamples(people: Sequence[str]) -> Iterator[np.ndarray]:
+    """Yield rows of as many people as there are, drawn with replacement."""
+    rows, rng = [np.flatnonzero(np.array(people) == name) for name in sorted(set(people))], np.random.default_rng(SEED)
+    for _ in range(RESAMPLES):
+        yield np.concatenate([rows[n] for n in rng.integers(0, len(rows), len(rows))])
+
+
+def write_differences(discs, first: np.ndarray, second: np.ndarray) -> None:
+    """Keep the figures of the regressions alone and of all members, on the same discs, and the paired difference."""
+    read, (a, b) = discs.grade, (p[:, :GRADES] for p in (first, second))
+    drawn = [[figures(read[chosen], p[chosen]) for p in (a, b)] for chosen in resamples(discs.people)]
+    rows = []
+    for name in FIGURES[:-1]:
+        low, high = np.nanquantile([two[name] - one[name] for one, two in drawn], (0.025, 0.975))
+        rows.append([name, figures(read, a)[name], figures(read, b)[name], f"{low:.3f}\N{EN DASH}{high:.3f}"])
+    Results("grades").table("members", ["figure", ("regressions alone", ".3f"), ("all members", ".3f"),
+                                        "95 % of difference"], rows)
 
 
 def row_of(name: str, people: Sequence[str], read: np.ndarray, p: np.ndarray) -> list:
@@ -128,11 +143,12 @@ def refusals(kept: Results, sets: dict) -> None:
 
 def main() -> None:
     """Train as ``Training.grades`` does, and keep the tables; of a quick run print the figures alone."""
-    options, validated, t1w = grades.main()
+    options, validated, t1w, alone = grades.main()
     if options.quick:
         print(figures(validated[0][0].grade, validated[0][1][:, :GRADES]))
     else:
         write_tables(options.data / "participants.tsv", *validated, t1w)
+        write_differences(validated[0][0], alone, validated[0][1])
 
 
 if __name__ == "__main__":

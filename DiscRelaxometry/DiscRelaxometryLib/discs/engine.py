@@ -97,10 +97,10 @@ class OnnxEngine:
         self.session = onnxruntime.InferenceSession(str(model.file("onnx")), options,
                                                     providers=["CPUExecutionProvider"])
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        """Map a batch (n, ...) to the network's output (n, ...), float32; stacks of slices to logits."""
-        name = self.session.get_inputs()[0].name
-        return self.session.run(None, {name: np.ascontiguousarray(batch, np.float32)})[0]
+    def run(self, *batches: np.ndarray) -> np.ndarray:
+        """Map a batch (n, ...) per input to the network's output (n, ...), float32; stacks of slices to logits."""
+        inputs = (given.name for given in self.session.get_inputs())
+        return self.session.run(None, {k: np.ascontiguousarray(v, np.float32) for k, v in zip(inputs, batches)})[0]
 
 
 class TorchEngine:
@@ -121,10 +121,10 @@ class TorchEngine:
         self.device = device or best_torch_device()
         self.network = network.eval().to(self.device, memory_format=torch.channels_last)
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        """Map a batch (n, ...) to the network's output (n, ...), float32; stacks of slices to logits."""
+    def run(self, *batches: np.ndarray) -> np.ndarray:
+        """Map a batch (n, ...) per input to the network's output (n, ...), float32; stacks of slices to logits."""
         try:
-            return self._run(batch)
+            return self._run(batches)
         except RuntimeError as error:
             if self.device == "cpu" or "out of memory" not in str(error).lower():
                 raise
@@ -132,15 +132,16 @@ class TorchEngine:
                           "CPU, which takes longer.", RuntimeWarning, stacklevel=2)
             self.device = "cpu"
             self.network = self.network.to("cpu")
-            return self._run(batch)
+            return self._run(batches)
 
-    def _run(self, batch: np.ndarray) -> np.ndarray:
+    def _run(self, batches: tuple[np.ndarray, ...]) -> np.ndarray:
         import torch
 
         with torch.inference_mode():
-            tensor = torch.from_numpy(np.ascontiguousarray(batch, np.float32))
-            layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
-            return self.network(tensor.to(self.device, memory_format=layout)).float().cpu().numpy()
+            tensors = [torch.from_numpy(np.ascontiguousarray(batch, np.float32)) for batch in batches]
+            layouts = [torch.channels_last if t.ndim == 4 else torch.contiguous_format for t in tensors]
+            return self.network(*(t.to(self.device, memory_format=layout) for t, layout in zip(tensors, layouts))
+                                ).float().cpu().numpy()
 
 
 def may_accelerate() -> bool:

@@ -12,10 +12,11 @@ from .grade import (
     load_grader,
     median_grade,
 )
-from .network import FINDINGS, GRADES, ROMAN, GradeConfig, build_grader
+from .network import CLIP, FINDINGS, GRADES, ROMAN, GradeConfig, build_grader
+from .views import PICTURE, disc_pictures
 
 __all__ = [
-    "build_grader", "COLUMNS", "describe_discs", "estimate_in_words", "ESTIMATED", "EXPECTED", "FINDINGS",
-    "grade_discs", "grade_summary", "GradeConfig", "GRADES", "load_grader", "median_grade", "ROMAN",
-    "UNLIKE",
+    "build_grader", "CLIP", "COLUMNS", "describe_discs", "disc_pictures", "estimate_in_words", "ESTIMATED", "EXPECTED",
+    "FINDINGS", "grade_discs", "grade_summary", "GradeConfig", "GRADES", "load_grader", "median_grade", "PICTURE",
+    "ROMAN", "UNLIKE",
 ]

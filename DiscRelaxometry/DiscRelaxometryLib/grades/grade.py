@@ -15,7 +15,7 @@ from ..resources import resource_path
 from ..tables import Column, Table
 from .features import disc_features, largest_piece
 from .network import FINDINGS, GRADES, ROMAN, GradeConfig, build_grader
-from .views import BACKGROUND, SPACING, THIS_DISC, VERTEBRA, DiscView, disc_views
+from .views import BACKGROUND, SPACING, THIS_DISC, VERTEBRA, DiscView, disc_pictures, disc_views
 
 MANIFEST = "Weights/disc-grades.json"
 ESTIMATED, EXPECTED = "pfirrmann_estimated", "pfirrmann_expected"
@@ -92,7 +92,7 @@ def grade_discs(image: Image, labels: Image, engine: str = "auto", device: str |
     if tuple(names) != model.config.features:
         raise SegmentationError("The grading network was trained on other features: reinstall the extension.",
                                 anchor="weights")
-    outputs = load_engine(model, engine, device, threads).run(values.astype(np.float32))
+    outputs = load_engine(model, engine, device, threads).run(values, disc_pictures(views))
     rows = []
     for view, statement, output in zip(views, statements, outputs):
         if not statement and not output[-1] <= model.config.farthest:

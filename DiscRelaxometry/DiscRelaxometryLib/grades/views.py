@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from ..labels import BY_VALUE, DISC, DISCS, disc_name, whole_labels
 SPACING = 0.5
 #: Rows (cranial to caudal) and columns (anterior to posterior) of a view, 64 x 88 mm around the disc's center.
 SHAPE = (128, 176)
+#: Channels, rows and columns of what the network sees of a view, 32 x 48 mm.
+PICTURE = (6, 64, 96)
 #: Slices within this distance (mm) of a disc's middle are averaged: thin slices then look as thick as others.
 HALF_SLAB = 2.0
 #: A disc's long axis is believed up to this angle (rad) from the normal to the spine.
@@ -99,6 +102,29 @@ def disc_views(image: Image, labels: Image) -> list[DiscView]:
         cut = own[:, (0, -1)].any() or own[:, :, (0, -1)].any()
         views.append(DiscView(value, view, classes, *_references(view, classes), bool(cut)))
     return views
+
+
+def disc_pictures(views: Sequence[DiscView], shape: tuple[int, int] = PICTURE[1:]) -> np.ndarray:
+    """Return the middle of each view as a network sees it.
+
+    Parameters
+    ----------
+    views : sequence of DiscView
+        Of one person.
+    shape : tuple of int
+        Rows and columns.
+
+    Returns
+    -------
+    ndarray of float16, shape (views, 6, *shape)
+        Signal over CSF, over twice the marrow's, and over the person's CSF, at most 2; disc, vertebra and canal.
+    """
+    person = np.nanmedian([v.csf for v in views])
+    middle = tuple(slice((whole - part) // 2, (whole + part) // 2) for whole, part in zip(SHAPE, shape))
+    shown = [[v.signal / (v.csf if np.isfinite(v.csf) else person), v.signal / (2 * v.marrow), v.signal / person,
+              v.classes == THIS_DISC, v.classes == VERTEBRA, v.classes == CANAL] for v in views]
+    return np.array([[np.clip(np.nan_to_num(channel[middle]), 0, 2) for channel in channels] for channels in shown],
+                    np.float16)
 
 
 def _upward(centers: list[np.ndarray], n: int) -> np.ndarray:

@@ -16,10 +16,10 @@ from DiscRelaxometryLib.grades import (
     ESTIMATED,
     EXPECTED,
     GRADES,
+    PICTURE,
     UNLIKE,
-    GradeConfig,
-    build_grader,
     describe_discs,
+    disc_pictures,
     grade_discs,
     grade_summary,
     load_grader,
@@ -134,11 +134,11 @@ def test_a_mirrored_slice_has_the_same_grades():
 
 
 def test_a_disc_has_its_grade_whatever_the_order():
-    model = load_grader()
-    values = describe_discs(*spine((10, 25, 60, 110, 150, 190)))[3].astype(np.float32)
-    engine, order = load_engine(model, "onnx"), [3, 0, 5, 1, 4, 2]
-    assert engine.run(values[order]) == pytest.approx(engine.run(values)[order], abs=1e-6)
-    assert engine.run(values[2:3])[0] == pytest.approx(engine.run(values)[2], abs=1e-5)
+    views, _, _, values = describe_discs(*spine((10, 25, 60, 110, 150, 190)))
+    engine, order, pictures = load_engine(load_grader(), "onnx"), [3, 0, 5, 1, 4, 2], disc_pictures(views)
+    all_at_once = engine.run(values, pictures)
+    assert engine.run(values[order], pictures[order]) == pytest.approx(all_at_once[order], abs=1e-6)
+    assert engine.run(values[2:3], pictures[2:3])[0] == pytest.approx(all_at_once[2], abs=1e-5)
 
 
 def test_median_grade_is_the_middle_of_the_probabilities():
@@ -231,22 +231,8 @@ def test_the_discs_that_the_grades_were_learned_from_are_near():
     """By the square of the distance: its mean over the training set is 1 but for the ridge, so that 2 is far."""
     model = load_grader()
     views, _, names, values = describe_discs(*spine((60, 80, 100, 110, 130, 150)))
-    distance = load_engine(model, "onnx").run(values.astype(np.float32))[:, -1]
+    distance = load_engine(model, "onnx").run(values, disc_pictures(views))[:, -1]
     assert distance.min() > 0 and distance.max() < model.config.farthest == 2.0
-
-
-def test_distance_is_that_of_mahalanobis():
-    torch = pytest.importorskip("torch")
-    rng = np.random.default_rng(0)
-    network = build_grader(GradeConfig(("a", "b", "c")))
-    whiten = rng.standard_normal((3, 3))
-    network.load_state_dict({**network.state_dict(), "whiten": torch.tensor(whiten, dtype=torch.float32),
-                             "mean": torch.tensor([1.0, 2.0, 3.0]), "scale": torch.tensor([2.0, 1.0, 4.0])})
-    x = rng.standard_normal(3)
-    z = (x - [1, 2, 3]) / [2, 1, 4]
-    with torch.inference_mode():
-        found = network(torch.tensor(x[None], dtype=torch.float32))[0, -1].item()
-    assert found == pytest.approx(np.sqrt(z @ (whiten @ whiten.T) @ z / 3), rel=1e-5)
 
 
 def test_fewer_than_three_discs_that_can_be_judged_are_refused():
@@ -315,8 +301,9 @@ def test_missing_features_count_as_the_mean():
 
     network.load_state_dict(load_file(model.file("safetensors")))
     with torch.inference_mode():
-        filled = network(network.mean[None])
-        assert torch.equal(network(torch.full((1, len(model.config.features)), float("nan"))), filled)
+        missing, picture = torch.full((1, len(model.config.features)), float("nan")), torch.rand(1, *PICTURE)
+        network.eval()
+        assert torch.equal(network(missing, picture), network(network.mean[None], picture))
 
 
 def test_both_engines_say_the_same():
@@ -338,8 +325,6 @@ def test_the_weights_are_small_and_say_what_they_are():
 
 
 def test_weights_of_other_features_are_refused():
-    from dataclasses import replace
-
     model = load_grader()
     other = replace(model, config=replace(model.config, features=model.config.features[::-1]))
     with pytest.raises(DiscRelaxometryError, match="other features"):
@@ -360,14 +345,14 @@ def test_graded_people_of_the_embedded_cohort():
     from DiscRelaxometryLib.discs import project_labels
 
     errors = []
-    for person in ("sub-007", "sub-055", "sub-142"):
+    for person in sorted(people)[::6]:
         image = read_image(cohort / person / "anat" / f"{person}_T2w.nii.gz")
         labels = project_labels(read_image(next(cohort.glob(f"derivatives/*/{person}/anat/*_dseg.nii.gz"))))[0]
         for row in grade_discs(image, labels).rows:
             read = people[person].get(f"pfirrmann_{row['level'].replace('-', '')}", "n/a")
             if read.isdigit() and row.get(ESTIMATED):
                 errors.append(abs(int(read) - row[ESTIMATED]))
-    assert len(errors) >= 12 and np.mean(np.array(errors) <= 1) >= 0.9 and np.mean(errors) < 0.7
+    assert len(errors) >= 24 and np.mean(np.array(errors) <= 1) >= 0.9 and np.mean(errors) < 0.6
 
 
 @pytest.mark.shared_data

@@ -2,7 +2,10 @@
 
 
 import json
+import os
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +16,11 @@ from unit.folder.test_spider import OVERVIEW, mask, write_mha
 torch = pytest.importorskip("torch")
 
 from DiscRelaxometryLib.discs import load_engine  # noqa: E402
-from DiscRelaxometryLib.grades import GRADES, load_grader, median_grade  # noqa: E402
+from DiscRelaxometryLib.grades import GRADES, PICTURE, load_grader, median_grade  # noqa: E402
 from DiscRelaxometryLib.image import write_image  # noqa: E402
 from DiscStudyLib.folder import import_spider, imported_series  # noqa: E402
-from Training import dataset, grades  # noqa: E402
+from Training import dataset, grades, grades_networks  # noqa: E402
+from Training.grades_networks import MARGIN  # noqa: E402
 from Training.train import load_person, split  # noqa: E402
 
 sys.path.insert(0, str(ROOT / "Testing" / "benchmarks"))
@@ -27,7 +31,7 @@ COLUMNS = ("participant_id", "disc_from_below", "modic", "upper_endplate", "lowe
 
 
 def made_discs(people=12, seed=0):
-    """Return discs of people whose grade is what the first feature says; the second is the person."""
+    """Return discs whose grade is what the first feature and the picture say; the second feature is the person."""
     rng, discs = np.random.default_rng(seed), grades.Discs(["signal", "person"])
     for n in range(people):
         for value in range(11, 16):
@@ -36,6 +40,7 @@ def made_discs(people=12, seed=0):
             discs.series.append(f"sub-{n:02d}_T2w")
             discs.values.append(value)
             discs.features.append(np.array([-grade + 0.2 * rng.standard_normal(), float(n)]))
+            discs.pictures.append(np.full((PICTURE[0], *MARGIN), 0.3 * grade, np.float16))
             discs.gradings.append({"pfirrmann": grade, "narrowing": grade > 3, "bulging": grade > 2,
                                    "modic": 2 * (n % 2), "upper_endplate": 0, "lower_endplate": grade > 4})
     return discs
@@ -99,20 +104,22 @@ def test_nobody_is_predicted_by_a_network_that_saw_them(monkeypatch):
     discs, other = made_discs(), made_discs(14, seed=1)
     seen = []
 
-    def remember(features, targets, names):
-        seen.append(set(features[:, 1]))
-        return len(seen) - 1
+    def remember(discs, members, folder):
+        seen.append(set(discs.x[:, 1]))
+        return SimpleNamespace(n=len(seen) - 1, odds=None)
 
     predicted = {}
 
-    def look(network, features):
-        for person in features[:, 1]:
-            predicted.setdefault(person, set()).add(network)
-        return np.full((len(features), GRADES + 5), 0.5)
+    def look(network, discs):
+        if network is None:
+            return np.zeros((len(discs.people), GRADES + 3))
+        for person in discs.x[:, 1]:
+            predicted.setdefault(person, set()).add(network.n)
+        return np.full((len(discs.people), GRADES + 5), 0.5)
 
     monkeypatch.setattr(grades, "fit", remember)
-    monkeypatch.setattr(grades, "predict", look)
-    own, others = grades.cross_validate(discs, [other])
+    monkeypatch.setattr(grades, "evaluated", look)
+    (own, others), _ = grades.cross_validate(discs, [other], 0)
     assert (own == 0.5).all() and (others == 0.5).all() and len(seen) == grades.FOLDS
     assert set(predicted) == set(range(14)) and all(len(networks) == 1 for networks in predicted.values())
     assert not any(person in seen[network] for person, networks in predicted.items() for network in networks)
@@ -130,7 +137,7 @@ def test_regression_is_that_of_scikit_learn():
 
 def test_the_grade_is_learned_on_people_kept_apart():
     discs = made_discs(30)
-    p = grades.cross_validate(discs, [])[0]
+    p = grades.cross_validate(discs, [], members=0)[0][0]
     found = grades_tables.figures(discs.grade, p[:, :GRADES])
     assert found["weighted kappa"] > 0.8 and found["within one"] > 0.95
     narrowed, modic = discs.targets[:, GRADES - 1], discs.targets[:, GRADES + 1]
@@ -140,19 +147,19 @@ def test_the_grade_is_learned_on_people_kept_apart():
 
 def test_a_missing_feature_counts_as_the_mean():
     discs = made_discs(20)
-    network = grades.fit(discs.x, discs.targets, discs.names)
-    mean = grades.predict(network, discs.x.mean(0)[None])
-    assert grades.predict(network, np.full((1, 2), np.nan)) == pytest.approx(mean, abs=1e-5)
+    network, one = grades.fit(discs, 0), discs.some(np.arange(len(discs.people)) == 0)
+    mean, missing = (grades.evaluated(network, replace(one, features=[x])) for x in (discs.x.mean(0), [np.nan, np.nan]))
+    assert missing == pytest.approx(mean, abs=1e-5)
 
 
 def test_a_feature_that_never_differs_or_is_never_measured_says_nothing():
     discs = made_discs(20)
-    x = np.column_stack([discs.x, np.full(len(discs.people), 3.0), np.full(len(discs.people), np.nan)])
-    network = grades.fit(x, discs.targets, [*discs.names, "constant", "missing"])
-    p = grades.predict(network, x)
-    plain = grades.predict(grades.fit(discs.x, discs.targets, discs.names), discs.x)
+    more = replace(discs, names=[*discs.names, "constant", "missing"],
+                   features=[[*x, 3.0, np.nan] for x in discs.features])
+    network = grades.fit(more, 0)
+    p, plain = grades.evaluated(network, more), grades.evaluated(grades.fit(discs, 0), discs)
     assert p[:, :-1] == pytest.approx(plain[:, :-1], abs=1e-4)
-    assert np.isfinite(grades.predict(network, x + [0, 0, 0.1, 0])).all()
+    assert np.isfinite(grades.evaluated(network, replace(more, features=list(more.x + [0, 0, 0.1, 0])))).all()
 
 
 @pytest.mark.filterwarnings("ignore:.*treespec:FutureWarning")  # torch's own, of its exporter
@@ -160,27 +167,83 @@ def test_what_is_written_is_read_by_both_engines(tmp_path):
     for package in ("onnxscript", "onnxruntime", "safetensors"):
         pytest.importorskip(package)
     discs = made_discs(20)
-    network = grades.fit(discs.x, discs.targets, discs.names)
-    model = load_grader(grades.export(network, discs, tmp_path))
+    network = grades.regressions(discs, 2).eval()
+    network.temperature.copy_(torch.linspace(0.7, 1.4, GRADES + 3))
+    old = os.umask(0o022)
+    try:
+        model = load_grader(grades.export(network, discs, tmp_path))
+    finally:
+        os.umask(old)
     assert model.config.features == ("signal", "person") and len(model.manifest["training"]["people"]["train"]) == 20
-    for engine in ("onnx", "torch"):
-        got = load_engine(model, engine).run(discs.x.astype(np.float32))
-        assert got == pytest.approx(grades.predict(network, discs.x), abs=1e-5)
+    pictures = np.random.default_rng(0).random((len(discs.people), *PICTURE))
+    with torch.inference_mode():
+        given = network(*(torch.tensor(a, dtype=torch.float32) for a in (discs.x, pictures))).numpy()
+    for engine, kind in (("onnx", "onnx"), ("torch", "safetensors")):
+        assert load_engine(model, engine).run(discs.x, pictures) == pytest.approx(given, abs=1e-5)
+        assert model.file(kind).stat().st_mode & 0o777 == 0o644  # as the umask says
+
+
+def test_pictures_are_learned_on_people_kept_apart(monkeypatch, tmp_path):
+    """Of discs whose features say nothing; what is done is kept, and is another for other discs."""
+    monkeypatch.setattr(grades_networks, "EPOCHS", (2, 12))
+    discs = made_discs(18)
+    blind = replace(discs, features=[np.array([0.0, x[1]]) for x in discs.features])
+    train, test = (blind.some(rows) for rows in (blind.x[:, 1] < 13, blind.x[:, 1] >= 13))
+    network = grades.fit(train, 1, tmp_path)
+    p = grades.evaluated(network, test)
+    assert grades_tables.figures(test.grade, p[:, :GRADES])["weighted kappa"] > 0.8
+    assert not network.training
+
+    def again(*_, **__):
+        raise InterruptedError
+    monkeypatch.setattr(grades_networks, "descend", again)
+    assert np.array_equal(grades.evaluated(grades.fit(train, 1, tmp_path), test), p)
+    with pytest.raises(InterruptedError):
+        grades.fit(train.some(train.x[:, 1] > 0), 1, tmp_path)
+
+
+def test_training_is_repeatable(monkeypatch):
+    monkeypatch.setattr(grades_networks, "EPOCHS", (2, 1))
+    discs = made_discs(5)
+    one, two = (grades.evaluated(grades.fit(discs, 1), discs) for _ in range(2))
+    assert np.array_equal(one, two)
+
+
+def test_temperatures_come_from_the_other_folds(monkeypatch):
+    """Log-odds of the person in fold k, told by its network: those of k itself are never asked."""
+    discs, asked = made_discs(10), []
+
+    def look(network, some):
+        folds = {fold[p] for p in some.people}
+        return np.full((len(some.people), GRADES + 3), float(folds.pop())) if network is None else np.full(
+            (len(some.people), GRADES + 5), network.temperature[0].item())
+
+    def ask(odds, targets):
+        assert len(odds) == len(targets)
+        asked.append(set(odds.ravel()))
+        return np.full(GRADES + 3, len(asked))
+    fold = grades.deal_people(discs.people, discs.grade)
+    monkeypatch.setattr(grades, "fit", lambda *_: SimpleNamespace(odds=None, temperature=torch.ones(GRADES + 3)))
+    monkeypatch.setattr(grades, "evaluated", look)
+    monkeypatch.setattr(grades, "temperatures", ask)
+    (own,), everyones = grades.cross_validate(discs, [])
+    assert asked == [{0, 1, 2, 3, 4} - {k} for k in range(5)] + [{0, 1, 2, 3, 4}]
+    assert own[:, 0].tolist() == [fold[p] + 1 for p in discs.people] and set(everyones) == {6}
 
 
 def test_discs_unlike_the_others_are_set_apart():
     discs = made_discs(20)
     discs.features[7] = np.array([40.0, -60.0])
-    p = grades.cross_validate(discs, [])[0]
+    p = grades.cross_validate(discs, [], members=0)[0][0]
     near, kept = grades.set_apart(discs, p)
     assert list(near.withheld) == [("sub-01_T2w", 13)] and "unlike" in near.withheld["sub-01_T2w", 13]
     assert len(near.people) == len(near.features) == len(kept) == 99 and len(discs.people) == 100
     # Independent: the covariance of the training set, its diagonal raised, inverted.
     z = (discs.x - discs.x[10:].mean(0)) / discs.x[10:].std(0)
-    network = grades.fit(discs.x[10:], discs.targets[10:], discs.names)
+    network = grades.fit(discs.some(np.arange(100) >= 10), 0)
     inverse = np.linalg.inv(np.cov(z[10:].T) + grades.RIDGE * np.eye(2))
     theirs = np.sqrt(np.einsum("ij,jk,ik->i", z, inverse, z) / 2)
-    assert grades.predict(network, discs.x)[:, -1] == pytest.approx(theirs, rel=1e-4)
+    assert grades.evaluated(network, discs)[:, -1] == pytest.approx(theirs, rel=1e-4)
 
 
 def test_figures_are_those_of_a_table_by_hand():
@@ -241,11 +304,12 @@ def test_an_imported_study_trains_the_grades(imported, tmp_path, monkeypatch):
         for path in files[contrast]:
             grade = 1 + int(path.name[4:7]) % 5
             image, labels = spine(200 - 35 * grade + 8 * rng.standard_normal(6), slices=3)
-            write_outlined(path, image, labels, tmp_path / "runs" / contrast)
+            write_outlined(path, image, labels, grades.outlines_of(tmp_path / "runs") / contrast)
     made = {}
     monkeypatch.setattr(grades, "export", lambda network, discs, folder: made.update(network=network, discs=discs))
     monkeypatch.setattr("common.RESULTS", tmp_path)
     monkeypatch.setattr(grades_tables, "RESAMPLES", 20)
+    monkeypatch.setattr(grades_networks, "EPOCHS", (1, 1))
     monkeypatch.setattr("sys.argv", ["grades", "--data", str(imported), "--runs", str(tmp_path / "runs"),
                                      "--weights", str(tmp_path / "weights")])
     grades_tables.main()
@@ -255,6 +319,7 @@ def test_an_imported_study_trains_the_grades(imported, tmp_path, monkeypatch):
     assert rows["everyone"][1:3] == [50, 10] and rows["SIEMENS"][1] == 50 and rows["1.5 T"][1] == 50
     assert rows["T2 SPACE, same people"][1] == 50
     assert float(rows["everyone"][3].split()[0]) > 0.5
+    assert [row[0] for row in tables["members"]["rows"]] == list(grades_tables.FIGURES)[:-1]
 
 
 def test_a_quick_run_touches_neither_tables_nor_shipped_weights(imported, tmp_path, monkeypatch, capsys):
@@ -262,8 +327,9 @@ def test_a_quick_run_touches_neither_tables_nor_shipped_weights(imported, tmp_pa
     for contrast in ("T2w", "SPACE"):
         for n, path in enumerate(files[contrast]):
             image, labels = spine([20 + 30 * ((n + k) % 6) for k in range(6)], slices=3)
-            write_outlined(path, image, labels, tmp_path / "runs" / contrast)
+            write_outlined(path, image, labels, grades.outlines_of(tmp_path / "runs") / contrast)
     made = {}
+    monkeypatch.setattr(grades_networks, "EPOCHS", (1, 1))
     monkeypatch.setattr(grades, "export", lambda network, discs, folder: made.update(discs=discs, folder=folder))
     monkeypatch.setattr("common.RESULTS", tmp_path / "results")
     monkeypatch.setattr("sys.argv", ["grades", "--data", str(imported), "--runs", str(tmp_path / "runs"), "--quick"])
