@@ -65,6 +65,15 @@ def test_members_are_averaged_as_said():
         assert network(*given)[0, :GRADES].tolist() == pytest.approx([1 - higher, 0, 0, 0, higher], abs=1e-6)
 
 
+def test_each_picture_is_seen_upside_down_as_well():
+    torch = pytest.importorskip("torch")
+    network, pictures = build_grader(GradeConfig(("a",), members=1)).eval(), torch.rand(2, *PICTURE)
+    with torch.inference_mode():
+        plain, down, mirrored = (network.odds(torch.zeros(2, 1), p)
+                                 for p in (pictures, pictures.flip(2), pictures.flip(3)))
+    assert torch.allclose(plain, down, atol=1e-6) and not torch.allclose(plain, mirrored, atol=1e-6)
+
+
 def test_perceptrons_see_features_of_three_standard_deviations_at_most():
     torch = pytest.importorskip("torch")
     network = build_grader(GradeConfig(("a",), members=1)).eval()
