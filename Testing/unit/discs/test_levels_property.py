@@ -218,3 +218,5 @@ def test_a_wedge_that_reaches_far_from_its_plane_is_no_trace_of_itself():
             (np.abs(points[:, 0]) < 10)).reshape(array.shape)
     thick = make_piece(np.argwhere((array == 12) | tail), curve, geometry)
     assert trace_below(piece, 0.9 * tail, geometry) == 0.9 and trace_below(thick, 0.9 * tail, geometry) == 0
+    # Nor is the blurred rim of its own.
+    assert trace_below(thick, 0.5 * ndimage.binary_dilation(tail), geometry) == 0
