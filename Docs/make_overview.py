@@ -1,7 +1,5 @@
 """Draw the README's overview picture from a demonstration's results: ``python Docs/make_overview.py demo-output``."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Settings of all tests: generated examples repeat in `make test`, and are fresh where the slow tests run too."""
 
-from __future__ import annotations
-
 import gc
 import os
 from contextlib import nullcontext

@@ -1,7 +1,5 @@
 """Settings of a voxel-wise analysis and their defaults: the same for Python, panel, command line and study."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral

@@ -5,8 +5,6 @@ Run: DISC_SHARED_DATA=<data> python Testing/benchmarks/bench_alignment.py [--mot
 The comparison registers intensities instead of edge strength, with the same metric, optimizer and sampling.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from contextlib import contextmanager

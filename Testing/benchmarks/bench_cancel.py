@@ -3,8 +3,6 @@
 python Testing/benchmarks/bench_cancel.py --repeats 5
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics

@@ -8,8 +8,6 @@
 Each null data set: 216 voxels of smooth noise, 59 permutations, the smallest corrected p of max-T and TFCE.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 

@@ -7,8 +7,6 @@ child process, and its result is shown by the window's thread when it has ended.
 processor time of the window's thread in a gap says what remains on an idle machine.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time

@@ -7,8 +7,6 @@ it lacks are left out. Speed is the best of several rounds in which all programs
 work on the machine hits all of them; ours on the whole volume, the others on as many of its voxels as a round allows.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

@@ -7,8 +7,6 @@ degraded. Clinical slices are of people that neither it nor its self-training us
 network's predictions.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -7,8 +7,6 @@ to 3 mm from side to side and 1 mm in the other directions. Maps lie on disk, as
 same maps without holes. Each analysis runs in a process of its own, after a small one that compiles.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

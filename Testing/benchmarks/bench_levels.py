@@ -6,8 +6,6 @@ Counts people in whom every disc has its right level, and in whom a flag was rai
 for speed. A naive peer runs beside it: connected components numbered from below.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 

@@ -3,8 +3,6 @@
 Run: DISC_SHARED_DATA=<data> python Testing/benchmarks/bench_measures.py
 """
 
-from __future__ import annotations
-
 import csv
 import time
 from collections import Counter

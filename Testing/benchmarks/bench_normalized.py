@@ -5,8 +5,6 @@
 ``--network`` segments the people of the shipped network's test fold from pixels.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 

@@ -6,8 +6,6 @@ n = 31, 60 000 voxels, 4 regressors with covariates in natural units, 2 threads.
 machine does; CPU time (user and system, with children) does not, so both are printed.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

@@ -7,8 +7,6 @@ Networks that are not faster than the shipped one segment nobody. onnxruntime ha
 torch has bfloat16 where the processor knows it (import of torch is not counted).
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from pathlib import Path

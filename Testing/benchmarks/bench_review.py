@@ -3,8 +3,6 @@
 python Testing/benchmarks/bench_review.py demo/spider-cohort
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

@@ -8,8 +8,6 @@ onnxruntime and in torch; TotalSegmentator, SPINEPS and TotalSpineSeg need weigh
 were not at hand, so that only their published figures are quoted in Docs/validation/segmentation.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import resource

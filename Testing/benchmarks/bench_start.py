@@ -6,8 +6,6 @@ What Slicer itself loads is loaded before the clock starts. The first start afte
 later ones find the bytecode.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -7,8 +7,6 @@ for the last people, who share the cores. The ceiling is what two programs that 
 same machine, in the same minutes.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -7,8 +7,6 @@ program runs twice, with few permutations and with more; the difference is the c
 program (imports, the first compilation, the observed map) is in both runs and cancels.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

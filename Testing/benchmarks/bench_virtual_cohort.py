@@ -8,8 +8,6 @@ L4-L5 is registered to the atlas; error rates and power come from maps simulated
 people with the shipped network and compare its means with those of the reference masks.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from dataclasses import replace

@@ -6,8 +6,6 @@ Each data set: n = 31, a block of smooth noise, grade-like variable of interest,
 holds when its rate lies within the 95 % binomial limits of 5 % (or below them for FDR).
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from dataclasses import dataclass, replace

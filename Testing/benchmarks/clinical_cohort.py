@@ -8,8 +8,6 @@ analysis the same is done for each vendor and field by itself. The people's own 
 there is not done again. A slice is thin in the atlas: voxels that fewer than half of the people have are left out.
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 from pathlib import Path

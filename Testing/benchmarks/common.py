@@ -5,8 +5,6 @@ A benchmark collects its tables in :class:`Results`, which prints them and keeps
 makes, or in any other in which the project is installed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -7,8 +7,6 @@ Nothing is computed anew: tables, maps and provenance of the run are read. Durat
 last run did; run the demonstration from nothing first.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Registration by other programs: greedy and itk-elastix, with their own defaults."""
 
-from __future__ import annotations
-
 import tempfile
 
 import numpy as np

@@ -8,8 +8,6 @@ corrected p <= .05 inside the effect; the region analysis tests the mean over th
 over the region that holds the effect.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -8,8 +8,6 @@ here; maps in atlas space are kept in the output folder and used again. With --s
 runner's demonstration (the network's masks), for the people it analyzed.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from pathlib import Path

@@ -5,8 +5,6 @@ A page says ``<!-- table: NAME/KEY [COLUMNS] -->``, ``<!-- aims: NAME NAME -->``
 some. Runs lists code, date, load and peers of each table on the page.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import sys

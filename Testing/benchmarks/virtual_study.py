@@ -7,8 +7,6 @@ its processes are kept with it. What is kept in FOLDER is not done again. Then t
 with the simulation's ground truth. Nothing here is a measurement of tissue.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

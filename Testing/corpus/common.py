@@ -1,7 +1,5 @@
 """What the tests of unusual input share: the marker of a known fault, and what a message of the command line is."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Made DICOM echo series: small MR images of one decay, which a test changes as one vendor or another writes them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

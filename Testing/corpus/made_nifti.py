@@ -1,7 +1,5 @@
 """Made NIfTI echo series: one decay with a little noise, the times in a sidecar."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Made studies: noise for images, quick steps in place of segmentation and registration, the true statistics."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from pathlib import Path

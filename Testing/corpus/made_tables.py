@@ -1,7 +1,5 @@
 """Generators of tables and formulas, and what must come out of them, found by another way."""
 
-from __future__ import annotations
-
 import csv
 import io
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 The encoding is that of DICOM PS3.5; a dataset is a dictionary of tag to VR and value.
 """
 
-from __future__ import annotations
-
 import struct
 
 #: Keyword to tag and VR of what images of these tests hold.

@@ -1,7 +1,5 @@
 """The command line with options and files that are slightly wrong."""
 
-from __future__ import annotations
-
 import pytest
 from support.command_line import command
 

@@ -1,7 +1,5 @@
 """DICOM echo series as vendors write them, where a header can be misread."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset

@@ -1,7 +1,5 @@
 """Every verb: a closed pipe, a terminal of few letters, and places that cannot be written are a sentence at most."""
 
-from __future__ import annotations
-
 import io
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Fits whose answer depends on a single voxel, or on where the search for it begins."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import numpy as np

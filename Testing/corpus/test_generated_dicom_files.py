@@ -4,8 +4,6 @@ A series is made from facts (times, places, values of every voxel), written in o
 them, and read back; what comes out is compared with the facts. What is not damaged has to be read.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 NiBabel, which shares no code with ITK, says what a file holds and where it lies.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import struct

@@ -1,7 +1,5 @@
 """Generated tables and formulas: right numbers, or a sentence of the project, or a note of what was left out."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Segmentations of other tools, and those that lost their whole numbers on the way."""
 
-from __future__ import annotations
-
 import gzip
 
 import numpy as np

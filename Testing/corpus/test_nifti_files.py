@@ -1,7 +1,5 @@
 """NIfTI echo series whose names or headers are unusual, or contradict themselves."""
 
-from __future__ import annotations
-
 import gzip
 
 import numpy as np

@@ -1,7 +1,5 @@
 """NRRD and MetaImage files that are cut, sheared, or do not say how they lie."""
 
-from __future__ import annotations
-
 import gzip
 import tempfile
 from pathlib import Path

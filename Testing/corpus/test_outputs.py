@@ -1,7 +1,5 @@
 """Results that cannot be written, or must not be."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 

@@ -1,7 +1,5 @@
 """Real small files that pydicom, nibabel and highdicom carry or make, each with what must come out."""
 
-from __future__ import annotations
-
 import gzip
 from pathlib import Path
 

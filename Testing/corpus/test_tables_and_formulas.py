@@ -1,7 +1,5 @@
 """Participants tables as spreadsheets write them, and formulas as the documentation allows them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Echo series and DICOM objects that cannot be written in full leave nothing behind."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from DiscRelaxometryLib.headless import start_headless

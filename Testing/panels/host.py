@@ -6,8 +6,6 @@ where code depends on them (exact widget types in bindings, scene handed on by t
 where Slicer would. What this does and does not prove is in ``Docs/panels-testing.md``.
 """
 
-from __future__ import annotations
-
 import ctypes
 import sys
 import types

@@ -4,8 +4,6 @@ After Base/Python/slicer/parameterNodeWrapper of Slicer: ``wrapper.py`` (what is
 ``guiConnectors.py`` (which widget takes which type; an unbounded number, an unknown choice).
 """
 
-from __future__ import annotations
-
 import enum
 import pathlib
 import weakref

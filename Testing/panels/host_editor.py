@@ -4,8 +4,6 @@ After qSlicerSegmentEditorScriptedEffect.cxx, qSlicerScriptedUtils.cxx and qSlic
 Slicer 5.12 and 5.13.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 import types

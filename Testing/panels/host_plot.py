@@ -5,8 +5,6 @@ After qMRMLPlotView.cxx of Slicer (Libs/MRML/Widgets): ``onPlotChartNodeChanged`
 and ``RecalculateBounds`` (axes follow the data).
 """
 
-from __future__ import annotations
-
 import math
 
 from PySide6 import QtCore, QtGui, QtWidgets

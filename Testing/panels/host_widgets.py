@@ -3,8 +3,6 @@
 Each names the functions it imitates: of Libs/MRML/Widgets of Slicer, and of Libs/Widgets of CTK.
 """
 
-from __future__ import annotations
-
 from PySide6 import QtCore, QtGui, QtWidgets
 
 from DiscRelaxometryLib.headless import start_headless

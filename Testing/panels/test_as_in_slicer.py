@@ -1,7 +1,5 @@
 """What a real Slicer showed: panels that are left, scenes that are loaded over them, fields, legends and headings."""
 
-from __future__ import annotations
-
 import importlib
 import logging
 

@@ -1,7 +1,5 @@
 """Paths of the DiscAtlas panel to their results: template from people, atlas folder, Elastix, flags, maps on disk."""
 
-from __future__ import annotations
-
 import logging
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Echo series in the DICOM browser: offered, loaded with their times, and opened in the panel."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.machinery
 import sys

@@ -1,7 +1,5 @@
 """The Segment Editor effect "Lumbar discs", with the editor's writing and undo as Slicer's library does them."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 import types

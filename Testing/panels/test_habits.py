@@ -1,7 +1,5 @@
 """Code of the panels stays in what PythonQt (Slicer) and PySide6 (the host) share, and starts light."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

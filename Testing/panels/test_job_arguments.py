@@ -1,7 +1,5 @@
 """What a panel hands to its work: every setting, at a value that is no default, under the name that the work takes."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What all three panels must survive: closing the scene, reloading the module, two sets of inputs, a saved scene."""
 
-from __future__ import annotations
-
 import importlib
 import logging
 import time

@@ -1,7 +1,5 @@
 """Choices of the DiscRelaxometry panel reach the work: engine, device, model, alignment; a real person is segmented."""
 
-from __future__ import annotations
-
 import logging
 import sys
 import types

@@ -4,8 +4,6 @@ A stand-in or PySide6 may be kinder than PythonQt: it has a name that Slicer lac
 ``slicer_names.json`` is taken from the sources of Slicer, CTK and PythonQt; VTK and MRML are the real libraries.
 """
 
-from __future__ import annotations
-
 import ast
 import builtins
 import functools

@@ -1,7 +1,5 @@
 """The Review section of Disc Statistics: participants in one layout, decisions on disk, edits that come back."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from support.review_study import make_reviewable, outlines

@@ -1,7 +1,5 @@
 """The DiscStats panel's whole study: run to the report, log, cancel, sample cohort, dropped table."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a computer does to a user: full and read-only disks, missing files and packages, processes that are killed."""
 
-from __future__ import annotations
-
 import errno
 import importlib
 import os

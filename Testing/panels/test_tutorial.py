@@ -1,7 +1,5 @@
 """The tutorial's own words: what it tells to press exists under that name, and a stranger who presses it gets there."""
 
-from __future__ import annotations
-
 import enum
 import re
 from pathlib import Path

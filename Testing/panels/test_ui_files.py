@@ -1,7 +1,5 @@
 """Rules that hold for every .ui file: words for eyes and screen readers, scene connections, bindable parameters."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ElementTree
 
 import pytest

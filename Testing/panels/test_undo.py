@@ -1,7 +1,5 @@
 """Undo and redo of the scene, with the panels open: nodes go and come back, and the panels follow."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

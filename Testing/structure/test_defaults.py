@@ -3,8 +3,6 @@
 ``python Testing/structure/test_defaults.py`` writes the table anew after a change on purpose.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The documentation: links lead somewhere, pages are in the table of contents, Sphinx's settings load and build."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

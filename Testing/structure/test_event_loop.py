@@ -1,7 +1,5 @@
 """Nothing in the window's thread waits: long work is a job of a child process, or polls while events are processed."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

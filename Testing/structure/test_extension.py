@@ -1,7 +1,5 @@
 """The extension's outside: CMake lists, .ui files, the Extensions Index's rules, file-scope imports, tracked files."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

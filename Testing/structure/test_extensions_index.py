@@ -4,8 +4,6 @@ The regular expressions of the metadata are those of the index's own check (Exte
 scripts/check_description_files.py, read in August 2026); what needs the network (that addresses answer) is not tested.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import re

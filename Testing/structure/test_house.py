@@ -1,7 +1,5 @@
 """The floor plan: wings are entered through their faces, arrows go one way, files and functions stay small."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """The extension as Slicer installs it, and the packages that it asks for beside those that Slicer bundles."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import os

@@ -1,7 +1,5 @@
 """The wording of documents, docstrings, comments, messages and panels: phrases to avoid, and what examples import."""
 
-from __future__ import annotations
-
 import ast
 import io
 import re

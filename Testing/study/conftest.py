@@ -1,7 +1,5 @@
 """One study of phantoms for several files of tests, run once for all workers; each has a copy of its own."""
 
-from __future__ import annotations
-
 import io
 import os
 import pickle

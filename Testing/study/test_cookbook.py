@@ -1,7 +1,5 @@
 """The cookbook's scripts run as they are written."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re

@@ -1,7 +1,5 @@
 """Nothing that identifies a person reaches results, reports, logs or messages, whatever the inputs carry."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Rows on disk that outlive kills, torn writes and changed sources, and what is read again."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """Every setting of a study reaches the function it is for: recorded calls of the steps, no value a default."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from support.cohort_phantom import LEVELS

@@ -1,7 +1,5 @@
 """Change maps of visits and the report's tables of a review, each from numbers set by hand."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A disk that really is full, or read-only: a small file system in memory, where the system lets us make one."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 

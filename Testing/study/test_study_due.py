@@ -1,7 +1,5 @@
 """Which steps of the real pipeline become due: for each setting, and for each file that a step reads."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

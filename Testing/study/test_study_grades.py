@@ -1,7 +1,5 @@
 """Estimated grades in a study: in tables, report and formulas, never in place of a reader's."""
 
-from __future__ import annotations
-
 import shutil
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Measures of discs as variables of a study's formula: each level's own, without a column in the participants table."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from support.cohort_phantom import make_spine_study

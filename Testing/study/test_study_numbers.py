@@ -1,7 +1,5 @@
 """What a study writes and its report says, recomputed from the written files by other means."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The whole pipeline on phantoms with existing labels: what goes in comes out, everywhere labelled as simulated."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

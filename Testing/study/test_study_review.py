@@ -1,7 +1,5 @@
 """A study obeys its reviewers: decisions change exactly what depends on them."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The runner: resume, redo, failures, and who has work."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """People side by side: workers, clusters, killed runs, and identical results whoever works."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

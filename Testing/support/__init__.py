@@ -1,7 +1,5 @@
 """Helpers shared by the tests: where the shared data lie."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -5,8 +5,6 @@ those of BRAINSFit.cxx (lines 170 to 390) and of its command line parser, compar
 error, no stage, no output, masks without a mode, and a warning that every B-spline writes on its standard error.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -3,8 +3,6 @@
 Not anatomy: ellipsoids with a bright core. It checks that the pipeline carries numbers through, not that it segments.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

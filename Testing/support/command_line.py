@@ -1,7 +1,5 @@
 """The command line as a user calls it, in this process: to start one takes longer than most commands."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 import sys

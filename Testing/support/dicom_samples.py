@@ -1,7 +1,5 @@
 """Synthetic DICOM echo series in the conventions of three vendors; signal is an exact mono-exponential."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Analytic discs on grids of several orientations and spacings."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.spatial.transform import Rotation
 

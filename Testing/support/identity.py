@@ -1,7 +1,5 @@
 """What identifies a person, put everywhere a study can carry it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A process that ends in the middle of its writing: all files of the project get their names by ``os.replace``."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

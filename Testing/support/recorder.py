@@ -1,7 +1,5 @@
 """A function of the project replaced by one that keeps what it is given."""
 
-from __future__ import annotations
-
 import inspect
 
 

@@ -1,7 +1,5 @@
 """The review page of a study, served beside the test, and requests to it."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import threading

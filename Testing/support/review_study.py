@@ -1,7 +1,5 @@
 """A study that looks as if it had been run: small volumes with boxes as discs, and the records a review reads."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A small synthetic lumbar column: bodies, discs, canal; for tests that need a known answer."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 

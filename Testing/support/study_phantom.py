@@ -1,7 +1,5 @@
 """A small study on disk and a pipeline of quick steps, for tests of the runner: nothing here is medical."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """The phantom study of three levels that several files of tests share, and readers of what it wrote."""
 
-from __future__ import annotations
-
 import functools
 import re
 

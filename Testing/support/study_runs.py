@@ -1,7 +1,5 @@
 """What all studies of the tests share: settings that are watched while steps run, and work that is done once."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from contextlib import contextmanager

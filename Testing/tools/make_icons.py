@@ -3,8 +3,6 @@
 Run it from the top of the checkout, with the three module folders on PYTHONPATH.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -5,8 +5,6 @@ to it, and the harm it would do. Each is put into a copy of the checkout; the te
 kept in ``Testing/benchmarks/results/mutants.json`` as they come.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

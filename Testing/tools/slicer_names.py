@@ -4,8 +4,6 @@
 member is a property, signal or slot of the class's meta-object, or a method of PythonQt's generated wrapper.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import sys

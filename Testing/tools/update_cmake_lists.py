@@ -3,8 +3,6 @@
 A Lib file that is not listed is silently absent after install, so the lists are made, never typed.
 """
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -5,8 +5,6 @@ is disc with probability p, independently, and a mask M was cut from these proba
 about ``2 sum_M(p) / (sum(p) + |M|)``; see Docs/method/segmentation-network.md for its derivation and its limits.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The shipped weights, and the two ways to run them: onnxruntime (light) and torch (CPU, CUDA, MPS)."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json

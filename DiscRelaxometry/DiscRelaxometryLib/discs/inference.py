@@ -1,7 +1,5 @@
 """From a volume to class probabilities on the volume's own grid."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -6,8 +6,6 @@ anisotropic, oblique or flipped. Lengths used as limits are choices of this proj
 ``Docs/method/levels.md``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

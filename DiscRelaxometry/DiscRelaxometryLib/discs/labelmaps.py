@@ -4,8 +4,6 @@ Each convention is a file in ``Resources/LabelMaps`` that names its tool, versio
 what it is here, or that it is left out. A convention either names levels itself or has them counted by ``levels.py``.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass, field, replace

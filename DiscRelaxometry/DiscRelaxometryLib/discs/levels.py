@@ -1,7 +1,5 @@
 """Names for discs and vertebrae: counted upward from L5-S1, with the evidence and the doubts explained."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

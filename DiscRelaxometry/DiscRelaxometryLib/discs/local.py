@@ -1,7 +1,5 @@
 """Segment one disc: a run of the network around a point."""
 
-from __future__ import annotations
-
 import numpy as np
 import scipy
 

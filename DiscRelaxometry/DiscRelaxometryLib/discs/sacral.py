@@ -4,8 +4,6 @@ The upper endplate of the sacrum (the sacral slope) and the kink above it set L5
 so both are read from the discs. Means and standard deviations (degrees) are those of SPIDER's 33 reference masks.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import scipy
 

@@ -3,8 +3,6 @@
 Slices stay where they were acquired: only rows and columns are resampled, so that thick slices are never mixed.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

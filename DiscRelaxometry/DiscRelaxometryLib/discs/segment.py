@@ -1,7 +1,5 @@
 """One call from a sagittal volume to labelled discs, vertebrae and canal, with confidence."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 import numpy as np

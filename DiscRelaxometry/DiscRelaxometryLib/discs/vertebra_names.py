@@ -1,7 +1,5 @@
 """Names for vertebrae, from the discs below and above them."""
 
-from __future__ import annotations
-
 import numpy as np
 import SimpleITK as sitk
 

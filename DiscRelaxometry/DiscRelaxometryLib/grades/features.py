@@ -4,8 +4,6 @@ The grades of Pfirrmann et al. (Spine 2001;26:1873) go by the nucleus's signal a
 annulus, and the disc's height. Signal is in units of cerebrospinal fluid or vertebral marrow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

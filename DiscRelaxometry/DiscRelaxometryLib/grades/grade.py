@@ -1,7 +1,5 @@
 """Estimated Pfirrmann grades of the discs of a T2-weighted image, or a statement why there is none."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

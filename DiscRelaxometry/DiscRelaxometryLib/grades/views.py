@@ -1,7 +1,5 @@
 """Mid-sagittal views of discs in their own axes, with the signal of fluid and bone marrow beside them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 World coordinates are LPS mm. Nothing here assumes an isotropic, axis-aligned or right-handed grid.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -6,8 +6,6 @@ position stays, and the report says so. Labels are resampled by their signed dis
 voxel, so that thick slices and fine grids both keep a disc's volume and shape.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -4,8 +4,6 @@ Definitions and their sources are in ``Docs/method/measures.md``. Volumes are vo
 lengths are measured in the disc's own axes on a mask resampled along them, so that they do not depend on the grid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -4,8 +4,6 @@ CSF is the bright part of the spinal canal beside the labelled discs: nerve root
 are darker and are left out by an Otsu threshold, after the canal's outermost millimeter was taken off.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 
 import numpy as np

@@ -4,8 +4,6 @@ A voxel's region follows from three disc-intrinsic coordinates: LR and AP within
 height between the caudal and the cranial surface. Intensity is never used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

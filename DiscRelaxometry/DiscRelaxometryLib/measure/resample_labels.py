@@ -5,8 +5,6 @@ distance is resampled, with several samples in each target voxel where it is lar
 disc's volume and its surface are kept.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage

@@ -4,8 +4,6 @@ Definitions and their sources are in ``Docs/method/measures.md``. A measure that
 :class:`Missing`, whose text is the reason for the table.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

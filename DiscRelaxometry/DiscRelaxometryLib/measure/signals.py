@@ -1,7 +1,5 @@
 """How signal is spread in a disc: nucleus against annulus, the cleft in the nucleus, and the distance of the peaks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Measures of discs beside their neighbors, and of vertebral bodies; what cannot be had is empty, with the reason."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping
 

@@ -1,7 +1,5 @@
 """Voxel-wise analysis of maps in atlas space: model, permutation inference, maps and cluster table in one call."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a contrast's errors allow: which observations change places or signs, alone, in blocks or in variance groups."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Permutation p, FDR, TFCE and clusters of one fitted contrast."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

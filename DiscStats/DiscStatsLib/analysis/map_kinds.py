@@ -1,7 +1,5 @@
 """What each map of an analysis is: name, unit, window, color table and one-sentence description."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

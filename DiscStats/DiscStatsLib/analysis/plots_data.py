@@ -1,7 +1,5 @@
 """Numbers for a scatter or box plot: the map at a voxel, cluster, region or level against a variable of the design."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

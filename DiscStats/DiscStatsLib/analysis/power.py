@@ -1,7 +1,5 @@
 """Power of a design at hand: its own residuals and people, with an effect put in, analyzed as the study will be."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """An analysis on disk: NIfTI maps with sidecars, cluster and design tables, and the provenance as JSON."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

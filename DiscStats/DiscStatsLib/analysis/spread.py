@@ -1,7 +1,5 @@
 """Does the residual spread depend on the tested variable? Then permuted errors are not exchangeable."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One person against a reference group, and the mean and SD of groups, voxel by voxel."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Contrasts of a design: by column or term name, as text, as a vector, or as a matrix."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Design matrices from a formula and the participants table, with a term resolved for each disc level."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from dataclasses import dataclass, field, replace

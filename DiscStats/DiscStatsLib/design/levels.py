@@ -1,7 +1,5 @@
 """One design for each disc level, with the contrasts that all of them share."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

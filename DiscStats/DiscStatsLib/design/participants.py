@@ -1,7 +1,5 @@
 """Tables of participants, discs or regions as data frames: one reader, one meaning of a missing cell."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 

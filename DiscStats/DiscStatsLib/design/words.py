@@ -1,7 +1,5 @@
 """Contrasts in words: ``severe - minimal``, ``age in women - age in men``, ``slope in F``."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

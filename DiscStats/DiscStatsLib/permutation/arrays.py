@@ -1,7 +1,5 @@
 """Permutation inference of one contrast for those who hold arrays: no maps, atlas or table needed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -5,8 +5,6 @@ grade of a disc, a visit) is tested within: block means are taken out of maps an
 would, and observations change places inside their block (Winkler et al. 2015, Neuroimage 123:253).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError

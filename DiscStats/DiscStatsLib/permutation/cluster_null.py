@@ -1,7 +1,5 @@
 """Null distributions that need the whole map of every permutation: TFCE, cluster extent and cluster mass."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial

@@ -1,7 +1,5 @@
 """Clusters above a height: extent, mass, and the table with peak, disc level and region."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Normal deviates of the same p as t or F, by table: the distribution functions take ten times as long."""
 
-from __future__ import annotations
-
 from functools import lru_cache, partial
 
 import numpy as np

@@ -5,8 +5,6 @@ of the contrast that are orthogonal to it (Beckmann et al. 2001; Winkler et al. 
 effect, statistic, and everything that Freedman-Lane permutation needs. No inverse of X'X is formed.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -4,8 +4,6 @@ See ``permutation_screen`` for the bounds. One pass over the products, in loops 
 instructions; numpy would read and write them nine times.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from DiscRelaxometryLib.compiled import kernel_if_numba

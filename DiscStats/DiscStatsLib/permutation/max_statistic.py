@@ -1,7 +1,5 @@
 """The largest statistic of each permutation over the voxels, and the family-wise p from it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

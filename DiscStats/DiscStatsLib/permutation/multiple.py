@@ -1,7 +1,5 @@
 """False discovery rate over many tests."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

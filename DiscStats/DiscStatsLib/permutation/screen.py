@@ -13,8 +13,6 @@ plus a few u for rounding these steps. Whatever lies within a bound is computed 
 permutation that may or may not reach their own statistic, and those that may be its maximum.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -6,8 +6,6 @@ p of 100 000 permutations at 3 in 10 000. The fit is checked by the Anderson-Dar
 is simulated, as the parameters are estimated. Where it does not fit, smaller shares are tried; else p stays counted.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

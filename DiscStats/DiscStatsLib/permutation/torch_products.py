@@ -1,7 +1,5 @@
 """The permutation products on a torch device (a GPU), in float64; optional, with the numbers of the CPU code."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from DiscRelaxometryLib.errors import DesignError

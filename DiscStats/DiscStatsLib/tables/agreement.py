@@ -4,8 +4,6 @@ Bland-Altman limits, the six intraclass correlations of Shrout and Fleiss, Lin's
 precision, each with its confidence interval. Equations and sources are in ``Docs/method/agreement.md``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 The model is fitted by statsmodels (``MixedLM``); the formula is checked by ``formula.py`` first.
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass, field
 

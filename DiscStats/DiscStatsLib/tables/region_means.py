@@ -1,7 +1,5 @@
 """Means of maps in discs and regions of the atlas, one row each, beside the participants' columns: for mixed models."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from DiscRelaxometryLib.image import Image

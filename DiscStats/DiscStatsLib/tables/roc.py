@@ -1,7 +1,5 @@
 """Receiver operating characteristic: area with DeLong's or a bootstrap interval, and comparison of two areas."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -1,7 +1,5 @@
 """People, and blocks of voxels, on Dask: local worker processes, or any cluster by its scheduler's address."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -4,8 +4,6 @@ A preload of the process that keeps Dask's workers (the nanny), which is a child
 worker holds the lock of its person, so that a resumed run cannot work on the person before the worker has ended.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import time

@@ -1,7 +1,5 @@
 """What a step sees: the study, its settings, and what earlier steps wrote for a person or for everyone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Locks of a study: two runs on one person, or on the group, would overwrite each other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -4,8 +4,6 @@ A step's record is removed before the step runs and written after its outputs, s
 cuts included, outputs without a record are to be redone and a record stands for complete outputs.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

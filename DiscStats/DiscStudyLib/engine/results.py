@@ -1,7 +1,5 @@
 """What earlier steps wrote, found again: labels, maps, atlas and tables of results."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a reviewer is to look at, and what was decided about it: one entry per disc of a participant."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping

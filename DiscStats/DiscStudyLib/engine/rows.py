@@ -1,7 +1,5 @@
 """Rows of numbers on disk, one for each person: what a killed run has read need not be read again."""
 
-from __future__ import annotations
-
 import io
 import json
 import zlib

@@ -1,7 +1,5 @@
 """Work on the stages of a study: people in parallel, then the group; resumed where a run was interrupted."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Steps of a study: what each needs, which are due (``plan``), and how they are run and recorded (``execute``)."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress

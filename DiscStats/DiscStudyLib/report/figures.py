@@ -1,7 +1,5 @@
 """Plots of numbers for the report: colors for color-blind readers, no global state, same bytes from same data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What is asked of a study that has run: exports, status, and tables, from what its files and tables say."""
 
-from __future__ import annotations
-
 import inspect
 
 import numpy as np

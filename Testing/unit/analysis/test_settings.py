@@ -1,7 +1,5 @@
 """Settings of an analysis: one set of defaults, checked when made."""
 
-from __future__ import annotations
-
 import pytest
 
 from DiscRelaxometryLib.errors import DesignError

@@ -1,7 +1,5 @@
 """The command line: help for each verb, plain errors, exit status, no traceback."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

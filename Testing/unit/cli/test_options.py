@@ -1,7 +1,5 @@
 """Every option of every verb reaches the function it is for: recorded calls, values other than the defaults."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import nullcontext
 from dataclasses import fields

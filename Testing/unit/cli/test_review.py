@@ -1,7 +1,5 @@
 """The verb ``review``: lists, decisions and comparison from scripts; bad input is one sentence."""
 
-from __future__ import annotations
-
 import pytest
 
 pytest.importorskip("typer")

@@ -1,7 +1,5 @@
 """All ways to miss one to three of eight discs: the names are right, or a sentence says that they are an assumption."""
 
-from __future__ import annotations
-
 import re
 from itertools import combinations
 

@@ -1,7 +1,5 @@
 """One disc around a point: where the network looks, what it returns, and what it refuses."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

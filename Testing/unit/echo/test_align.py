@@ -1,7 +1,5 @@
 """Alignment: a known motion is found and undone, still series stay bit-identical."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What an image is: one judgement of DICOM headers, sidecars and NRRD fields."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

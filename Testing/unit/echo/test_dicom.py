@@ -1,7 +1,5 @@
 """DICOM echo series: vendors' conventions, sorting, units, and one clear sentence for each fault."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from support import dicom_samples as samples

@@ -1,7 +1,5 @@
 """DICOM files that lack parts of the format, and the order of images whose times are not in the header."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from support import dicom_samples as samples

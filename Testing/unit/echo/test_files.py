@@ -1,7 +1,5 @@
 """Echo series from NIfTI with sidecars, NRRD and Slicer sequences; and the series' own checks."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What file names say: one grouping for panel and study."""
 
-from __future__ import annotations
-
 from itertools import permutations
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a step writes goes with it when it fails; what an earlier step must have written is missed by name."""
 
-from __future__ import annotations
-
 import pytest
 
 from DiscRelaxometryLib.errors import StudyError

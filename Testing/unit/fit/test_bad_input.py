@@ -1,7 +1,5 @@
 """Broken voxels get a status code, broken series one clear exception; nothing crashes and nothing becomes 0."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """Extended phase graphs against analytic echoes and a Bloch simulation; the fit built on them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

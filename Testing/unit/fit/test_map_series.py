@@ -1,7 +1,5 @@
 """From a series to maps: what reaches the fit, and what is fitted."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Fits against known answers, other software's maps, and the Cramer-Rao bound."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

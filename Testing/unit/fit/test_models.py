@@ -1,7 +1,5 @@
 """The same four tests for every model and estimator: special values, shapes and types, bounds, known answers."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from dataclasses import dataclass, fields, replace

@@ -1,7 +1,5 @@
 """Noise estimates and the Rician estimator."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats

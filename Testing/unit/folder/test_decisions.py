@@ -1,7 +1,5 @@
 """Reviewers' decisions on disk: whole, merged by disc, never written over, and clear about errors."""
 
-from __future__ import annotations
-
 import itertools
 import json
 

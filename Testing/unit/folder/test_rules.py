@@ -1,7 +1,5 @@
 """Rules of a sensitivity analysis: who is kept, and what is no rule."""
 
-from __future__ import annotations
-
 import pytest
 
 from DiscRelaxometryLib.errors import DesignError

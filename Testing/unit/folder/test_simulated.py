@@ -1,7 +1,5 @@
 """Results of simulated studies carry the label in every table and beside every image, once."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The validate verb names file, person and remedy for every kind of bad input, before anything runs."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Visits of participants: their rows, and the years since the first in time, whatever the order of their names."""
 
-from __future__ import annotations
-
 import pytest
 
 from DiscRelaxometryLib.errors import StudyError

@@ -1,7 +1,5 @@
 """DICOM export: read back frame by frame with pydicom alone, checked by dciodvfy, free of foreign identity."""
 
-from __future__ import annotations
-
 import copy
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """An error's help note stands once, at the end, however often its text was wrapped."""
 
-from __future__ import annotations
-
 import pytest
 
 from DiscRelaxometryLib import errors

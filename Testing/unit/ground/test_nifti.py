@@ -1,7 +1,5 @@
 """NIfTI headers that contradict themselves; nibabel gives the affine to compare with."""
 
-from __future__ import annotations
-
 import gzip
 
 import numpy as np

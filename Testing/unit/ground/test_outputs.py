@@ -1,7 +1,5 @@
 """Results are complete, or a sentence says why they are not there."""
 
-from __future__ import annotations
-
 import errno
 import os
 import pickle

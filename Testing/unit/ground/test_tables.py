@@ -1,7 +1,5 @@
 """One reader of tables: what spreadsheets write, and the one meaning of their cells."""
 
-from __future__ import annotations
-
 import pytest
 
 from DiscRelaxometryLib.errors import DesignError

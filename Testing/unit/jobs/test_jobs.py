@@ -1,7 +1,5 @@
 """Jobs in a child process: results, errors in their own words, cancel in two seconds, no child left behind."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Labels mean what they say in whatever type a file holds them; what is not a label is named; nothing wraps."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """Measures: published volumes, analytic lengths, and statistics with failed voxels."""
 
-from __future__ import annotations
-
 import csv
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """Frames and regions on analytic discs, on rotated, left-handed and thick-slice grids."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from support import shared_data

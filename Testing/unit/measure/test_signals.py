@@ -1,7 +1,5 @@
 """Nucleus against annulus, the cleft and the peaks: known signals give known numbers; too few voxels give none."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from support.disc_phantoms import label_image

@@ -1,7 +1,5 @@
 """Measures beside the neighbors: known angles, slips, heights and canals on any grid; empty cells say why."""
 
-from __future__ import annotations
-
 import functools
 import re
 

@@ -1,7 +1,5 @@
 """Two ways to one number: tables against region masks, voxels at a point, volumes carried; holes stay holes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import SimpleITK as sitk

@@ -1,7 +1,5 @@
 """Sizes of discs in the report: mean and SD by level, with n - 1."""
 
-from __future__ import annotations
-
 import statistics
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The report pictures each flagged disc that waits for a decision, and links it to the review page."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image as Picture

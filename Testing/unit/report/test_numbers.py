@@ -1,7 +1,5 @@
 """Numbers of the report that are recomputed by hand: outlines, agreement, use in training, region tables."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import numpy as np

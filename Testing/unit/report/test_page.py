@@ -1,7 +1,5 @@
 """The report: self-contained, escaped, labelled when simulated, and whole in a real browser."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re

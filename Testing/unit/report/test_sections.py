@@ -1,7 +1,5 @@
 """Each section of the report, recomputed by hand from the rows, records and maps that it is made of."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import numpy as np

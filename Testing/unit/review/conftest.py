@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 from support.review_page import served
 from support.review_study import make_reviewable

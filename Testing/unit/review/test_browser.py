@@ -1,7 +1,5 @@
 """The review page in a real browser: from opening to a decision on disk and a run that obeys it."""
 
-from __future__ import annotations
-
 import shutil
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The review page's server: who may ask for what, and what is answered."""
 
-from __future__ import annotations
-
 import gzip
 import itertools
 import json

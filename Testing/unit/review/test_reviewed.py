@@ -1,7 +1,5 @@
 """Flags of a review come from what the segmentation says of each disc, where it says so."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

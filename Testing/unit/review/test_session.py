@@ -1,7 +1,5 @@
 """A reviewer's session: order, decisions that hold or are refused, drawings, other reviewers, kills."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Slicer's own views of a participant: without the extra a sentence, with it a real scene, the page's token only."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from types import SimpleNamespace

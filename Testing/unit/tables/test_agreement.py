@@ -1,7 +1,5 @@
 """Agreement: published data with published answers."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

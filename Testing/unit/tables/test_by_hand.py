@@ -1,7 +1,5 @@
 """Limits of agreement and means of regions, recomputed in a few lines."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

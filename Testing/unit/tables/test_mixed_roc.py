@@ -1,7 +1,5 @@
 """Mixed models against nlme's published fit; ROC against published areas and the definition."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """What was read otherwise than it is written is said wherever a table or an image is used, and once."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

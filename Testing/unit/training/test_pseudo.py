@@ -1,7 +1,5 @@
 """Pseudo-labels: what a slice has to show to be kept, who is left out, and that training takes what is kept."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """The simulated cohort: its people, anatomy and images are what was planted, and say that they are simulated."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The demonstration's own parts: the cohort is copied whole, masks stay apart, real multi-echo data are fitted."""
 
-from __future__ import annotations
-
 from support import shared_data
 
 from DiscStudyLib.demo import FORMULA, SENSITIVITY, SERIES, copy_cohort, fit_shared_series, grades, remembered

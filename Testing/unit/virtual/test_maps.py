@@ -1,7 +1,5 @@
 """Simulated maps in atlas space: noise at the bound, effects where planted, no association under null."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
