@@ -162,6 +162,34 @@ def test_a_slice_beside_the_canal_is_refused():
     refuses(image, labels.like(np.where(labels.array == 2, 0, labels.array)), "canal is not seen")
 
 
+@pytest.mark.parametrize(("discs", "refused"), [((15,), True), ((16,), True), ((11,), False), ((12, 11), False)])
+def test_a_slice_that_leaves_the_canal_is_refused(discs, refused):
+    """At the sacrum the sac ends; where it is not seen beside the upper discs, the slice passes beside it."""
+    image, labels = spine()
+    gone = labels.array.copy()
+    for disc in discs:
+        rows = np.argwhere(labels.array == disc)[:, 0]
+        near = gone[max(0, rows.min() - 50):rows.max() + 50]  # as far as a disc's canal is looked for
+        near[near == 2] = 0
+    if refused:
+        refuses(image, labels.like(gone), f"canal is not seen beside {'L1-L2' if discs == (15,) else 'T12-L1'}, or")
+    else:
+        assert sum("canal" in s for s in describe_discs(image, labels.like(gone))[1]) == len(discs)
+
+
+def test_contrast_is_that_below_the_cord():
+    """A cord darkens the canal of T2w, and a coil's falloff brightens it in T1w: L2-L3 and below decide."""
+    image, labels = spine((150,) * 6)
+    above = np.argwhere(labels.array == 14)[:, 0].max() + 8
+    for side, words in ((slice(above, None), ""), (slice(None, above), "no T2-weighted image")):
+        array = image.array.copy()
+        array[side][labels.array[side] == 2] = 50
+        if words:
+            refuses(image.like(array), labels, words)
+        else:
+            assert len(grade_discs(image.like(array), labels)) == 6
+
+
 def test_fewer_than_three_discs_are_refused():
     image, labels = spine()
     refuses(image, labels.like(np.where(labels.array > 12, 1, labels.array)), "has 2 named disc")
