@@ -252,11 +252,10 @@ def _by_shape(probability: float, evidence: str, pieces: list[Piece], geometry: 
     Where a vertebral body lies below it (`body`), or a `trace` of L5-S1, it may be L4-L5.
     """
     sure = confidence(probability, pieces, body, trace)
-    if sure < (0.5 if body else 1 - CERTAIN) and (body or trace):
-        seen = "a vertebra" if body else f"a trace of L5-S1 (probability {trace:.2g})"
-        return _Lowest(-1, False, f"{evidence}, but {seen} lies below it: confidence {sure:.2f}", [
-            f"{seen[0].upper()}{seen[1:]} lies below the lowest disc, which the network takes for L5-S1: a disc below "
-            "it may be missed. That the lowest disc is L4-L5 is an assumption; check the levels."])
+    if body and sure < 0.5:
+        return _Lowest(-1, False, f"{evidence}, but a vertebra lies below it: confidence {sure:.2f}", [
+            "A vertebra lies below the lowest disc, which the network takes for L5-S1: a disc below it may be missed. "
+            "That the lowest disc is L4-L5 is an assumption; check the levels."])
     doubt, remarks = _transitional(pieces, geometry)
     if sure < CERTAIN:
         missed = f", and a trace of L5-S1 (probability {trace:.2g}) lies below it" if trace else ""

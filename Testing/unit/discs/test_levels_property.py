@@ -193,10 +193,10 @@ def test_trace_of_l5s1_below_the_lowest_disc_puts_the_names_in_doubt(part):
         odds = np.log(0.97 / 0.03) + shape_odds([piece, make_piece(np.argwhere(array == 13), spine_curve(
             classes, geometry), geometry)]) - np.log(0.05 / 0.0015)
         assert float(result.evidence.rsplit(" ", 1)[1]) == pytest.approx(1 / (1 + np.exp(-odds)), abs=0.011)
-    # Where its being L5-S1 is as unlikely as a certain name is likely, it is taken for L4-L5.
+    # However strong, a trace renames nothing: a remnant disc S1-S2 below L5-S1 leaves one as well.
     result = label_instances(classes, geometry, with_trace(30, 0, 0.2))
-    assert result.discs[0].value == 12 and not result.certain and float(result.evidence.rsplit(" ", 1)[1]) < 0.25
-    assert any(f.startswith("A trace of L5-S1 (probability 0.2) lies below") and "L4-L5" in f for f in result.flags)
+    assert result.discs[0].value == 11 and not result.certain and float(result.evidence.rsplit(" ", 1)[1]) < 0.25
+    assert any("a trace of L5-S1 (probability 0.2) lies below" in f for f in result.flags)
     # Beside a disc's own rim, beyond the next disc, in front of the spine, or above, nothing is missed.
     for depth, ahead in ((8, 0), (52, 0), (30, 33), (30, -33), (-30, 0)):
         assert label_instances(classes, geometry, with_trace(depth, ahead, 0.05)).certain, (depth, ahead)
