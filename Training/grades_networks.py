@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from DiscRelaxometryLib.atomic import atomic_path
 from DiscRelaxometryLib.grades import CLIP, GRADES, PICTURE
+from Training.train import has_bfloat16
 
 #: Rows and columns of what is varied to make a picture.
 MARGIN = (96, 128)
@@ -86,7 +87,7 @@ def train_members(network: torch.nn.Module, features: np.ndarray, pictures: np.n
     x, y = torch.from_numpy(pictures), torch.as_tensor(targets, dtype=torch.float32)
     with torch.inference_mode():
         z = network.standardize(torch.as_tensor(features, dtype=torch.float32)).clamp(-CLIP, CLIP)
-    z, half = z.clone(), torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    z, half = z.clone(), has_bfloat16()
     given = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in (features, pictures, targets)))
     for n, (reader, eye) in enumerate(zip(network.readers, network.eyes)):
         kept = folder and folder / f"{given.hexdigest()[:16]}-{seed + n}.safetensors"

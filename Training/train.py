@@ -59,6 +59,11 @@ def loss_of(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return entropy + torch.stack(dice).mean()
 
 
+def has_bfloat16() -> bool:
+    """Return whether the processor has bfloat16 instructions; others emulate it, many times slower than float32."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 class Average:
     """Exponential moving average of weights and normalization statistics."""
 
@@ -96,8 +101,7 @@ class Learner:
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=PEAK_RATE, weight_decay=1e-2,
                                            fused=device.startswith("cuda"))
         self.average, self.running = Average(self.network), None
-        # Processors without bfloat16 instructions emulate it, many times slower than float32.
-        self.bfloat16 = device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self.bfloat16 = device != "cpu" or has_bfloat16()
 
     @property
     def checkpoint(self) -> Path:

@@ -1,21 +1,21 @@
 """Normalized T2w signal per disc: reference masks against disturbed and automatic masks; effect of clipped CSF.
 
-    python Testing/benchmarks/bench_normalized.py [--every N] [--network]
+    python Testing/benchmarks/bench_normalized.py [--every N] [--manifest WEIGHTS]
 
-``--network`` segments the people of the shipped network's test fold from pixels.
+``--manifest`` segments the people held out of a fold's network from pixels.
 """
 
 import argparse
-import json
+from pathlib import Path
 
 import numpy as np
-from common import Results, shared_data
+from common import Results, held_out, shared_data
 from scipy import ndimage
 
+from DiscRelaxometryLib.discs import Model, segment
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.measure import normalized_t2w
 from DiscRelaxometryLib.measure.normalize import csf_reference
-from DiscRelaxometryLib.resources import resource_path
 from DiscStatsLib.tables import icc
 
 PLANE = np.ones((3, 3, 1), bool)
@@ -25,24 +25,23 @@ def main() -> None:
     """Compare masks and list the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--every", type=int, default=1, help="take every Nth person")
-    parser.add_argument("--network", action="store_true", help="segment the network's test people")
+    parser.add_argument("--manifest", type=Path, help="segment the people held out of this network")
     options = parser.parse_args()
     folder = shared_data() / "spider_t2space"
     people = [f.name[:7] for f in sorted(folder.glob("*_dseg.nii.gz"))][::options.every]
-    if options.network:
-        card = json.loads(resource_path("Weights/lumbar-discs.json").read_text())
-        people = card["training"]["people"]["test"]
+    if options.manifest:
+        model, people = held_out(options.manifest)
     pairs: dict[str, list] = {}
     clip: dict[float, list] = {}
     for person in people:
         image = read_image(folder / f"{person}_T2w.nii.gz")
         reference = read_image(folder / f"{person}_dseg.nii.gz")
-        masks = automatic(image) if options.network else disturbed(reference)
+        masks = automatic(image, model) if options.manifest else disturbed(reference)
         truth = disc_means(image, reference)
         for name, labels in masks.items():
             found = disc_means(image, labels)
             pairs.setdefault(name, []).extend((truth[v], found[v]) for v in truth if v in found)
-        if not options.network:
+        if not options.manifest:
             clipped(image, reference, clip)
     results, rows = Results("bench_normalized"), []
     for name, found in pairs.items():
@@ -52,7 +51,7 @@ def main() -> None:
         single = next(r["value"] for r in icc(np.stack([a, b], axis=1)).rows if r["form"] == "ICC(2,1)")
         rows.append((name, len(a), relative.mean(), f"{relative.mean() - half:+.1f} to {relative.mean() + half:+.1f}",
                      single))
-    results.table("network" if options.network else "masks", [
+    results.table("network" if options.manifest else "masks", [
         "masks", "discs", ("bias, %", "+.2f"), "95 % limits, %", ("ICC(2,1)", ".4f")], rows, people=len(people))
     if clip:
         results.table("clipped", [("share of the CSF clipped", ".0%"), "people", ("CSF median, mean change, %", "+.1f"),
@@ -79,11 +78,9 @@ def disturbed(reference: Image) -> dict[str, Image]:
     return result
 
 
-def automatic(image: Image) -> dict[str, Image]:
+def automatic(image: Image, model: Model) -> dict[str, Image]:
     """Return the network's labels."""
-    from DiscRelaxometryLib.discs import segment
-
-    return {"network, people not trained on": segment(image).labels}
+    return {"network, people not trained on": segment(image, model=model).labels}
 
 
 def clipped(image: Image, labels: Image, result: dict[float, list]) -> None:

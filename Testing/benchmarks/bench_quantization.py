@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 from bench_segmentation import volume
-from common import Aim, Results, clock, shared_data
+from common import Aim, Results, clock, held_out, shared_data
 
-from DiscRelaxometryLib.discs import calibration, load_model
+from DiscRelaxometryLib.discs import calibration
 from DiscRelaxometryLib.discs.engine import OnnxEngine, TorchEngine
 from DiscRelaxometryLib.discs.inference import predict
 from DiscRelaxometryLib.discs.segment import assemble
@@ -23,6 +23,7 @@ from DiscRelaxometryLib.image import read_image
 from Training.dataset import read_folds
 from Training.evaluate import calibration_samples, is_disc
 from Training.metrics import dice
+from Training.train import has_bfloat16
 
 #: Training people whose images give the ranges, and batches taken of each.
 PEOPLE, BATCHES = 2, 4
@@ -53,7 +54,6 @@ class Short(TorchEngine):
 def engines(model, images, folder: Path, threads: int) -> dict[str, OnnxEngine | TorchEngine]:
     """Return the network as it is, in integers, and in bfloat16 where there are instructions for it."""
     import onnxruntime
-    import torch
     from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, quantize_static
 
     plain, recorder, folded = folder / "plain.onnx", Recorder(model, threads), onnxruntime.SessionOptions()
@@ -81,7 +81,7 @@ def engines(model, images, folder: Path, threads: int) -> dict[str, OnnxEngine |
         options.intra_op_num_threads = threads
         engine.session = onnxruntime.InferenceSession(str(folder / f"{kind}.onnx"), options)
         found[f"int8, {kind}"] = engine
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if has_bfloat16():
         found["bfloat16, torch (not shipped)"] = Short(model, "cpu", threads)
     return found
 
@@ -97,10 +97,10 @@ def main() -> None:
     """Make the networks, segment everyone by each, and keep the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--manifest", type=Path, help="a fold's network; the shipped one by default")
     options = parser.parse_args()
-    data, model, folds = shared_data() / "spider_t2space", load_model(), read_folds()["folds"]
-    out = folds[model.manifest["training"]["fold"]]
-    trained = sorted(n for fold in folds for n in fold if n not in out)[:PEOPLE]
+    data, (model, out) = shared_data() / "spider_t2space", held_out(options.manifest)
+    trained = sorted(n for fold in read_folds()["folds"] for n in fold if n not in out)[:PEOPLE]
     clinical, rows = volume(20, 501, 0.9), []
     with tempfile.TemporaryDirectory() as folder:
         images = [read_image(data / f"{name}_T2w.nii.gz") for name in trained]
