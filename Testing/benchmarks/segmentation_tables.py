@@ -119,8 +119,6 @@ def ivd(results: Results, part: dict) -> None:
         [[r["person"], disc_name(r["level"]), disc_name(r["named"]) if r["named"] > 3 else "-",
           *(float(v) for k in ("dice", "central", "lateral", "distance", "volume", "reference_volume")
             for v in numbers([r], k))] for r in part["rows"]])
-    # Weights 2.0.0 reached 0.867.
-    results.aims(Aim("second center, Dice", float(np.mean(numbers(part["rows"], "dice"))), at_least=0.867, form=".3f"))
 
 
 def bodies(results: Results, part: dict) -> None:
@@ -166,6 +164,9 @@ def targets(results: dict) -> list[Aim]:
                 form=".1f", unit="%"),
             Aim("normalized signal per disc, ICC(2,1)", single, at_least=0.95, form=".3f")]
     if "ivd" in results:
+        # Weights 2.0.0 reached 0.867.
+        found.append(Aim("second center, Dice", np.mean(numbers(results["ivd"]["rows"], "dice")), at_least=0.867,
+                         form=".3f"))
         levels = sorted({r["level"] for r in results["ivd"]["rows"]})
         for key, name in (("dice", "whole discs"), ("central", "central slices"), ("lateral", "lateral slices")):
             worst = min(np.mean(numbers([r for r in results["ivd"]["rows"] if r["level"] == v], key)) for v in levels)
