@@ -48,7 +48,7 @@ RIDGE = 0.1
 #: Weight of the squared coefficients (of standardized features), for losses summed over discs.
 PENALTY = 20.0
 #: Perceptrons, and convolutional networks.
-MEMBERS = 4
+MEMBERS = GradeConfig.members
 
 
 @dataclass

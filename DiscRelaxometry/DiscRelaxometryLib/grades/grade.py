@@ -8,6 +8,7 @@ import scipy
 from ..discs import Model, load_engine, load_model
 from ..errors import SegmentationError
 from ..image import Image
+from ..labels import disc_value
 from ..progress import ProgressCallback, silent
 from ..resources import resource_path
 from ..tables import Column, Table
@@ -20,9 +21,9 @@ ESTIMATED, EXPECTED = "pfirrmann_estimated", "pfirrmann_expected"
 MIN_DISCS = 3
 #: Median signal of canal over vertebral bodies at L2-L3 and below, where the canal holds no cord: of 300 clinical
 #: slices, T1w reach 0.62, and T2w begin at 0.82.
-T2_CONTRAST, BELOW_CORD = 0.72, 14
+T2_CONTRAST, BELOW_CORD = 0.72, disc_value("L2-L3")
 #: L1-L2, T12-L1: where the canal is not seen here, the slice leaves it in a curved spine and cuts the discs obliquely.
-UPPER = (15, 16)
+UPPER = (disc_value("L1-L2"), disc_value("T12-L1"))
 #: Signal of vertebral bodies over muscle and over fat, and of fat less muscle over CSF, below which fat is suppressed:
 #: the lowest of 179 T2w series are 0.79, 0.28, 0.18. Of other tissue, muscle is the median, fat the 0.95 quantile (less
 #: muscle: 0.9).
@@ -186,8 +187,8 @@ def _require_gradable(views: list[DiscView], signal: np.ndarray) -> None:
         raise SegmentationError("The disc labels do not run up from L5-S1 without a gap "
                                 f"({', '.join(v.name for v in views)}): grades could be given to the wrong levels. "
                                 "Correct the levels first.", anchor=_ANCHOR)
-    known = [v for v in views if np.isfinite(v.csf + v.marrow)]
-    without = [v for v in views if not np.isfinite(v.csf + v.marrow)]
+    referred = np.isfinite([v.csf + v.marrow for v in views])
+    known, without = [v for v, r in zip(views, referred) if r], [v for v, r in zip(views, referred) if not r]
     if len(without) > len(views) / 2 or any(v.value in UPPER for v in without):
         raise SegmentationError(f"The spinal canal is not seen beside {', '.join(v.name for v in without)}, or no "
                                 "vertebral body: the slice passes beside it, or it is not segmented, or it has no "
