@@ -24,72 +24,51 @@ CHOICES = {
 class AnalysisSettings:
     """How maps are analyzed; checked when made.
 
-    Attributes
-    ----------
-    correction : collection of {"fwe", "tfce", "fdr", "cluster"}
-        An empty one gives the uncorrected maps.
-    n_permutations : int
-        All distinct rearrangements are listed instead where there are no more than this.
-    seed : int
-    missing : {"available", "complete"}
-        Analyze voxels that at least `min_count` have, with degrees of freedom per voxel, or those that everyone has.
-    min_count : int, optional
-        Default: half of the level's observations and at least parameters + 2, but no more than all of them.
-    missing_covariates : {"drop", "error"}
-        Leave out, with a note, a row in which a needed cell is empty (at the level concerned), or refuse the table.
-    exchange : {"within", "whole"}, optional
-        How blocks are exchanged; default: whole blocks if the tested columns are constant in each block, else within.
-    ranks : bool
-        Ranks of maps and of numeric columns: Spearman's partial correlation.
-    standard_errors : {"classical", "hc3"}
-        Of equal residual spread, or heteroscedasticity-consistent (HC3): t, F, limits and parametric p then hold where
-        the spread differs between participants.
-    variance_groups : str
-        Column of the participants table (scanner, patient or control) whose groups have variances of their own: Welch's
-        t and F, generalized (the G statistic). Empty means one variance.
-    errors : {"auto", "exchangeable", "symmetric"}
-        What permutation assumes of the errors: that participants can change places, or that each error, of whatever
-        spread, is symmetric about 0 (signs are flipped). ``auto`` flips signs where the residual spread depends on the
-        tested variable. With variance groups, participants change places within their group; ``auto`` does that where
-        the groups are terms of the model that are not tested, and flips signs elsewhere.
-    alternative : {"two-sided", "greater", "less"}
-        For t contrasts.
-    cluster_p : float
-        Uncorrected p that forms clusters; above 0.001 is not accepted in the field (Woo 2014) and is warned of.
-    tail : {"counted", "pareto"}
-        Family-wise p by counting alone, or beyond the 90th percentile of the null distribution by a generalized Pareto
-        distribution, where one fits: p below 1 / (permutations + 1), approximated.
-    tfce : DiscStatsLib.permutation.TfceSettings, optional
-    workers : int
-        Threads; no result depends on it.
-    device : str
-        ``cpu``, or a torch device for the permutation products.
-    distribute : callable, optional
-        Shares out blocks of voxels among other processes, called like :func:`DiscRelaxometryLib.parallel.ordered`.
-
     Raises
     ------
     DesignError
         For a value that does not exist.
     """
 
+    #: An empty one gives the uncorrected maps.
     correction: tuple[str, ...] = CORRECTIONS
+    #: All distinct rearrangements are listed instead where there are no more than this.
     n_permutations: int = 5000
     seed: int = 1
+    #: Analyze voxels that at least `min_count` have, with degrees of freedom per voxel, or those that everyone has.
     missing: str = "available"
+    #: Default: half of the level's observations and at least parameters + 2, but no more than all of them.
     min_count: int | None = None
+    #: Leave out, with a note, a row in which a needed cell is empty (at the level concerned), or refuse the table.
     missing_covariates: str = "drop"
+    #: How blocks are exchanged; default: whole blocks if the tested columns are constant in each block, else within.
     exchange: str | None = None
+    #: Ranks of maps and of numeric columns: Spearman's partial correlation.
     ranks: bool = False
+    #: Of equal residual spread, or heteroscedasticity-consistent (HC3): t, F, limits and parametric p then hold where
+    #: the spread differs between participants.
     standard_errors: str = "classical"
+    #: Column of the participants table (scanner, patient or control) whose groups have variances of their own: Welch's
+    #: t and F, generalized (the G statistic). Empty means one variance.
     variance_groups: str = ""
+    #: What permutation assumes of the errors: that participants can change places, or that each error, of whatever
+    #: spread, is symmetric about 0 (signs are flipped). ``auto`` flips signs where the residual spread depends on the
+    #: tested variable. With variance groups, participants change places within their group; ``auto`` does that where
+    #: the groups are terms of the model that are not tested, and flips signs elsewhere.
     errors: str = "auto"
+    #: For t contrasts.
     alternative: str = "two-sided"
+    #: Uncorrected p that forms clusters; above 0.001 is not accepted in the field (Woo 2014) and is warned of.
     cluster_p: float = 0.001
+    #: Family-wise p by counting alone, or beyond the 90th percentile of the null distribution by a generalized Pareto
+    #: distribution, where one fits: p below 1 / (permutations + 1), approximated.
     tail: str = "counted"
     tfce: Any = None
+    #: Threads; no result depends on it.
     workers: int = 1
+    #: ``cpu``, or a torch device for the permutation products.
     device: str = "cpu"
+    #: Shares out blocks of voxels among other processes, called like :func:`DiscRelaxometryLib.parallel.ordered`.
     distribute: Callable | None = None
 
     def __post_init__(self):

@@ -17,23 +17,15 @@ CLIP = 3.0
 
 @dataclass(frozen=True)
 class GradeConfig:
-    """Shape of the network.
+    """Shape of the network."""
 
-    Attributes
-    ----------
-    features : tuple of str
-        Names of the input, in order.
-    findings : tuple of str
-        Findings beside the grade, of :data:`FINDINGS`.
-    farthest : float
-        Distance from the training set beyond which a disc is not judged.
-    members : int
-        Perceptrons, and convolutional networks, whose log-odds are averaged; 0 for regressions alone.
-    """
-
+    #: Names of the input, in order.
     features: tuple[str, ...]
+    #: Findings beside the grade, of :data:`FINDINGS`.
     findings: tuple[str, ...] = tuple(FINDINGS)
+    #: Distance from the training set beyond which a disc is not judged.
     farthest: float = float("inf")
+    #: Perceptrons, and convolutional networks, whose log-odds are averaged; 0 for regressions alone.
     members: int = 4
 
     def to_dict(self) -> dict:

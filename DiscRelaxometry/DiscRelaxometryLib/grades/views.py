@@ -29,29 +29,20 @@ _BEHIND = 20.0  # mm behind a disc's center, in front of the arches: vertebrae t
 
 @dataclass(frozen=True)
 class DiscView:
-    """One disc as seen in its axes.
+    """One disc as seen in its axes."""
 
-    Attributes
-    ----------
-    value : int
-        Label value of the disc.
-    signal : ndarray of float32, SHAPE
-        Mean of the slices seen; NaN outside the image.
-    classes : ndarray of int8, SHAPE
-        ``OUTSIDE``, ``BACKGROUND``, ``VERTEBRA``, ``CANAL``, ``THIS_DISC`` or ``OTHER_DISC``.
-    csf, canal, marrow : float
-        Signal of cerebrospinal fluid (0.85 quantile of the canal), of the canal (median), and of vertebral bodies
-        (median) in the view; NaN where there is too little of them, or no positive signal.
-    cut : bool
-        Whether the disc touches the border of the image within the sagittal plane.
-    """
-
+    #: Label value of the disc.
     value: int
+    #: Mean of the slices seen, shape SHAPE; NaN outside the image.
     signal: np.ndarray
+    #: ``OUTSIDE``, ``BACKGROUND``, ``VERTEBRA``, ``CANAL``, ``THIS_DISC`` or ``OTHER_DISC``.
     classes: np.ndarray
+    #: Signal of cerebrospinal fluid (0.85 quantile of the canal), of the canal (median), and of vertebral bodies
+    #: (median) in the view; NaN where there is too little of them, or no positive signal.
     csf: float
     canal: float
     marrow: float
+    #: Whether the disc touches the border of the image within the sagittal plane.
     cut: bool
 
     @property

@@ -35,38 +35,24 @@ from .spread import NOTABLE
 
 @dataclass
 class AnalysisResult:
-    """Result of :func:`analyze`.
+    """Result of :func:`analyze`."""
 
-    Attributes
-    ----------
-    maps : dict of str to Image
-        Named ``<quantity>_<contrast>_<statistic>`` (``T1rho_pfirrmann_pfwe``), float32, NaN where not computed; each
-        with a ``meta`` of title, description, unit, window and colors. Statistics: see ``analysis_maps.MAP_KINDS``.
-    clusters : Table
-    design : Design
-        Of the lowest level; `designs` holds that of each level.
-    contrasts : list of Contrast
-    provenance : dict
-        Everything needed to repeat the analysis and to write the methods paragraph.
-    warnings : list of str
-    designs : dict of int to Design
-    data : AnalysisData
-        The maps as arrays, for plots.
-    participants : pandas.DataFrame
-        The rows of the table that were analyzed, in the order of `data`.
-    null : dict of str to ndarray
-        Null maxima by ``<contrast>_<statistic>``, over all maps and levels.
-    """
-
+    #: Named ``<quantity>_<contrast>_<statistic>`` (``T1rho_pfirrmann_pfwe``), float32, NaN where not computed; each
+    #: with a ``meta`` of title, description, unit, window and colors. Statistics: see ``analysis_maps.MAP_KINDS``.
     maps: dict[str, Image]
     clusters: Table
+    #: Of the lowest level; `designs` holds that of each level.
     design: Design
     contrasts: list[Contrast]
+    #: Everything needed to repeat the analysis and to write the methods paragraph.
     provenance: dict
     warnings: list[str]
     designs: dict[int, Design]
+    #: The maps as arrays, for plots.
     data: AnalysisData
+    #: The rows of the table that were analyzed, in the order of `data`.
     participants: Any
+    #: Null maxima by ``<contrast>_<statistic>``, over all maps and levels.
     null: dict[str, np.ndarray] = field(default_factory=dict)
 
 

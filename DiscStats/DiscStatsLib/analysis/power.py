@@ -25,17 +25,11 @@ _COLUMNS = [Column("people", "1", "Size of the simulated study"), Column("effect
 
 @dataclass(frozen=True)
 class Planted:
-    """An effect in some voxels.
+    """An effect in some voxels."""
 
-    Attributes
-    ----------
-    effect : float
-        Change of the map for one unit of the contrast.
-    place : Image
-        Above 0 where it is.
-    """
-
+    #: Change of the map for one unit of the contrast.
     effect: float
+    #: Above 0 where it is.
     place: Image
 
 

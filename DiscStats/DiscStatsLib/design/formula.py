@@ -35,20 +35,13 @@ _TEXT_ALLOWED = ("C", "Q", "Treatment", "Sum")
 
 @dataclass(frozen=True)
 class Formula:
-    """A checked formula.
+    """A checked formula."""
 
-    Attributes
-    ----------
-    response : str
-        Name left of ``~``; empty if none.
-    terms : str
-        Right side, in patsy's grammar.
-    names : tuple of str
-        Variables (columns) that the right side needs, in order of appearance.
-    """
-
+    #: Name left of ``~``; empty if none.
     response: str
+    #: Right side, in patsy's grammar.
     terms: str
+    #: Variables (columns) that the right side needs, in order of appearance.
     names: tuple[str, ...]
 
     def __str__(self) -> str:

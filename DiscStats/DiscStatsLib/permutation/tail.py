@@ -22,22 +22,15 @@ FITS, SIMULATED = 0.05, 199
 
 @dataclass(frozen=True)
 class Tail:
-    """A fitted tail: exceedances x of `threshold` have P(X > x) = (1 - shape x / scale)^(1 / shape).
-
-    Attributes
-    ----------
-    threshold, shape, scale : float
-    exceedances, n : int
-        Values beyond the threshold, and of the null distribution, the observed order among them.
-    fit_p : float
-        Of the Anderson-Darling test.
-    """
+    """A fitted tail: exceedances x of `threshold` have P(X > x) = (1 - shape x / scale)^(1 / shape)."""
 
     threshold: float
     shape: float
     scale: float
+    #: Values beyond the threshold, and of the null distribution (`n`), the observed order among them.
     exceedances: int
     n: int
+    #: p of the Anderson-Darling test.
     fit_p: float
 
     def p(self, observed: np.ndarray) -> np.ndarray:

@@ -13,31 +13,20 @@ from .provenance import Record
 
 @dataclass
 class Context:
-    """What a step sees of a person's results, or of the group's.
-
-    Attributes
-    ----------
-    study : Study
-    settings : Settings
-    records : dict
-        Records of the steps done before, by step name.
-    notes : list of str
-        Warnings the step adds.
-    facts : dict
-        Numbers the step found.
-    written : list of Path
-        Outputs of the step; removed again if it fails.
-    verify : bool
-        Whether existing results are checked by content, not only by size and time.
-    """
+    """What a step sees of a person's results, or of the group's."""
 
     study: Study
     settings: Settings
+    #: Records of the steps done before, by step name.
     records: dict[str, Record]
     _: KW_ONLY
+    #: Warnings the step adds.
     notes: list[str] = field(default_factory=list)
+    #: Numbers the step found.
     facts: dict = field(default_factory=dict)
+    #: Outputs of the step; removed again if it fails.
     written: list[Path] = field(default_factory=list)
+    #: Whether existing results are checked by content, not only by size and time.
     verify: bool = False
 
     @property
@@ -101,20 +90,13 @@ class PersonContext(Context):
 
 @dataclass
 class GroupContext(Context):
-    """What a group step sees.
+    """What a group step sees."""
 
-    Attributes
-    ----------
-    everyone : mapping
-        Person -> step name -> record.
-    missing : mapping
-        Person -> why the person's results are incomplete.
-    distribute : callable, optional
-        Shares out a step's tasks among other machines; see :class:`DiscStatsLib.settings.AnalysisSettings`.
-    """
-
+    #: Person -> step name -> record.
     everyone: Mapping[str, dict[str, Record]] = field(default_factory=dict)
+    #: Person -> why the person's results are incomplete.
     missing: Mapping[str, str] = field(default_factory=dict)
+    #: Shares out a step's tasks among other machines; see :class:`DiscStatsLib.settings.AnalysisSettings`.
     distribute: Callable | None = None
 
     @property

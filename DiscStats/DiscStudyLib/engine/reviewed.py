@@ -23,25 +23,16 @@ _LEVEL = re.compile(r"\b[TL]\d+-[TLS]\d+\b")
 
 @dataclass(frozen=True)
 class ReviewedDisc:
-    """A disc in the review.
-
-    Attributes
-    ----------
-    person : str
-    level : str
-        As it was segmented.
-    flags : tuple of str
-        Why it is to be looked at.
-    decision : Decision, optional
-        What was decided about it, or about the whole participant.
-    stale : bool
-        Whether the outlines or images have changed since.
-    """
+    """A disc in the review."""
 
     person: str
+    #: As it was segmented.
     level: str
+    #: Why it is to be looked at.
     flags: tuple[str, ...] = ()
+    #: What was decided about it, or about the whole participant.
     decision: Decision | None = None
+    #: Whether the outlines or images have changed since.
     stale: bool = False
 
     @property

@@ -23,22 +23,14 @@ from .workers import Workers
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What a worker needs to know to work on a person; plain and picklable.
-
-    Attributes
-    ----------
-    root, output : str
-    settings : Settings
-    pipeline : callable
-        ``pipeline(settings) -> list of Stage``, a function of a module.
-    verify : bool
-        Whether existing results are checked by content.
-    """
+    """What a worker needs to know to work on a person; plain and picklable."""
 
     root: str
     output: str
     settings: Settings
+    #: ``pipeline(settings) -> list of Stage``, a function of a module.
     pipeline: Callable[[Settings], list[Stage]]
+    #: Whether existing results are checked by content.
     verify: bool = False
 
     def study(self, *people: str) -> Study:
@@ -52,23 +44,15 @@ class RunSpec:
 
 @dataclass
 class StudyRun:
-    """Result of a run.
+    """Result of a run."""
 
-    Attributes
-    ----------
-    outcomes : list of Outcome
-        One per person and step, in the order of people, group last.
-    findings : list of Finding
-        What validation found.
-    report : Path, optional
-        The HTML report, where it was made.
-    missing : dict
-        Person -> why the person's results are incomplete.
-    """
-
+    #: One per person and step, in the order of people, group last.
     outcomes: list[Outcome] = field(default_factory=list)
+    #: What validation found.
     findings: list[Finding] = field(default_factory=list)
+    #: The HTML report, where it was made.
     report: Path | None = None
+    #: Person -> why the person's results are incomplete.
     missing: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -20,37 +20,24 @@ C = TypeVar("C", bound=Context)
 
 @dataclass(frozen=True)
 class Step(Generic[C]):
-    """A unit of work that is done, redone, or skipped as a whole.
-
-    Attributes
-    ----------
-    name : str
-    version : str
-        Changed when the step's results change.
-    run : callable
-        ``run(context)``; the context notes what it writes.
-    inputs : callable
-        ``inputs(context) -> list of Path``: source files read.
-    parameters : tuple of str
-        Settings that shape the result.
-    needs : tuple of str
-        Steps whose outputs it reads.
-    applies : callable
-        ``applies(context) -> bool``: whether the person has what the step is about.
-    optional : tuple of str
-        Steps whose outputs it reads where they succeeded.
-    extra : callable
-        ``extra(context) -> dict``: further values that decide on redoing, such as a hash of network weights.
-    """
+    """A unit of work that is done, redone, or skipped as a whole."""
 
     name: str
+    #: Changed when the step's results change.
     version: str
+    #: ``run(context)``; the context notes what it writes.
     run: Callable[[C], None]
+    #: ``inputs(context) -> list of Path``: source files read.
     inputs: Callable[[C], Sequence[Path]] = lambda context: ()
+    #: Settings that shape the result.
     parameters: tuple[str, ...] = ()
+    #: Steps whose outputs it reads.
     needs: tuple[str, ...] = ()
+    #: ``applies(context) -> bool``: whether the person has what the step is about.
     applies: Callable[[C], bool] = lambda context: True
+    #: Steps whose outputs it reads where they succeeded.
     optional: tuple[str, ...] = ()
+    #: ``extra(context) -> dict``: further values that decide on redoing, such as a hash of network weights.
     extra: Callable[[C], Mapping] = lambda context: {}
 
     @property
@@ -61,18 +48,11 @@ class Step(Generic[C]):
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps that are run for each person (``person``) or once (``group``).
-
-    Attributes
-    ----------
-    kind : str
-    steps : tuple of Step
-    imports : tuple of str
-        Modules that take long to import, imported in this process while the last people are worked on in others.
-    """
+    """Steps that are run for each person (``person``) or once (``group``)."""
 
     kind: str
     steps: tuple[Step, ...]
+    #: Modules that take long to import, imported in this process while the last people are worked on in others.
     imports: tuple[str, ...] = ()
 
 
@@ -92,29 +72,19 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Planned:
-    """What there is to do about a step.
-
-    Attributes
-    ----------
-    step : Step
-    state : str
-        ``current`` (nothing), ``pending`` (it is due), ``failed`` (the same inputs failed before), ``blocked`` (a step
-        that it needs has no results) or ``withdrawn`` (it no longer applies: its results go).
-    context : Context
-        What the step will see; its `records` are shared by all steps of a plan.
-    message : str
-        Why.
-    earlier : Record, optional
-        Record of the last time.
-    record : Record, optional
-        The record to fill in, with key, parameters and inputs; None where they need not be known.
-    """
+    """What there is to do about a step."""
 
     step: Step
+    #: ``current`` (nothing), ``pending`` (it is due), ``failed`` (the same inputs failed before), ``blocked`` (a step
+    #: that it needs has no results) or ``withdrawn`` (it no longer applies: its results go).
     state: str
+    #: What the step will see; its `records` are shared by all steps of a plan.
     context: Context
+    #: Why.
     message: str = ""
+    #: Record of the last time.
     earlier: Record | None = None
+    #: The record to fill in, with key, parameters and inputs; None where they need not be known.
     record: Record | None = None
 
     @property
