@@ -11,15 +11,8 @@ from DiscRelaxometryLib.image import Geometry, Image
 def low_resolution(image: Image, inplane_mm: float, slice_mm: float, noise: float = 0.0, seed: int = 0) -> Image:
     """Average a volume (k, j, i with i the slice axis) to a coarser grid, with Rician noise.
 
-    Parameters
-    ----------
-    image : Image
-        Slices along i.
-    inplane_mm, slice_mm : float
-        New spacing; the slice spacing is rounded to a multiple of the old one.
-    noise : float
-        SD of the noise of both channels, as a share of the 99th percentile of the signal.
-    seed : int
+    The slice spacing (mm) is rounded to a multiple of the old one; the noise is the SD of both channels, as a share of
+    the 99th percentile of the signal.
     """
     geometry = image.geometry
     thick = max(1, round(slice_mm / geometry.spacing[0]))

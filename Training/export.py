@@ -33,20 +33,9 @@ def averaged_weights(path: Path) -> dict[str, torch.Tensor]:
 
 def export_onnx(network: torch.nn.Module, examples: dict[str, torch.Tensor], sizes: tuple, path: Path, weights: Path,
                 output: str = "probabilities") -> None:
-    """Write a network as ONNX.
+    """Write a network as ONNX, from inputs in order by name, and the free dimensions of each.
 
-    Parameters
-    ----------
-    network : Module
-    examples : dict of str to Tensor
-        Inputs in order, by name.
-    sizes : tuple of dict
-        The free dimensions of each.
-    path : Path
-        The file to write.
-    weights : Path
-        The safetensors file that will lie beside it, whose bytes the graph refers to.
-    output : str
+    The graph refers to the bytes of the safetensors file that will lie beside it.
     """
     from onnxscript import optimizer
 

@@ -218,25 +218,12 @@ def evaluated(network: Callable, discs: Discs) -> np.ndarray:
 
 def cross_validate(discs: Discs, others: list[Discs], members: int = MEMBERS, folder: Path | None = None
                    ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Return probabilities and distance of each disc by the network that has not seen its person.
+    """Return probabilities and distance of each disc by the network that has not seen its person, and the temperature.
 
-    Temperatures come from the other folds' discs, each seen by the network that held it out.
-
-    Parameters
-    ----------
-    discs : Discs
-        Trained on.
-    others : list of Discs
-        Predicted as well; people that are in no fold are predicted by the first fold's network.
-    members, folder
-        See :func:`fit`.
-
-    Returns
-    -------
-    outputs : list of ndarray
-        Of `discs`, then of each of `others`.
-    temperature : ndarray (outputs,)
-        By all folds, for the network of everyone.
+    Outputs are of `discs`, which are trained on, then of each of `others`; people that are in no fold are predicted by
+    the first fold's network. Temperatures come from the other folds' discs, each seen by the network that held it out;
+    that returned, (outputs,), is by all folds, for the network of everyone. For `members` and `folder` see
+    :func:`fit`.
     """
     fold, sets = deal_people(discs.people, discs.grade), [discs, *others]
     results = [np.zeros((len(d.people), GRADES + len(FINDINGS) + 1)) for d in sets]

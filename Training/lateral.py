@@ -45,20 +45,9 @@ def draw_outline(dice) -> Outline:
 def narrow(person: Person, grid: torch.Tensor, u: torch.Tensor, outline: Outline) -> tuple[torch.Tensor, torch.Tensor]:
     """Return source positions that narrow bodies and discs as `u` mm from the mid-plane, and what was emptied.
 
-    Parameters
-    ----------
-    person : Person
-    grid : tensor (1, rows, columns, 2)
-        Source column and row of each pixel.
-    u : tensor (n,)
-        Distance of each slice from the mid-plane, mm.
-    outline : Outline
-
-    Returns
-    -------
-    moved : tensor (n, rows, columns, 2)
-    emptied : tensor (n, rows, columns)
-        1 where a body or disc of the central slice was and none is now, with a soft border.
+    The grid (1, rows, columns, 2) holds source column and row of each pixel, `u` (n,) each slice's distance. Positions
+    are (n, rows, columns, 2), what was emptied (n, rows, columns): 1 where a body or disc of the central slice was and
+    none is now, with a soft border.
     """
     factor = outline.share(u).clamp_min(0.02)[:, None, None]
     column = torch.from_numpy(person.column[person.column.shape[0] // 2])

@@ -11,16 +11,10 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def surface_distance(first: np.ndarray, second: np.ndarray, spacing: tuple[float, float, float]) -> float:
-    """Return the average symmetric surface distance in mm; NaN if a mask is empty.
+    """Return the average symmetric surface distance in mm (spacing along the arrays' axes); NaN if a mask is empty.
 
-    Surface voxels are those of a mask with a face neighbor outside it; the border of the volume is no surface, so
-    that a structure cut by the field of view is not measured where it was cut. Distances run between voxel centers.
-
-    Parameters
-    ----------
-    first, second : ndarray of bool
-    spacing : tuple of float
-        mm along the arrays' axes.
+    Surface voxels are those of a mask with a face neighbor outside it; the border of the volume is no surface, so that
+    a structure cut by the field of view is not measured where it was cut. Distances run between voxel centers.
     """
     gaps = surface_gaps(first, second, spacing)
     return float(gaps.mean()) if len(gaps) else float("nan")

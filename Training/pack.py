@@ -21,25 +21,10 @@ def pack_person(source: Path, name: str, target: Path, rows: int, columns: int) 
 
 def pack_arrays(image: np.ndarray, labels: np.ndarray, spacing, name: str, target: Path, rows: int = 0,
                 columns: int = 0) -> None:
-    """Write ``NAME.jp2``, ``NAME.png`` and ``NAME.json``.
+    """Write ``NAME.jp2``, ``NAME.png`` and ``NAME.json``; the name is ``sub-XXX`` or ``sub-XXX_T1w``.
 
-    Parameters
-    ----------
-    image, labels : ndarray (slices, rows downward, columns backward)
-        8-bit signal, and classes.
-    spacing : sequence of float
-        mm in that order.
-    name : str
-        ``sub-XXX`` or ``sub-XXX_T1w``.
-    target : Path
-        Folder to write to.
-    rows, columns : int
-        Rows to cut off below and columns to cut off in front.
-
-    Raises
-    ------
-    ValueError
-        If the signal is not 8-bit, or if a label would be cut off.
+    Signal (8-bit) and classes are (slices, rows downward, columns backward), the spacing in mm in that order; `rows`
+    are cut off below and `columns` in front. ValueError if the signal is not 8-bit, or if a label would be cut off.
     """
     from PIL import Image
 

@@ -46,13 +46,7 @@ def overlaps(first: Segmentation, second: Segmentation) -> list[float]:
 def verdict(found: Segmentation, number: int, other: Segmentation | None) -> str:
     """Return why a slice's labels are not kept; empty where they are.
 
-    Parameters
-    ----------
-    found : Segmentation
-    number : int
-        Discs that the volume has.
-    other : Segmentation or None
-        Of the same person's other contrast, where there is one in the same view.
+    `number` of discs has the volume; `other` is of the same person's other contrast, where there is one in that view.
     """
     if not found.found:
         return "no spine found"
@@ -70,14 +64,8 @@ def verdict(found: Segmentation, number: int, other: Segmentation | None) -> str
 def label(slices: Path, every: int, model=None) -> tuple[dict[str, Segmentation], dict[str, str]]:
     """Return the teacher's segmentations of the slices by name, and the verdict on each.
 
-    Parameters
-    ----------
-    slices : Path
-        Folder with ``sub-XXX_T1w.nii.gz``, ``sub-XXX_T2w.nii.gz`` and ``participants.tsv`` (``number_of_discs``).
-    every : int
-        Every so many people are left out, for figures; 0 for none.
-    model : Model, optional
-        The teacher; the shipped network by default.
+    The folder holds ``sub-XXX_T1w.nii.gz``, ``sub-XXX_T2w.nii.gz`` and ``participants.tsv`` (``number_of_discs``).
+    Every so many people are left out, for figures; 0 for none. The teacher is the shipped network by default.
     """
     masked = {n for fold in read_folds()["folds"] for n in fold}
     rows = read_tsv(slices / "participants.tsv").rows

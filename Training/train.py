@@ -80,15 +80,8 @@ class Average:
 class Learner:
     """One fold's network with its optimizer, moving average and folder.
 
-    Parameters
-    ----------
-    fold : int
-    config : NetworkConfig
-    folder : Path
-        Of the fold's run; holds ``checkpoint.pt`` if there is something to resume.
-    device : str
-    start : Path, optional
-        Weights (safetensors) to begin from.
+    The folder holds ``checkpoint.pt`` if there is something to resume; `start` are weights (safetensors) to begin
+    from.
     """
 
     def __init__(self, fold: int, config: NetworkConfig, folder: Path, device: str, start: Path | None = None):
@@ -165,10 +158,7 @@ def shared(value: float, processes: int) -> float:
 def groups_of(options: argparse.Namespace) -> tuple[list[list[str]], dict[int, list[int]], dict[int, dict]]:
     """Return groups of people, the groups that each fold learns from, and each fold's people.
 
-    Raises
-    ------
-    ValueError
-        If a batch cannot be dealt to groups and processes evenly.
+    ValueError if a batch cannot be dealt to groups and processes evenly.
     """
     splits = {fold: split(options.data, fold) for fold in options.folds}
     groups = sorted({tuple(g) for train, _ in splits.values() for g in train})

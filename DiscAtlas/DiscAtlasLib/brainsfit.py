@@ -27,18 +27,7 @@ CONTROL_SPACINGS = (12.0, 6.0)
 
 
 def brainsfit_program(folder: str | None = None) -> str:
-    """Return the path of the program.
-
-    Parameters
-    ----------
-    folder : str, optional
-        Where it is; by default it is looked for on the PATH.
-
-    Raises
-    ------
-    RegistrationError
-        If it is not there.
-    """
+    """Return the program's path, in `folder` or on the PATH; RegistrationError if it is not there."""
     program = shutil.which("BRAINSFit", path=folder)
     if program is None:
         raise RegistrationError("BRAINSFit is a program of 3D Slicer and is not here: use Slicer, put the program on "
@@ -48,22 +37,7 @@ def brainsfit_program(folder: str | None = None) -> str:
 
 
 def match_brainsfit(fixed: Target, moving: DiscShape, program: str) -> Match:
-    """Match two discs by BRAINSFit.
-
-    Parameters
-    ----------
-    fixed : Target
-        The atlas's disc.
-    moving : DiscShape
-        The person's.
-    program : str
-        Path of the program.
-
-    Raises
-    ------
-    RegistrationError
-        If the program failed.
-    """
+    """Match a person's disc to the atlas's by BRAINSFit, at the path `program`; RegistrationError if it failed."""
     to_moving = None
     for spacing in CONTROL_SPACINGS:
         images = posed(fixed.shape, moving, to_moving)
@@ -77,13 +51,7 @@ def match_brainsfit(fixed: Target, moving: DiscShape, program: str) -> Match:
 
 
 def run_brainsfit(program: str, images: DiscImages, parameters: dict) -> sitk.Transform:
-    """Run the program on two discs and return its transform.
-
-    Raises
-    ------
-    RegistrationError
-        With the program's last words, if it ended with an error or wrote no transform.
-    """
+    """Run the program on two discs and return its transform; RegistrationError with its last words if it failed."""
     volumes = {"fixedVolume": images.fixed, "movingVolume": images.moving, "fixedBinaryVolume": images.mask,
                "movingBinaryVolume": images.mask.like(np.ones_like(images.mask.array))}
     with tempfile.TemporaryDirectory() as folder:

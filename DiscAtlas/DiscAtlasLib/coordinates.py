@@ -114,12 +114,7 @@ class Correspondence:
 
 
 class Target:
-    """A disc that many are matched to.
-
-    Parameters
-    ----------
-    shape : DiscShape
-    """
+    """A disc that many are matched to."""
 
     def __init__(self, shape: DiscShape):
         self.shape = shape
@@ -137,10 +132,7 @@ class Target:
     def match(self, moving: DiscShape) -> Correspondence:
         """Return the correspondence of a person's disc to this one by their coordinates.
 
-        Raises
-        ------
-        RegistrationError
-            If a disc has no surface, or the surfaces cannot be brought together without folding.
+        RegistrationError if a disc has no surface, or the surfaces cannot be brought together without folding.
         """
         fixed = self.shape
         slab_f, slab_m = _slabs(fixed, moving)

@@ -23,20 +23,7 @@ PARAMETER_FILES = ("1_rigid.txt", "2_affine.txt", "3_bspline.txt")
 
 
 def match_elastix(fixed: Target, moving: DiscShape) -> Match:
-    """Match two discs by Elastix.
-
-    Parameters
-    ----------
-    fixed : Target
-        The atlas's disc.
-    moving : DiscShape
-        The person's.
-
-    Raises
-    ------
-    RegistrationError
-        If Elastix is not installed, or stopped.
-    """
+    """Match a person's disc to the atlas's by Elastix; RegistrationError if it is not installed, or stopped."""
     images = posed(fixed.shape, moving)
     try:
         return Match(composed(images, to_sitk(run_elastix(images, parameter_files()))))
@@ -56,10 +43,7 @@ def parameter_files(folder: str | os.PathLike | None = None) -> list[str]:
 def run_elastix(images: DiscImages, files: list[str]) -> list[dict]:
     """Run Elastix on two discs and return its transform parameter maps, first applied first.
 
-    Raises
-    ------
-    RegistrationError
-        In plain words, where Elastix only says that it stopped.
+    RegistrationError in plain words, where Elastix only says that it stopped.
     """
     try:
         import itk
@@ -111,13 +95,7 @@ def _itk_image(itk, image):
 
 
 def to_sitk(maps: list[dict]) -> sitk.CompositeTransform:
-    """Return Elastix's transform parameter maps (first applied first) as one ITK transform.
-
-    Raises
-    ------
-    RegistrationError
-        If a map holds a transform other than Euler, affine and cubic B-spline.
-    """
+    """Return Elastix's Euler, affine and cubic B-spline maps (first applied first; no others) as one ITK transform."""
     composite = sitk.CompositeTransform(3)
     for parameters in reversed(maps):  # ITK applies the transform added last first.
         composite.AddTransform(_one(parameters))

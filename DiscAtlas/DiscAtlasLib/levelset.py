@@ -126,18 +126,10 @@ def fit_refinement(fixed: LevelSet, moving: LevelSet, spacing: float, bending: f
                    lateral: bool = True) -> Refinement:
     """Fit a displacement of fixed slab points so that both surfaces meet (Gauss-Newton, bending penalty).
 
-    Parameters
-    ----------
-    fixed, moving : LevelSet
-    spacing : float
-        Control spacing, mm.
-    bending : float
-        Weight of the bending energy against the mean squared distance.
-    anchors : (ndarray (n, 3), ndarray (n,)), optional
-        Fixed points and the LR positions they should go to: the spinal canal's, which marks the middle, since two
-        symmetric surfaces say nothing of a stretch of one side against the other; and those of a cut disc's LR axis.
-    lateral : bool
-        Whether the surfaces may move points along LR; else only the anchors do.
+    `spacing` of the controls is in mm; `bending` weighs the bending energy against the mean squared distance.
+    `anchors` are fixed points (n, 3) and the LR positions (n,) they should go to: the spinal canal's, which marks the
+    middle, since two symmetric surfaces say nothing of a stretch of one side against the other; and those of a cut
+    disc's LR axis. Without `lateral`, only the anchors move points along LR.
     """
     count = np.ceil(-2 * fixed.low / spacing).astype(int) + 4
     origin, n = -(count - 1) / 2 * spacing, int(np.prod(count))

@@ -37,16 +37,7 @@ THRESHOLDS = (
 
 
 def assess(transform: LevelTransform, fixed: DiscShape, moving: DiscShape, landmarks=None) -> dict:
-    """Return the quality of one level as a table row.
-
-    Parameters
-    ----------
-    transform : LevelTransform
-    fixed, moving : DiscShape
-        The atlas's disc and the person's.
-    landmarks : pair of ndarray (n, 3), optional
-        Corresponding LPS points in the atlas and the person.
-    """
+    """Return a level's quality as a table row; landmarks are corresponding LPS points (n, 3) of atlas and person."""
     inside_atlas = fixed.inside
     there = transform.to_person(inside_atlas)
     seen = moving.seen_at(there)

@@ -159,21 +159,9 @@ class DiscShape:
 
 
 def disc_shape(labels: Image, value: int, person: str = "") -> DiscShape:
-    """Return the shape of one labelled disc.
+    """Return the shape of one labelled disc, in a label image of any spacing and orientation; errors name `person`.
 
-    Parameters
-    ----------
-    labels : Image
-        Label image with the values of ``DiscRelaxometryLib.labels``; any spacing and orientation.
-    value : int
-        Label value of the disc.
-    person : str
-        Named in error messages.
-
-    Raises
-    ------
-    RegistrationError
-        If the disc is absent, has too few voxels, or is in pieces of comparable size.
+    RegistrationError if the disc is absent, has too few voxels, or is in pieces of comparable size.
     """
     mask, box, notes = disc_mask.crop(labels.array == value, _who(person, value))
     mask, box = disc_mask.trimmed(mask, box, labels.geometry, notes)

@@ -91,19 +91,10 @@ def export_study(folder: str | os.PathLike, maps: Mapping[str, Image], labels: I
 
 def parametric_map(image: Image, key: str, source: list[Dataset], series_number: int = 101,
                    real_source: bool = True) -> Dataset:
-    """Return a float Parametric Map of one quantity; NaN stays NaN.
+    """Return a float Parametric Map of a quantity, in its unit and with its DICOM code; NaN stays NaN.
 
-    Parameters
-    ----------
-    image : Image
-        Map, in the unit of the quantity.
-    key : str
-        Quantity key; its DICOM code is in ``quantities.py``. T1rho has a private one.
-    source : list of pydicom.Dataset
-        Images of the study to join.
-    series_number : int
-    real_source : bool
-        Whether `source` exists as files; references to a synthetic source are left out.
+    It joins the study of the images `source`; with `real_source` false, which says that they do not exist as files,
+    references to them are left out.
     """
     hd = _highdicom()
     from highdicom.pm import ParametricMap, RealWorldValueMapping
@@ -135,10 +126,7 @@ def segmentation(labels: Image, source: list[Dataset], series_number: int = 100,
                  real_source: bool = True) -> Dataset:
     """Return a binary Segmentation with SNOMED CT codes; parameters as for :func:`parametric_map`.
 
-    Raises
-    ------
-    SegmentationError
-        If the image is empty or holds values that ``labels.py`` does not know.
+    SegmentationError if the image is empty or holds values that ``labels.py`` does not know.
     """
     hd = _highdicom()
     from highdicom.seg import Segmentation, SegmentDescription
@@ -170,13 +158,7 @@ def segmentation(labels: Image, source: list[Dataset], series_number: int = 100,
 
 
 def source_datasets(source: str | os.PathLike | Iterable) -> list:
-    """Return the headers of the DICOM images in a folder or list, all of one study.
-
-    Raises
-    ------
-    DiscRelaxometryError
-        If there is no image, or images of several studies or frames of reference.
-    """
+    """Return the headers of the DICOM images in a folder or list, all of one study; an error if there is none."""
     import pydicom
     from pydicom.errors import InvalidDicomError
 

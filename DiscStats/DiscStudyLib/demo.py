@@ -42,14 +42,7 @@ def copy_cohort(target: Path) -> Path:
 def remembered(output: Path, name: str, inputs: Sequence[Path], work: Callable[[], tuple[str, list[Path]]]) -> str:
     """Return what `work` says; it is done again only if its inputs, its results or the program's version changed.
 
-    Parameters
-    ----------
-    output : Path
-        Folder of the results; the record goes into its ``prov``.
-    name : str
-    inputs : sequence of Path
-    work : callable
-        Returns a text and the files it wrote into `output`.
+    It returns a text and the files it wrote into `output`, whose ``prov`` receives the record.
     """
     def relative(path: Path) -> str:
         return path.relative_to(output).as_posix() if path.is_relative_to(output) else path.name

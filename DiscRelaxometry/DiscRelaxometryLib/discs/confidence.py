@@ -60,17 +60,7 @@ def expected_dice(probability: np.ndarray, mask: np.ndarray) -> float:
 
 
 def disc_quality(labels: Image, prediction: Prediction, threshold: float) -> list[DiscQuality]:
-    """Return the quality of each disc of a labelled volume, caudal first.
-
-    Parameters
-    ----------
-    labels : Image
-        Label values of ``labels.py``.
-    prediction : Prediction
-        On the same grid.
-    threshold : float
-        Discs with a lower expected Dice are flagged for review.
-    """
+    """Return the quality of each disc, caudal first; an expected Dice below `threshold` is flagged for review."""
     spacing = labels.geometry.spacing[::-1]
     margin = [int(np.ceil(REACH / mm)) for mm in spacing]
     array = labels.array
@@ -93,13 +83,7 @@ def disc_quality(labels: Image, prediction: Prediction, threshold: float) -> lis
 
 
 def doubts(discs: list[Disc]) -> dict[int, list[str]]:
-    """Return what is odd about each disc beside the others, by label value; the shape of cut discs is not judged.
-
-    Parameters
-    ----------
-    discs : list of Disc
-        Caudal first.
-    """
+    """Return by label value what is odd about each disc, caudal first; the shape of cut discs is not judged."""
     found: dict[int, list[str]] = {d.value: [n for n in d.flags if n != CUT] for d in discs}
     whole = [d for d in discs if CUT not in d.flags]
     for disc in whole:

@@ -75,29 +75,11 @@ def padded_slices(slices: np.ndarray, multiple: int) -> np.ndarray:
 
 def upright_probabilities(slices: np.ndarray, slice_mm: float, model: Model, engine, flip: bool = True,
                           selected=None, progressCallback: ProgressCallback | None = None):
-    """Run the network on upright, normalized slices (n, rows, columns), a few slices at a time.
+    """Run the network on upright, normalized slices (n, rows, columns) `slice_mm` apart, a few slices at a time.
 
-    Parameters
-    ----------
-    slices : ndarray (n, rows, columns)
-    slice_mm : float
-        Distance of neighboring slices.
-    model, engine
-        See ``engine.load_model`` and ``engine.load_engine``.
-    flip : bool
-        Average with the left-right mirror image.
-    selected : sequence of int, optional
-        Slices to label; all by default. The others still serve as neighbors.
-    progressCallback : callable, optional
-
-    Yields
-    ------
-    index : int
-        Slice.
-    probabilities : ndarray (classes, rows, columns)
-        Mean over the stack and (with `flip`) its left-right mirror image.
-    disagreement : ndarray (rows, columns)
-        Absolute difference of the two disc probabilities.
+    Only the `selected` slices are labelled, by default all; the others still serve as neighbors. Yields the slice's
+    index, probabilities (classes, rows, columns), the mean over the stack and (with `flip`) its left-right mirror
+    image, and the absolute difference of the two disc probabilities (rows, columns).
     """
     report = progressCallback or silent
     count, rows, columns = slices.shape
@@ -119,14 +101,8 @@ def upright_probabilities(slices: np.ndarray, slice_mm: float, model: Model, eng
 def locate_spine(slices: np.ndarray, plan: SagittalPlan, model: Model, engine) -> tuple[np.ndarray, slice]:
     """Return the slices and the columns that can hold spine, from a look at slices `PROBE_MM` apart.
 
-    All rows are kept, because the network names L5-S1 by what lies above and below it. Without any spine in the
-    slices looked at, no slice is returned.
-
-    Returns
-    -------
-    selected : ndarray of int
-        Slices between the outermost ones that show spine, one probing distance wider.
-    columns : slice
+    The slices (ndarray of int) are those between the outermost ones that show spine, one probing distance wider; none
+    without any spine. All rows are kept, because the network names L5-S1 by what lies above and below it.
     """
     count, _, width = slices.shape
     step = max(1, int(PROBE_MM / plan.slice_mm))
@@ -150,20 +126,8 @@ def predict(image: Image, model: Model, engine, flip: bool = False,
             progressCallback: ProgressCallback | None = None) -> tuple[Prediction, list[str]]:
     """Return class, confidence and disc probabilities of each voxel, and warnings about the input.
 
-    Parameters
-    ----------
-    image : Image
-        Sagittal volume of any orientation, anisotropy and signal scale.
-    model, engine
-        See ``engine.load_model`` and ``engine.load_engine``.
-    flip : bool
-        Average with the left-right mirror image (test-time augmentation); doubles the time.
-    progressCallback : callable, optional
-
-    Raises
-    ------
-    SegmentationError
-        If the volume is not sagittal, constant, or not made of numbers.
+    The volume has any orientation, anisotropy and signal scale. `flip` averages with the left-right mirror image
+    (test-time augmentation) in twice the time. SegmentationError if it is not sagittal, constant, or not numbers.
     """
     flags = check_volume(image)
     plan = plan_sagittal(image.geometry, model.config.spacing_mm)

@@ -138,16 +138,11 @@ def _behind(points: np.ndarray, canal: np.ndarray) -> np.ndarray:
 
 
 def spine_curve(classes: np.ndarray, geometry: Geometry, core: np.ndarray | None = None) -> SpineCurve:
-    """Fit a curve through the column of vertebral bodies and discs.
+    """Fit a curve through the column of vertebral bodies and discs; SegmentationError where they are too few.
 
-    A polynomial of degree 1 to 5 (a degree for each 40 mm) in each coordinate against the position along the
-    column's main axis, fitted by iteratively reweighted least squares with Huber weights, continued straight.
-    `core` holds the positions of :func:`column_core`, if they are known already.
-
-    Raises
-    ------
-    SegmentationError
-        If there are too few vertebra and disc voxels for a direction.
+    A polynomial of degree 1 to 5 (a degree for each 40 mm) in each coordinate against the position along the column's
+    main axis, fitted by iteratively reweighted least squares with Huber weights, continued straight. `core` holds the
+    positions of :func:`column_core`, if they are known already.
     """
     points = column_core(classes, geometry)[0] if core is None else core
     if np.count_nonzero(classes == 1) < 30 or len(points) < 30 or np.ptp(points[:, 2]) < 25:
@@ -187,10 +182,7 @@ def _curve_of_discs(mask: np.ndarray, geometry: Geometry) -> SpineCurve:
 def _main_axis(points: np.ndarray) -> np.ndarray:
     """Return the unit axis of an elongated column, or superior where it is too short to have one.
 
-    Raises
-    ------
-    SegmentationError
-        If a long column runs across the body by the image's header: then nothing is known of up and down.
+    SegmentationError if a long column runs across the body by the header: then nothing is known of up and down.
     """
     values, vectors = np.linalg.eigh(np.cov(points.T))
     axis = vectors[:, 2] * np.sign(vectors[2, 2] or 1.0)
@@ -296,23 +288,9 @@ def _sagittal_normal(points: np.ndarray, tangent: np.ndarray, geometry: Geometry
 
 def find_discs(classes: np.ndarray, geometry: Geometry, curve: SpineCurve | None = None
                ) -> tuple[list[Piece], list[Piece], SpineCurve]:
-    """Separate the disc class into discs, ordered from caudal to cranial.
+    """Separate the disc class into discs, caudal first, and islands that belong to no disc; also return the curve.
 
-    Parameters
-    ----------
-    classes : ndarray of int (k, j, i)
-        0 background, 1 vertebra, 2 canal, 3 disc.
-    geometry : Geometry
-    curve : SpineCurve, optional
-        Found from the classes if not given.
-
-    Returns
-    -------
-    discs : list of Piece
-        Caudal first; each holds all voxels of one disc.
-    islands : list of Piece
-        Disc-class voxels that belong to no disc.
-    curve : SpineCurve
+    Classes (k, j, i) are 0 background, 1 vertebra, 2 canal, 3 disc; the curve is found from them if it is not given.
     """
     curve = curve or spine_curve(classes, geometry)
     components = _components(classes == 3)

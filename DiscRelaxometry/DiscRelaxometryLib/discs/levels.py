@@ -46,23 +46,8 @@ def label_instances(classes: np.ndarray, geometry: Geometry, l5s1_probability: n
                     ) -> LevelResult:
     """Separate, order and name the discs, and name the vertebrae from them.
 
-    Parameters
-    ----------
-    classes : ndarray of int (k, j, i)
-        0 background, 1 vertebra, 2 canal, 3 disc.
-    geometry : Geometry
-        Grid of `classes`; any orientation.
-    l5s1_probability : ndarray (k, j, i), optional
-        A network's probability that a voxel belongs to the L5-S1 disc.
-
-    Returns
-    -------
-    LevelResult
-
-    Raises
-    ------
-    SegmentationError
-        If there is no disc, or the arrays do not fit each other.
+    Classes (k, j, i) are 0 background, 1 vertebra, 2 canal, 3 disc, in any orientation; the probability of L5-S1 is a
+    network's, per voxel. SegmentationError if there is no disc, or the arrays do not fit each other.
     """
     classes = np.asarray(classes)
     if classes.shape != geometry.shape:

@@ -60,18 +60,10 @@ def trace_below(piece: Piece, probability: np.ndarray, geometry: Geometry) -> fl
 
 
 def confidence(probability: float, pieces: list[Piece], body: bool = False, trace: float = 0.0) -> float:
-    """Return the probability (0..1) that the lowest disc is L5-S1.
+    """Return the probability (0..1) that the lowest disc is L5-S1, from that by other evidence.
 
-    Parameters
-    ----------
-    probability : float
-        By other evidence.
-    pieces : list of Piece
-        Caudal first; the column's shape is weighed with it.
-    body : bool
-        A vertebral body lies below the disc.
-    trace : float
-        Largest probability of L5-S1 below the disc: it may be missed there.
+    The shape of the column (pieces, caudal first) is weighed with it, whether a vertebral body lies below the disc,
+    and as `trace` the largest probability of L5-S1 below it: the disc may be missed there.
     """
     probability = min(max(probability, 1 - SUREST), SUREST)
     against = BODY * body - np.log(max(trace / TRACE, 1.0))

@@ -132,13 +132,7 @@ def plan_sagittal(geometry: Geometry, spacing: float) -> SagittalPlan:
 
 
 def check_volume(image: Image) -> list[str]:
-    """Refuse what cannot be a volume of the spine, and return warnings about what is unusual.
-
-    Raises
-    ------
-    SegmentationError
-        If the volume is constant, mostly not a number, or too small.
-    """
+    """Refuse a volume that is constant, mostly not a number or too small; return warnings about what is unusual."""
     array = image.array
     if array.ndim != 3:
         raise SegmentationError(f"A 3-D volume is needed; this one has {array.ndim} dimensions: pick one time point "

@@ -95,17 +95,10 @@ def require_spin_echoes(header: Mapping, name: str, texts: str) -> None:
 
 def only_echoes(items: Sequence, header_of: Callable, named: Callable = lambda item: "",
                 ) -> tuple[list, list[str]]:
-    """Return the images or files that may be echoes, and notes that count and name the others.
+    """Return the images or files (with a ``name``) that may be echoes, and notes that count and name the others.
 
-    Derived images count only where a scanner calls all of a series so.
-
-    Parameters
-    ----------
-    items : sequence of objects with a ``name``
-    header_of : callable
-        From an item to what its header or sidecar says.
-    named : callable
-        From an item to what its file name says it is instead of an echo.
+    Derived images count only where a scanner calls all of a series so. `header_of` turns an item to what its header or
+    sidecar says, `named` to what its file name says it is instead of an echo.
     """
     left, kept = defaultdict(list), []
     for item in items:

@@ -92,13 +92,7 @@ def _select(files, series, progressCallback) -> tuple[list[Frame], list[str]]:
 
 
 def stated_kind(frames: list[Frame], wanted: str | None = None) -> str | None:
-    """Return the kind that the images' own descriptions and times state, or None.
-
-    Raises
-    ------
-    EchoSeriesError
-        If they state both, unless the caller knows which is wanted.
-    """
+    """Return the kind that the images' descriptions and times state, or None; an error if both and none is wanted."""
     try:
         kind = guess_kind([frames[0].texts])
     except EchoSeriesError:

@@ -76,10 +76,7 @@ def open_dicom(file: Path, **options):
 def mr_header(file: Path):
     """Return an MR image's dataset without pixels, or None if the file is something else.
 
-    Raises
-    ------
-    EchoSeriesError
-        If the image is not a plain gray one, or its header ends early.
+    EchoSeriesError if the image is not a plain gray one, or its header ends early.
     """
     dataset = open_dicom(file, stop_before_pixels=True)
     if dataset is None:
@@ -105,10 +102,7 @@ def damaged(file: Path) -> EchoSeriesError:
 def read_pixels(file: Path) -> tuple[np.ndarray, int | None, int]:
     """Return a file's stored values (frame, row, column), its pixel padding value and the largest storable value.
 
-    Raises
-    ------
-    EchoSeriesError
-        If the pixels are absent, fewer than the header says, or compressed in a way that cannot be decoded.
+    EchoSeriesError if pixels are absent, fewer than the header says, or compressed in a way that cannot be decoded.
     """
     from pydicom import uid
 

@@ -78,13 +78,7 @@ class Frame:
                                                                 "PulseSequenceName"))
 
     def vector(self, keyword: str, length: int) -> np.ndarray:
-        """Return a numeric header value of `length` numbers.
-
-        Raises
-        ------
-        EchoSeriesError
-            If it is absent or not numeric.
-        """
+        """Return a numeric header value of `length` numbers; EchoSeriesError if it is absent or not numeric."""
         try:
             value = np.array([float(v) for v in self.header[keyword]])
         except (KeyError, TypeError, ValueError):
@@ -98,10 +92,7 @@ class Frame:
 def read_frames(files: list[Path], progressCallback: ProgressCallback = silent) -> tuple[list[Frame], list[str]]:
     """Return the frames of all MR images among `files`, and notes on files that are something else.
 
-    Raises
-    ------
-    EchoSeriesError
-        If there is no MR image, a file is truncated, or an image is not a plain gray one.
+    EchoSeriesError if there is no MR image, a file is truncated, or an image is not a plain gray one.
     """
     frames, others = [], []
     for step, file in enumerate(files):

@@ -14,21 +14,10 @@ _SAME = {"RepetitionTime": 0.1, "FlipAngle": 0.01, "EchoTrainLength": 0.0, "Magn
 
 
 def choose_frames(frames: list[Frame], series: int | str | None) -> tuple[list[Frame], list[str]]:
-    """Return the echoes of one series, and notes on what was left out.
+    """Return the echoes of one series (by number or instance UID), and notes on what was left out.
 
     Several series are one echo series only where each is one complete volume, as vendors export one series per
-    spin-lock time; otherwise the user has to name one.
-
-    Parameters
-    ----------
-    frames : list of Frame
-    series : int or str, optional
-        Series number or series instance UID.
-
-    Raises
-    ------
-    EchoSeriesError
-        If no image is an echo, or several series could be meant.
+    spin-lock time; otherwise the user has to name one. EchoSeriesError if none is an echo, or several could be meant.
     """
     if series is not None:
         frames = _named(frames, series)

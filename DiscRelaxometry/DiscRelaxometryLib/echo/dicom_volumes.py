@@ -21,10 +21,7 @@ SPACING_SHARE, SPACING_MM = 0.02, 0.05
 def grid(frames: list[Frame]) -> tuple[Geometry, np.ndarray]:
     """Return the common grid of all frames, and each frame's slice number along it.
 
-    Raises
-    ------
-    EchoSeriesError
-        If matrices, orientations, pixel sizes or in-plane positions differ, a slice is missing, or a spacing is absent.
+    EchoSeriesError if matrices, orientations, pixel sizes or in-plane positions differ, or a slice is missing.
     """
     _require_one([(f.rows, f.columns) for f in frames], frames, "matrix (rows, columns)")
     orientations = np.array([f.vector("ImageOrientationPatient", 6) for f in frames])
@@ -117,10 +114,7 @@ def _one_of(frames: list[Frame], slices: np.ndarray, number: int) -> str:
 def volumes_by_time(frames: list[Frame], slices: np.ndarray, times: list[float]) -> tuple[np.ndarray, list[float]]:
     """Return frame indices (time, slice) and the sorted distinct times; times that are the same but for rounding join.
 
-    Raises
-    ------
-    EchoSeriesError
-        If a (time, slice) is missing or stands twice.
+    EchoSeriesError if a (time, slice) is missing or stands twice.
     """
     joined = joined_times(times)
     distinct = sorted(set(joined.values()))
@@ -150,10 +144,7 @@ _COUNTERS = ("TemporalPositionIdentifier", "TemporalPositionIndex", "Acquisition
 def volumes_by_acquisition(frames: list[Frame], slices: np.ndarray) -> np.ndarray:
     """Return frame indices (volume, slice) in order of acquisition, for times that are not in the header.
 
-    Raises
-    ------
-    EchoSeriesError
-        If the slices do not all have the same number of images, or no number orders every slice alike.
+    EchoSeriesError if the slices differ in their number of images, or no number orders every slice alike.
     """
     counts = np.bincount(slices)
     if len(set(counts)) > 1:
@@ -222,10 +213,7 @@ def load(frames: list[Frame], table: np.ndarray, shape: tuple[int, int, int],
          progressCallback: ProgressCallback = silent) -> tuple[np.ndarray, list[str]]:
     """Return signal (volume, k, j, i) as float32 and notes; each file is decoded once.
 
-    Raises
-    ------
-    EchoSeriesError
-        If pixels are truncated or an integer overflow wrapped values to negative ones.
+    EchoSeriesError if pixels are truncated or an integer overflow wrapped values to negative ones.
     """
     echoes = np.empty((len(table), *shape), np.float32)
     wanted = defaultdict(list)

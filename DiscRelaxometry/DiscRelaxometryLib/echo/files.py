@@ -63,11 +63,7 @@ def load_volumes(files: list[Path]) -> tuple[np.ndarray, Geometry, dict]:
 def choose_files(files: list[Path], by_name: bool = True) -> tuple[list[Path], list[str]]:
     """Return the files of the only series among `files`, in order of their echo number, and notes.
 
-    Parameters
-    ----------
-    files : list of Path
-    by_name : bool
-        Whether maps and masks are left out by their names, as in a folder; files that a user named are not.
+    With `by_name` maps and masks are left out by their names, as in a folder; files that a user named are not.
     """
     kept, notes = contents.only_echoes(files, _described, names.left_out if by_name else names.component)
     if not kept:

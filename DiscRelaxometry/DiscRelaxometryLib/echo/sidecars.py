@@ -19,13 +19,7 @@ def sidecar_of(file: Path) -> Path:
 
 
 def read_sidecar(file: Path) -> dict:
-    """Return the content of an image's sidecar; empty where there is none.
-
-    Raises
-    ------
-    EchoSeriesError
-        If it cannot be read.
-    """
+    """Return the content of an image's sidecar, empty where there is none; EchoSeriesError if it cannot be read."""
     path = sidecar_of(file)
     return read_json(path) if path.exists() else {}
 

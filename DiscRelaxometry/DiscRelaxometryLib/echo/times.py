@@ -38,13 +38,7 @@ def number(value) -> float | None:
 
 
 def guess_kind(texts: list[str]) -> str | None:
-    """Return the kind that a series' own descriptions state, or None.
-
-    Raises
-    ------
-    EchoSeriesError
-        If they state both, as MAPSS's combined acquisition does.
-    """
+    """Return the kind that a series' descriptions state, or None; EchoSeriesError if both, as in combined MAPSS."""
     text = " ".join(t for t in texts if t)
     rho = bool(_SPIN_LOCK_WORDS.search(text))
     t2 = bool(_T2_WORDS.search(text)) or "T2prep" in text
@@ -64,22 +58,11 @@ def text_time(text: str, kind: str) -> float | None:
 
 
 def sources(kind: str, time_tag: str | None = None, stated: bool = True) -> dict[str, Callable[[dict], float | None]]:
-    """Return the places to look for a frame's time, most explicit first.
+    """Return the places to look for a frame's time (ms) by name, each a function of header values, the best first.
 
-    Parameters
-    ----------
-    kind : str
-        ``T1rho`` or ``T2``.
-    time_tag : str, optional
-        DICOM keyword (``InversionTime``) or tag (``0019,10B6``) that the user named; then nothing else counts.
-    stated : bool
-        Whether the images call themselves `kind`. Vendors write spin-lock times into elements that mean something
-        else; in other images those elements hold what their names say.
-
-    Returns
-    -------
-    dict
-        Name of the place to a function from a frame's header values to the time (ms) or None.
+    A `time_tag` that the user named, a DICOM keyword (``InversionTime``) or tag (``0019,10B6``), is the only place.
+    Vendors write spin-lock times into elements that mean something else; in images that do not call themselves `kind`
+    (`stated`), those elements hold what their names say.
     """
     if time_tag:
         key = normalized_tag(time_tag)
@@ -112,15 +95,10 @@ def normalized_tag(tag: str) -> str:
 
 
 def to_milliseconds(values, source: str, unit: str | None = None) -> tuple[list[float], str]:
-    """Return times in ms and a note on their unit.
+    """Return times in ms and a note on their unit; EchoSeriesError if it is ambiguous or unknown.
 
     Rule, where no unit is stated: a longest time below 1 is in s; from 5 to 5000 it is in ms; anything else is
     ambiguous, because no series ends between 1 and 5 ms or s.
-
-    Raises
-    ------
-    EchoSeriesError
-        If the unit is ambiguous or unknown.
     """
     values = [float(v) for v in values]
     longest = max(values, default=0.0)

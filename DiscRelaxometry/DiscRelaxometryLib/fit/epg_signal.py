@@ -10,26 +10,10 @@ import numpy as np
 
 def epg_echoes(t2: np.ndarray, b1: np.ndarray, count: int, spacing: float, t1: float = 1000.0,
                refocusing: float = 180.0, excitation: float = 90.0) -> np.ndarray:
-    """Return the echo amplitudes of a CPMG train for equilibrium magnetization 1.
+    """Return the echo amplitudes of a CPMG train, shape (count, v), for equilibrium magnetization 1.
 
-    Parameters
-    ----------
-    t2 : numpy.ndarray, shape (v,)
-        ms.
-    b1 : numpy.ndarray, shape (v,)
-        Relative transmit field; 1 gives the nominal angles.
-    count : int
-        Number of echoes.
-    spacing : float
-        Echo spacing in ms; echo i (from 1) is at i x spacing.
-    t1 : float
-        ms; of little influence.
-    refocusing, excitation : float
-        Nominal flip angles in degrees.
-
-    Returns
-    -------
-    numpy.ndarray, shape (count, v)
+    T2 is in ms, shape (v,); `b1` the relative transmit field, shape (v,), 1 at the nominal angles; `spacing` in ms,
+    echo i (from 1) at i x spacing; T1 in ms, of little influence; the flip angles are nominal, in degrees.
     """
     t2, b1 = np.broadcast_arrays(np.asarray(t2, float), np.asarray(b1, float))
     angle = np.deg2rad(refocusing) * b1

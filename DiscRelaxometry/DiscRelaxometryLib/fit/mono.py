@@ -125,21 +125,10 @@ class LogLinearModel:
 
 
 def solve_rate(model: MonoModel, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the least-squares rate of each voxel.
+    """Return each voxel's least-squares rate in 1/ms, where it lies at an edge, and whether it converged, shape (v,).
 
-    Parameters
-    ----------
-    model : MonoModel
-    y : numpy.ndarray, shape (n, v)
-        Signals, finite, each voxel scaled to a maximum near 1.
-
-    Returns
-    -------
-    rate : numpy.ndarray, shape (v,)
-        Rate in 1/ms.
-    edge : numpy.ndarray of int8, shape (v,)
-        -1 where the optimum lies at or below the lowest rate (upper bound of the time), 1 at or above the highest.
-    converged : numpy.ndarray of bool, shape (v,)
+    Signals, shape (n, v), are finite, each voxel scaled to a maximum near 1. The edge is -1 where the optimum lies at
+    or below the lowest rate (upper bound of the time), 1 at or above the highest.
     """
     bounds = model.rates[0], model.rates[-1]
     # Compiled code does not wait for other threads; for a few voxels it is not worth its import.

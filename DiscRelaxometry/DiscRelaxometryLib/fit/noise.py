@@ -17,14 +17,7 @@ def background_sigma(image: np.ndarray, smallest_share: float = 0.05) -> float |
 
     The mode of a Rayleigh distribution is sigma (Sijbers, Phys Med Biol 2007;52:1335). A start from the lowest
     quantiles is refined with the median of the voxels below three sigma, and accepted only if those voxels are
-    distributed like noise.
-
-    Parameters
-    ----------
-    image : numpy.ndarray
-        Magnitude image of any shape; zeros (masked or padded voxels) and non-finite values are left out.
-    smallest_share : float
-        Least share of the voxels that has to be background.
+    distributed like noise and a `smallest_share` of all; zeros (masked or padded) and non-finite values are left out.
     """
     values = np.asarray(image, np.float64).ravel()
     values = values[np.isfinite(values) & (values > 0)]
@@ -53,23 +46,9 @@ def _truncated_quantile(share):
 
 
 def residual_sigma(ssr: np.ndarray, degrees_of_freedom: int) -> float:
-    """Estimate sigma from the fits' residual sums of squares.
+    """Estimate sigma from the fits' residual sums of squares, one per voxel; EchoSeriesError if there are none.
 
-    Parameters
-    ----------
-    ssr : numpy.ndarray
-        Residual sum of squares of each fitted voxel.
-    degrees_of_freedom : int
-        Echoes minus parameters.
-
-    Notes
-    -----
     The median over voxels, divided by the median of chi-squared, so that edges and vessels do not count.
-
-    Raises
-    ------
-    EchoSeriesError
-        If there is nothing to estimate from.
     """
     from scipy.special import gammaincinv
 

@@ -18,13 +18,7 @@ _TOLERANCE, _NEAR = 1e-7, 1e-4  # Last damped step, and the undamped one from th
 
 
 def rician_log_likelihood(y: np.ndarray, amplitude: np.ndarray, sigma: float | np.ndarray = 1.0) -> np.ndarray:
-    """Return the log-likelihood of a voxel's echoes without the terms that do not depend on `amplitude`.
-
-    Parameters
-    ----------
-    y, amplitude : numpy.ndarray, shape (n, v)
-    sigma : float or numpy.ndarray, shape (v,)
-    """
+    """Return the log-likelihood of echoes, shape (n, v), without terms that do not depend on `amplitude` (alike)."""
     y, amplitude = y / sigma, amplitude / sigma
     return (np.log(i0e(y * amplitude)) - 0.5 * (y - amplitude) ** 2).sum(axis=0)
 

@@ -20,18 +20,9 @@ _SHARED = ("csf_q50", "csf_q90", "nucleus", "contrast", "height_middle", "marrow
 
 
 def disc_features(views: Sequence[DiscView]) -> tuple[list[str], np.ndarray]:
-    """Describe the discs of one person.
+    """Describe one person's discs: names of the features, and values (discs, features), NaN where not measurable.
 
-    Parameters
-    ----------
-    views : sequence of DiscView
-        Two or more, caudal first, each with its disc in it.
-
-    Returns
-    -------
-    names : list of str
-    values : ndarray (discs, features)
-        NaN where a feature cannot be measured.
+    There are two views or more, caudal first, each with its disc in it.
     """
     csf = float(np.nanmedian([v.csf for v in views]))
     rows = [_own(view, csf) for view in views]

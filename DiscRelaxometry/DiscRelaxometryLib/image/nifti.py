@@ -28,10 +28,7 @@ _ROUNDING = 3 * 2.0**-23
 def nifti_content(path: Path) -> bytes | None:
     """Return a NIfTI-1 file's bytes, unzipped whatever its ending; None if it is something else.
 
-    Raises
-    ------
-    GeometryError
-        If compressed data end early, the file is NIfTI-2 or half of a pair, or its scaling is unusable.
+    GeometryError if compressed data end early, the file is NIfTI-2 or half of a pair, or its scaling is unusable.
     """
     try:
         content = path.read_bytes()
@@ -91,21 +88,10 @@ def _scaling(content: bytes) -> np.ndarray:
 
 
 def restore_missing(array: np.ndarray, content: bytes, path: Path) -> None:
-    """Check that a NIfTI file is complete, and put its NaN and infinite values back into `array`, in place.
+    """Check that an unzipped NIfTI file is complete; put its NaN and infinite values back into `array`, in place.
 
-    Parameters
-    ----------
-    array : ndarray
-        Scalar values in the file's order: (k, j, i) or (t, k, j, i).
-    content : bytes
-        The file, unzipped.
-    path : Path
-        For the message.
-
-    Raises
-    ------
-    GeometryError
-        If the file holds fewer values than its header says.
+    The array is in the file's order, (k, j, i) or (t, k, j, i). GeometryError, with the path, for fewer values than
+    stated.
     """
     order = _byte_order(content)
     code, bits = (int(v) for v in np.frombuffer(content, order + "i2", 2, 70))
@@ -122,23 +108,8 @@ def restore_missing(array: np.ndarray, content: bytes, path: Path) -> None:
 def placement(content: bytes, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return where a header puts the voxels, by its usable ``sform`` and ``qform``, and what contradicts itself.
 
-    Parameters
-    ----------
-    content : bytes
-        The file, unzipped.
-    path : Path
-        For the message.
-
-    Returns
-    -------
-    forms : dict of ndarray, shape (3, 4)
-        From index (i, j, k, 1) to LPS mm; sform first.
-    notes : list of str
-
-    Raises
-    ------
-    GeometryError
-        If the voxel size is unusable, or a transform is singular, sheared or not finite and no other is there.
+    Forms, shape (3, 4), lead from index (i, j, k, 1) to LPS mm, sform first. GeometryError, with the path, if the
+    voxel size is unusable, or a transform is singular, sheared or not finite and no other is there.
     """
     order = _byte_order(content)
     pixdim, quaternion, rows = (np.frombuffer(content, order + "f4", n, at).astype(float)

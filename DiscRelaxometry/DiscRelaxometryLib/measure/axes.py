@@ -157,15 +157,10 @@ def crop(mask: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
 
 
 def local_mask(mask: np.ndarray, geometry: Geometry, frame: DiscFrame, step: float | None = None) -> LocalMask:
-    """Resample a mask onto a grid aligned with `frame`.
+    """Resample a mask onto a grid aligned with `frame`, by default at the finest voxel spacing, but 0.4 to 1 mm.
 
-    Linear interpolation of the 0/1 mask at the level 0.5 puts the surface at voxel borders, midway between the
-    centers of an inside and an outside voxel; outside the grid is background.
-
-    Parameters
-    ----------
-    step : float, optional
-        Grid spacing in mm; by default the finest voxel spacing, but 0.4 to 1 mm.
+    Linear interpolation of the 0/1 mask at the level 0.5 puts the surface at voxel borders, midway between the centers
+    of an inside and an outside voxel; outside the grid is background.
     """
     step = float(np.clip(min(geometry.spacing), 0.4, 1.0)) if step is None else step
     corners = np.array(np.meshgrid(*[(-1, n) for n in geometry.size])).reshape(3, -1).T

@@ -38,27 +38,10 @@ class CsfReference:
 
 
 def csf_reference(image: Image, labels: Image) -> tuple[CsfReference, np.ndarray]:
-    """Measure the CSF signal in the labelled canal.
+    """Measure the CSF in the canal of a T2-weighted volume beside the discs; also return the mask of its voxels.
 
-    Parameters
-    ----------
-    image : Image
-        T2-weighted volume.
-    labels : Image
-        Project labels on the same grid: the canal, and discs that say which part of it counts.
-
-    Returns
-    -------
-    reference : CsfReference
-    mask : ndarray of bool (k, j, i)
-        The CSF voxels.
-
-    Raises
-    ------
-    GeometryError
-        If the grids differ.
-    SegmentationError
-        If there is no canal, too little of it, or CSF that is not bright (no T2 weighting).
+    GeometryError if the grids differ; SegmentationError if there is no canal, too little of it, or CSF that is not
+    bright (no T2 weighting).
     """
     labels = whole_labels(labels)
     require_same_geometry(image, labels, "The T2-weighted image and its labels")
@@ -94,13 +77,7 @@ def csf_reference(image: Image, labels: Image) -> tuple[CsfReference, np.ndarray
 
 
 def canal_beside_discs(labels: Image) -> np.ndarray:
-    """Return the canal's voxels between the lowest and the highest disc (the dural sac ends below).
-
-    Raises
-    ------
-    SegmentationError
-        If there is no canal; without discs, all of the canal counts.
-    """
+    """Return the canal's voxels from the lowest to the highest disc (the dural sac ends below); all without discs."""
     array = labels.array
     canal = array == CANAL.value
     if not canal.any():

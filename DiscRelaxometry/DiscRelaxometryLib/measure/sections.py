@@ -200,13 +200,7 @@ def at_border(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 
 def body_of(labels: Image, value: int, discs: Mapping[int, DiscShape]) -> Body:
-    """Return the body of a vertebra, found between (or beside) the discs next to it.
-
-    Raises
-    ------
-    Missing
-        If the vertebra, or both of its discs, are not segmented.
-    """
+    """Return a vertebra's body, found between (or beside) its discs; Missing if it or both of them are absent."""
     name = "S1" if value == SACRUM.value else BY_VALUE[value].name
     mask = labels.array == value
     if not mask.any():
@@ -308,10 +302,7 @@ def slip_of(upper: Body, lower: Body) -> tuple[float, float]:
 def canal_diameter(labels: Image, disc: DiscShape) -> float:
     """Return the AP diameter of the canal at the height of a disc, at right angles to the canal, mm.
 
-    Raises
-    ------
-    Missing
-        If there is no canal behind the disc's middle, or the image's border cuts it.
+    Missing if there is no canal behind the disc's middle, or the image's border cuts it.
     """
     section = disc.section
     mask = labels.array == CANAL.value

@@ -25,21 +25,10 @@ def signal_columns(key: str, unit: str) -> list[Column]:
 
 
 def signal_measures(values: np.ndarray, members: Mapping[str, np.ndarray], height: np.ndarray) -> dict:
-    """Return how to measure each of the columns of a map in one disc.
+    """Return how to measure a map in one disc: by column, a function that returns a float or raises Missing.
 
-    Parameters
-    ----------
-    values : ndarray (n,)
-        Map in the disc's voxels; NaN is a failed voxel.
-    members : dict of ndarray of bool (n,)
-        Voxels of each region.
-    height : ndarray (n,)
-        Relative height of the voxels, -1 caudal to 1 cranial.
-
-    Returns
-    -------
-    dict of function
-        Keyed by column without the map's name; each returns a float or raises Missing.
+    Columns lack the map's name. Values of the voxels, NaN where the fit failed, members of each region, and relative
+    height, -1 caudal to 1 cranial, all have the shape (n,).
     """
     nucleus, annulus, height = members["nucleus"], members["annulus"], np.abs(height)
 

@@ -57,13 +57,7 @@ VERTEBRA_COLUMNS = [
 def collect(row: dict, wanted: Mapping[str | tuple[str, ...], Callable], reasons: dict[str, list[str]]) -> None:
     """Add measures to a row; one that raises Missing, or is not a number, is left out and its name kept by the reason.
 
-    Parameters
-    ----------
-    row : dict
-    wanted : dict
-        Column, or columns, to a function that returns its value or theirs.
-    reasons : dict
-        Reason to columns; added to.
+    `wanted` maps a column, or columns, to a function that returns its value or theirs.
     """
     for names, measure in wanted.items():
         names = (names,) if isinstance(names, str) else names
@@ -85,13 +79,7 @@ def statement(reasons: Mapping[str, list[str]]) -> str:
 
 
 def disc_shape(labels: Image, value: int) -> DiscShape:
-    """Return a disc in its own axes.
-
-    Raises
-    ------
-    SegmentationError
-        If it is too small, or its orientation cannot be known.
-    """
+    """Return a disc in its own axes; SegmentationError if it is too small, or its orientation cannot be known."""
     mask = labels.array == value
     frame = disc_frame(mask, labels.geometry, spine_axes(labels, value))
     local = local_mask(*crop(mask, labels.geometry), frame)

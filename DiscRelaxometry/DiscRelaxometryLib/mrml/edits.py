@@ -127,12 +127,7 @@ def free_level(node, mask: Image) -> int:
     """Return the label value of a new disc from its place among the named ones; the lowest level where none is.
 
     Between two discs that lie apart it takes a level that is missing there; beyond the outermost it continues the
-    count.
-
-    Raises
-    ------
-    SegmentationError
-        If no level is free at this place.
+    count. SegmentationError if no level is free at this place.
     """
     height = mask.geometry.index_to_world(np.argwhere(mask.array)[:, ::-1]).mean(0)[2]
     centers = {value: node.GetSegmentCenterRAS(segment_id) for value, segment_id in disc_segments(node).items()}

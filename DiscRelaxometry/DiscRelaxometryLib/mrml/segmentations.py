@@ -177,10 +177,7 @@ def own_geometry(node) -> Geometry | None:
 def level_moves(node, n: int) -> list[tuple]:
     """Return (segment, structure now, structure then) of discs and vertebrae that move `n` levels, the lowest first.
 
-    Raises
-    ------
-    SegmentationError
-        If a disc or vertebra would move beyond the named levels, or nothing has a level.
+    SegmentationError if a disc or vertebra would move beyond the named levels, or nothing has a level.
     """
     moves = []
     for segment_id, segment in segments_of(node):
@@ -199,10 +196,7 @@ def level_moves(node, n: int) -> list[tuple]:
 def shift_segment_levels(node, n: int) -> None:
     """Rename disc and vertebra segments `n` levels up (cranial, positive) or down; voxels stay as they are.
 
-    Raises
-    ------
-    SegmentationError
-        As :func:`level_moves`; nothing is renamed then.
+    Where :func:`level_moves` raises, nothing is renamed.
     """
     moves = level_moves(node, n)
     untouched = not was_edited(node)
@@ -218,13 +212,7 @@ def shift_segment_levels(node, n: int) -> None:
 
 
 def segment_centers(node) -> dict[str, tuple[float, float, float]]:
-    """Return the center of each segment that has voxels in RAS mm, by segment ID.
-
-    Raises
-    ------
-    SegmentationError
-        If no segment has voxels.
-    """
+    """Return the RAS center (mm) of each segment with voxels, by segment ID; SegmentationError if none has any."""
     centers = {segment_id: node.GetSegmentCenterRAS(segment_id) for segment_id, _ in segments_of(node)}
     found = {segment_id: tuple(center) for segment_id, center in centers.items() if center is not None}
     if not found:

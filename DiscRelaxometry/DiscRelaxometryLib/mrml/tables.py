@@ -31,16 +31,7 @@ def heading(column: Column) -> str:
 
 
 def table_node(table: Table, name: str | None = None, node=None):
-    """Put a Table into a vtkMRMLTableNode, with units and descriptions; an empty cell is NaN or an empty text.
-
-    Parameters
-    ----------
-    table : Table
-    name : str, optional
-        Node name, made unique; the table's own by default.
-    node : vtkMRMLTableNode, optional
-        Node to refill.
-    """
+    """Put a Table into a new vtkMRMLTableNode, or `node`, with units and descriptions; no value is NaN or no text."""
     import vtk
 
     node = node or add_node("vtkMRMLTableNode", name or table.name)

@@ -97,13 +97,7 @@ def ras_matrix(geometry: Geometry) -> np.ndarray:
 
 
 def geometry_from_ras(matrix: np.ndarray, size: Sequence[int]) -> Geometry:
-    """Return the LPS geometry of a 4 x 4 IJK-to-RAS matrix.
-
-    Raises
-    ------
-    GeometryError
-        If the axes are sheared, which no image format of this project can hold.
-    """
+    """Return the LPS geometry of a 4 x 4 IJK-to-RAS matrix; GeometryError for sheared axes: no format holds them."""
     lps = _LPS_TO_RAS @ np.asarray(matrix, float)
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     if not np.all(spacing > 0):
@@ -135,10 +129,7 @@ def position_from_ras(point: Sequence[float]) -> np.ndarray:
 def volume_geometry(node) -> Geometry:
     """Return a volume node's grid in world LPS, its linear parent transform included.
 
-    Raises
-    ------
-    GeometryError
-        If the node is empty or lies under a non-linear transform.
+    GeometryError if the node is empty or lies under a non-linear transform.
     """
     slicer = start_headless()
     import vtk
@@ -164,10 +155,7 @@ def volume_geometry(node) -> Geometry:
 def image_from_volume(node) -> Image:
     """Return a copy of a scalar or labelmap volume as an Image in world LPS.
 
-    Raises
-    ------
-    GeometryError
-        If the volume is empty, has several components, or its grid cannot be used.
+    GeometryError if the volume is empty, has several components, or its grid cannot be used.
     """
     geometry = volume_geometry(node)
     return Image(np.array(scalars(node)), geometry, {"name": node.GetName(), "node_id": node.GetID()})

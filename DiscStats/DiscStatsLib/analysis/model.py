@@ -81,14 +81,10 @@ class Cell:
 
 def make_cells(data: AnalysisData, designs: dict[int, Design], settings: AnalysisSettings, *, whole=None,
                within=None) -> tuple[list[Cell], list[str]]:
-    """Group the voxels by whether everyone has them, by the stated policy for missing values.
+    """Group the voxels by whether everyone has them, by the stated policy for missing values; also return warnings.
 
     Blocks that change places as a whole (`whole`) are left out, voxel by voxel, where one of their observations is
     missing; flipped signs do not need that. The means of blocks that a test is `within` are taken out.
-
-    Returns
-    -------
-    cells, warnings
     """
     cells, remarks = [], []
     complete = settings.missing == "complete"

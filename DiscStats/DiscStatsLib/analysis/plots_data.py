@@ -43,10 +43,7 @@ def place_voxels(result: AnalysisResult, *, quantity: str | None = None, voxel=N
                  level: int | None = None):
     """Return (voxel indices in the mask, words) of a voxel (i, j, k), LPS position, cluster, region or level.
 
-    Raises
-    ------
-    DesignError
-        If the place has no analyzed voxel.
+    DesignError if the place has no analyzed voxel.
     """
     data = result.data
     if position is not None:

@@ -86,14 +86,7 @@ class SpreadTest:
 
 
 def relative_squares(part: Partition, y: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
-    """Return squared residuals over their expectation at equal spread, shape (n, v); NaN where there are none.
-
-    Parameters
-    ----------
-    part : Partition
-    y : ndarray, shape (n, v)
-    present : ndarray of bool, shape (v, n), optional
-    """
+    """Return squared residuals over their expectation at equal spread, shape (n, v); NaN where there are none."""
     squares = full_residuals(part, y) ** 2
     variance = squares.sum(axis=0) / part.df
     # Whoever has a column to himself has no residual; what is left there is rounding.

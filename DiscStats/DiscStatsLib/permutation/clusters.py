@@ -87,13 +87,7 @@ def cluster_maxima(stat: np.ndarray, height: np.ndarray, neighbors: Neighbors, g
                    n_groups: int) -> np.ndarray:
     """Return the largest extent and mass of a cluster in each group of voxels, shape (2, groups); 0 without cluster.
 
-    Parameters
-    ----------
-    stat, height : ndarray, shape (v,)
-    neighbors : Neighbors
-    group : ndarray of int, shape (v,)
-        Groups (disc levels) that no cluster crosses.
-    n_groups : int
+    Statistic, height and group have the shape (v,); no cluster crosses a group (a disc level).
     """
     best = np.zeros((2, n_groups))
     compiled = kernel_if_numba(_cluster_maxima)

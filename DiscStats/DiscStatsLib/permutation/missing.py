@@ -121,15 +121,7 @@ def restricted_factors(basis: np.ndarray, present: np.ndarray) -> tuple[np.ndarr
 
 
 def shares(q, groups: list[Alike], r: int, order, sign, signed: bool) -> np.ndarray:
-    """Return rho, shape (batch, v), of a common basis q, shape (m, c), reduced model first.
-
-    Parameters
-    ----------
-    groups : list of Alike
-        From :func:`alike_voxels`.
-    order, sign
-        From :meth:`Scheme.restrict`.
-    """
+    """Return rho, shape (batch, v), of a common basis q, shape (m, c), reduced model first."""
     rho = np.empty((sum(len(g.voxels) for g in groups), len(order)))
     compiled, move, stray = (kernel_if_numba(f) for f in (_shares, _move, _stray))
     inverse = inverse_of(order)
@@ -273,13 +265,8 @@ def _shares(g, data, has, differences, fast, moves, q, turn, r, signed, rho):
 def voxelwise_products(q, data, present, order, sign, weights=None):
     """Return Q'PE, shape (c, batch, v), and with weights the weighted squared residuals, (pairs, batch, v).
 
-    Parameters
-    ----------
-    q : ndarray, shape (v, m, c)
-        Basis of each voxel's design, 0 for the absent.
-    data : ndarray, shape (m, v)
-    present : ndarray of bool, shape (v, m)
-    weights : ndarray, shape (v, pairs, m), optional
+    Each voxel's basis q, shape (v, m, c), is 0 for those absent from `present`, shape (v, m); the data have the shape
+    (m, v), the weights (v, pairs, m).
     """
     voxels, m, c = q.shape
     pairs = 0 if weights is None else weights.shape[1]

@@ -45,10 +45,7 @@ class Sandwich:
 def hc3_weights(qx: np.ndarray, qz: np.ndarray) -> np.ndarray:
     """Return the weights of the squared residuals, shape (pairs, m) or (v, pairs, m), for bases (m, .) or (v, m, .).
 
-    Raises
-    ------
-    DesignError
-        If an observation has a parameter of its own.
+    DesignError if an observation has a parameter of its own.
     """
     leverage = np.sum(qx ** 2, axis=-1) + np.sum(qz ** 2, axis=-1)
     if (leverage > FULL_LEVERAGE).any():
@@ -76,12 +73,7 @@ def quadratic_factors(weights: np.ndarray, movable: np.ndarray) -> np.ndarray:
 def wald_share(along, variances, r: int, df: int):
     """Return rho such that (df / r) rho / (1 - rho) is the Wald statistic over r; numpy or torch.
 
-    Parameters
-    ----------
-    along : array, shape (r, ...)
-        Qx'PE.
-    variances : array, shape (pairs, ...)
-        Lower triangle of its covariance, row by row; overwritten.
+    `along` is Qx'PE, shape (r, ...); `variances` the lower triangle of its covariance, row by row, and overwritten.
     """
     if r == 1:
         wald = along[0] * along[0] / variances[0]

@@ -32,14 +32,9 @@ EMPTY = 1e-14
 
 
 def share(g: np.ndarray, r: int, signed: bool) -> np.ndarray:
-    """Return the partial R squared of products (c, ...), which are overwritten; with `signed` it has the effect's sign.
+    """Return the partial R squared of products Q'PE (c, ...), overwritten; `signed` gives it the effect's sign.
 
-    Parameters
-    ----------
-    g : ndarray, shape (c, ...), float64
-        Q'PE; the first `r` belong to the contrast, the others to the reduced model.
-    r : int
-    signed : bool
+    The first `r` products belong to the contrast, the others to the reduced model.
     """
     first = g[0].copy() if signed else None
     np.multiply(g, g, out=g)
@@ -75,12 +70,7 @@ class Screen:
     def take(self, rows: np.ndarray, best: np.ndarray, count: np.ndarray) -> bool:
         """Raise `best` and `count` by a batch of permutations; False, with both as they were, if float64 should.
 
-        Parameters
-        ----------
-        rows : ndarray, shape (c, batch, k), float64
-            Q'P.
-        best : ndarray, shape (batch,), float64
-        count : ndarray, shape (voxels,), int
+        Rows are Q'P, shape (c, batch, k), float64; `best` has the shape (batch,), `count` (voxels,).
         """
         c, batch, k = rows.shape
         voxels = len(self.data)
@@ -112,17 +102,9 @@ def make_screen(data: np.ndarray, directions: int, r: int, signed: bool, turn: f
                 reach: np.ndarray) -> Screen | None:
     """Return the screen of a block, or None where float64 alone is better or numba is not installed.
 
-    Parameters
-    ----------
-    data : ndarray, shape (k, voxels), float64
-        Columns of norm 1.
-    directions, r : int
-        Number of products of a permutation, and how many of them belong to the contrast; their rows have norm <= 1.
-    signed : bool
-        Rho has the sign of the effect times `turn`.
-    turn : {1.0, -1.0}
-    reach : ndarray, shape (voxels,)
-        Rho that counts as reached.
+    Data, shape (k, voxels), float64, have columns of norm 1; of a permutation's products (`directions`), with rows of
+    norm <= 1, `r` belong to the contrast. Rho is `signed` as the effect times `turn` (1 or -1) and counts from `reach`
+    on.
     """
     k, voxels = data.shape
     if k > LONGEST or voxels < FEWEST or compiled() is None:

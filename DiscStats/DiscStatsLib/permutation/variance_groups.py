@@ -66,22 +66,10 @@ def equivalent_share(g: np.ndarray, welch: np.ndarray, r: int, df: int) -> np.nd
 
 def make_groups(qx: np.ndarray, qz: np.ndarray, movable: np.ndarray | None, e: np.ndarray,
                 groups: np.ndarray) -> VarianceGroups:
-    """Return what G needs.
+    """Return what G needs; DesignError if a group has no residual degree of freedom.
 
-    Parameters
-    ----------
-    qx, qz : ndarray, shape (m, .) or (v, m, .)
-    movable : ndarray, shape (m, c), or None with voxel-wise designs
-        The directions of the products.
-    e : ndarray, shape (m, v)
-        Residuals of the reduced model.
-    groups : ndarray of int, shape (m,)
-        Number of each observation's group.
-
-    Raises
-    ------
-    DesignError
-        If a group has no residual degree of freedom.
+    Bases qx and qz have the shape (m, .) or (v, m, .), the directions of the products (m, c), None with voxel-wise
+    designs, residuals of the reduced model (m, v), and numbers of the observations' groups (m,).
     """
     q = np.concatenate([qx, qz], axis=-1)
     members = (groups == np.unique(groups)[:, None]).astype(float)
@@ -98,20 +86,10 @@ def make_groups(qx: np.ndarray, qz: np.ndarray, movable: np.ndarray | None, e: n
 
 
 def statistic(of: VarianceGroups, along: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return G, its denominator degrees of freedom, and the variance of the first direction.
+    """Return G, its denominator degrees of freedom, and the variance of the first direction, shape (..., v).
 
-    Parameters
-    ----------
-    of : VarianceGroups
-    along : ndarray, shape (r, ..., v)
-        Qx'PE.
-    sums : ndarray, shape (groups, ..., v)
-        Residual sum of squares of each group.
-
-    Returns
-    -------
-    G, df, variance : ndarray, shape (..., v)
-        df is Welch's approximation, r (r + 2) / (3 sum_g (1 - w_g)^2 / (sum of R_mm over g)).
+    From Qx'PE, shape (r, ..., v), and residual sums of squares, shape (groups, ..., v). The degrees of freedom are
+    Welch's approximation, r (r + 2) / (3 sum_g (1 - w_g)^2 / (sum of R_mm over g)).
     """
     r, n_groups = len(along), len(sums)
     # Voxels come last in the data and first in the designs.

@@ -54,21 +54,10 @@ def cores() -> int:
 
 @contextmanager
 def connect(scheduler: str = "", processes: int = 1, memory_gb: float | None = None):
-    """Yield a connected ``distributed.Client``.
+    """Yield a connected ``distributed.Client``; StudyError if Dask is not installed or the scheduler not reached.
 
-    Parameters
-    ----------
-    scheduler : str
-        Address such as ``tcp://host:8786``, or path of a scheduler file; empty starts local workers.
-    processes : int
-        Local workers, one thread each; fewer are started where cores or memory do not allow so many.
-    memory_gb : float, optional
-        Memory a worker may use before it is restarted.
-
-    Raises
-    ------
-    StudyError
-        If Dask is not installed, or the scheduler cannot be reached.
+    The scheduler is an address such as ``tcp://host:8786``, or the path of a scheduler file; empty starts local
+    workers of one thread, as many as `processes`, cores and memory allow, restarted above `memory_gb`.
     """
     try:
         from distributed import Client, LocalCluster
@@ -148,16 +137,8 @@ def map_people(client, function: Callable, people: Sequence[str], resources: Map
                threads: Sequence[int] = ()) -> Iterator[tuple[str, Any, str]]:
     """Run ``function(person_id)`` for all people, the first ones first; yield (id, result, error) as they finish.
 
-    Parameters
-    ----------
-    client : distributed.Client
-    function : callable
-        Picklable.
-    people : sequence of str
-    resources : mapping, optional
-        Dask resources each task needs, such as ``{"GPU": 1}``.
-    threads : sequence of int, optional
-        Threads of each person, given to `function` as ``threads``.
+    The function can be pickled; each task needs the Dask `resources`, such as ``{"GPU": 1}``. Numbers in `threads`,
+    one per person, are given to it as ``threads``.
     """
     from distributed import as_completed
 

@@ -123,10 +123,7 @@ class Pair:
 def changes(context: GroupContext, table) -> tuple[list[Pair], object]:
     """Return each participant's first and last visit, and the rows of the first visits.
 
-    Raises
-    ------
-    StudyError
-        If nobody has two visits, or a change per year lacks the time between them.
+    StudyError if nobody has two visits, or a change per year lacks the time between them.
     """
     pairs, people, remarks = first_and_last(table)
     context.notes += remarks

@@ -61,12 +61,7 @@ def file_hash(path: str | os.PathLike) -> str:
 def fingerprint(path: Path, known: Mapping | None = None) -> dict:
     """Return content hash, size and modification time of a file.
 
-    Parameters
-    ----------
-    path : Path
-    known : mapping, optional
-        An earlier fingerprint: its hash is trusted while size and modification time are unchanged, which makes a
-        second run over a large study fast.
+    The hash of an earlier one (`known`) is trusted while size and time are unchanged: a large study runs again fast.
     """
     stat = path.stat()
     now = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}

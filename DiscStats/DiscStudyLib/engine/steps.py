@@ -117,21 +117,10 @@ def record_path(study: Study, person: str, step: str) -> Path:
 
 
 def plan(steps: Sequence[Step], context: Context, due: Collection[str] = ()) -> list[Planned]:
-    """Say which steps are due, and why; nothing is written.
+    """Say which steps are due, and why, for each that applies or whose results have to be removed; nothing is written.
 
-    Parameters
-    ----------
-    steps : sequence of Step
-        In an order in which needs come first.
-    context : Context
-        With the records of earlier stages.
-    due : collection of str
-        Steps of earlier stages that are still to be run: what reads them is due too.
-
-    Returns
-    -------
-    list of Planned
-        One for each step that applies, or whose results have to be removed.
+    Needs come first; the context has the records of earlier stages, whose steps still to be run are `due`: what reads
+    them is due too.
     """
     context = replace(context, records=dict(context.records))
     due, planned = set(due), []
@@ -176,19 +165,9 @@ def _plan_one(step: Step, context: Context, due: Collection[str] = ()) -> Planne
 
 
 def execute(planned: Sequence[Planned], progressCallback=None) -> list[Outcome]:
-    """Run the steps that are due, in order; a failure blocks only the steps that need it.
+    """Run the steps that are due, in order; a failure blocks only the steps that need it. Cancelled may be raised.
 
-    Parameters
-    ----------
-    planned : sequence of Planned
-        Once a step has run, what follows is planned anew: its inputs may have turned out the same.
-    progressCallback : callable, optional
-        ``progressCallback(fraction, text)``; may raise Cancelled.
-
-    Returns
-    -------
-    list of Outcome
-        One for each step that applies.
+    Once a step has run, what follows is planned anew: its inputs may have turned out the same.
     """
     progress, outcomes, stale = progressCallback or silent, [], False
     for number, item in enumerate(planned):

@@ -24,13 +24,7 @@ def opposite(sign: str) -> str:
 
 
 def parse_rule(text: str) -> tuple[str, str, str]:
-    """Return column, comparison and value of a rule such as ``field_T == 1.5``.
-
-    Raises
-    ------
-    DesignError
-        If it is no such rule.
-    """
+    """Return column, comparison and value of a rule such as ``field_T == 1.5``; DesignError if it is no such rule."""
     found = re.fullmatch(_RULE, text)
     if not found:
         raise DesignError(f"'{text}' is not a rule: write COLUMN == VALUE (or !=, <, <=, >, >=).", anchor="sensitivity")

@@ -34,12 +34,8 @@ def sessions_table(folder: Path) -> Path:
 def visit_table(participants: Table, root: Path) -> Table:
     """Return one row per visit: the participant's row, over it that of ``sub-XX_sessions.tsv``, and ``years``.
 
-    Years count from the first visit, by ``acq_time`` (ISO dates), else by ``age``.
-
-    Raises
-    ------
-    StudyError
-        A date that cannot be read, a session that stands twice, or an age among them that is not a number.
+    Years count from the first visit, by ``acq_time`` (ISO dates), else by ``age``. StudyError for a date that cannot
+    be read, a session that stands twice, or an age among them that is not a number.
     """
     rows, lines, names, notes = [], [], list(participants.names), list(participants.notes)
     for line, row in zip(participants.lines, participants.rows):

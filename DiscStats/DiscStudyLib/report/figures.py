@@ -22,14 +22,7 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1,
                margins: tuple[float, float, float, float] | None = None, gridspec_kw: Any = None, **options):
     """Return (figure, array of axes), made without pyplot: safe in threads and in Slicer.
 
-    Parameters
-    ----------
-    width, height : float
-        Inches.
-    rows, columns : int
-        Axes.
-    margins : tuple of float, optional
-        Left, bottom, right and top in inches, where they are known; to fit them to the words takes long.
+    Width, height and margins (left, bottom, right, top) are in inches; to fit margins to the words takes long.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -57,15 +50,7 @@ def save_figure(figure, path: Path, simulated: bool = False, dpi: int = 150) -> 
 
 
 def plot_cohort(values: Mapping[str, Sequence], grades: Mapping[str, Sequence[float]]):
-    """Plot who takes part: a histogram or bar chart of each variable, and grades by level.
-
-    Parameters
-    ----------
-    values : mapping
-        Variable -> values of the people (numbers or text).
-    grades : mapping
-        Level -> grades of the people.
-    """
+    """Plot who takes part: a histogram or bar chart of each variable (numbers or text), and grades by level."""
     count = len(values) + bool(grades)
     figure, axes = new_figure(3.1 * count, 2.7, 1, count)
     for axis, (name, data) in zip(axes[0], values.items()):
@@ -108,19 +93,9 @@ def _grade_bars(axis, grades: Mapping[str, Sequence[float]]) -> None:
 
 def plot_agreement(first: np.ndarray, second: np.ndarray, groups: Sequence[str], names: tuple[str, str], unit: str,
                    summary: str = ""):
-    """Plot identity scatter and Bland-Altman of two measurements of the same discs.
+    """Plot identity scatter and Bland-Altman of a measurement and its reference in the same discs, shape (n,).
 
-    Parameters
-    ----------
-    first, second : ndarray, shape (n,)
-        Measurement and reference.
-    groups : sequence of str
-        Level of each disc, shown by color and marker.
-    names : tuple of str
-        Names of the two measurements.
-    unit : str
-    summary : str
-        Written into the scatter plot.
+    Groups, the levels, are shown by color and marker; the summary is written into the scatter plot.
     """
     first, second = np.asarray(first, float), np.asarray(second, float)
     figure, ((left, right),) = new_figure(9.5, 4.0, 1, 2)
@@ -146,14 +121,7 @@ def plot_agreement(first: np.ndarray, second: np.ndarray, groups: Sequence[str],
 
 
 def plot_groups(panels: Mapping[str, Mapping[float, Sequence[float]]], xlabel: str, ylabel: str):
-    """Plot single values and medians by an ordinal or group variable, one panel per region.
-
-    Parameters
-    ----------
-    panels : mapping
-        Panel title -> {group: values}.
-    xlabel, ylabel : str
-    """
+    """Plot single values and medians by group, for ordinal or group variables; one panel per region, by its title."""
     count = max(len(panels), 1)
     figure, axes = new_figure(min(3.2 * count, 12), 3.1, 1, count, sharey=True)
     rng = np.random.default_rng(0)

@@ -94,13 +94,7 @@ def _bright(value: int) -> tuple[int, int, int]:
 
 
 def montage(tiles: Sequence[tuple[str, np.ndarray, bool]], columns: int = 8):
-    """Return a figure of pictures with titles; flagged ones have an orange frame and title.
-
-    Parameters
-    ----------
-    tiles : sequence of (title, RGB array, flagged)
-    columns : int
-    """
+    """Return a figure of pictures (title, RGB array, flagged); flagged ones have an orange frame and title."""
     from matplotlib.patches import Rectangle
 
     columns, side, height, places = min(columns, max(len(tiles), 4)), 1.39, 0.0, []
@@ -159,15 +153,8 @@ def atlas_figure(columns: Mapping[str, tuple[Image, Look]], labels: Image, level
                  outline: Mapping[str, Image] | None = None):
     """Return a figure of maps on the atlas: a row per level, and per map a mid-sagittal and a transverse view.
 
-    Parameters
-    ----------
-    columns : mapping
-        Title -> (map, look).
-    labels : Image
-        Atlas labels.
-    levels : sequence of str
-    outline : mapping, optional
-        Title -> image whose nonzero voxels are outlined (significant voxels).
+    Columns are (map, look) by title; nonzero voxels of an image in `outline`, by title, are outlined (significant
+    ones).
     """
     import matplotlib
     from matplotlib.cm import ScalarMappable

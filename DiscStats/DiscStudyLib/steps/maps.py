@@ -60,19 +60,7 @@ def report_values(report) -> dict:
 
 
 def moved_to_anatomy(image: Image, transform: sitk.Transform) -> Image:
-    """Express an echo-space image in anatomical space by moving its grid rigidly: nothing is interpolated.
-
-    Parameters
-    ----------
-    image : Image
-    transform : SimpleITK.Transform
-        Rigid; maps points of the echo space to points of the anatomical space (LPS mm).
-
-    Returns
-    -------
-    Image
-        The same array on the moved, oblique grid.
-    """
+    """Move an echo-space image's grid rigidly into anatomical space (points in LPS mm); nothing is interpolated."""
     grid = image.geometry
     origin = np.array(transform.TransformPoint(grid.origin))
     columns = np.array(grid.direction).reshape(3, 3)

@@ -23,15 +23,9 @@ _COLUMNS = [Column("map", "", "Quantity"), Column("level", "", "Disc level"), Co
 def within_maps(groups: Iterable[list[np.ndarray]]) -> dict[str, np.ndarray]:
     """Return ``wsd``, ``cv`` and ``sdc`` at each voxel: within-participant SD, its relative size, smallest difference.
 
-    Parameters
-    ----------
-    groups : iterable of list of ndarray
-        The visits of each participant; NaN is missing, and one visit alone says nothing at a voxel.
-
-    Notes
-    -----
-    The within-participant variance is the residual mean square of a one-way analysis of variance (Bland & Altman 1996,
-    BMJ 313:744); the coefficient of variation is the root mean square over participants.
+    From the visits of each participant; NaN is missing, and one visit alone says nothing at a voxel. The
+    within-participant variance is the residual mean square of a one-way analysis of variance (Bland & Altman 1996, BMJ
+    313:744); the coefficient of variation is the root mean square over participants.
     """
     squares = freedom = relative = people = np.zeros(())
     for visits in groups:

@@ -90,15 +90,9 @@ class _Disc:
 
 def build_anatomy(person: VirtualPerson, spacing: tuple[float, float, float] = FINE,
                   left_handed: bool = True) -> Anatomy:
-    """Build a person's anatomy.
+    """Build a person's anatomy on a fine grid, mm along i (posterior), j (caudal), k (left-right).
 
-    Parameters
-    ----------
-    person : VirtualPerson
-    spacing : tuple of float
-        Fine grid in mm along i (posterior), j (caudal), k (left-right).
-    left_handed : bool
-        Count slices from right to left, which with i and j makes a left-handed grid; else from left to right.
+    Slices counted from right to left make a left-handed grid with i and j; else they count from left to right.
     """
     rng = np.random.default_rng(person.seed)
     discs = _spine(person, rng)

@@ -65,26 +65,11 @@ class VirtualPerson:
 
 def draw_people(count: int, seed: int, null: bool = False, sites: int = 1,
                 real: Sequence[Mapping] = ()) -> list[VirtualPerson]:
-    """Draw a cohort.
+    """Draw a cohort; the same seed and settings give the same one. StudyError if the count is not positive.
 
-    Parameters
-    ----------
-    count : int
-    seed : int
-        The same seed and settings give the same cohort.
-    null : bool
-        Shuffle disability, muscle and grades between people in the participants table, so that they have nothing to
-        do with the images.
-    sites : int
-        1, or 2: every third person then comes from the second site.
-    real : sequence of dict
-        For people with a real anatomy: ``id`` (source), ``age``, ``sex`` and ``grades`` {level: 1..5}, used instead
-        of drawn ones.
-
-    Raises
-    ------
-    StudyError
-        If the count is not positive.
+    With `null`, disability, muscle and grades are shuffled between people in the participants table, so that they have
+    nothing to do with the images. Of two sites, every third person comes from the second. People with a real anatomy
+    state ``id`` (source), ``age``, ``sex`` and ``grades`` {level: 1..5}, used instead of drawn ones.
     """
     if count < 1:
         raise StudyError(f"A simulated cohort needs at least one person, not {count}.")

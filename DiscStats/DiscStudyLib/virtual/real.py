@@ -35,20 +35,10 @@ class RealPerson:
 
 
 def real_anatomy(real: RealPerson, spacing: tuple[float, float, float] = FINE) -> Anatomy:
-    """Build the fine grid of a real anatomy.
+    """Build the fine grid of a real anatomy, mm along i (posterior), j (caudal), k (left).
 
-    Parameters
-    ----------
-    real : RealPerson
-    spacing : tuple of float
-        Fine grid in mm along i (posterior), j (caudal), k (left).
-
-    Raises
-    ------
-    StudyError
-        If the labels hold no disc of a simulated level.
-    GeometryError
-        If image and labels are on different grids.
+    StudyError if the labels hold no disc of a simulated level, GeometryError if they are on another grid than the
+    image.
     """
     if real.t2w is not None:
         require_same_geometry(real.labels, real.t2w, "The labels and the T2-weighted volume")
@@ -116,13 +106,7 @@ def _tissue(fine: np.ndarray, geometry: Geometry, real: RealPerson) -> np.ndarra
 
 
 def embedded_people(count: int | None = None) -> list[RealPerson]:
-    """Return the real anatomies shipped with the extension: SPIDER people with their grades, age and sex (CC BY 4.0).
-
-    Parameters
-    ----------
-    count : int, optional
-        No more than this.
-    """
+    """Return the shipped real anatomies, at most `count`: SPIDER people with grades, age and sex (CC BY 4.0)."""
     root = resource_path("SampleData/spider-cohort", "DiscStatsLib")
     table = read_tsv(root / "participants.tsv", required=("participant_id", "age", "sex"), numeric=("age",))
     people = []
