@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from common import Aim, Results
-from support.cohort_phantom import anatomy, make_spine_study
+from support.cohort_phantom import LEVELS, anatomy, make_spine_study
 
 from DiscRelaxometryLib.echo import EchoSeries
 from DiscRelaxometryLib.image import Geometry, Image, read_image
@@ -30,14 +30,14 @@ def jobs(folder: Path) -> dict[str, Job]:
     times = np.array([1.0, 20.0, 40.0, 80.0])
     noise = np.random.default_rng(0).normal(500, 20, (4, *grid.shape)).astype(np.float32)
     study = make_spine_study(folder / "study", (1, 2, 4, 5, 3))
+    cohort = {"people": {"a": labels, "b": labels}, "levels": LEVELS}
     return {
         "segment discs": Job("DiscRelaxometryLib.discs:segment",
                              {"image": image, "engine": "onnx", "device": None}),
         "compute maps (alignment on)": Job("DiscRelaxometryLib.fit:map_series", {
             "series": EchoSeries(noise, times, "T2", grid), "align": "on"}),
-        "register people": Job("DiscAtlasLib.cohort:register_cohort", {"people": {"a": labels, "b": labels}}),
-        "build a template": Job("DiscAtlasLib.cohort:register_cohort", {"people": {"a": labels, "b": labels},
-                                                                      "template": "build"}),
+        "register people": Job("DiscAtlasLib.cohort:register_cohort", cohort),
+        "build a template": Job("DiscAtlasLib.cohort:register_cohort", cohort | {"template": "build"}),
         "whole study, 1 process": Job("DiscStudyLib:run_study", {
             "path": str(study), "formula": "pfirrmann"}),
         "whole study, 2 processes": Job("DiscStudyLib:run_study", {
@@ -65,7 +65,7 @@ def cancel_once(job: Job, after: float) -> tuple[float, int]:
         time.sleep(POLL)
     time.sleep(after)
     if child.process.poll() is not None:
-        child.close()
+        child.result()  # raises what it failed with
         raise RuntimeError(f"{job.function} ended before it could be cancelled")
     start = time.monotonic()
     child.cancel()
