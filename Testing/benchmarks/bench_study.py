@@ -32,7 +32,7 @@ start = time.perf_counter()
 run = run_study({study!r}, {formula!r}, processes={processes}, permutations=500, segmentation={segmentation!r},
                 **{threads!r})
 print("RESULT" + json.dumps({{"seconds": time.perf_counter() - start, "failed": [o.message for o in run.failed],
-      "missing": run.missing, "timings": run.timings().to_tsv()}}))
+      "missing": run.missing, "timings": run.timings().rows}}))
 """
 # Arithmetic that stays in the processor's cache: neither memory nor disk limits it.
 _ARITHMETIC = """
@@ -41,6 +41,9 @@ x = np.linspace(0.1, 1.0, 4096)
 for _ in range({rounds}):
     x = np.sqrt(x * x + 0.5) - 0.2
 """
+
+#: People of a small study: fewer cannot estimate the formula.
+FEW = 4
 
 
 class Tree:
@@ -130,8 +133,9 @@ def side_by_side(commands: list[list[str]]) -> float:
     start = time.perf_counter()
     running = [subprocess.Popen(c, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
                for c in commands]
-    for process in running:
-        process.wait()
+    codes = [process.wait() for process in running]
+    if any(codes):
+        sys.exit("A program of the ceiling failed.")
     return time.perf_counter() - start
 
 
@@ -140,7 +144,7 @@ def ceiling(results: Results, options, folder: Path) -> None:
     arithmetic = [sys.executable, "-c", _ARITHMETIC.format(rounds=400_000)]
     gains = [2 * side_by_side([arithmetic]) / side_by_side([arithmetic] * 2) for _ in range(options.turns)]
     rows = [("arithmetic in cache", _listed(gains))]
-    people = people_of(options)[:4]
+    people = people_of(options)[:2 * FEW]
     halves = [people[:len(people) // 2], people[len(people) // 2:]]
     gains = []
     for _ in range(options.turns):
@@ -158,8 +162,8 @@ def _listed(values: list[float]) -> str:
 
 def scale(results: Results, options, folder: Path) -> dict[str, str]:
     """Compare numbers of processes, in turns; return the results' hashes."""
-    run(fresh(options, folder, people_of(options)[:2]), 2, options)  # programs and libraries come from the disk once
-    expected, timings, seconds, rows = None, "", {}, []
+    run(fresh(options, folder, people_of(options)[:FEW]), 2, options)  # programs and libraries come from the disk once
+    expected, timings, seconds, rows = None, [], {}, []
     for _turn in range(options.turns):
         for processes in options.processes:
             study, before = fresh(options, folder), load()
@@ -176,10 +180,14 @@ def scale(results: Results, options, folder: Path) -> dict[str, str]:
     results.table("scale", ["people", "processes", ("wall s", ".1f"), ("processor s", ".1f"),
                             ("memory of all processes, peak MB", ".0f"), "identical", "load before, after"], rows,
                   megabytes_of_results_per_person=round(size / options.people / 1e6, 2))
-    steps = [line.split("\t") for line in timings.splitlines()]
-    results.table("steps", steps[0], steps[1:])
+    results.table("steps", ["step", "n", ("CPU s, mean", ".2f"), ("s by the clock, longest", ".1f"),
+                            ("memory MB, peak so far", ".0f")],
+                  [[r[k] for k in ("step", "n", "mean_cpu_s", "max_s", "peak_memory")] for r in timings])
     first = options.processes[0]
-    results.aims(*(Aim(f"{n} processes over {first}, {options.people} people, turn {turn + 1}", a / b, at_least=1.7,
+    results.aims(Aim("one person, pixels to atlas, CPU", sum(r["mean_cpu_s"] for r in timings
+                                                             if r["n"] == options.people), at_most=90, form=".1f",
+                     unit="s"),
+                 *(Aim(f"{n} processes over {first}, {options.people} people, turn {turn + 1}", a / b, at_least=1.7,
                        form=".2f", unit="times")
                    for n in options.processes[1:] for turn, (a, b) in enumerate(zip(seconds[first], seconds[n]))))
     return expected
