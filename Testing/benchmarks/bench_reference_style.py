@@ -2,7 +2,7 @@
 
     DISC_SHARED_DATA=... python Testing/benchmarks/bench_reference_style.py
 
-Each person of SPIDER is segmented by the network that never saw him or her (``Training/runs``); then the threshold on
+The people held out of a fold's network (``--manifest``) are segmented by it; then the threshold on
 the disc's probability is chosen so that the discs have the volume of the reference. **The second Dice is no result**:
 it uses the reference. What it gains no network can know, where references disagree on how far a disc reaches.
 """
@@ -11,14 +11,12 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from common import Results, shared_data
+from common import Results, held_out, shared_data
 
 from DiscRelaxometryLib.discs import segment
 from DiscRelaxometryLib.image import read_image
-from Training.dataset import read_folds
-from Training.evaluate import fold_model, is_disc
+from Training.evaluate import is_disc
 from Training.metrics import dice
-from Training.train import RUNS
 
 
 def one(name: str, model) -> dict:
@@ -37,10 +35,9 @@ def one(name: str, model) -> dict:
 def main():
     """Segment everyone and list both Dice."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, default=RUNS)
-    options = parser.parse_args()
-    rows = [one(name, fold_model(options.runs, fold)) for fold, people in enumerate(read_folds()["folds"])
-            for name in people]
+    parser.add_argument("--manifest", type=Path, help="a fold's network; the shipped one by default")
+    model, people = held_out(parser.parse_args().manifest)
+    rows = [one(name, model) for name in people]
     column = {k: np.array([r[k] for r in rows]) for k in rows[0] if k != "person"}
     near = np.abs(np.log(column["volume"])) < np.log(1.05)
     results = Results("bench_reference_style")

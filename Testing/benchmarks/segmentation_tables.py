@@ -13,7 +13,6 @@ from common import ROOT, Aim, Results
 
 from DiscRelaxometryLib.labels import disc_name
 from DiscStatsLib.tables import bland_altman, icc
-from Training.dataset import fold_numbers
 
 BAD = 0.85
 
@@ -231,14 +230,15 @@ def write_tables(results: dict, runs: Path) -> Path:
     results : dict
         By part, then by fold or ``shipped``; see ``Training.evaluate``.
     runs : Path
-        Folder with each fold's ``calibration.json``.
+        Folder with ``calibration.json`` of each fold that was evaluated.
 
     Returns
     -------
     Path
         The file that was written.
     """
-    calibrations = {str(k): json.loads((runs / f"fold{k}" / "calibration.json").read_text()) for k in fold_numbers()}
+    folds = {fold for value in results.values() for fold in value} - {"shipped"}
+    calibrations = {k: json.loads((runs / f"fold{k}" / "calibration.json").read_text()) for k in folds}
     thresholds = {k: c.get("review_threshold", np.nan) for k, c in calibrations.items()}
     joined = {part: pooled(value, thresholds) if "shipped" not in value else value["shipped"]
               for part, value in results.items()}

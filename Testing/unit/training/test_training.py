@@ -25,7 +25,8 @@ from Training.metrics import dice, surface_dice, surface_distance  # noqa: E402
 from Training.pack import pack_person  # noqa: E402
 
 sys.path.insert(0, str(ROOT / "Testing" / "benchmarks"))
-from segmentation_tables import pooled  # noqa: E402
+import common  # noqa: E402
+from segmentation_tables import pooled, write_tables  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +281,16 @@ def test_folds_are_pooled_with_their_own_threshold_and_by_the_size_of_their_bins
     assert [p["person"] for p in joined["people"]] == ["a", "b"]
     assert [r["review"] for r in joined["rows"]] == [False, True]
     assert joined["bins"][0]["accuracy"] == pytest.approx(0.75) and joined["ece"] == pytest.approx(0.1)
+
+
+def test_tables_of_a_single_fold(tmp_path, monkeypatch):
+    """One network held people out: there are no other folds' runs beside it."""
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    (tmp_path / "fold2").mkdir()
+    (tmp_path / "fold2" / "calibration.json").write_text('{"temperature": 1.5}')
+    row = {"person": "a", "slices": 9, "disc": 0.9, "vertebra": 0.8, "right": True, "missed": 0, "extra": 1}
+    kept = json.loads(write_tables({"echo": {"2": {"rows": [row]}}}, tmp_path).read_text())
+    assert kept["tables"]["echo"]["rows"] == [list(row.values())]
 
 
 def test_reference_bodies_leave_out_s1_and_what_lies_beyond():
