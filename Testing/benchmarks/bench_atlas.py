@@ -123,6 +123,26 @@ def peer_row(kind: str, peers: list) -> tuple:
             None, None, np.nanmean(seconds))
 
 
+def left_out(kept: Results, levels: list, results: list, folding: float) -> None:
+    """Keep the Dice of each level of people registered to templates without them."""
+    dice = {level: [r["dice"] for _, rows, _, _ in results for r in rows if r["level"] == level and "dice" in r]
+            for level in levels}
+    kept.table("levels", ["level", "discs", ("mean", ".3f"), ("worst", ".3f")],
+               [(level, len(d), np.mean(d), np.min(d)) for level, d in dice.items()])
+    every = np.concatenate(list(dice.values()))
+    kept.aims(Aim(f"leave-one-out, {len(results)} people, {len(every)} discs: mean Dice", every.mean(), at_least=0.95,
+                  form=".3f"), Aim("the same, worst Dice", every.min(), at_least=0.88, form=".3f"),
+              Aim("the same, folding", folding, at_most=0))
+
+
+def beside(kept: Results, ours: tuple, peers: list) -> None:
+    """Keep how disc coordinates do beside each peer; one that is slow has some of the discs alone."""
+    for kind in dict.fromkeys(f[0] for f in peers):
+        _, discs, dice, *_, seconds = peer_row(kind, peers)
+        kept.aims(Aim(f"{kind}, {discs} discs: mean Dice of disc coordinates over its own", ours[2] / dice, at_least=1,
+                      form=".3f"), Aim(f"{kind}: CPU time over its own", ours[-1] / seconds, at_most=1, form=".2f"))
+
+
 def _atlas(options, everyone, others, number):
     """Return the atlas that half `number` is registered to: the shipped one, or a template of some of the others."""
     if not options.template_people:
@@ -183,10 +203,13 @@ def main():
     # The two at 1 mm are in the cohort, too: a person is in one half, whatever the resolution.
     ids = sorted({p[:6] for p in names})
     if options.together:
+        waits = [together(p, everyone[p], load_atlas(), backend, options.workers)
+                 for backend in options.together for p in names[:2]]
         kept.table("together", ["backend, person", ("s by the clock", ".1f"), ("CPU s", ".1f"), ("mean Dice", ".3f"),
-                                ("worst", ".3f")],
-                   [together(p, everyone[p], load_atlas(), backend, options.workers)
-                    for p in names[:2] for backend in options.together])
+                                ("worst", ".3f")], waits)
+        kept.aims(*(Aim(f"five discs by {backend}, {options.workers} threads", max(w[1] for w in waits
+                        if w[0].startswith(backend)), at_most=most, form=".1f", unit="s")
+                    for backend, most in (("coordinates", 10), ("elastix", 60)) if backend in options.together))
     halves = [[p for p in names if ids.index(p[:6]) % 2 == n] for n in (0, 1)]
     atlases = [_atlas(options, everyone, halves[1 - n], n) for n in (0, 1)]
     tasks = [(p, everyone[p], atlases[n], "coordinates", None) for n in (0, 1) for p in halves[n]]
@@ -206,17 +229,12 @@ def main():
     if elastix_rows:
         listed.append(summary("Elastix, shipped files", elastix_rows))
     listed += [peer_row(kind, peers) for kind in dict.fromkeys(f[0] for f in peers)]
-    kept.table("peers" if peers else "methods", METHOD_COLUMNS, listed, people=len(names),
+    kept.table("methods" if options.template_people else "peers", METHOD_COLUMNS, listed, people=len(names),
                template_people=options.template_people)
-    dice = {level: [r["dice"] for _, rows, _, _ in results for r in rows if r["level"] == level and "dice" in r]
-            for level in atlases[0].levels}
-    kept.table("levels", ["level", "discs", ("mean", ".3f"), ("worst", ".3f")],
-               [(level, len(d), np.mean(d), np.min(d)) for level, d in dice.items()])
     if options.template_people:
-        every = np.concatenate(list(dice.values()))
-        kept.aims(Aim(f"leave-one-out, {len(names)} people, {len(every)} discs: mean Dice", every.mean(), at_least=0.95,
-                      form=".3f"), Aim("the same, worst Dice", every.min(), at_least=0.88, form=".3f"),
-                  Aim("the same, folding", listed[0][5], at_most=0))
+        left_out(kept, atlases[0].levels, results, listed[0][5])
+    elif peers:
+        beside(kept, summary("", same), peers)
 
 
 if __name__ == "__main__":
