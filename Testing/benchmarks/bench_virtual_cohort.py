@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import Results
+from common import Aim, Results
 from support.virtual_maps import atlas_coordinates, simulate_maps
 
 from DiscAtlasLib.atlas import load_atlas
@@ -255,6 +255,10 @@ def rates(results, cohorts, planted, permutations):
              f"{max(low, 0):.1f} to {high:.1f} %") for term in terms]
     results.table("null", ["variable", "null cohorts", *(f"any voxel at p < 0.05, {name}" for name in METHODS.values()),
                            "expected for 5 %"], rows, level=level, permutations=permutations)
+    shares = [100 * n / tests for n in count.values()]
+    results.aims(Aim("simulated null cohorts of 31 people, any voxel at p < .05, lowest row", min(shares),
+                     at_least=round(low, 1), form=".1f", unit="%"),
+                 Aim("the same, highest row", max(shares), at_most=round(high, 1), form=".1f", unit="%"))
 
 
 def power(results, atlas, level, significant, cohorts):

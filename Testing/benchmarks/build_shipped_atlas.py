@@ -9,7 +9,7 @@ import argparse
 import time
 from pathlib import Path
 
-from common import ROOT, Results
+from common import ROOT, Aim, Results
 
 from DiscAtlasLib.atlas import save_atlas
 from DiscAtlasLib.template import build_template
@@ -46,11 +46,14 @@ def main():
     save_atlas(atlas, options.output)
     moves = atlas.provenance["convergence_mm"]
     count = max(map(len, moves.values()))
-    Results("build_shipped_atlas").table(
+    results = Results("build_shipped_atlas")
+    results.table(
         "movement", ["level", "iteration 1", *map(str, range(2, count + 1))],
         [(level, *(f"{m:.2f}" for m in own), *[""] * (count - len(own))) for level, own in moves.items()],
         seconds=round(time.time() - begin), half_sizes_mm={atlas.shape(v).name: atlas.shape(v).half.round(1).tolist()
                                                            for v in atlas.values})
+    results.aims(Aim("template's surface moves in the last iteration, largest level",
+                     max(own[-1] for own in moves.values()), at_most=0.1, form=".3f", unit="mm"))
 
 
 if __name__ == "__main__":
