@@ -173,9 +173,10 @@ class Results:
         self.save()
 
     def aims(self, *aims: Aim) -> None:
-        """Keep what was aimed at and reached, in place of earlier rows on the same figures."""
-        rows = {row[0]: row for row in self.content.get("aims", [])} | {aim.figure: aim.row() for aim in aims}
-        self.content["aims"] = list(rows.values())
+        """Keep what was aimed at and reached, together, in place of earlier rows on the same figures."""
+        figures = {aim.figure for aim in aims}
+        others = [row for row in self.content.get("aims", []) if row[0] not in figures]
+        self.content["aims"] = others + [aim.row() for aim in aims]
         print(f"\n{markdown(['figure', 'aim', 'reached', 'met'], [aim.row() for aim in aims])}", flush=True)
         self.save()
 
