@@ -182,6 +182,7 @@ def test_parameter_node_keeps_types_and_survives_saving(slicer, tmp_path):
     assert parameters.threshold == 0.5 and parameters.align is True
     parameters.volume = slicer.util.addVolumeFromArray(np.zeros((2, 2, 2)), None, "echo")
     parameters.model, parameters.times, parameters.align = Model.mono3, [1.0, 20.5, 40.0], False
+    assert parameters.times == [1.0, 20.5, 40.0]
     parameters.times = [1.0, 40.0]
     # The texts are the ones Slicer's own wrapper writes.
     node = parameters.parameterNode

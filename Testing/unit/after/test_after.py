@@ -10,7 +10,7 @@ from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
 from DiscRelaxometryLib.tables import Column, Table
 from DiscStudyLib import Study
-from DiscStudyLib.after import compare_tables, export, export_people, find_maps, status_table
+from DiscStudyLib.after import atlas_of, compare_tables, export, export_people, find_maps, status_table
 from DiscStudyLib.engine import Record, StudyRun, endings, fingerprints, write_record
 from DiscStudyLib.engine.steps import Outcome
 from DiscStudyLib.folder import COLUMN
@@ -125,3 +125,11 @@ def test_two_maps_of_a_person_are_refused(tmp_path, names):
         path.write_bytes(b"")
     with pytest.raises(DesignError, match="sub-01 has two T2 maps"):
         find_maps(tmp_path)
+
+
+def test_a_template_is_found_under_the_results_of_the_study_that_built_it(tmp_path):
+    assert atlas_of(tmp_path) is None
+    built = tmp_path / "group" / "template" / "atlas_dseg.nii.gz"
+    built.parent.mkdir(parents=True)
+    built.touch()
+    assert atlas_of(tmp_path) == atlas_of(tmp_path / "group") == built.parent

@@ -3,11 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import linregress
 from support.analyses import analyze
 
 from DiscRelaxometryLib.errors import DesignError, GeometryError
 from DiscRelaxometryLib.image import Geometry, Image
 from DiscStatsLib.analysis.plots_data import plot_data
+from DiscStatsLib.analysis.save import _design_tables
 from DiscStatsLib.analysis.zscore import group_maps, group_moments, reference_group, z_score
 
 GEOMETRY = Geometry((4, 3, 2))
@@ -52,6 +54,23 @@ def test_z_of_a_member_of_the_population_is_calibrated():
         images = maps(8, seed)
         shares.append(np.mean(z_score(images[0], reference_group(images[1:])).p.array <= 0.05))
     assert 0.03 < np.mean(shares) < 0.07
+
+
+def test_p_of_one_person_is_that_of_a_regression_with_a_column_for_that_person():
+    """Crawford & Howell's test is the t of an indicator of the person beside the reference group."""
+    person, *others = maps(6)
+    found = z_score(person, reference_group(others))
+    values = np.array([i.array[1, 2, 3] for i in (person, *others)])
+    assert found.p.array[1, 2, 3] == pytest.approx(linregress([1, 0, 0, 0, 0, 0], values).pvalue, rel=1e-6)
+    assert found.z.array[1, 2, 3] == pytest.approx((values[0] - values[1:].mean()) / values[1:].std(ddof=1))
+
+
+def test_a_voxel_needs_as_many_values_as_are_asked_for():
+    images = maps(4)
+    for n, image in enumerate(images):
+        image.array[0, 0, :n] = np.nan
+    assert np.isfinite(reference_group(images).mean.array[0, 0]).tolist() == [False, True, True, True]
+    assert np.isfinite(reference_group(images, 3).mean.array[0, 0]).tolist() == [False, False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -120,6 +139,28 @@ def test_groups_are_boxes(result):
     assert data.kind == "box" and data.groups == ["reference", "b", "c"]
     assert data.quartiles().shape == (3, 5) and np.all(np.diff(data.quartiles(), axis=1) >= 0)
     assert "F = " in data.text and "n = 12" in data.text
+
+
+@pytest.mark.parametrize("offset", [-0.4, 0.4])
+def test_a_position_is_that_of_the_nearest_voxel(result, offset):
+    lps = GEOMETRY.index_to_world(np.array([1, 1, 0]) + [offset, -offset, offset])
+    np.testing.assert_array_equal(plot_data(result, position=lps).y, plot_data(result, voxel=(1, 1, 0)).y)
+
+
+def test_a_region_is_read_at_the_level_that_holds_most_of_it():
+    """And the table of the design has each person's own row, whatever the order of the table."""
+    images, labels, regions = maps(9), np.full(GEOMETRY.shape, 12, np.uint8), np.zeros(GEOMETRY.shape, np.uint8)
+    labels[0], regions[0, 0, 0], regions[1, 1:] = 11, 1, 1
+    people = [f"sub-{n}" for n in (10, 2, 7, 1, 30, 4, 8, 3, 5)]
+    table = pd.DataFrame({"participant_id": people, "age": np.arange(9.0) ** 2})
+    result = analyze(images, Image(labels, GEOMETRY), table, "T2 ~ age", regions=Image(regions, GEOMETRY),
+                     correction=())
+    data = plot_data(result, region=1)
+    assert "L4-L5" in data.title
+    assert dict(zip(data.ids, data.y)) == pytest.approx({p: i.array[1, 1:].mean() for p, i in zip(people, images)})
+    (name, design), = _design_tables(result)
+    assert name == "design.tsv"
+    assert {r["participant_id"]: r["age"] for r in design.rows} == dict(zip(people, table.age))
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import rankdata
 
 from DiscRelaxometryLib.errors import DesignError
+from DiscRelaxometryLib.tables import Column, Table
 from DiscStatsLib.design.contrasts import build_contrasts, file_name
 from DiscStatsLib.design.design import build_design, check_participants
 from DiscStatsLib.design.formula import parse_formula
 from DiscStatsLib.design.levels import build_level_designs
+from DiscStatsLib.design.participants import ID, numeric_columns, read_participants
 
 
 def table(n=12):
@@ -152,6 +155,34 @@ def test_rows_with_missing_cells_can_be_left_out():
     data = table()
     data.loc[3, "age"] = np.nan
     np.testing.assert_array_equal(build_design("map ~ age", data, missing="drop").rows, np.delete(np.arange(12), 3))
+
+
+def test_numbers_of_a_column_keep_their_row_and_a_missing_cell_is_none():
+    cells = read_participants(Table("t", [Column(n) for n in (ID, "first", "second")], [
+        {ID: "01", "first": "3.5", "second": "n/a"}, {ID: "2", "first": "n/a", "second": "4"},
+        {ID: "10", "first": "", "second": "0"}]))
+    assert cells[ID].tolist() == ["01", "2", "10"]
+    first, second = numeric_columns(cells, "first", "second")
+    np.testing.assert_array_equal(first, [3.5, np.nan, np.nan])
+    np.testing.assert_array_equal(second, [np.nan, 4, 0])
+
+
+def test_ranks_of_three_grades_are_those_of_scipy():
+    data = table()
+    matrix = build_design("map ~ pfirrmann + age + C(sex)", data, level="L4-L5", ranks=True)
+    for name in ("pfirrmann", "age"):
+        values = data.get(name, data.pfirrmann_L4L5)
+        np.testing.assert_array_equal(matrix.matrix[:, matrix.columns.index(name)], rankdata(values))
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_units_make_no_columns_collinear_and_hide_none_that_are(scale):
+    data = table()
+    data["dose"] = data.odi * scale
+    build_design("map ~ age + dose + grade", data)
+    data["twice"] = data.age + data.grade + data.dose / scale
+    with pytest.raises(DesignError, match="age, dose, grade, twice are collinear"):
+        build_design("map ~ age + dose + grade + twice", data)
 
 
 def test_remarks_come_before_computing():

@@ -1,10 +1,13 @@
 """DICOM files that lack parts of the format, and the order of images whose times are not in the header."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from support import dicom_samples as samples
 
 from DiscRelaxometryLib.echo import read_echo_series
+from DiscRelaxometryLib.echo.dicom_volumes import _slice_spacing
 from DiscRelaxometryLib.errors import EchoSeriesError
 
 TE = (12.5, 25.0, 37.5, 50.0)
@@ -118,3 +121,11 @@ def test_scaling_that_cannot_be_is_named(tmp_path, slope):
         samples.write_classic(tmp_path, TE, set_echo_time, RescaleSlope=slope, RescaleIntercept="0")
         with pytest.raises(EchoSeriesError, match="RescaleSlope|damaged"):
             read_echo_series(tmp_path)
+
+
+def test_missing_slices_are_counted_by_the_usual_gap_and_their_neighbors_are_named():
+    frames = [SimpleNamespace(name=f"'{n}'") for n in "abcdefg"]
+    along = np.array([0.0, 4, 8, 20, 24, 28, 32])
+    with pytest.raises(EchoSeriesError, match=r"2 slice\(s\) are missing between 'c' and 'd' \(gap 12.00 mm, usual "
+                                              r"spacing 4.00 mm\)"):
+        _slice_spacing(frames, along, np.arange(7))

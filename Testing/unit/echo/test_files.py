@@ -11,6 +11,7 @@ from support import shared_data
 from support.echo_writer import write_echo_series
 
 from DiscRelaxometryLib.echo.read import EchoSeries, read_echo_series, read_mapss
+from DiscRelaxometryLib.echo.sidecars import sidecar_values
 from DiscRelaxometryLib.echo.times import same_time, text_time, to_milliseconds
 from DiscRelaxometryLib.errors import EchoSeriesError
 from DiscRelaxometryLib.image import Geometry, Image, write_image
@@ -216,9 +217,21 @@ def test_unit_rule_and_text():
     assert to_milliseconds([0.0, 0.08], "x")[0] == [0.0, 80.0]
     assert to_milliseconds([0.0, 80.0], "x")[0] == [0.0, 80.0]
     assert to_milliseconds([0.0, 80000.0], "x", "us")[0] == [0.0, 80.0]
+    assert [to_milliseconds([0.0, t], "x")[0][1] for t in (0.999, 5.0, 5000.0)] == [999.0, 5.0, 5000.0]
+    for longest in (0.0, 1.0, 4.99, 5000.1):
+        with pytest.raises(EchoSeriesError, match="ambiguous"):
+            to_milliseconds([0.0, longest], "x")
     assert text_time("T1rho TSL=13,7ms", "T1rho") == 13.7
     assert text_time("TSL_0.04s", "T1rho") == 40.0
     assert text_time("TITLE 5", "T2") is None and text_time("note 5", "T2") is None
+
+
+def test_of_two_keys_the_one_with_a_time_for_each_volume_counts():
+    """Converters write the first echo's time as EchoTime, and all of them under another name."""
+    content = {"EchoTime": 0.01, "EchoTimes": [0.01, 0.02, 0.04]}
+    assert sidecar_values(content, "T2", 3) == ([0.01, 0.02, 0.04], None, "EchoTimes")
+    assert sidecar_values(content, "T2", 1) == ([0.01], None, "EchoTime")
+    assert sidecar_values(content, "T2", 2)[0] == [0.01]  # the most specific one, whose number is then refused
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), min_size=0, max_size=6))

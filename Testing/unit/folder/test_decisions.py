@@ -118,7 +118,7 @@ def test_an_excluded_participant_keeps_the_labels():
 
 
 def test_only_the_corrected_disc_is_taken_from_the_drawn_mask():
-    segmented, drawn = labels(11, 12, 0, 13), labels(11, 0, 12, 0)
+    segmented, drawn = labels(11, 12, 31, 13), labels(11, 0, 12, 0)
     assert values(apply_decisions(segmented, [decision("L4-L5", "corrected")], drawn)[0]) == [11, 0, 12, 13]
     assert values(apply_decisions(segmented, [decision("all", "corrected")], drawn)[0]) == [11, 0, 12, 0]
 

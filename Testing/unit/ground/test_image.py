@@ -1,5 +1,7 @@
 """Missing voxels survive every file format: NaN is not 0."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -27,3 +29,18 @@ def test_nan_of_files_written_by_others(tmp_path, endianness, kind):
     header.set_data_shape(array.shape)
     nibabel.save(nibabel.Nifti1Image(array.astype(endianness + kind), np.eye(4), header), tmp_path / "map.nii.gz")
     np.testing.assert_array_equal(read_image(tmp_path / "map.nii.gz").array, array.T)
+
+
+TURN = np.radians(1.0)
+
+
+@pytest.mark.parametrize("change, differs", [
+    ({}, False), ({"origin": (5, 6, 7.0005)}, False), ({"origin": (5, 6, 7.01)}, True),
+    ({"spacing": (1, 2.01, 3)}, True),
+    ({"direction": (np.cos(TURN), -np.sin(TURN), 0, np.sin(TURN), np.cos(TURN), 0, 0, 0, 1)}, True),
+    ({"size": (4, 3, 3)}, True)])
+def test_grids_differ_where_any_corner_does(change, differs):
+    """Two grids that share the first voxel alone are two."""
+    grid = Geometry((4, 3, 2), (1, 2, 3), (5, 6, 7))
+    other = replace(grid, **change)
+    assert bool(grid.difference(other)) == bool(other.difference(grid)) == differs

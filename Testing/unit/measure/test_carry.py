@@ -120,6 +120,19 @@ def test_other_frame_of_reference_is_refused(person):
         carry_labels(labels, anatomical, Image(anatomical.array, far))
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_discs_lie_near_the_echo_image_by_millimeters_along_each_axis(axis):
+    """An echo image may be one slice, so that a margin in voxels would be another one along each axis."""
+    grid = Geometry((1, 40, 60), (5.0, 1.0, 0.5), (10, -20, 5), (0, 0, 1, 1, 0, 0, 0, 1, 0))
+    last = np.zeros(3)
+    last[axis] = grid.size[axis] - 0.5
+    way = grid.matrix3[:, axis] / grid.spacing[axis]
+    edge = grid.index_to_world(last)
+    carry._require_overlap((edge + 14.9 * way)[None], grid, 15.0)
+    with pytest.raises(RegistrationError, match="frames of reference"):
+        carry._require_overlap((edge + 15.1 * way)[None], grid, 15.0)
+
+
 def test_bad_input(person):
     anatomical, labels = person
     with pytest.raises(RegistrationError, match="no signal"):

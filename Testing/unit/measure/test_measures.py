@@ -106,6 +106,10 @@ def test_statistics_count_failed_voxels_and_never_take_them_as_zero():
     assert found["n"] == 4 and abs(found["failed"] - 2 / 6) < 1e-12
     assert (found["mean"], found["median"]) == (4.0, 2.5)
     np.testing.assert_allclose(found["sd"], np.std([1, 2, 3, 10], ddof=1))
+    ladder = np.r_[np.random.default_rng(0).permutation(21), np.nan]
+    assert statistics(ladder) == pytest.approx({
+        "n": 21, "failed": 1 / 22, "mean": 10, "sd": np.std(np.arange(21), ddof=1), "median": 10, "q05": 1, "q25": 5,
+        "q75": 15, "q95": 19})
     empty = statistics(np.full(3, np.nan))
     assert empty["n"] == 0 and empty["failed"] == 1 and np.isnan(empty["mean"]) and np.isnan(empty["median"])
 

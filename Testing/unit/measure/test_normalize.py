@@ -8,7 +8,7 @@ from support.spine_phantom import spine, t2w
 
 from DiscRelaxometryLib.errors import GeometryError, SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image, read_image
-from DiscRelaxometryLib.measure.normalize import csf_reference, normalized_t2w, otsu
+from DiscRelaxometryLib.measure.normalize import _without_border, csf_reference, normalized_t2w, otsu
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,19 @@ def test_clipping_is_flagged(person):
     image, labels = person
     reference, _ = csf_reference(image.like(np.minimum(image.array, 398)), labels)
     assert reference.clipped > 0.5 and any("clipped" in f for f in reference.flags)
+    even = np.minimum(image.array, 398)
+    even[labels.array == 0] *= 4  # fat is brighter: fluid of one value is then not at the scale's end
+    reference, _ = csf_reference(image.like(even), labels)
+    assert reference.clipped == 0 and not reference.flags
+
+
+def test_the_canals_border_is_a_millimeter_along_each_axis_and_the_images_is_none():
+    canal = np.zeros((7, 12, 20), bool)
+    canal[2:5, 3:9, :10] = True
+    labels = Image(np.where(canal, 2, 0).astype(np.uint8), Geometry((20, 12, 7), (0.4, 0.7, 3.0)))
+    inner = np.zeros_like(canal)
+    inner[2:5, 4:8, :8] = True  # two voxels of 0.4 mm, one of 0.7, none of 3 are within the millimeter
+    assert np.array_equal(_without_border(canal, labels), inner)
 
 
 def test_otsu_splits_two_known_populations():

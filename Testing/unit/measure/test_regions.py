@@ -11,9 +11,11 @@ from DiscRelaxometryLib.measure.axes import PATIENT_AXES, spine_axes, voxel_poin
 from DiscRelaxometryLib.measure.regions import (
     PARTITION,
     REGIONS,
+    DiscOutline,
     disc_coordinates,
     disc_frame,
     disc_regions,
+    members_at,
     region_image,
 )
 
@@ -89,6 +91,15 @@ def test_midsagittal_line_has_the_published_proportions():
         assert abs(line["anterior_annulus"] - anterior) < 0.015
         assert abs(line["posterior_annulus"] - posterior) < 0.015
         assert abs(line["nucleus"] - (1 - anterior - posterior)) < 0.015
+
+
+def test_thirds_of_a_cut_disc_are_those_of_what_is_seen():
+    """A disc of 50 mm, of which the image shows 30: its thirds are 10 mm wide, the nucleus is that of 50."""
+    outline = DiscOutline(right=-12.0, left=18.0, posterior=-17.0, anterior=17.0, width=50.0, cut_laterally=True)
+    lr = (np.arange(300) / 10 - 15 + 0.05) / 25
+    members = members_at(np.column_stack([lr, np.zeros_like(lr), np.zeros_like(lr)]), outline)
+    assert [members[f"{n}_third"].sum() for n in ("left", "midsagittal", "right")] == [100, 100, 100]
+    assert lr[members["left_third"]].min() > 0 > lr[members["right_third"]].max() and members["nucleus"].all()
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -146,6 +146,11 @@ def test_exhaustive_two_groups_of_four_have_70_relabelings():
     assert fwe_p(np.abs(fit(part, y).stat), both.maxima[0])[0] == pytest.approx(2 / 70)
 
 
+def test_exhaustive_flips_are_all_signs_but_those_observed():
+    sign = make_scheme(5, 5000, 0, flip=True).sign
+    assert sign.shape == (31, 5) and len(np.unique(sign, axis=0)) == 31 and (sign.min(axis=1) == -1).all()
+
+
 def test_critical_r_of_31_people():
     # |r| at which two-sided p = .05 with 0..4 covariates (statistics.md).
     for covariates, r in enumerate([0.355, 0.361, 0.367, 0.374, 0.381]):

@@ -52,3 +52,5 @@ def test_region_means_leave_missing_voxels_out_and_take_the_grade_of_their_level
         assert row["mean_sd"] == (sd if sd is None else pytest.approx(sd)) and row["mean_voxels"] == count, key
         assert row["grade"] == {("b", "L5-S1"): 1, ("b", "L4-L5"): 2, ("a", "L5-S1"): 3, ("a", "L4-L5"): 5}[key[:2]]
         assert row["age"] == {"b": 50.0, "a": 40.0}[key[0]]
+    inner = regions.like(np.where(regions.array == 1, 1, 0).astype(np.uint8))  # 0 is no region
+    assert {r["region"] for r in region_means(images, labels, table, regions=inner).rows} == {"1"}
