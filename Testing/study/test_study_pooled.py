@@ -116,7 +116,7 @@ def test_power_takes_the_discs_as_the_last_run_did(run, study, monkeypatch):
     with pytest.raises(StudyError, match="far enough"):
         study_power(study, "pfirrmann + age", -4.0)
     given, inside = call.given, load_pooled(output(study, "group") / "pooled-disc").atlas.labels.array > 0
-    assert (given["blocks"], given["formula"]) == ("participant_id", "map ~ pfirrmann + age + C(level)")
+    assert (given["blocks"], given["formula"]) == ("participant_id", "T1rho ~ pfirrmann + age + C(level)")
     assert given["maps"].shape == (14, inside.sum()) and len(given["participants"]) == 14
     np.testing.assert_array_equal(given["planted"].place.array > 0, inside)
     with pytest.raises(StudyError, match="pooled in one disc"):

@@ -119,7 +119,7 @@ def test_power_takes_the_visits_as_the_last_run_did(run, study, monkeypatch):
     with pytest.raises(StudyError, match="far enough"):
         study_power(study, "T1rho ~ years", 2.0, region="nucleus", sizes=(30,), sets=7)
     given = call.given
-    assert (given["blocks"], given["formula"], given["contrast"]) == ("participant", "map ~ years", "years")
+    assert (given["blocks"], given["formula"], given["contrast"]) == ("participant", "T1rho ~ years", "years")
     assert (given["sizes"], given["sets"]) == ((30,), 7)
     assert given["settings"] == replace(make_settings(**SETTINGS).statistics(), n_permutations=199)
     table = given["participants"]

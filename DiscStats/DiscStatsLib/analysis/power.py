@@ -159,14 +159,15 @@ def _one_set(first: AnalysisResult, y: np.ndarray, people: list[list[int]], bloc
              place: np.ndarray, alpha: float) -> tuple:
     """Return (found by max-T, found by TFCE, share of the place found, found outside)."""
     data, drawn = first.data, first.participants.iloc[np.concatenate(people)].copy()
+    quantity, = data.values
     owner = [f"p{i}" for i, rows in enumerate(people) for _ in rows]
     drawn[ID] = [f"{who}_{i}" for i, who in enumerate(owner)] if blocks else owner
     drawn[blocks or ID] = owner
     array = np.zeros(data.inside.shape, np.int32)
     array[data.inside] = data.levels
-    result = analyze(y, Image(array, data.geometry), drawn, f"map ~ {first.design.formula.terms}",
+    result = analyze(y, Image(array, data.geometry), drawn, f"{quantity} ~ {first.design.formula.terms}",
                      {"tested": first.contrasts[0].weights}, settings, blocks=blocks or None)
-    hit, tfce = (np.nan_to_num(result.maps[f"map_tested_{k}"].array[data.inside], nan=1.0) <= alpha + 1e-6
+    hit, tfce = (np.nan_to_num(result.maps[f"{quantity}_tested_{k}"].array[data.inside], nan=1.0) <= alpha + 1e-6
                  for k in ("pfwe", "ptfce"))
     return hit[place].any(), tfce[place].any(), hit[place].mean(), hit[~place].any()
 

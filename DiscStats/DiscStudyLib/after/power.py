@@ -68,7 +68,7 @@ def study_power(path, formula: str, effect: float, *, map: str = "", region: str
         labels = labels.like(np.where(kept, labels.array, 0))
     place = place_of(labels, data["regions"], () if settings.pooled else levels or data["levels"],
                      PARTITION.get(region))
-    table = design_power(data["maps"][key], labels, data["participants"], f"map ~ {model.terms}", settings.tested,
+    table = design_power(data["maps"][key], labels, data["participants"], f"{key} ~ {model.terms}", settings.tested,
                          Planted(effect, place), settings=replace(settings.statistics(), n_permutations=199),
                          blocks=data.get("blocks", ""), sizes=sizes, sets=sets, progressCallback=progressCallback)
     return table, table.write(study.output / "group" / f"power_{key}.tsv")

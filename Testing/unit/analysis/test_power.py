@@ -45,11 +45,12 @@ def test_power_of_one_voxel_is_that_of_the_noncentral_t(effect):
 
 def test_more_people_find_more_and_no_effect_finds_the_error_rate():
     table, y, labels = cohort(12, missing=0.05)
-    table.loc[3, "age"] = np.nan
-    found = design_power(y, labels, table, "map ~ grade + age", "grade", planted(0.9, labels, 5), sets=40,
+    table.loc[3, "age"], y[12:, 11] = np.nan, np.nan
+    found = design_power(y, labels, table, "nT2w ~ grade + age", "grade", planted(0.9, labels, 5), sets=40,
                          sizes=(20, 60))
     rows = found.rows
     assert any("sub-03" in note for note in found.notes)
+    assert any("voxels of 'nT2w' at" in note for note in found.notes)
     assert rows[1]["power"] > rows[0]["power"] + 0.2 and [r["people"] for r in rows] == [20, 60]
     null = design_power(y, labels, table, "map ~ grade + age", "grade", planted(0.0, labels, slice(0, 12)), sets=80,
                         settings=AnalysisSettings(n_permutations=99)).rows[0]
