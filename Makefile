@@ -59,7 +59,7 @@ tables: ## the tables of Docs/validation, from those results
 	$(PYTHON) Testing/benchmarks/tables.py
 
 docs: $(VENV)/.docs ## API reference and guides as HTML, in Docs/_build/html
-	$(BIN)/sphinx-build -q -b html Docs Docs/_build/html
+	$(BIN)/sphinx-build -q -W --keep-going -b html Docs Docs/_build/html
 
 cmake-lists: ## after a file was added or removed
 	$(PYTHON) Testing/tools/update_cmake_lists.py

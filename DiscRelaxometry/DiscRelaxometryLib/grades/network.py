@@ -42,8 +42,8 @@ class GradeConfig:
 def build_grader(config: GradeConfig):
     """Return the network as a ``torch.nn.Module``.
 
-    It maps features (n, f) and pictures (n, *PICTURE) to probabilities and distance (n, 5 + findings + 1). The log-odds
-    of a higher grade, per threshold, and of each finding are half those of the picture, a quarter those of the
+    It maps features (n, f) and pictures ``(n, *PICTURE)`` to probabilities and distance (n, 5 + findings + 1). The
+    log-odds of a higher grade, per threshold, and of each finding are half those of the picture, a quarter those of the
     regressions, and a quarter those of the perceptrons, over temperatures. No threshold is likelier than the one below.
     A missing feature (NaN) counts as the training set's mean. The distance is that of Mahalanobis from that mean, over
     the root of the number of features.
