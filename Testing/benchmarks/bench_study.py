@@ -47,7 +47,7 @@ FEW = 4
 
 
 class Tree:
-    """Wall and processor time and peak memory of a program and all it starts."""
+    """Wall and processor time and peak memory of a program and all it starts; ends where the program fails."""
 
     def __init__(self, command: list[str]):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -58,6 +58,8 @@ class Tree:
         watch = threading.Thread(target=self._watch, daemon=True)
         watch.start()
         self.output, self.error = self.process.communicate()
+        if self.process.returncode:
+            sys.exit(f"A program failed:\n{self.output}\n{self.error}")
         self.wall = time.perf_counter() - start
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -74,10 +76,7 @@ class Tree:
     @property
     def result(self) -> dict:
         """What the program reported."""
-        lines = [line for line in self.output.splitlines() if line.startswith("RESULT")]
-        if not lines:
-            sys.exit(self.error)
-        return json.loads(lines[0][len("RESULT"):])
+        return next(json.loads(line[6:]) for line in self.output.splitlines() if line.startswith("RESULT"))
 
 
 def _memory_mb(process: psutil.Process) -> float:
