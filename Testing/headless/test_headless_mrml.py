@@ -8,7 +8,9 @@ from DiscRelaxometryLib import mrml
 from DiscRelaxometryLib.echo.read import EchoSeries
 from DiscRelaxometryLib.errors import DiscRelaxometryError, EchoSeriesError, GeometryError, SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image, read_image
-from DiscRelaxometryLib.mrml.segmentations import oriented_image, segment_mask
+from DiscRelaxometryLib.mrml.segmentations import oriented_image, segment_mask, segment_value, terminology_entry
+from DiscRelaxometryLib.mrml.views import _in_discs
+from DiscRelaxometryLib.mrml.volumes import oriented_geometry, ras_matrix
 from DiscRelaxometryLib.tables import Column, Table
 
 
@@ -100,6 +102,19 @@ def test_map_carries_unit_code_window_and_transparent_nan(slicer):
     assert mrml.volume_from_image(Image(array, oblique()), "T2", "T2").GetName() != node.GetName()
 
 
+def test_signal_of_arbitrary_units_is_shown_from_its_1st_to_its_99th_percentile(slicer):
+    array = np.random.default_rng(0).permutation(np.linspace(200, 300, 60)).reshape(3, 4, 5)
+    display = mrml.volume_from_image(Image(array, oblique()), "M0", "M0").GetDisplayNode()
+    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == pytest.approx((201, 299))
+
+
+def test_a_map_is_shown_in_named_discs_alone(slicer):
+    labels = Image(np.array([[[0, 2, 3, 11, 12, 30, 31]]], np.uint8), Geometry((7, 1, 1)))
+    volume = mrml.volume_from_image(labels.like(np.arange(7, dtype=np.float32).reshape(1, 1, 7)), "T2", "T2")
+    shown = slicer.util.arrayFromVolume(_in_discs(volume, labels))
+    np.testing.assert_array_equal(shown[0, 0], [np.nan, np.nan, np.nan, 3, 4, np.nan, np.nan])
+
+
 def test_segmentation_round_trip_names_codes_colors_and_reference(slicer):
     labels = label_image()
     volume = mrml.volume_from_image(labels.like(np.zeros(labels.array.shape, np.float32)), "T2w")
@@ -161,6 +176,25 @@ def test_segments_are_found_by_name_or_code_whatever_their_order(slicer):
     foreign.GetSegmentation().AddEmptySegment("Segment_1", "Segment 1")
     with pytest.raises(SegmentationError, match="names a disc"):
         mrml.labels_from_segmentation(foreign, labels.geometry)
+
+
+def test_a_code_stands_for_a_structure_that_no_other_shares_it_with(slicer):
+    codes = [s.snomed[0] for s in structures.STRUCTURES]
+    for structure in structures.STRUCTURES:
+        segment = slicer.vtkSegment()
+        segment.SetName("outline")
+        segment.SetTag(segment.GetTerminologyEntryTagName(), terminology_entry(structure))
+        alone = codes.count(structure.snomed[0]) == 1
+        assert segment_value(segment, "Segment_1") == (structure.value if alone else None)
+
+
+def test_an_extent_may_start_anywhere(slicer):
+    geometry, image = oblique(True), slicer.vtkOrientedImageData()
+    image.SetExtent(2, 4, 3, 7, -1, 4)
+    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ras_matrix(geometry)))
+    found = oriented_geometry(image)
+    assert found.size == (3, 5, 6)
+    np.testing.assert_allclose(found.origin, geometry.index_to_world((2, 3, -1)), atol=1e-9)
 
 
 def test_labels_sample_onto_another_grid(slicer):

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from DiscRelaxometryLib.headless import start_headless
+from DiscRelaxometryLib.headless.colors import table as color_table
 from DiscRelaxometryLib.headless.runtime import MODULE_LOGICS
 
 
@@ -48,6 +49,13 @@ def test_every_module_logic_is_registered_and_has_the_scene(slicer):
 def test_color_tables_survive_closing_the_scene_under_slicers_ids(slicer):
     for name in ("Viridis", "Plasma", "DivergingBlueRed"):
         assert slicer.mrmlScene.GetNodeByID(f"vtkMRMLColorTableNodeFile{name}.txt").GetNumberOfColors() == 256
+
+
+@pytest.mark.parametrize("name, other", [("Viridis", "viridis"), ("Plasma", "plasma"), ("DivergingBlueRed", "RdBu_r")])
+def test_color_tables_are_those_of_matplotlib(name, other):
+    colormaps = pytest.importorskip("matplotlib").colormaps
+    expected = colormaps[other](np.linspace(0, 1, 256))[:, :3]
+    assert np.abs(color_table(name) - expected).max() < 4.5 / 255
 
 
 def in_a_fresh_process(code: str) -> subprocess.CompletedProcess:

@@ -197,10 +197,13 @@ def test_z_score_and_group_maps(slicer, cohort):
     modified = student.sf(np.abs(maps[0].array - mean) / (sd * np.sqrt(20 / 19)), 18) * 2
     np.testing.assert_allclose(slicer.util.arrayFromVolume(p), modified, rtol=1e-4)
     assert "19 people" in z.GetDescription()
+    assert [(d.GetWindowLevelMin(), d.GetWindowLevelMax()) for d in (z.GetDisplayNode(), p.GetDisplayNode())] == [
+        (-4, 4), (0, 0.05)]
     groups = DiscStatsLogic().groupMaps(maps, table.sex, "T2")
     male = np.array([m.array for m, s in zip(maps, table.sex) if s == "M"], float)
     np.testing.assert_allclose(slicer.util.arrayFromVolume(groups["M"][0]), male.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(slicer.util.arrayFromVolume(groups["M"][1]), male.std(axis=0, ddof=1), rtol=1e-4)
+    assert groups["M"][0].GetVoxelValueUnits().GetCodeValue() == "ms" and set(groups) == {"F", "M"}
 
 
 def test_self_test_of_the_module(slicer):

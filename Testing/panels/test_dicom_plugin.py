@@ -93,6 +93,8 @@ def test_a_multi_echo_series_is_offered_above_a_plain_volume(plugin, tmp_path):
 def test_two_echoes_are_offered_below_a_plain_volume(plugin, tmp_path):
     (found,) = plugin.examineForImport([written(tmp_path, (20, 90), echo_time)])
     assert 0 < found.confidence < 0.5
+    (found,) = plugin.examineForImport([written(tmp_path / "three", (20, 55, 90), echo_time)])
+    assert found.confidence > 1.0
 
 
 def test_one_series_for_each_spin_lock_time_is_joined(plugin, tmp_path):

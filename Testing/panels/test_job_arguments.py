@@ -220,20 +220,24 @@ def test_a_click_on_a_cluster_jumps_to_the_voxel_of_its_peak(opened, slicer, mon
 
     from DiscRelaxometryLib.tables import Column, Table
 
-    places = {1: [4, 3, 2], 2: [20, 15, 4]}
+    places, quantities = {1: [4, 3, 2], 2: [20, 15, 4]}, {1: "T2", 2: "T1rho"}
     rows = []
     for number, index in places.items():
         left, posterior, superior = GRID.index_to_world(index)
-        rows.append({"cluster": number, "quantity": "T2", "contrast": "age", "level": "L4-L5", "peak_r": -left,
-                     "peak_a": -posterior, "peak_s": superior})
+        rows.append({"cluster": number, "quantity": quantities[number], "contrast": "age", "level": "L4-L5",
+                     "peak_r": -left, "peak_a": -posterior, "peak_s": superior})
     names = ("cluster", "quantity", "contrast", "level", "peak_r", "peak_a", "peak_s")
     opened._parameterNode.clusters = mrml.table_node(Table("clusters", [Column(n) for n in names], rows))
     volume = mrml.volume_from_image(Image(np.zeros(GRID.shape, np.float32), GRID), "T2")
-    jumps = []
+    jumps, plots = [], []
+    opened._results.result = object()
+    monkeypatch.setattr(opened.logic, "plotAt", lambda result, **place: plots.append(place))
     monkeypatch.setattr(slicer.modules, "markups", types.SimpleNamespace(logic=lambda: types.SimpleNamespace(
         JumpSlicesToLocation=lambda *place: jumps.append(place[:3]))))
     for row in (1, 0):
         opened.ui.clusterTable.cellClicked.emit(row, 0)
+    assert plots == [{"chartNode": None, "cluster": n, "quantity": q, "contrast": "age"}
+                     for n, q in reversed(quantities.items())]
     for jump, index in zip(jumps, ([20, 15, 4], [4, 3, 2])):
         to_index = np.linalg.inv(mrml.ras_matrix(mrml.volume_geometry(volume)))
         np.testing.assert_allclose((to_index @ [*jump, 1])[:3], index, atol=1e-6)

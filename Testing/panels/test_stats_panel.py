@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from DiscStatsWidgets.threshold import show_beyond, threshold_of
 from support import ROOT
 
 from DiscRelaxometryLib import mrml
-from DiscRelaxometryLib.image import Image, write_image
+from DiscRelaxometryLib.image import Geometry, Image, write_image
+from DiscRelaxometryLib.quantities import Quantity
 from panels.host import click, panel_session, process, screenshot, wait_until
 
 pandas = pytest.importorskip("pandas")
@@ -132,6 +134,25 @@ def test_completion_offers_columns(panel, study):
     panel._preview.complete("T2 ~ age + gr")
     offers = panel._preview.completer.model().stringList()
     assert offers[0] == "T2 ~ age + grade" and "T2 ~ age + grade_L5S1" in offers
+
+
+@pytest.mark.parametrize("statistic, window, limit, shown", [
+    ("pfwe", (0, 0.05), 0.02, (0, 0.02)), ("qfdr", (0, 0.05), 0.03, (0, 0.03)), ("F", (0, 20), 4.0, (4, 9)),
+    ("r", (-1, 1), 0.5, (-5, 9)), ("t", (-6, 6), 3.0, (-5, 9))])
+def test_a_threshold_keeps_small_p_large_f_and_both_signs_of_t(slicer, statistic, window, limit, shown):
+    quantity = Quantity(statistic, statistic, "1", ("C", "99", "m"), window, "Viridis", "d")
+    image = Image(np.linspace(-5, 9, 60).reshape(3, 4, 5), Geometry((5, 4, 3)))
+    node = mrml.volume_from_image(image, statistic, quantity)
+    node.SetAttribute(mrml.ATTRIBUTE + "Statistic", statistic)
+    show_beyond(node, limit)
+    display = node.GetDisplayNode()
+    assert (display.GetLowerThreshold(), display.GetUpperThreshold()) == pytest.approx(shown, abs=0.02)
+    assert threshold_of(node) == limit
+    rgba, seen = [0.0] * 4, []
+    for index in (2, 128, 253):
+        display.GetColorNode().GetColor(index, rgba)
+        seen.append(rgba[3])
+    assert seen == ([1, 0, 1] if window[0] < 0 else [1, 1, 1])
 
 
 def test_a_dropped_file_is_taken_as_its_path(panel, study):

@@ -119,6 +119,12 @@ def test_quality_is_of_the_distances_between_surfaces_and_flags_what_is_beyond_i
     for column, comparison, limit, words in quality.THRESHOLDS:
         beyond, within = (limit + (d if comparison == ">" else -d) for d in (1e-6, -1e-6))
         assert words in quality.flags_of({column: beyond})[0] and quality.flags_of({column: within}) == []
+        assert quality.flags_of({column: limit}) == []
+    good = {"dice": 0.95, "surface_95": 1, "folding": 0, "jacobian_min": 0.5, "jacobian_max": 2, "inverse_error": 0.05,
+            "seen": 1}
+    bad = {"dice": 0.5, "surface_95": 4, "folding": 0.01, "jacobian_min": 0.01, "jacobian_max": 40, "inverse_error": 1,
+           "seen": 0.5}
+    assert quality.flags_of(good) == [] and len(quality.flags_of(bad)) == len(bad) == len(quality.THRESHOLDS)
 
 
 def test_the_spline_displacement_on_a_grid_is_that_of_its_points():

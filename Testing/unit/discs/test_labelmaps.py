@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from support import shared_data
 
+from DiscRelaxometryLib.discs import labelmaps
 from DiscRelaxometryLib.discs.labelmaps import conventions, import_labels, structure_for_name
 from DiscRelaxometryLib.errors import SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image, read_image
-from DiscRelaxometryLib.labels import BY_VALUE, STRUCTURES
+from DiscRelaxometryLib.labels import BY_VALUE, DISC, SACRUM, STRUCTURES
 from DiscRelaxometryLib.resources import resource_path
 
 # Published values: TotalSpineSeg README (20260429), SPINEPS README (2.0.0), SPIDER's description, MRSpineSeg's page.
@@ -113,6 +114,17 @@ def test_automatic_choice_without_sacrum(key, values):
     labels, report = import_labels(image)
     assert report.convention.key == key
     assert names_upward(labels)[:6] == ["L5-S1", "L5", "L4-L5", "L4", "L3-L4", "L3"]
+
+
+def test_the_sacrum_reaches_12_mm_into_the_discs_along_each_axis(monkeypatch):
+    array, seen = np.full((30, 14, 34), DISC.value, np.uint8), []
+    array[15, 7, 17] = SACRUM.value
+    geometry = Geometry((34, 14, 30), (0.9, 2.5, 1.4))
+    monkeypatch.setattr(labelmaps, "label_instances", lambda classes, grid, near: 1 / seen.append(near))
+    with pytest.raises(TypeError):
+        labelmaps._count_levels(Image(array, geometry), None)
+    distance = np.linalg.norm((np.indices(array.shape).T - [15, 7, 17]) * geometry.spacing[::-1], axis=-1).T
+    assert np.array_equal(seen[0] > 0, (distance < 12) & (distance > 0))
 
 
 def test_partial_spider_vertebrae_are_told_from_spineps_instances():

@@ -1,5 +1,7 @@
 """From pixels to named discs: the embedded person, and images that show no spine."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from support import shared_data
@@ -7,7 +9,7 @@ from support import shared_data
 from DiscRelaxometryLib.discs.engine import Model, load_model
 from DiscRelaxometryLib.discs.inference import Prediction
 from DiscRelaxometryLib.discs.network import NetworkConfig
-from DiscRelaxometryLib.discs.segment import assemble, segment, without_islands
+from DiscRelaxometryLib.discs.segment import assemble, canal_sides, segment, without_islands
 from DiscRelaxometryLib.errors import SegmentationError
 from DiscRelaxometryLib.image import Geometry, Image, read_image
 from DiscRelaxometryLib.resources import resource_path
@@ -133,6 +135,15 @@ def test_a_spine_needs_a_canal_and_a_sure_disc(canal, probability, word):
     found = assemble(image, prediction(classes, probability), [], model, "fake (cpu)")
     assert found.found == (word == "") and word in found.reason
     assert len(found.discs) == (3 if word == "" else 0)
+
+
+@pytest.mark.parametrize("columns, sides", [(slice(38, 48), (1, 0)), (slice(0, 8), (0, 1)), (slice(55, 60), (0, 0))])
+def test_canal_counts_at_the_height_of_a_disc_and_within_reach(columns, sides):
+    classes, image = spine(canal=False)
+    canal = np.zeros(classes.shape, bool)
+    canal[70:86, columns, 8:16] = True  # beside the uppermost disc alone
+    discs = [SimpleNamespace(centroid=image.geometry.index_to_world((11.5, 23.5, 26.5 + 26 * n))) for n in range(3)]
+    assert canal_sides(SimpleNamespace(discs=discs), canal, image) == sides
 
 
 def test_canal_in_front_of_the_discs_means_a_wrong_header():

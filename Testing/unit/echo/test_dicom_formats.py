@@ -7,6 +7,7 @@ import pytest
 from support import dicom_samples as samples
 
 from DiscRelaxometryLib.echo import read_echo_series
+from DiscRelaxometryLib.echo.dicom_select import _is_one_volume
 from DiscRelaxometryLib.echo.dicom_volumes import _slice_spacing
 from DiscRelaxometryLib.errors import EchoSeriesError
 
@@ -129,3 +130,19 @@ def test_missing_slices_are_counted_by_the_usual_gap_and_their_neighbors_are_nam
     with pytest.raises(EchoSeriesError, match=r"2 slice\(s\) are missing between 'c' and 'd' \(gap 12.00 mm, usual "
                                               r"spacing 4.00 mm\)"):
         _slice_spacing(frames, along, np.arange(7))
+
+
+def test_slices_half_a_millimeter_apart_are_a_volume_and_repeated_ones_are_none():
+    def frames(positions):
+        return [SimpleNamespace(header={"ImagePositionPatient": [x, 10.0, 5.0]}) for x in positions]
+
+    assert _is_one_volume(frames([-1.1, -0.6, -0.1, 0.4])) and not _is_one_volume(frames([-1.1, -0.6, -0.6, 0.4]))
+
+
+@pytest.mark.parametrize("padding, missing", [(63000, True), (0, False)])
+def test_padding_is_missing_but_a_zero_may_be_a_signal(tmp_path, padding, missing):
+    for path in samples.write_classic(tmp_path, TE, set_echo_time, PixelPaddingValue=padding):
+        rewrite(path, lambda d: setattr(d, "PixelData", np.uint16(padding).tobytes() + d.PixelData[2:]))
+    echoes, expected = read_echo_series(tmp_path).echoes, samples.expected(TE)
+    expected[..., 0, 0] = np.nan if missing else 0
+    np.testing.assert_allclose(echoes, expected, atol=0.51)

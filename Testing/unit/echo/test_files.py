@@ -12,7 +12,7 @@ from support.echo_writer import write_echo_series
 
 from DiscRelaxometryLib.echo.read import EchoSeries, read_echo_series, read_mapss
 from DiscRelaxometryLib.echo.sidecars import sidecar_values
-from DiscRelaxometryLib.echo.times import same_time, text_time, to_milliseconds
+from DiscRelaxometryLib.echo.times import joined_times, same_time, text_time, to_milliseconds
 from DiscRelaxometryLib.errors import EchoSeriesError
 from DiscRelaxometryLib.image import Geometry, Image, write_image
 
@@ -221,6 +221,8 @@ def test_unit_rule_and_text():
     for longest in (0.0, 1.0, 4.99, 5000.1):
         with pytest.raises(EchoSeriesError, match="ambiguous"):
             to_milliseconds([0.0, longest], "x")
+    assert joined_times([0.0, 0.01, 0.0137]) == {0.0: 0.0, 0.01: 0.01, 0.0137: 0.0137}  # s
+    assert joined_times([13.70, 13.705, 13.705, 27.4]) == {13.70: 13.705, 13.705: 13.705, 27.4: 27.4}  # ms
     assert text_time("T1rho TSL=13,7ms", "T1rho") == 13.7
     assert text_time("TSL_0.04s", "T1rho") == 40.0
     assert text_time("TITLE 5", "T2") is None and text_time("note 5", "T2") is None

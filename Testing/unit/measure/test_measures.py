@@ -86,6 +86,8 @@ def test_a_disc_that_goes_on_beyond_either_last_section_has_a_flat_end(cut):
     k, j, i = np.indices((41, 21, 21))
     inside = ((k - 20) / 20) ** 2 + ((j - 10) / 10) ** 2 + ((i - 10) / 10) ** 2 <= 1
     assert not _has_flat_end(SimpleNamespace(local=SimpleNamespace(inside=inside, step=1.0)), 4.0)
+    fine = SimpleNamespace(local=SimpleNamespace(inside=inside, step=0.5))  # sections are as thick as the slices, in mm
+    assert _has_flat_end(fine, 7.0) and not _has_flat_end(fine, 6.0)
     inside[cut] = False
     assert _has_flat_end(SimpleNamespace(local=SimpleNamespace(inside=inside, step=1.0)), 4.0)
 

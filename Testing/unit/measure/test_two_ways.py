@@ -7,7 +7,7 @@ from support.spine_phantom import spine, t2w
 
 from DiscRelaxometryLib.echo import EchoSeries
 from DiscRelaxometryLib.fit import sample_signal
-from DiscRelaxometryLib.image import Geometry
+from DiscRelaxometryLib.image import Geometry, Image
 from DiscRelaxometryLib.labels import disc_name
 from DiscRelaxometryLib.measure import carry_labels, measure_all, measure_regions, resample_labels
 from DiscRelaxometryLib.measure.regions import disc_regions
@@ -68,6 +68,13 @@ def test_carried_volumes_add_up(column):
     discs = (result.labels.array >= 11) & (result.labels.array < 30)
     assert total == pytest.approx(np.count_nonzero(discs) * voxel)
     assert total == pytest.approx(sum(before for before, _ in result.report.volumes.values()), rel=0.02)
+
+
+def test_a_voxel_that_three_labels_share_has_one_of_them():
+    stripes = np.broadcast_to(np.array([11, 12, 13] * 3, np.uint8)[:, None, None], (9, 6, 6))
+    thick = Geometry((6, 6, 3), (2.0, 2.0, 3.0), (0, 0, 1))
+    parts, coverage = resample_labels(Image(stripes, Geometry((6, 6, 9), (2.0, 2.0, 1.0))), thick)
+    assert (parts.array >= 11).all() and coverage.array == pytest.approx(1 / 3, abs=1e-6)
 
 
 def test_neighboring_labels_leave_no_gap_and_invent_nothing(column):

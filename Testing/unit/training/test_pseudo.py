@@ -40,7 +40,8 @@ def found(labels=None, **changes):
 
 @pytest.mark.parametrize("own, number, other, word", [
     ({}, 5, None, ""), ({}, 5, {}, ""), ({"found": False}, 5, None, "no spine"),
-    ({"certain": False}, 5, None, "assumption"), ({}, 6, None, "number"), ({"review": ["L4-L5"]}, 5, None, "flagged"),
+    ({"certain": False}, 5, None, "assumption"), ({}, 6, None, "number"), ({}, 4, None, "number"),
+    ({"review": ["L4-L5"]}, 5, None, "flagged"),
     ({}, 5, {"labels": slice_labels(lowest=12)}, "disagree"), ({}, 5, {"labels": slice_labels(shift=3)}, "disagree"),
     ({}, 5, {"labels": slice_labels(levels=4)}, ""), ({}, 5, {"labels": slice_labels()[:-1]}, ""),
     ({}, 5, {"labels": slice_labels(lowest=12)[:-1]}, "disagree"), ({}, 5, {"discs": []}, "disagree")])

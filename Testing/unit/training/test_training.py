@@ -12,8 +12,9 @@ from support import ROOT, shared_data
 
 torch = pytest.importorskip("torch")
 
+from DiscRelaxometryLib.discs import load_model  # noqa: E402
 from DiscRelaxometryLib.image import Geometry, Image  # noqa: E402
-from Training import augment  # noqa: E402
+from Training import augment, calibrate, export  # noqa: E402
 from Training import train as training  # noqa: E402
 from Training.augment import CROP, SLICES, Dice, pick_slices, sample  # noqa: E402
 from Training.calibrate import choose_review, choose_threshold  # noqa: E402
@@ -198,6 +199,26 @@ def test_folds_trained_together_see_none_of_their_own_people(folder, tmp_path, s
     assert all((v == 0).all() and len(v) == 2 for v in seen[1])
 
 
+@pytest.mark.parametrize("calibration", [{}, {"temperature": 1.7, "review_threshold": 0.83, "samples": 9}])
+def test_a_manifest_has_the_runs_calibration_and_people(tmp_path, monkeypatch, calibration):
+    from safetensors.torch import save_file
+
+    config = training.NetworkConfig(channels=(8, 8), blocks=(1, 1))
+    save_file({k: v.contiguous() for k, v in export.build_network(config).state_dict().items()},
+              tmp_path / "average.safetensors")
+    (tmp_path / "run.json").write_text(json.dumps({
+        "config": config.to_dict(), "fold": 2, "seed": 1, "batch": 15, "start": "", "gpu": "",
+        "train": ["sub-002_T2w", "sub-002_T1w", "sub-001_T2w"], "test": ["sub-003_T2w"]}))
+    if calibration:
+        (tmp_path / "calibration.json").write_text(json.dumps(calibration))
+    monkeypatch.setattr(export, "export_onnx", lambda network, examples, sizes, path, *rest: path.write_bytes(b"graph"))
+    model = load_model(export.export(tmp_path, tmp_path / "weights"))
+    assert model.temperature == calibration.get("temperature", 1.0)
+    assert model.manifest["review_threshold"] == calibration.get("review_threshold", 0.9)
+    assert model.manifest["training"]["people"] == {"train": ["sub-001", "sub-002"], "test": ["sub-003"]}
+    assert model.manifest["calibration"] == ({"samples": 9} if calibration else {})
+
+
 def test_an_uneven_batch_is_refused(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "split", lambda data, fold: ([["sub-900"], ["sub-901"]], []))
     with pytest.raises(ValueError, match="multiple of 2 groups"):
@@ -242,16 +263,31 @@ def test_a_wall_shifted_by_one_voxel_is_one_voxel_away():
 def test_threshold_separates_what_can_be_separated():
     scores, bad = np.array([0.5, 0.7, 0.9, 0.95, 0.97]), np.array([1, 1, 0, 0, 0], bool)
     assert 0.7 < choose_threshold(scores, bad) < 0.9
+    # The one bad disc among the good ones is given up: finding it would flag them all.
+    assert 0.7 < choose_threshold(np.append(scores, 0.96), np.append(bad, True)) < 0.9
+
+
+def test_a_folds_temperature_comes_from_the_other_folds_people(monkeypatch):
+    rng, drawn = np.random.default_rng(5), {}
+    for fold, temperature in ((0, 8.0), (1, 2.0), (2, 2.0)):
+        logits = rng.normal(0, 2, (2000, 5))
+        odds = np.exp(logits - logits.max(1, keepdims=True)).cumsum(1)
+        drawn[fold] = logits * temperature, (rng.uniform(size=(2000, 1)) * odds[:, -1:] > odds).sum(1)
+    monkeypatch.setattr(calibrate, "sample_fold", lambda data, runs, fold: drawn[fold])
+    found, own = calibrate.choose_temperature(None, None, 0, [0, 1, 2]), set(read_folds()["folds"][0])
+    assert found["temperature"] == pytest.approx(2, rel=0.1) and found["samples"] == 4000
+    assert found["ece_after"] < 0.05 < found["ece_before"] and not own & set(found["people"])
 
 
 def test_a_folds_threshold_never_sees_its_own_people():
     def part(scores, dices):
         return {"rows": [{"review": False, "expected_dice": s, "dice": d} for s, d in zip(scores, dices)]}
 
-    own, others = part([0.1, 0.2], [0.95, 0.95]), part([0.5, 0.7, 0.9, 0.95], [0.6, 0.7, 0.9, 0.93])
+    own, others = part([0.1, 0.2], [0.95, 0.95]), part([0.5, 0.6, 0.7, 0.9, 0.95], [0.6, 0.9, 0.7, 0.9, 0.93])
     results = {"spider": {"0": own, "1": others}, "degraded": {"0": own, "1": others}}
     chosen = choose_review(results, 0, [0, 1])
-    assert 0.7 < chosen["review_threshold"] < 0.9 and chosen["recall"] == 1 and chosen["discs"] == 8
+    assert 0.7 < chosen["review_threshold"] < 0.9 and chosen["recall"] == 1 and chosen["discs"] == 10
+    assert chosen["bad"] == 4 and chosen["false_alarms"] == pytest.approx(1 / 3)
 
 
 def test_coarse_image_keeps_its_place():
