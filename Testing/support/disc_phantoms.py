@@ -32,19 +32,21 @@ def tilted_axes(sagittal: float, coronal: float, axial: float) -> np.ndarray:
     return PATIENT_AXES @ Rotation.from_euler("xyz", [sagittal, coronal, axial], degrees=True).as_matrix()
 
 
-def _local(geometry: Geometry, axes: np.ndarray, center) -> np.ndarray:
-    index = np.stack(np.meshgrid(*[np.arange(n) for n in geometry.shape], indexing="ij"), axis=-1)[..., ::-1]
-    return (geometry.index_to_world(index) - np.array(center)) @ axes.T
+def _local(geometry: Geometry, axes: np.ndarray, center) -> list[np.ndarray]:
+    """Return the voxels' coordinates along LR, AP and CC, mm from a center: three arrays of the image's shape."""
+    k, j, i = np.ogrid[tuple(map(slice, geometry.shape))]
+    start = axes @ (np.array(geometry.origin) - center)
+    return [first + a * i + b * j + c * k for first, (a, b, c) in zip(start, axes @ geometry.matrix3)]
 
 
 def ellipsoid(geometry: Geometry, axes: np.ndarray, size, center=(0.0, 0.0, 0.0)) -> np.ndarray:
     """Return the mask of an ellipsoid with diameters `size` along LR, AP, CC."""
-    return ((2 * _local(geometry, axes, center) / size) ** 2).sum(axis=-1) <= 1
+    return sum((2 * at / n) ** 2 for at, n in zip(_local(geometry, axes, center), size)) <= 1
 
 
 def cuboid(geometry: Geometry, axes: np.ndarray, size, center=(0.0, 0.0, 0.0)) -> np.ndarray:
     """Return the mask of a box with edges `size` along LR, AP, CC."""
-    return np.all(np.abs(2 * _local(geometry, axes, center)) <= size, axis=-1)
+    return np.logical_and.reduce([np.abs(2 * at) <= n for at, n in zip(_local(geometry, axes, center), size)])
 
 
 def label_image(name: str) -> Image:
@@ -78,8 +80,17 @@ def column(name: str, slips=(0, 0, 0, 0, 0), canal=14.0, width=30.0, sacrum=Fals
     """
     geometry = grid_around(name, (width + 10, 130.0, 250.0))
     local = _local(geometry, PATIENT_AXES, (0, 0, 0))
-    at, wide = local[..., 1:], np.abs(local[..., 0]) <= width / 2
     labels = np.zeros(geometry.shape, np.uint8)
+
+    def draw(value: int, reach: float, corners, margin: float, inside) -> None:
+        """Label what lies in a shape of the sagittal plane, asked only of the part of the grid around its corners."""
+        low, high = (-reach, *np.min(corners, axis=0) - margin), (reach, *np.max(corners, axis=0) + margin)
+        ends = np.stack(np.meshgrid(*zip(low, high)), axis=-1).reshape(-1, 3) @ PATIENT_AXES
+        index = geometry.world_to_index(ends)[:, ::-1]
+        part = tuple(slice(max(int(a), 0), int(b) + 2) for a, b in zip(index.min(axis=0), index.max(axis=0)))
+        left, *at = (along[part] for along in local)
+        labels[part][(np.abs(left) <= reach) & inside(np.stack(at, axis=-1))] = value
+
     length = BODY_DEPTH * size
     plates = [np.array([[-length / 2, -80.0 * size], [-length / 2, -80.0 * size]]) + _rising(TILTS[0], length)]
     for n, slip in enumerate(slips):
@@ -90,15 +101,19 @@ def column(name: str, slips=(0, 0, 0, 0, 0), canal=14.0, width=30.0, sacrum=Fals
         plates.append(top + _rising(TILTS[2 * n + 2], length))
     behind = [p[0] - (6 + canal / 2) * _unit(t) for p, t in zip(plates, TILTS)]
     behind = [behind[0] - 30 * _unit(60), *behind, behind[-1] + 30 * _unit(100)]
-    course = np.min([_distance(at, a, b) for a, b in zip(behind, behind[1:])], axis=0)
-    labels[(course <= canal / 2) & (np.abs(local[..., 0]) <= 8)] = 2
+    for a, b in zip(behind, behind[1:]):
+        draw(2, 8, (a, b), canal / 2, lambda points, a=a, b=b: _distance(points, a, b) <= canal / 2)
+
+    def quadrangle(value: int, lower: np.ndarray, upper: np.ndarray) -> None:
+        draw(value, width / 2, [*lower, *upper], 0, lambda points: _between(points, lower, upper))
+
     for n in range(5):
-        labels[_between(at, plates[2 * n], plates[2 * n + 1]) & wide] = 11 + n
-        body = _between(at, plates[2 * n + 1], plates[2 * n + 2])
-        process = np.abs(at - plates[2 * n + 1].mean(axis=0) - [-52, 13 * size]).max(axis=-1) <= 7
-        labels[(body & wide) | (process & (np.abs(local[..., 0]) <= 4))] = 31 + n
+        quadrangle(11 + n, plates[2 * n], plates[2 * n + 1])
+        quadrangle(31 + n, plates[2 * n + 1], plates[2 * n + 2])
+        process = plates[2 * n + 1].mean(axis=0) + [-52, 13 * size]
+        draw(31 + n, 4, [process], 7, lambda points, center=process: np.abs(points - center).max(axis=-1) <= 7)
     if sacrum:
-        labels[_between(at, plates[0] - 60 * _unit(TILTS[0] + 90), plates[0]) & wide] = 30
+        quadrangle(30, plates[0] - 60 * _unit(TILTS[0] + 90), plates[0])
     return Image(labels, geometry)
 
 
