@@ -54,7 +54,9 @@ class LocalMask:
 
 def voxel_points(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Return the LPS centers (n, 3) of a mask's voxels, in C order of the array."""
-    return geometry.index_to_world(np.argwhere(mask)[:, ::-1])
+    # Several times as fast as argwhere of the whole grid.
+    k, j, i = np.unravel_index(np.flatnonzero(mask), mask.shape)
+    return geometry.index_to_world(np.stack([i, j, k], axis=1))
 
 
 def disc_frame(mask: np.ndarray, geometry: Geometry, reference: np.ndarray | None = None) -> DiscFrame:
@@ -149,9 +151,9 @@ def present_values(labels: Image) -> set[int]:
 
 def crop(mask: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
     """Return the mask's bounding box and its geometry."""
-    box = ndimage.find_objects(mask.astype(np.uint8))[0]
-    start = np.array([s.start for s in box])[::-1]
-    cropped = mask[box]
+    along = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    start = np.array([where[0] for where in along])[::-1]
+    cropped = mask[tuple(slice(where[0], where[-1] + 1) for where in along)]
     return cropped, Geometry(cropped.shape[::-1], geometry.spacing, tuple(geometry.index_to_world(start)),
                              geometry.direction)
 

@@ -210,14 +210,13 @@ def body_of(labels: Image, value: int, discs: Mapping[int, DiscShape]) -> Body:
     if not beside:
         raise Missing(f"no disc beside {name} can be measured")
     frame, depth = _body_frame(mask, labels.geometry, beside)
-    where = np.argwhere(mask)
-    local = frame.to_local(labels.geometry.index_to_world(where[:, ::-1]))
+    local = frame.to_local(voxel_points(mask, labels.geometry))
     reach = STRIP + np.abs(frame.axes[0] @ labels.geometry.matrix3).sum()
     near = (np.abs(local[:, 0]) <= reach) & (np.abs(local[:, 1]) <= BODY_REACH * depth)
     if not near.any():
         raise Missing(f"{name} is not seen in the mid-sagittal plane")
     part = np.zeros_like(mask)
-    part[tuple(where[near].T)] = True
+    part[mask] = near
     section, inside = _body_section(part, labels.geometry, frame, name)
     if max(-section.posterior, section.anterior) > BODY_REACH * depth - 1:
         raise Missing(f"the body of {name} has no walls")
@@ -306,8 +305,7 @@ def canal_diameter(labels: Image, disc: DiscShape) -> float:
     """
     section = disc.section
     mask = labels.array == CANAL.value
-    where = np.argwhere(mask)
-    points = disc.frame.to_local(labels.geometry.index_to_world(where[:, ::-1]))
+    points = disc.frame.to_local(voxel_points(mask, labels.geometry))
     reach = STRIP + np.abs(disc.frame.axes[0] @ labels.geometry.matrix3).sum()
     behind = section.posterior + section.ap_diameter / 4 - points[:, 1]
     near = ((np.abs(points[:, 0] - section.middle) <= reach) & (np.abs(points[:, 2]) <= CANAL_COURSE + 2)
@@ -315,7 +313,7 @@ def canal_diameter(labels: Image, disc: DiscShape) -> float:
     if not near.any():
         raise Missing("no canal is segmented behind the disc")
     part = np.zeros_like(mask)
-    part[tuple(where[near].T)] = True
+    part[mask] = near
     local = local_mask(*crop(part, labels.geometry), disc.frame)
     u, ap, cc = (local.start[a] + local.step * np.arange(local.inside.shape[a]) for a in range(3))
     inside = local.inside[np.abs(u - section.middle) <= STRIP]
