@@ -4,6 +4,7 @@ Mattes mutual information of edge strength, from each echo to the one before it,
 decay; fixed seed and one thread, so that a result does not depend on the machine. See ``Docs/method/alignment.md``.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +25,8 @@ _MINIMUM_SLICES = 3
 _IN_PLANE = (0.0, 0.0, 1.0, 1.0, 1.0, 0.0)
 #: Motion across thick slices counts if it raises the mutual information by so much.
 _MARGIN = 1.01
+#: Nobody moves farther (root mean square, mm) from one echo to the next: images without structure are matched so.
+_FARTHEST = 15.0
 _COLUMNS = [
     Column("echo", "", "Echo, 0 is the reference"),
     Column("time", "ms", "Spin-lock or echo time"),
@@ -126,36 +129,33 @@ def _register(series: EchoSeries, n: int, body: Image) -> sitk.Euler3DTransform:
     """Return the rigid transform from points of echo `n` - 1 to those of echo `n`, or no motion where none is better.
 
     First in the plane of the slices, then all six parameters. The descent follows samples of the voxels and can go
-    astray where an echo has little signal left; a result counts only if the mutual information of all voxels is higher
-    than without it, and what moves across thick slices only if it is clearly higher.
+    astray where an echo has little signal left; a result counts only if it is believable and the mutual information of
+    all voxels is higher than without it, and what moves across thick slices only if it is clearly higher.
     """
     finest = max(1.0, min(series.geometry.spacing))
     # In the grid's own axes, in which the plane of the slices is that of the first two.
     grid = replace(series.geometry, origin=(0.0, 0.0, 0.0), direction=tuple(np.eye(3).ravel()))
-    still = sitk.Euler3DTransform()
-    still.SetCenter(_points(Image(body.array, grid)).mean(axis=0).tolist())
+    body, still = Image(body.array, grid), sitk.Euler3DTransform()
+    still.SetCenter(_points(body).mean(axis=0).tolist())
     # Smoothing: a millimeter, or two thirds of a voxel where voxels are large.
     edges = {scale: [_edges(Image(series.echoes[m], grid), scale * max(1.0, min(grid.spacing) / 1.5))
                      for m in (n - 1, n)] for scale in (2.0, 1.0)}
     margin = _MARGIN if _thick(grid.spacing, 2) else 1.0
-    try:
-        with one_thread():
-            base = _similarity(edges[1.0], still)
-            for scales, step in (((2.0, 1.0), 0.5), ((1.0,), 0.1)):
-                found = sitk.Euler3DTransform(still)
-                for scale in scales:
-                    _descend(edges[scale], found, step * scale * finest, body.array.size, _IN_PLANE)
-                reached = _similarity(edges[1.0], found)
-                whole = sitk.Euler3DTransform(found if reached > base else still)
-                _descend(edges[1.0], whole, step * finest, body.array.size)
-                if _similarity(edges[1.0], whole) > margin * max(reached, base):
-                    return _turned(whole, series.geometry)
-                if reached > base:
-                    return _turned(found, series.geometry)
-    except RuntimeError as error:
-        raise RegistrationError(f"Echo {n} ({series.times_ms[n]:g} ms) cannot be aligned to the first: they "
-                                "hardly overlap or one is empty. Check the series, or use alignment mode off.",
-                                anchor="alignment") from error
+    with one_thread():
+        if (base := _reached(edges[1.0], still, body)) == -np.inf:
+            raise RegistrationError(f"Echo {n} ({series.times_ms[n]:g} ms) cannot be compared with the one before it: "
+                                    "one is empty. Check the series, or use alignment mode off.", anchor="alignment")
+        for scales, step in (((2.0, 1.0), 0.5), ((1.0,), 0.1)):
+            found = sitk.Euler3DTransform(still)
+            for scale in scales:
+                _descend(edges[scale], found, step * scale * finest, body.array.size, _IN_PLANE)
+            reached = _reached(edges[1.0], found, body)
+            whole = sitk.Euler3DTransform(found if reached > base else still)
+            _descend(edges[1.0], whole, step * finest, body.array.size)
+            if _reached(edges[1.0], whole, body) > margin * max(reached, base):
+                return _turned(whole, series.geometry)
+            if reached > base:
+                return _turned(found, series.geometry)
     return _turned(still, series.geometry)
 
 
@@ -206,6 +206,13 @@ def _similarity(images: list[sitk.Image], transform: sitk.Transform) -> float:
     return -_method(images, sitk.Euler3DTransform(transform)).MetricEvaluate(*images)
 
 
+def _reached(images: list[sitk.Image], transform: sitk.Euler3DTransform, body: Image) -> float:
+    """Return the mutual information of a believable transform; of another, and without an overlap, less than any."""
+    with suppress(RuntimeError):
+        return _similarity(images, transform) if _motion(transform, body)["displacement"] <= _FARTHEST else -np.inf
+    return -np.inf
+
+
 def _descend(images: list[sitk.Image], transform: sitk.Euler3DTransform, step: float, voxels: int,
              weights: tuple[float, ...] = ()) -> None:
     """Improve a transform in place by gradient descent on samples of the voxels; `step` is its first one, in mm."""
@@ -217,7 +224,8 @@ def _descend(images: list[sitk.Image], transform: sitk.Euler3DTransform, step: f
     method.SetOptimizerAsRegularStepGradientDescent(learningRate=step, minStep=1e-3, numberOfIterations=40,
                                                     gradientMagnitudeTolerance=1e-8)
     method.SetOptimizerScalesFromPhysicalShift()
-    method.Execute(*images)
+    with suppress(RuntimeError):  # it has left the image
+        method.Execute(*images)
 
 
 def _edges(image: Image, sigma: float) -> sitk.Image:

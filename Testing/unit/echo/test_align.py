@@ -172,3 +172,26 @@ def test_a_voxel_that_borrows_from_a_missing_one_is_missing():
     missing = np.zeros(array.shape, bool)
     missing[2, 2, 3:5] = True  # and the last, which lies within half a voxel of the edge, has its value
     np.testing.assert_array_equal(np.isnan(found), missing)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_images_without_structure_are_not_moved_out_of_the_field_of_view(seed):
+    """A bottle that fills the image, or noise: the best match may be anywhere, and the maps still have to be made."""
+    rng, times = np.random.default_rng(seed), np.array([0.0, 40, 80])
+    echoes = 1000 * np.exp(-times / 60)[:, None, None, None] + rng.normal(0, 5, (3, 12, 12, 12))
+    found = align_echoes(EchoSeries(echoes.astype(np.float32), times, "T1rho", Geometry((12,) * 3, (4.0,) * 3)))
+    assert all(row["displacement"] <= 15 * row["echo"] for row in found.motion.rows)
+    assert np.isfinite(found.series.echoes[1:]).mean(axis=(1, 2, 3)).min() > 0.6
+
+
+def test_a_descent_that_leaves_the_image_counts_for_nothing_and_an_empty_echo_is_named(monkeypatch):
+    def astray(*arguments):
+        raise RuntimeError("All samples map outside moving image buffer")
+
+    echoes = np.random.default_rng(0).uniform(1, 2, (2, 6, 6, 6)).astype(np.float32)
+    series = EchoSeries(echoes, [0.0, 40.0], "T1rho", Geometry((6, 6, 6), (4.0, 4.0, 4.0)))
+    monkeypatch.setattr(sitk.ImageRegistrationMethod, "Execute", astray)
+    assert [row["displacement"] for row in align_echoes(series).motion.rows] == [0, 0]
+    monkeypatch.setattr(align, "_similarity", astray)
+    with pytest.raises(RegistrationError, match=r"Echo 1 \(40 ms\) cannot be compared"):
+        align_echoes(series)
