@@ -5,6 +5,7 @@ import pytest
 from unit.atlas.test_registration import L45, disc_image
 
 from DiscAtlasLib.atlas import make_atlas
+from DiscAtlasLib.disc_mask import lateral_edges
 from DiscAtlasLib.parametric import LITERATURE, DiscSize
 from DiscAtlasLib.registration import register_person
 from DiscAtlasLib.shape import disc_shape
@@ -152,3 +153,15 @@ def test_left_stays_left(atlas, inside):
     x = grid_points(labels.geometry)[..., 0].astype(np.float32)
     warped = warp_to_atlas(labels.like(x), result).array[atlas.labels.array == L45]
     assert np.corrcoef(warped, inside[:, 0])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_cut_side_is_the_patients_whatever_the_grid(axis, sign):
+    """Areas fall toward the first slice: the last one is cut, which is the left one where the axis runs to the left."""
+    direction = np.zeros((3, 3))
+    direction[[0, 1, 2], [axis, (axis + 1) % 3, (axis + 2) % 3]] = sign, 1, 1
+    mask = (np.arange(6) < np.arange(1, 7)[:, None])[:, None, :] & np.ones((6, 4, 6), bool)
+    mask = np.moveaxis(mask, 0, 2 - axis)
+    edges = lateral_edges(mask, Geometry(mask.shape[::-1], (1.0, 1.0, 1.0), direction=direction.ravel()))
+    assert {side: e["large"] for side, e in edges.items()} == {"left": sign > 0, "right": sign < 0}

@@ -8,6 +8,7 @@ from support.atlas_phantom import literature_labels
 from DiscAtlasLib.atlas import load_atlas, make_atlas, save_atlas
 from DiscAtlasLib.parametric import LITERATURE, DiscSize, disc_level
 from DiscAtlasLib.registration import (
+    Backend,
     load_registration,
     register_discs,
     register_people,
@@ -207,3 +208,17 @@ def test_two_label_images_without_a_common_disc_are_an_error(atlas, smooth):
     other = smooth[0].like(np.where(smooth[0].array > 0, 11, 0).astype(np.uint8))
     with pytest.raises(RegistrationError, match="L4-L5: the segmentation has no such disc"):
         register_discs(atlas.labels, other)
+
+
+def test_a_group_is_registered_by_the_backend_and_at_the_levels_asked_for(atlas):
+    """Who cannot be registered has a row per level that was asked for; the others go on."""
+    def match(fixed, moving):
+        asked.append((fixed.shape.value, moving.who))
+        raise RegistrationError("no match")
+
+    asked: list = []
+    people = [("sub-1", disc_image()), ("sub-2", disc_image(value=13)), ("sub-3", disc_image())]
+    done, quality = register_people(people, atlas, ["L4-L5"], Backend("mine", match))
+    assert not done and [(value, who[:5]) for value, who in asked] == [(L45, "sub-1"), (L45, "sub-3")]
+    assert [(r["participant_id"], r["level"], r["backend"]) for r in quality.rows] == [
+        (f"sub-{n}", "L4-L5", "mine") for n in (1, 2, 3)]

@@ -43,6 +43,15 @@ def test_headers_that_agree_have_no_note(tmp_path, codes, order):
     np.testing.assert_array_equal(image.array, DATA.T)
 
 
+@pytest.mark.parametrize("codes", [(1, 0), (0, 1), (1, 1)])
+@pytest.mark.parametrize("flip", [(1, 1, -1, 1), (-1, 1, 1, 1), (1, 1, 1, 1)])
+def test_right_and_left_handed_grids_are_placed_by_either_form(tmp_path, flip, codes):
+    affine = AFFINE @ np.diag(flip)
+    image = read_image(write(tmp_path / "a.nii", affine, affine, codes))
+    assert_placed(image.geometry, affine)
+    assert "notes" not in image.meta
+
+
 @pytest.mark.parametrize("pixdim", [(np.nan, 0.8, 4), (0, 0.8, 4), (1, 1, 1), (0.8, 0.8, 5), (-0.8, 0.8, 4)])
 @pytest.mark.parametrize("codes", [(0, 1), (1, 1)])
 def test_the_sform_counts_where_voxel_sizes_contradict_it(tmp_path, pixdim, codes):
@@ -125,3 +134,12 @@ def test_what_is_no_image_is_a_sentence(tmp_path, content):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(GeometryError):
             read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("time", ["unknown", "sec", "msec"])
+@pytest.mark.parametrize("unit, factor", [("mm", 1.0), ("meter", 1000.0), ("micron", 0.001)])
+def test_lengths_are_read_in_their_unit_whatever_that_of_time(tmp_path, unit, factor, time):
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.diag([2, 3, 4, 1]) / factor)
+    image.header.set_xyzt_units(unit, time)
+    nibabel.save(image, tmp_path / "image.nii.gz")
+    assert read_image(tmp_path / "image.nii.gz").geometry.spacing == pytest.approx((2, 3, 4))
