@@ -17,10 +17,7 @@ SETTLED_MS = 200
 
 
 def fill_disc_table(widget, segmentationNode, discSizes):
-    """Show the discs of a segmentation, cranial first, and return their segment IDs in the order of the rows.
-
-    :param discSizes: a DiscSizes.
-    """
+    """Show a segmentation's discs with their DiscSizes, cranial first; return segment IDs in the order of the rows."""
     headers = [_("Disc"), _("Volume\n(cm3)"), _("Height\n(mm)"), _("Pfirrmann\n(estimated)"), _("Confidence"),
                _("Flags")]
     found = mrml.discs_of(segmentationNode) if segmentationNode is not None else []
@@ -45,10 +42,7 @@ def fill_disc_table(widget, segmentationNode, discSizes):
 
 
 class DiscSizes:
-    """Measures the discs of a segmentation in a child process, once it has not changed for a while.
-
-    :param changed: function called when the sizes have come.
-    """
+    """Measures a segmentation's discs in a child process once they have not changed for a while; calls `changed`."""
 
     def __init__(self, changed):
         import qt

@@ -12,11 +12,7 @@ from .qt_helpers import add_plot
 
 
 class FitInspector:
-    """Follows the crosshair of the slice views; holds the echo series while it is on.
-
-    :param container: widget whose layout receives the plot.
-    :param label: QLabel for the numbers of the voxel.
-    """
+    """Follows the crosshair of the slice views, plots into `container`, writes into `label`; holds the series."""
 
     def __init__(self, container, label):
         self.label = label

@@ -40,13 +40,7 @@ def allow(button, missing, ready):
 
 
 def fill_table(widget, headers, rows, editable=(), colors=None):
-    """Fill a QTableWidget.
-
-    :param headers: list of column titles.
-    :param rows: list of lists of texts.
-    :param editable: columns that the user may change.
-    :param colors: one (r, g, b) a row, shown before the first column; None leaves it out.
-    """
+    """Fill a QTableWidget with rows of texts, `editable` columns, and colors (r, g, b) before the first column."""
     import qt
 
     with silent(widget):

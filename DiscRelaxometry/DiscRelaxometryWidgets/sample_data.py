@@ -23,11 +23,7 @@ def load_person(source=None):
 
 
 def register_sample(name, loader, thumbnail):
-    """Offer data in Slicer's Sample Data module.
-
-    :param loader: function of the data source that loads the data and returns their nodes.
-    :param thumbnail: picture file.
-    """
+    """Offer data in Slicer's Sample Data module; the loader loads a data source and returns its nodes."""
     import SampleData
 
     SampleData.SampleDataLogic.registerCustomSampleDataSource(

@@ -6,11 +6,7 @@ from .qt_helpers import value
 
 
 def check_panel(test, module):
-    """Open a module's panel and check that it is bound to its settings and says what each button waits for.
-
-    :param test: the unittest.TestCase.
-    :param module: name of the module.
-    """
+    """Open a module's panel and check that it is bound to its settings and says what each button waits for."""
     if slicer.app.layoutManager() is None:
         return
     slicer.util.selectModule(module)

@@ -8,10 +8,7 @@ from . import requirements
 
 
 def ensure_torch(work):
-    """Return whether torch and safetensors are there, after installing them if the user agrees.
-
-    :param work: the panel's Work, which asks and shows errors.
-    """
+    """Return whether torch and safetensors are there, after installing them if the user agrees."""
     import slicer.packaging
     import slicer.util
 

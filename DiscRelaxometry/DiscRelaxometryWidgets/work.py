@@ -44,9 +44,8 @@ def in_child(job):
 class Work:
     """Runs one job at a time and tells the user how it goes.
 
-    :param ui: namespace with ``progressBar``, ``statusLabel``, ``moreButton`` and ``cancelButton``.
-    :param requester: name of the module, said when packages are asked for.
-    :param changed: function called after work has started or ended, so that the buttons follow.
+    `ui` has ``progressBar``, ``statusLabel``, ``moreButton`` and ``cancelButton``; `requester` is the module's name,
+    said when packages are asked for; `changed` is called after work has started or ended, so that the buttons follow.
     """
 
     def __init__(self, ui, requester, changed):
@@ -76,12 +75,10 @@ class Work:
             self.run(job, onResult, failed=failed)
 
     def run(self, job, onResult, onProgress=None, cancelled=None, failed=None):
-        """Run a job in a child process.
+        """Run a job in a child process; `failed` is said above the reason of a failure.
 
-        :param onResult: function of the result, called in the window's thread; the window answers at its ``yield``.
-        :param onProgress: function of each progress text, for a log.
-        :param cancelled: what is said after Cancel, where something of the work stays.
-        :param failed: what is said above the reason of a failure.
+        `onResult` is called with the result in the window's thread, and the window answers at its ``yield``;
+        `onProgress` with each progress text, for a log. `cancelled` is said after Cancel, where something stays.
         """
         self._failedText = failed or _("The computation failed.")
         self.child = self.attempt(self._failedText, lambda: ChildProcess(job))
@@ -202,10 +199,7 @@ class Work:
         slicer.util.errorDisplay(text, **extra)
 
     def attempt(self, message, action, undo=False):
-        """Run a user's action; return its result, or None after showing why it failed.
-
-        :param undo: the action changes nodes: keep the scene's state for Undo.
-        """
+        """Run a user's action (`undo`: it changes nodes); return its result, or None after showing why it failed."""
         try:
             with slicer.util.WaitCursor():
                 if undo:
@@ -218,11 +212,7 @@ class Work:
     # ------------------------------------------------------------ packages
 
     def ensurePackages(self, requirements, purpose):
-        """Install what an action needs, after the user has agreed; return whether it is there.
-
-        :param requirements: sequence of "name>=version".
-        :param purpose: what they are for and their size, said before the user is asked.
-        """
+        """Install "name>=version" if the user agrees to `purpose` (with size); return whether all are there."""
         import slicer.packaging
 
         if all(slicer.packaging.pip_check(r) for r in requirements):

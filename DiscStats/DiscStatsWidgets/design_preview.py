@@ -10,10 +10,7 @@ MAX_NAMES = 12
 
 
 class DesignPreview:
-    """Follows formula and table of the panel.
-
-    :param ui: widgets of the panel.
-    """
+    """Follows formula and table of the panel."""
 
     def __init__(self, ui):
         import qt
@@ -38,13 +35,7 @@ class DesignPreview:
         self.completer.setModel(self._offers)
 
     def update(self, p, table, people, waiting):
-        """Renew the preview.
-
-        :param p: settings of the panel.
-        :param table: participants table, or None where there is none.
-        :param people: ids of those who have a map.
-        :param waiting: what is said where there is no table.
-        """
+        """Renew the preview by settings, table and ids of those who have a map; without a table say `waiting`."""
         state = (p.formula, p.contrast, p.dropRows, tuple(people), waiting)
         if state == self._seen and table is self._table:
             return

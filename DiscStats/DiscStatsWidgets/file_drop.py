@@ -19,11 +19,7 @@ def _targets(widget):
 
 
 class FileDrop:
-    """Calls ``onFile(path)`` with the first local file that is dropped.
-
-    :param widgets: views (such as QTableWidget) and path fields.
-    :param onFile: function of a path.
-    """
+    """Calls ``onFile(path)`` with the first local file that is dropped on views (QTableWidget) and path fields."""
 
     def __init__(self, widgets, onFile):
         import qt

@@ -19,12 +19,7 @@ def cluster_columns():
 
 
 class ResultsView:
-    """Holds the result of the last analysis and the widgets that show it.
-
-    :param ui: widgets of the panel.
-    :param logic: the module's Logic.
-    :param work: the panel's Work.
-    """
+    """Holds the result of the last analysis and the widgets that show it."""
 
     def __init__(self, ui, logic, work):
         self.ui, self.logic, self.work, self.settings, self.result = ui, logic, work, None, None

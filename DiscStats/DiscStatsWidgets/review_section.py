@@ -9,11 +9,7 @@ from DiscRelaxometryLib.labels import DISCS
 
 
 class ReviewSection:
-    """Widgets of the review; what is decided is written at once by the study's Session.
-
-    :param ui: widgets of the panel.
-    :param work: the panel's Work.
-    """
+    """Widgets of the review; what is decided is written at once by the study's Session."""
 
     def __init__(self, ui, work):
         self.ui, self.work, self.settings = ui, work, None

@@ -20,11 +20,7 @@ def results_folder(study):
 
 
 class StudyRunner:
-    """The cohort runner's widgets.
-
-    :param ui: widgets of the panel.
-    :param work: the panel's Work.
-    """
+    """The cohort runner's widgets."""
 
     def __init__(self, ui, work):
         self.ui, self.work, self.settings, self._last = ui, work, None, ""

@@ -17,10 +17,7 @@ from DiscRelaxometryLib.resources import resource_path
 
 
 class LumbarDiscsEffect(AbstractScriptedSegmentEditorEffect):
-    """Segments all discs, one disc at a click, or names a disc; undo, editable area and overwriting are the editor's.
-
-    :param scriptedEffect: Slicer's effect, which calls these methods.
-    """
+    """Segments all discs, one disc at a click, or names a disc; undo, editable area and masking are the editor's."""
 
     def __init__(self, scriptedEffect):
         scriptedEffect.name = "Lumbar discs"
