@@ -206,7 +206,7 @@ def other_estimators(results):
 
 def accuracy(results):
     """Compare errors with the Cramer-Rao bound."""
-    from DiscRelaxometryLib.fit import cramer_rao_sd
+    from support.precision import cramer_rao_sd
 
     rows = []
     protocols = {"T1rho 0/10/40/80": TIMES[4], "T1rho 8 times": TIMES[8], "T2 0/13.7/27.3/54.7": [0, 13.7, 27.3, 54.7],

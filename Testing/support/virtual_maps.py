@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from DiscRelaxometryLib.fit import cramer_rao_sd
 from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.labels import disc_value
 from DiscRelaxometryLib.measure import disc_coordinates, disc_frame, spine_axes
 from DiscStudyLib.virtual.people import VirtualPerson
 from DiscStudyLib.virtual.signal import ECHO_MS, SPIN_LOCK_MS, PlantedEffect, disc_values
+
+from .precision import cramer_rao_sd
 
 
 def simulate_maps(atlas_labels: Image, people: Sequence[VirtualPerson], kind: str = "T1rho",

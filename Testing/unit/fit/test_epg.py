@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from support.precision import cramer_rao_sd
 
 from DiscRelaxometryLib.errors import EchoSeriesError
 from DiscRelaxometryLib.fit import FitOptions, fit_arrays
 from DiscRelaxometryLib.fit.epg import EpgModel
 from DiscRelaxometryLib.fit.epg_signal import epg_echoes
-from DiscRelaxometryLib.fit.precision import cramer_rao_sd
 from DiscRelaxometryLib.fit.status import FitStatus
 
 NEVER = 1e12

@@ -7,11 +7,11 @@ import pytest
 import SimpleITK as sitk
 from scipy.optimize import curve_fit
 from support import shared_data
+from support.precision import cramer_rao_sd
 
 from DiscRelaxometryLib.echo.read import EchoSeries, read_echo_series
 from DiscRelaxometryLib.errors import Cancelled, EchoSeriesError, GeometryError
 from DiscRelaxometryLib.fit import FitOptions, fit_arrays, fit_relaxation
-from DiscRelaxometryLib.fit.precision import cramer_rao_sd
 from DiscRelaxometryLib.fit.status import FitStatus
 from DiscRelaxometryLib.image import Geometry, Image, read_image
 

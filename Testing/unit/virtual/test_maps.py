@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.precision import cramer_rao_sd
 from support.virtual_maps import atlas_coordinates, simulate_maps
 
 from DiscAtlasLib.atlas import load_atlas
-from DiscRelaxometryLib.fit.precision import cramer_rao_sd
 from DiscRelaxometryLib.labels import disc_value
 from DiscStudyLib.virtual.signal import SPIN_LOCK_MS
 from DiscStudyLib.virtual.study import PlantedEffect, draw_people

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import EchoSeriesError
+from DiscRelaxometryLib.fit.epg_signal import epg_echoes
 
 
 def cramer_rao_sd(value: np.ndarray, times_ms: Sequence[float], snr: float | np.ndarray, model: str = "mono2",
@@ -39,7 +39,7 @@ def cramer_rao_sd(value: np.ndarray, times_ms: Sequence[float], snr: float | np.
         if model == "mono3":
             columns.append(np.ones_like(e))
     else:
-        raise EchoSeriesError(f"'{model}' is not a model: choose 'mono2', 'mono3' or 'epg'.")
+        raise ValueError(f"'{model}' is not a model: choose 'mono2', 'mono3' or 'epg'.")
     jacobian = np.stack(columns, axis=-1).transpose(1, 0, 2)
     information = jacobian.transpose(0, 2, 1) @ jacobian
     variance = np.linalg.inv(information)[:, 0, 0]
@@ -47,8 +47,6 @@ def cramer_rao_sd(value: np.ndarray, times_ms: Sequence[float], snr: float | np.
 
 
 def _epg_columns(t2, times, b1=0.9, t1=1000.0, refocusing=180.0):
-    from .epg_signal import epg_echoes
-
     spacing = float(np.diff(times).min())
     rows = np.round(times / spacing).astype(int) - 1
 
