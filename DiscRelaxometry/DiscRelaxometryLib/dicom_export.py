@@ -57,10 +57,6 @@ def export_study(folder: str | os.PathLike, maps: Mapping[str, Image], labels: I
         Say so in the series descriptions and, without a source, in the patient's name.
     progressCallback : callable, optional
 
-    Returns
-    -------
-    list of Path
-
     Raises
     ------
     DiscRelaxometryError

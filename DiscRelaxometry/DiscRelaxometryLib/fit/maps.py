@@ -77,10 +77,6 @@ def fit_relaxation(series: EchoSeries, options: FitOptions | None = None, mask: 
     workers, progressCallback
         As for :func:`DiscRelaxometryLib.fit.fit_arrays`.
 
-    Returns
-    -------
-    RelaxationFit
-
     Raises
     ------
     EchoSeriesError
@@ -113,10 +109,6 @@ def map_series(series: EchoSeries, options: FitOptions | None = None, align: str
     mask : Image, optional
         Labels or mask on the grid of the series; only these voxels are fitted.
     progressCallback : callable, optional
-
-    Returns
-    -------
-    MappedSeries
 
     Raises
     ------

@@ -85,10 +85,6 @@ def carry_labels(labels: Image, anatomical: Image, echo_image: Image, register: 
     check_repeat : bool
         Run again from a start 3 mm away and report the disagreement.
 
-    Returns
-    -------
-    CarryResult
-
     Raises
     ------
     GeometryError

@@ -70,10 +70,6 @@ def permutation_test(y, design, contrast, *, n_permutations: int = 5000, permuta
     workers : int
         Threads; no result depends on it.
 
-    Returns
-    -------
-    PermutationTest
-
     Raises
     ------
     DesignError

@@ -37,10 +37,6 @@ def export_people(path, folder, people: Sequence[str] = (), source=None, output=
     session : str
     progressCallback : callable, optional
 
-    Returns
-    -------
-    list of Path
-
     Raises
     ------
     StudyError

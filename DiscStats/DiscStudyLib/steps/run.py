@@ -62,10 +62,6 @@ def run_study(path, formula: str = "", *, level: str = "", processes: int = 1, c
     **settings
         See :class:`DiscStudyLib.folder.settings.Settings`.
 
-    Returns
-    -------
-    StudyRun
-
     Raises
     ------
     StudyError

@@ -69,10 +69,6 @@ def write_virtual_study(folder: str | os.PathLike, people: int = 31, seed: int =
         Fine grid in mm along i, j, k, of which the sites' voxels are blocks.
     progressCallback : callable
 
-    Returns
-    -------
-    list of VirtualPerson
-
     Raises
     ------
     StudyError
