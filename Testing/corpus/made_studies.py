@@ -15,7 +15,7 @@ from DiscStudyLib.folder.settings import make_settings
 from DiscStudyLib.folder.study import Study
 from DiscStudyLib.folder.validate import validate
 from DiscStudyLib.steps.analysis import analysis_step
-from DiscStudyLib.steps.person import segment_step
+from DiscStudyLib.steps.person import SEGMENT_STEP
 
 PEOPLE = 12
 #: What the analyses of these tests have in common.
@@ -43,7 +43,7 @@ def analysis_stages(settings):
 
 def segment_stages(settings):
     """Return the product's own first step alone."""
-    return [Stage("person", (segment_step(),))]
+    return [Stage("person", (SEGMENT_STEP,))]
 
 
 def write_people(root: Path, people: int = PEOPLE) -> Path:

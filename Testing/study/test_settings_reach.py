@@ -20,10 +20,10 @@ from DiscStatsLib.settings import AnalysisSettings
 from DiscStudyLib import Study, make_settings
 from DiscStudyLib.engine import GroupContext, PersonContext, shipped_atlas
 from DiscStudyLib.engine.runner import person_records
-from DiscStudyLib.steps.analysis import analysis_step, template_step
+from DiscStudyLib.steps.analysis import TEMPLATE_STEP, analysis_step
 from DiscStudyLib.steps.maps import map_steps
 from DiscStudyLib.steps.models import models_step
-from DiscStudyLib.steps.person import atlas_step, segment_step
+from DiscStudyLib.steps.person import ATLAS_STEP, SEGMENT_STEP
 
 ANALYSIS = {"permutations": 321, "seed": 9, "missing": "complete", "errors": "symmetric", "standard_errors": "hc3"}
 
@@ -48,7 +48,7 @@ def written(study, name):
 
 
 def test_segmentation(step, study):
-    call = step(segment_step(), DiscRelaxometryLib.discs, "segment", segmentation="cnn", engine="onnx", threads=3)
+    call = step(SEGMENT_STEP, DiscRelaxometryLib.discs, "segment", segmentation="cnn", engine="onnx", threads=3)
     image = call.given.pop("image")
     np.testing.assert_array_equal(image.array, read_image(study / "sub-02/anat/sub-02_T2w.nii.gz").array)
     assert call.given == {"engine": "onnx", "threads": 3}
@@ -74,7 +74,7 @@ def test_carrying(step, study, kind):
 
 
 def test_registration(step, study):
-    call = step(atlas_step(), DiscAtlasLib, "register_person", registration="elastix", levels=("L5-S1", "L3-L4"),
+    call = step(ATLAS_STEP, DiscAtlasLib, "register_person", registration="elastix", levels=("L5-S1", "L3-L4"),
                 threads=3)
     labels, atlas = call.given.pop("labels"), call.given.pop("atlas")
     np.testing.assert_array_equal(labels.array, written(study, "desc-discs_dseg"))
@@ -84,7 +84,7 @@ def test_registration(step, study):
 
 
 def test_template(step, study):
-    call = step(template_step(), DiscAtlasLib, "build_template", person="", levels=("L5-S1", "L3-L4"), threads=3)
+    call = step(TEMPLATE_STEP, DiscAtlasLib, "build_template", person="", levels=("L5-S1", "L3-L4"), threads=3)
     assert call.given["levels"] == ("L5-S1", "L3-L4") and call.given["workers"] == 3
     people = list(call.given["people"])
     assert [p for p, _ in people] == HAVE["nT2w"]

@@ -14,7 +14,7 @@ from DiscRelaxometryLib.errors import StudyError
 from DiscRelaxometryLib.image import read_image, write_image
 from DiscStudyLib import Settings, Study, make_settings, plan_study
 from DiscStudyLib.engine import PersonContext, results, shipped_atlas
-from DiscStudyLib.steps.person import segment_step
+from DiscStudyLib.steps.person import SEGMENT_STEP
 
 TABLES = {"tables", "decisions"}
 JOINED = {"measure", "tile", "atlas", "score", "automatic", *TABLES}
@@ -104,7 +104,7 @@ def test_another_atlas_or_network_redoes_what_it_made(run, study, monkeypatch, t
     for content in (b"0", b"1"):
         weights.write_bytes(content)
         os.utime(weights, ns=(len(found), len(found)))
-        found.append(segment_step().extra(context))
+        found.append(SEGMENT_STEP.extra(context))
     assert found[0] != found[1]
 
 

@@ -20,7 +20,7 @@ from DiscStudyLib.after import find_maps
 from DiscStudyLib.engine import PersonContext, endings, read_rows, shipped_atlas
 from DiscStudyLib.engine.runner import person_records
 from DiscStudyLib.report.page import cell_text
-from DiscStudyLib.steps.review import automatic_step
+from DiscStudyLib.steps.review import AUTOMATIC_STEP
 
 
 def test_group_maps_are_those_of_the_people(run, study):
@@ -179,7 +179,7 @@ def test_reference_masks_and_outlines_before_review_lie_on_the_echoes_as_people_
     monkeypatch.setattr(PersonContext, "output_of", lambda self, step, ending: found(
         self, *(("segment", endings.DISCS) if step == "review" else (step, ending))))
     monkeypatch.setattr(Table, "write", lambda self, path: seen.update(rows=self.rows) or path)
-    automatic_step().run(context)
+    AUTOMATIC_STEP.run(context)
     monkeypatch.undo()
     measured = {(r["level"], r["region"]): r for r in read_rows(output(study, "group/regions.tsv")).rows
                 if (r["participant_id"], r["map"]) == ("sub-02", kind)}

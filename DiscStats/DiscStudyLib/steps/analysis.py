@@ -37,9 +37,7 @@ def _run_template(context: GroupContext) -> None:
     context.written += sorted(f for f in folder.iterdir() if f.suffix in (".json", ".gz"))
 
 
-def template_step() -> Step[GroupContext]:
-    """Return the step that builds the study's own template."""
-    return Step("template", "1", _run_template, parameters=("levels",), optional=("segment", "review"))
+TEMPLATE_STEP = Step("template", "1", _run_template, parameters=("levels",), optional=("segment", "review"))
 
 
 def analyzed_people(context: GroupContext, files: dict[str, Path]) -> list[str]:

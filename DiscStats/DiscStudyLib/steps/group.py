@@ -154,21 +154,11 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 
-def score_step() -> Step[PersonContext]:
-    """Return the person step that scores against a reference mask, where the study has one."""
-    return Step("score", "2", _run_score, lambda c: c.person.reference, needs=("segment", "review"),
-                optional=("normalize", *MAP_STEPS), applies=lambda c: bool(c.person.reference))
-
-
-def tables_step() -> Step[GroupContext]:
-    """Return the step that joins everyone's tables."""
-    return Step("tables", "1", _run_tables, optional=("measure", "atlas", "score", "grade"))
-
-
-def means_step() -> Step[GroupContext]:
-    """Return the step that makes group mean, SD and count maps."""
-    return Step("means", "2", _run_means, parameters=("maps", "formula"), optional=("atlas",),
-                applies=lambda c: bool(maps_in_atlas(c)))
+SCORE_STEP = Step("score", "2", _run_score, lambda c: c.person.reference, needs=("segment", "review"),
+                  optional=("normalize", *MAP_STEPS), applies=lambda c: bool(c.person.reference))
+TABLES_STEP = Step("tables", "1", _run_tables, optional=("measure", "atlas", "score", "grade"))
+MEANS_STEP = Step("means", "2", _run_means, parameters=("maps", "formula"), optional=("atlas",),
+                  applies=lambda c: bool(maps_in_atlas(c)))
 
 
 def group_means_step(after: tuple[str, ...] = ()) -> Step[GroupContext]:

@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,7 @@ from ..engine import (
     uses_existing,
 )
 from .maps import map_steps, moved_to_anatomy
-from .review import review_step
+from .review import REVIEW_STEP
 
 
 def _run_segment(context: PersonContext) -> None:
@@ -174,24 +173,15 @@ def _provenance(path: Path, time_ns: int) -> str:
     return str(json.loads(path.read_text(encoding="utf-8")))
 
 
-def segment_step() -> Step[PersonContext]:
-    """Return the segmentation step."""
-    return Step("segment", "3", _run_segment, _segment_inputs, ("segmentation", "engine", "levels"),
-                extra=lambda c: {"source": "existing"} if uses_existing(c) else _weights("lumbar-discs"))
-
-
-def person_steps() -> Sequence[Step]:
-    """Return the steps of a person in order."""
-    maps = [s for kind in KINDS for s in map_steps(kind)]
-    normalize = Step("normalize", "1", _run_normalize, lambda c: c.person.anatomical, needs=("segment", "review"),
-                     applies=lambda c: bool(c.person.anatomical))
-    measure = Step("measure", "2", _run_measure, needs=("segment", "review"), optional=("normalize", *MAP_STEPS))
-    grade = Step("grade", "1", _run_grade, lambda c: c.person.anatomical, ("engine",), needs=("segment", "review"),
-                 applies=lambda c: bool(c.person.anatomical), extra=lambda c: _weights("disc-grades"))
-    return [segment_step(), review_step(), *maps, normalize, measure, grade]
-
-
-def atlas_step() -> Step[PersonContext]:
-    """Return the step that registers with the atlas and warps the maps."""
-    return Step("atlas", "1", _run_atlas, parameters=("registration", "levels", "template"),
-                needs=("segment", "review"), optional=("normalize", "template", *MAP_STEPS), extra=_atlas_identity)
+SEGMENT_STEP = Step("segment", "3", _run_segment, _segment_inputs, ("segmentation", "engine", "levels"),
+                    extra=lambda c: {"source": "existing"} if uses_existing(c) else _weights("lumbar-discs"))
+NORMALIZE_STEP = Step("normalize", "1", _run_normalize, lambda c: c.person.anatomical, needs=("segment", "review"),
+                      applies=lambda c: bool(c.person.anatomical))
+MEASURE_STEP = Step("measure", "2", _run_measure, needs=("segment", "review"), optional=("normalize", *MAP_STEPS))
+GRADE_STEP = Step("grade", "1", _run_grade, lambda c: c.person.anatomical, ("engine",), needs=("segment", "review"),
+                  applies=lambda c: bool(c.person.anatomical), extra=lambda c: _weights("disc-grades"))
+#: The steps of a person, in order.
+PERSON_STEPS = (SEGMENT_STEP, REVIEW_STEP, *(s for kind in KINDS for s in map_steps(kind)), NORMALIZE_STEP,
+                MEASURE_STEP, GRADE_STEP)
+ATLAS_STEP = Step("atlas", "1", _run_atlas, parameters=("registration", "levels", "template"),
+                  needs=("segment", "review"), optional=("normalize", "template", *MAP_STEPS), extra=_atlas_identity)

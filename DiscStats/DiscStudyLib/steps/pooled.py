@@ -17,7 +17,5 @@ def _run_pooled(context: GroupContext) -> None:
     context.written += sorted(f for f in folder.rglob("*") if f.is_file())
 
 
-def pooled_step() -> Step[GroupContext]:
-    """Return the step that makes the pooled disc."""
-    return Step("pooled-disc", "1", _run_pooled, parameters=("levels", "template"), optional=("template",),
-                applies=lambda c: bool(maps_in_atlas(c)), extra=lambda c: {"atlas": context_atlas(c).provenance})
+POOLED_STEP = Step("pooled-disc", "1", _run_pooled, parameters=("levels", "template"), optional=("template",),
+                   applies=lambda c: bool(maps_in_atlas(c)), extra=lambda c: {"atlas": context_atlas(c).provenance})

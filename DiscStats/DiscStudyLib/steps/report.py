@@ -49,10 +49,8 @@ def _run_tile(context: PersonContext) -> None:
         save_figure(figure, context.path(endings.MAPS_TILE, "figures"), context.study.simulated, 110)
 
 
-def tile_step() -> Step[PersonContext]:
-    """Return the person step that draws the segmentation and the maps."""
-    return Step("tile", "2", _run_tile, needs=("segment", "review"), optional=("normalize", *MAP_STEPS),
-                inputs=lambda c: c.person.anatomical[:1], extra=lambda c: {"simulated": c.study.simulated})
+TILE_STEP = Step("tile", "2", _run_tile, lambda c: c.person.anatomical[:1], needs=("segment", "review"),
+                 optional=("normalize", *MAP_STEPS), extra=lambda c: {"simulated": c.study.simulated})
 
 
 def _run_report(analysis: str):

@@ -57,17 +57,14 @@ def _run_review(context: PersonContext) -> None:
         write_image(decided, context.path(endings.DECIDED))
 
 
-def review_step() -> Step[PersonContext]:
-    """Return the step that applies decisions; without any, the labels stay as they were segmented."""
-    return Step("review", "1", _run_review, _corrected, needs=("segment",),
-                extra=_deciding)
-
-
 def _deciding(context: PersonContext) -> dict:
     decisions = _decisions(context)
     # Images may change and leave the outlines as they are: what was decided is stale then.
     now = {"now": looked_at(context.records["segment"])} if decisions else {}
     return {**now, **{d.level: [getattr(d, name) for name in _DECIDING] for d in decisions}}
+
+
+REVIEW_STEP = Step("review", "1", _run_review, _corrected, needs=("segment",), extra=_deciding)
 
 
 def _run_automatic(context: PersonContext) -> None:
@@ -84,9 +81,7 @@ def _run_automatic(context: PersonContext) -> None:
     context.write(of_person(context, regions), endings.AUTOMATIC)
 
 
-def automatic_step() -> Step[PersonContext]:
-    """Return the person step that measures what the review changed as it was before."""
-    return Step("automatic", "1", _run_automatic, needs=("segment", "review"), optional=("normalize", *MAP_STEPS))
+AUTOMATIC_STEP = Step("automatic", "1", _run_automatic, needs=("segment", "review"), optional=("normalize", *MAP_STEPS))
 
 
 _SENSITIVITY = [Column("map", "", "Quantity"), Column("review", "", "With the review's changes, or without them"),

@@ -87,8 +87,6 @@ def _region_rows(context: GroupContext, owners: dict[str, str]) -> list[dict]:
     return rows
 
 
-def repeatability_step() -> Step[GroupContext]:
-    """Return the step that measures how visits of one participant differ."""
-    return Step("repeatability", "1", _run_repeatability, lambda c: c.study.tables, ("maps", "formula", "session"),
-                needs=("tables",), optional=("atlas",),
-                applies=lambda c: bool(maps_in_atlas(c)) and c.output_of("tables", "regions.tsv") is not None)
+REPEATABILITY_STEP = Step(
+    "repeatability", "1", _run_repeatability, lambda c: c.study.tables, ("maps", "formula", "session"), ("tables",),
+    optional=("atlas",), applies=lambda c: bool(maps_in_atlas(c)) and c.output_of("tables", "regions.tsv") is not None)
