@@ -3,6 +3,6 @@
 The work itself is named (``DiscRelaxometryLib.discs:segment``), not imported: panels import this at start-up.
 """
 
-from .jobs import ChildProcess, Job
+from .jobs import ChildProcess, Job, python_executable
 
-__all__ = ["ChildProcess", "Job"]
+__all__ = ["ChildProcess", "Job", "python_executable"]

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import Cancelled, OutputError
+from ..errors import Cancelled, DiscRelaxometryError, OutputError
 from ..progress import ProgressCallback, silent
 
 #: Seconds that a cancelled child has to end by itself before it is killed.
@@ -178,7 +178,8 @@ def python_executable() -> str:
         return sys.executable
     found = shutil.which("PythonSlicer")
     if found is None:
-        raise RuntimeError("PythonSlicer was not found beside Slicer: reinstall Slicer, or use the module's Logic.")
+        raise DiscRelaxometryError("PythonSlicer was not found beside Slicer: reinstall Slicer, use the module's "
+                                   "Logic, or run a study with one process.")
     return found
 
 

@@ -1,7 +1,6 @@
 """People, and blocks of voxels, on Dask: local worker processes, or any cluster by its scheduler's address."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from DiscRelaxometryLib.errors import StudyError
+from DiscRelaxometryLib.jobs import python_executable
 from DiscRelaxometryLib.parallel import one_blas_thread
 from DiscRelaxometryLib.progress import ProgressCallback, silent
 
@@ -91,17 +91,6 @@ def _client(Client, scheduler: str):
     except (OSError, ValueError, TimeoutError) as error:
         raise StudyError(f"The Dask scheduler '{scheduler}' does not answer: check that it runs and that this "
                          "machine may reach it.", anchor="dask") from error
-
-
-def python_executable() -> str:
-    """Return the Python to start workers with; inside Slicer that is PythonSlicer, not the application."""
-    if Path(sys.executable).name.lower().startswith("python"):
-        return sys.executable
-    found = shutil.which("PythonSlicer")
-    if not found:
-        raise StudyError("No Python interpreter was found to start workers with: run with one process.",
-                         anchor="dask")
-    return found
 
 
 def _start_workers(address: str, count: int, memory_gb: float) -> subprocess.Popen:
