@@ -77,7 +77,8 @@ def disc_rows(result: Segmentation, reference: Image, image: Image | None = None
         own = quality.get(found)
         row = {"level": value, "named": found, "dice": dice(mask, truth),
                "distance": surface_distance(mask, truth, spacing), "volume": mask.sum() * voxel / 1000,
-               "reference_volume": truth.sum() * voxel / 1000, "touches_edge": _touches_edge(truth),
+               "reference_volume": truth.sum() * voxel / 1000,
+               "touches_edge": bool(truth[:1].any() or truth[-1:].any()),  # cut above or below
                "expected_dice": own.expected_dice if own else 0.0, "confidence": own.confidence if own else 0.0,
                "review": own.review if own else None}
         row |= {f"nsd_{mm}": surface_dice(mask, truth, spacing, mm) for mm in TOLERANCES}
@@ -99,11 +100,6 @@ def signal_of(image: Image, labels: Image) -> np.ndarray:
         return normalized_t2w(image, labels).array
     except DiscRelaxometryError:
         return np.full(image.array.shape, np.nan)
-
-
-def _touches_edge(mask: np.ndarray) -> bool:
-    """Say whether a structure is cut by the upper or lower end of the volume (axis 0)."""
-    return bool(mask[:1].any() or mask[-1:].any())
 
 
 def calibration_samples(result: Segmentation, reference: Image, count: int = 20000, seed: int = 0):
@@ -246,7 +242,7 @@ def evaluate_bodies(data: Path, **options) -> dict:
                          "lateral": dice(given[..., ~central], bodies[..., ~central]),
                          "volume_ratio": given.sum() / bodies.sum(), "gaps": len(between),
                          "right": sum(len(b) == 1 for b in between), "between": between,
-                         "ordered": _consecutive([b[0] for b in between if len(b) == 1])})
+                         "ordered": bool(np.all(np.diff([b[0] for b in between if len(b) == 1]) == 1))})
             print(rows[-1], flush=True)
     return {"rows": rows}
 
@@ -261,10 +257,6 @@ def discs_between(truth: np.ndarray, labels: np.ndarray, values: list[int]) -> l
         inside = [v for v, c in discs.items() if 0.1 < (c - low) @ axis / (axis @ axis) < 0.9]
         result.append(inside)
     return result
-
-
-def _consecutive(values: list[int]) -> bool:
-    return all(b - a == 1 for a, b in zip(values, values[1:]))
 
 
 def evaluate_echo(data: Path, names: list[str], **options) -> dict:

@@ -120,13 +120,8 @@ def make_sample(spider: Path, folder: Path) -> None:
     name = f"spider-{SAMPLE_PERSON}"
     write_nifti(crop(image, box), folder / f"{name}_T2w.nii.gz")
     write_nifti(crop(mask, box), folder / f"{name}_dseg.nii.gz")
-    write_json(folder / f"{name}_T2w.json", dict(sidecar(person_row(spider, SAMPLE_PERSON)), License=LICENCE,
-                                                  Source=SOURCE, SourceDataset=DATA_DOI))
-
-
-def person_row(spider: Path, person: str) -> dict:
-    """Return a person's row of participants.tsv."""
-    return next(r for r in read_tsv(spider / "participants.tsv").rows if r["participant_id"] == person)
+    row = next(r for r in read_tsv(spider / "participants.tsv").rows if r["participant_id"] == SAMPLE_PERSON)
+    write_json(folder / f"{name}_T2w.json", dict(sidecar(row), License=LICENCE, Source=SOURCE, SourceDataset=DATA_DOI))
 
 
 def sidecar(row: dict) -> dict:

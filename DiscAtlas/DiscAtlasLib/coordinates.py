@@ -136,7 +136,9 @@ class Target:
         """
         fixed = self.shape
         slab_f, slab_m = _slabs(fixed, moving)
-        scale = np.array([slab_f.half[0], slab_f.half[1], _half_height(moving)])
+        # The half height in slab coordinates is in whole millimeters, so that the atlas's level sets are kept.
+        half = np.clip(np.rint(STRETCH * moving.half[2]), DEEPEST / 2, DEEPEST)
+        scale = np.array([slab_f.half[0], slab_f.half[1], half])
         level_f, level_m = self._level_set(slab_f, scale), LevelSet(moving, slab_m, scale)
         anchors = _anchors(fixed, moving, slab_f, slab_m, scale)
         # A cut disc does not show how wide it is: LR positions then follow the frames alone.
@@ -161,11 +163,6 @@ def _coarse(fixed: LevelSet, moving: LevelSet, anchors, lateral: bool) -> Refine
             return refinement
     raise RegistrationError(f"{moving.shape.who}: the disc's shape is too far from the atlas to match without folding. "
                             "Check the segmentation, or leave the level out.", anchor="folding")
-
-
-def _half_height(shape: DiscShape) -> float:
-    """Return the half height (mm) of a disc in slab coordinates; whole millimeters, so that the atlas's are kept."""
-    return float(np.clip(np.rint(STRETCH * shape.half[2]), DEEPEST / 2, DEEPEST))
 
 
 def _centered(fixed: DiscShape, slab_f: Slab, slab_m: Slab, scale: np.ndarray,

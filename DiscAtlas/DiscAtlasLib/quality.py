@@ -42,12 +42,14 @@ def assess(transform: LevelTransform, fixed: DiscShape, moving: DiscShape, landm
     there = transform.to_person(inside_atlas)
     seen = moving.seen_at(there)
     back = transform.to_atlas(there[seen])
-    jacobian = _jacobian_inside(transform, inside_atlas)
+    field = transform.to_person
+    jacobian = ndimage.map_coordinates(field.jacobian(), field.index(inside_atlas), order=0, mode="nearest")
     # The atlas disc on the person's own voxels: what is compared is the person's segmentation, not a resampled one.
     points = moving.geometry.index_to_world(np.argwhere(moving.distance < 6)[:, ::-1])
     points = points[moving.seen_at(points)]
     theirs = moving.distance_at(points) < 0
-    atlas_distance = _defined(fixed.surface_at(np.nan_to_num(transform.to_atlas(points), nan=1e6)))
+    atlas_distance = fixed.surface_at(np.nan_to_num(transform.to_atlas(points), nan=1e6))
+    atlas_distance[~np.isfinite(atlas_distance)] = np.inf
     ours = atlas_distance < 0
     surface = np.abs(_surface_distance(transform, fixed, moving))
     row = {
@@ -83,11 +85,6 @@ def failed_row(value: int, reason: str) -> dict:
     return {"level": disc_name(value), "flags": f"not registered: {reason}"}
 
 
-def _jacobian_inside(transform: LevelTransform, points: np.ndarray) -> np.ndarray:
-    field = transform.to_person
-    return ndimage.map_coordinates(field.jacobian(), field.index(points), order=0, mode="nearest")
-
-
 def _surface_distance(transform, fixed, moving) -> np.ndarray:
     """Return the signed distances of the mapped atlas surface from the person's, where the image shows it."""
     index = np.argwhere(np.abs(fixed.distance) < 1.1 * max(fixed.geometry.spacing))
@@ -109,7 +106,3 @@ def _gradient(shape: DiscShape, points: np.ndarray) -> np.ndarray:
     """Return the gradient of the signed distance at (n, 3) points by central differences."""
     steps = 0.5 * np.eye(3)  # mm
     return np.stack([shape.surface_at(points + s) - shape.surface_at(points - s) for s in steps], axis=-1)
-
-
-def _defined(distance: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(distance), distance, np.inf)

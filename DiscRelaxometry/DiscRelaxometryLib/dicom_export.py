@@ -108,7 +108,8 @@ def parametric_map(image: Image, key: str, source: list[Dataset], series_number:
     volume = _volume(array, image.geometry, source[0].FrameOfReferenceUID)
     dataset = ParametricMap(
         source_images=source, pixel_array=volume, real_world_value_mappings=[mapping],
-        contains_recognizable_visual_features=False, content_label=_content_label(key),
+        contains_recognizable_visual_features=False,
+        content_label="".join(c if c.isalnum() else "_" for c in key.upper())[:16],
         voi_lut_transformations=[hd.VOILUTTransformation(float(np.mean(quantity.window)),
                                                          float(np.ptp(quantity.window)))],
         content_description=quantity.description[:64], series_description=f"{quantity.name} map",
@@ -236,10 +237,6 @@ def _common(source: list[Dataset], what: str, array: np.ndarray, series_number: 
             "sop_instance_uid": _uid(study, what, content), "instance_number": 1, "manufacturer": "DiscRelaxometry",
             "manufacturer_model_name": "DiscRelaxometry", "software_versions": __version__,
             "device_serial_number": "0", "content_creator_name": "DiscRelaxometry^"}
-
-
-def _content_label(key: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in key.upper())[:16]
 
 
 def _describe_anatomy(dataset: Dataset) -> None:

@@ -64,9 +64,11 @@ def label_instances(classes: np.ndarray, geometry: Geometry, l5s1_probability: n
     pieces, crowded, crowded_remarks = _without_crowded(pieces)
     extra = crowded + unsupported
     steps, gaps, doubt = _level_steps(pieces)
-    probabilities = [_mean_probability(p, l5s1_probability) for p in pieces]
+    probabilities, trace = [float("nan")] * len(pieces), 0.0
+    if l5s1_probability is not None:
+        probabilities = [float(np.mean(l5s1_probability[tuple(p.indices.T)])) for p in pieces]
+        trace = trace_below(pieces[0], l5s1_probability, geometry)
     below = vertebra_below(pieces[0], core, geometry, curve)
-    trace = 0.0 if l5s1_probability is None else trace_below(pieces[0], l5s1_probability, geometry)
     lowest = _from_network(pieces, steps, probabilities, below[0], trace, geometry) or _from_surroundings(
         pieces, probabilities, below, room_below(pieces[0], geometry, curve), geometry)
     discs = _named(pieces, steps, lowest.start, probabilities, geometry)
@@ -85,10 +87,6 @@ def label_instances(classes: np.ndarray, geometry: Geometry, l5s1_probability: n
                                sacrum=discs[0].value == LOWEST and below[0])
     image = Image(labels, geometry, {"flags": list(flags), "evidence": lowest.evidence})
     return LevelResult(image, discs, vertebrae, flags, lowest.certain and not doubt, lowest.evidence)
-
-
-def _mean_probability(piece: Piece, probability: np.ndarray | None) -> float:
-    return float("nan") if probability is None else float(np.mean(probability[tuple(piece.indices.T)]))
 
 
 def _without_unsupported(pieces: list[Piece], core: tuple[np.ndarray, np.ndarray]

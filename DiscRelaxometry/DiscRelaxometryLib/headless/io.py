@@ -71,7 +71,8 @@ class HeadlessIOManager:
         if file_type == "SceneFile":
             return self._load_scene(path)
         if file_type == "VolumeFile":
-            node = self._load_volume(path, name, bool(properties.get("labelmap")))
+            options = _SINGLE_FILE_OPTION | (_LABEL_MAP_OPTION if properties.get("labelmap") else 0)
+            node = self._slicer.modules.volumes.logic().AddArchetypeVolume(str(path), name, options)
         elif file_type in _PLAIN_TYPES:
             node = self._load_plain(file_type, path, name)
         else:
@@ -97,10 +98,6 @@ class HeadlessIOManager:
         storage.SetFileName(path)
         storage.SetUseCompression(bool(properties.get("useCompression", True)))
         return bool(storage.WriteData(node))
-
-    def _load_volume(self, path: Path, name: str, labelmap: bool):
-        options = _SINGLE_FILE_OPTION | (_LABEL_MAP_OPTION if labelmap else 0)
-        return self._slicer.modules.volumes.logic().AddArchetypeVolume(str(path), name, options)
 
     def _load_plain(self, file_type: str, path: Path, name: str):
         if file_type in ("SegmentationFile", "SequenceFile") and not _readable(path):

@@ -98,8 +98,8 @@ def disc_frame(mask: np.ndarray, geometry: Geometry, reference: np.ndarray | Non
         axes = orthonormal(_plane_normal(local) @ axes, reference[1])
     local = local_mask(mask, geometry, DiscFrame(center, axes, np.zeros(3)))
     axes = orthonormal(axes[2], _in_plane_anterior(local, axes))
-    frame = DiscFrame(center, axes, np.zeros(3))
-    return DiscFrame(center, axes, _extents(local_mask(mask, geometry, frame)))
+    local = local_mask(mask, geometry, DiscFrame(center, axes, np.zeros(3)))
+    return DiscFrame(center, axes, (np.ptp(np.argwhere(local.inside), axis=0) + 1) * local.step)
 
 
 def spine_axes(labels: Image, value: int) -> np.ndarray:
@@ -234,12 +234,6 @@ def _in_plane_anterior(local: LocalMask, axes: np.ndarray) -> np.ndarray:
         return axes[1]
     short = short * np.sign(short[1] or 1.0)
     return short @ axes[:2]
-
-
-def _extents(local: LocalMask) -> np.ndarray:
-    """Return the bounding box's size in mm."""
-    where = np.argwhere(local.inside)
-    return (np.ptp(where, axis=0) + 1) * local.step
 
 
 def _centroid(labels: Image, mask: np.ndarray) -> np.ndarray | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from ..errors import RegistrationError, SegmentationError
 from ..image import Geometry, Image, one_thread, require_same_geometry, resample
@@ -172,7 +173,7 @@ def _checked_registration(labels, anatomical, echo_image, points, max_shift, max
     report.mutual_information = mutual_information(*levels[-1], found)
     moved = apply_transform(found.GetInverse(), points) - points
     shift = float(np.linalg.norm(moved, axis=1).max())
-    rotation = float(np.degrees(_rotation_angle(found)))
+    rotation = float(np.degrees(Rotation.from_matrix(np.reshape(found.GetMatrix(), (3, 3))).magnitude()))
     if check_repeat:
         # The coarse step alone: a start that leads elsewhere does so there.
         again = _register(levels[:1], _euler(center, (1.0, -2.0, 2.0)))
@@ -207,11 +208,6 @@ def _euler(center: np.ndarray, translation) -> sitk.Euler3DTransform:
     transform.SetCenter([float(c) for c in center])
     transform.SetTranslation([float(t) for t in translation])
     return transform
-
-
-def _rotation_angle(transform: sitk.Euler3DTransform) -> float:
-    matrix = np.array(transform.GetMatrix()).reshape(3, 3)
-    return float(np.arccos(np.clip((np.trace(matrix) - 1) / 2, -1, 1)))
 
 
 def _float_image(image: Image) -> sitk.Image:

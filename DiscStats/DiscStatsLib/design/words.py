@@ -40,17 +40,11 @@ def in_words(text: str, design: Design) -> np.ndarray | None:
     return None if any(balance.values()) else total[None]
 
 
-def _factors(design: Design) -> dict[str, list[str]]:
-    """Return the groups of each factor, by its name in the formula."""
-    return {f.name(): [str(c) for c in info.categories] for f, info in design.info.factor_infos.items()
-            if info.type == "categorical"}
-
-
 def _group(name: str, design: Design) -> tuple[str, str] | None:
     """Return (factor, group) of a group's name; None if no factor, or several, have it."""
     key = name.casefold()
-    found = [(factor, c) for factor, cells in _factors(design).items() for c in cells
-             if c.casefold() in (key, _SEXES.get(key))]
+    found = [(factor.name(), str(c)) for factor, info in design.info.factor_infos.items()
+             if info.type == "categorical" for c in info.categories if str(c).casefold() in (key, _SEXES.get(key))]
     return found[0] if len(found) == 1 else None
 
 

@@ -176,7 +176,8 @@ def fit(part: Partition, y: np.ndarray, kind: str = "t", level: float = 0.95, ro
         effect, se = part.scale * along[0], part.scale * np.sqrt(variances[0])
         t = along[0] / np.sqrt(variances[0])
         half = special.stdtrit(df, 0.5 + level / 2) * se
-        return Fit(effect, se, effect - half, effect + half, t, t_to_p(t, df), t / np.sqrt(t ** 2 + part.df),
+        p = 2 * special.stdtr(df, -np.abs(t))
+        return Fit(effect, se, effect - half, effect + half, t, p, t / np.sqrt(t ** 2 + part.df),
                    effect / np.sqrt(sigma2), part.df, perfect, constant,
                    t if variance_groups is None else np.copysign(np.sqrt(compared), t))
 
@@ -185,11 +186,6 @@ def _hc3(part: Partition, error: np.ndarray) -> np.ndarray:
     """Return the HC3 covariance of qx'y at each voxel, shape (pairs, v)."""
     weights = hc3_weights(part.qx, part.qz)
     return weights @ error ** 2 if weights.ndim == 2 else np.einsum("vpn,nv->pv", weights, error ** 2)
-
-
-def t_to_p(t, df) -> np.ndarray:
-    """Return the two-sided p of Student's t."""
-    return 2 * special.stdtr(df, -np.abs(t))
 
 
 def estimates(matrix: np.ndarray, y: np.ndarray) -> np.ndarray:

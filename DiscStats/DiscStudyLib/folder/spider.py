@@ -88,7 +88,7 @@ def import_spider(archive: str | os.PathLike, target: str | os.PathLike,
     progress = progressCallback or silent
     series, notes = _find_series(archive)
     gradings = _gradings(archive / "radiological_gradings.csv", notes)
-    overview = _overview(archive / "overview.csv")
+    overview = {_key(r["new_file_name"]): r for r in read_tsv(archive / "overview.csv", ("new_file_name",)).rows}
     _claim(target)
     write_json(target / "dataset_description.json", _DESCRIPTION)
     _participants(series, overview, gradings).write(target / TABLE)
@@ -166,12 +166,6 @@ def _gradings(path: Path, notes: list[str]) -> Table:
             raise StudyError(f"'{path.name}' grades disc {key[1]} of patient {int(person)} twice, and differently: "
                              "remove one row.", anchor="import-spider")
     return Table("radiological_gradings", columns, [rows[k] for k in sorted(rows)])
-
-
-def _overview(path: Path) -> dict[str, dict[str, str]]:
-    """Return the overview's rows by series."""
-    table = read_tsv(path, required=("new_file_name",))
-    return {_key(row["new_file_name"]): row for row in table.rows}
 
 
 def _key(name: str) -> str:

@@ -13,6 +13,8 @@ from DiscRelaxometryLib.labels import BY_VALUE, disc_value
 from .figures import new_figure
 
 _GREY_BACK = "#0d1218"
+#: Colors of discs on a grey picture: alternating, told apart with every color vision.
+_BRIGHT = ((0, 158, 255), (255, 176, 0))
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def person_tile(image: Image, labels: Image, width: int = 240) -> np.ndarray:
         if structure is None or structure.kind != "disc":
             continue
         inside = values == value
-        rgb[inside] = 0.45 * rgb[inside] + 0.55 * np.array(_bright(structure.value))
+        rgb[inside] = 0.45 * rgb[inside] + 0.55 * np.array(_BRIGHT[structure.value % 2])
     height = max(1, round(width * aspect * rgb.shape[0] / rgb.shape[1]))
     rows = np.minimum((np.arange(height) + 0.5) * rgb.shape[0] / height, rgb.shape[0] - 1).astype(int)
     columns = np.minimum((np.arange(width) + 0.5) * rgb.shape[1] / width, rgb.shape[1] - 1).astype(int)
@@ -86,11 +88,6 @@ def write_picture(rgb: np.ndarray, path: Path) -> Path:
     with atomic_path(path) as temporary:
         Picture.fromarray(rgb).save(temporary, format="PNG", optimize=True)
     return Path(path)
-
-
-def _bright(value: int) -> tuple[int, int, int]:
-    """Color of a disc on a grey picture: alternating, told apart with every color vision."""
-    return ((0, 158, 255), (255, 176, 0))[value % 2]
 
 
 def montage(tiles: Sequence[tuple[str, np.ndarray, bool]], columns: int = 8):

@@ -1,7 +1,6 @@
 """Group steps that need everyone: the study's own template, and the voxel-wise analysis."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -40,12 +39,6 @@ def _run_template(context: GroupContext) -> None:
 TEMPLATE_STEP = Step("template", "1", _run_template, parameters=("levels",), optional=("segment", "review"))
 
 
-def analyzed_people(context: GroupContext, files: dict[str, Path]) -> list[str]:
-    """Return the people with a map and a row in the table."""
-    ids = set(context.study.participants["participant_id"])
-    return [p for p in files if p in ids]
-
-
 def _families(people: dict[str, list[str]]) -> list[tuple[str, ...]]:
     """Group maps that are tested together: those that the same people have."""
     groups: dict[tuple[str, ...], list[str]] = {}
@@ -57,7 +50,8 @@ def _families(people: dict[str, list[str]]) -> list[tuple[str, ...]]:
 def _run_analysis(name: str, rule: str = ""):
     def run(context: GroupContext) -> None:
         files = maps_in_atlas(context)
-        people = {key: analyzed_people(context, some) for key, some in files.items()}
+        listed = set(context.study.participants["participant_id"])
+        people = {key: [p for p in some if p in listed] for key, some in files.items()}
         for key, ids in people.items():
             left_out = sorted(set(files[key]) - set(ids))
             if left_out:

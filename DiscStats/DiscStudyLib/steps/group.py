@@ -90,17 +90,14 @@ def _run_group_means(context: GroupContext) -> None:
             if not people:
                 context.notes.append(f"{key}: nobody of the group '{name}' has a map.")
                 continue
-            found = group_moments(_of_discs(read_image(files[p]), atlas.labels.array, own[p]) for p in people)
+            images = ((read_image(files[p]), np.isin(atlas.labels.array, own[p])) for p in people)
+            found = group_moments(i.like(np.where(inside, i.array, np.nan)) for i, inside in images)
             for stat, array in (("mean", found.mean), ("n", found.n)):
                 write_image(found.first.like(array.astype(np.float32)),
                             context.path(endings.in_atlas(f"stat-{stat}_group-{number}_{key}")))
             context.facts[key].append({"group": name, "number": number, "people": people})
         if (lost := [p for p in files if p not in grouped]):
             context.notes.append(f"{key}: in no group for want of a value: {', '.join(lost)}.")
-
-
-def _of_discs(image: Image, labels: np.ndarray, values: list[int]) -> Image:
-    return image.like(np.where(np.isin(labels, values), image.array, np.nan))
 
 
 def _run_score(context: PersonContext) -> None:

@@ -58,10 +58,10 @@ def _run_report(analysis: str):
         folder = context.study.output / "figures"
         sections = [*people_sections(context, folder), *group_sections(context, folder, analysis)]
         name = str(context.study.description.get("Name") or "Lumbar disc study")
-        count = len(context.everyone)
+        count = len({*context.everyone, *context.missing})
         with_results = sum("segment" in r for r in context.everyone.values())
         formula = f" Model: {context.settings.formula}." if context.settings.formula else ""
-        report = Report(name, f"{with_results} of {count + _excluded(context)} people.{formula}", sections,
+        report = Report(name, f"{with_results} of {count} people.{formula}", sections,
                         context.study.simulated,
                         f"DiscRelaxometry {__version__}. For research; not a medical device. "
                         "This file holds no name, birth date or DICOM header.")
@@ -71,10 +71,6 @@ def _run_report(analysis: str):
             write_link(context.study)
         write_report(report, path)
     return run
-
-
-def _excluded(context: GroupContext) -> int:
-    return len([p for p in context.missing if p not in context.everyone])
 
 
 def report_step(analysis: str = "", sensitivity: bool = False) -> Step[GroupContext]:

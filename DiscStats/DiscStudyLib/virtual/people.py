@@ -81,7 +81,9 @@ def draw_people(count: int, seed: int, null: bool = False, sites: int = 1,
         given = real[n] if n < len(real) else {}
         people.append(_draw_person(f"sub-{n + 1:0{width}d}", site, rng, given))
     people = _add_disability(people, rng)
-    return _shuffle(people, rng) if null else people
+    if null:
+        people = [replace(p, listed=people[n].variables) for p, n in zip(people, rng.permutation(len(people)))]
+    return people
 
 
 def _draw_person(id: str, site: int, rng: np.random.Generator, given: Mapping) -> VirtualPerson:
@@ -125,8 +127,3 @@ def _add_disability(people: list[VirtualPerson], rng: np.random.Generator) -> li
     z = (logs - np.log(97.3)) / 0.296
     index = 31 - 10.8 * z + rng.normal(0, 9.4, len(people))
     return [replace(p, odi=int(2 * np.round(np.clip(value, 2, 60) / 2))) for p, value in zip(people, index)]
-
-
-def _shuffle(people: list[VirtualPerson], rng: np.random.Generator) -> list[VirtualPerson]:
-    order = rng.permutation(len(people))
-    return [replace(p, listed=people[other].variables) for p, other in zip(people, order)]

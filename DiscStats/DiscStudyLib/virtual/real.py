@@ -42,7 +42,8 @@ def real_anatomy(real: RealPerson, spacing: tuple[float, float, float] = FINE) -
     """
     if real.t2w is not None:
         require_same_geometry(real.labels, real.t2w, "The labels and the T2-weighted volume")
-    labels = _oriented(real.labels)
+    # Axes are reordered to i posterior, j caudal, k left, without resampling.
+    labels = Image.from_sitk(sitk.DICOMOrient(real.labels.to_sitk(), "PIL"))
     geometry = _fine(labels.geometry, spacing)
     fine = _upsampled(labels, geometry)
     anatomy = Anatomy(geometry, fine, _tissue(fine, geometry, real), t2w=real.t2w)
@@ -56,11 +57,6 @@ def real_anatomy(real: RealPerson, spacing: tuple[float, float, float] = FINE) -
     if not anatomy.discs:
         raise StudyError("The labels of the real anatomy hold no lumbar disc: use the project's label values.")
     return anatomy
-
-
-def _oriented(image: Image) -> Image:
-    """Reorder axes to i posterior, j caudal, k left, without resampling."""
-    return Image.from_sitk(sitk.DICOMOrient(image.to_sitk(), "PIL"))
 
 
 def _fine(geometry: Geometry, spacing: tuple[float, float, float]) -> Geometry:
