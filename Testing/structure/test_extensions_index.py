@@ -121,7 +121,7 @@ def test_readme_has_what_reviewers_look_for():
 
 #: Calls that make a constant, a type, a text to show or a registration; they do no work when a file is imported.
 CONSTANTS = {"compile", "set", "tuple", "list", "range", "field", "len", "enumerate", "array", "float", "sqrt", "log",
-             "diag", "items", "Argument", "Column", "Lock", "Option", "TypeVar", "WithinRange", "disc_value",
+             "diag", "items", "Argument", "Column", "Lock", "Option", "Step", "TypeVar", "WithinRange", "disc_value",
              "maketrans", "_"}
 
 

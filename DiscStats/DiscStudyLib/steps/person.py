@@ -29,8 +29,7 @@ from ..engine import (
     shipped_atlas,
     uses_existing,
 )
-from .maps import map_steps, moved_to_anatomy
-from .review import REVIEW_STEP
+from .maps import moved_to_anatomy
 
 
 def _run_segment(context: PersonContext) -> None:
@@ -180,8 +179,5 @@ NORMALIZE_STEP = Step("normalize", "1", _run_normalize, lambda c: c.person.anato
 MEASURE_STEP = Step("measure", "2", _run_measure, needs=("segment", "review"), optional=("normalize", *MAP_STEPS))
 GRADE_STEP = Step("grade", "1", _run_grade, lambda c: c.person.anatomical, ("engine",), needs=("segment", "review"),
                   applies=lambda c: bool(c.person.anatomical), extra=lambda c: _weights("disc-grades"))
-#: The steps of a person, in order.
-PERSON_STEPS = (SEGMENT_STEP, REVIEW_STEP, *(s for kind in KINDS for s in map_steps(kind)), NORMALIZE_STEP,
-                MEASURE_STEP, GRADE_STEP)
 ATLAS_STEP = Step("atlas", "1", _run_atlas, parameters=("registration", "levels", "template"),
                   needs=("segment", "review"), optional=("normalize", "template", *MAP_STEPS), extra=_atlas_identity)
