@@ -138,7 +138,7 @@ def segment(image: Annotated[Path, Argument(help="Sagittal lumbar volume (NIfTI,
 
     for path in filter(None, (labels, confidence)):
         check_output(path)
-        require_place(path)
+        require_place(path, read=(image, labels if path is confidence else None))
     volume = read_image(image)
     result = run_segment(volume, engine=engine)
     if not result.found:
@@ -163,7 +163,7 @@ def grade(image: Annotated[Path, Argument(help="Sagittal T2-weighted volume or s
     from DiscRelaxometryLib.image import read_image
 
     if output:
-        require_place(output, ".tsv")
+        require_place(output, ".tsv", (image, labels))
     volume, notes = read_image(image), []
     if labels:
         named, notes = project_labels(read_image(labels))
@@ -191,10 +191,13 @@ def maps(series: Annotated[list[Path], Argument(help="4-D file, or one file per 
     """Fit T1rho or T2 maps of one echo series."""
     from DiscRelaxometryLib.fit import FitOptions, map_series
     from DiscRelaxometryLib.image import write_image
+    from DiscRelaxometryLib.quantities import QUANTITIES
 
     given = numbers(times, "--times") if times else None
     options = FitOptions(model=model, estimator=estimator)
     check_folder(output)
+    for key in QUANTITIES:
+        require_place(output / f"{key}.nii.gz", read=series)
     mapped = map_series(_series(series, kind, given), options, align)
     for key, image in mapped.fit.images().items():
         print(write_image(image, output / f"{key}.nii.gz"))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 #: Options that take several values, as those of BIDS apps do: ``--participant-label 01 02``.
 _SEVERAL = ("--participant-label",)
+#: Exit status after Ctrl-C, as shells have it; typer ends with it by itself, without a word.
+INTERRUPTED = 130
 
 
 def main() -> None:
@@ -28,8 +30,11 @@ def main() -> None:
             app(spread(sys.argv[1:]))
         finally:
             sys.stdout.flush()  # here, where a closed pipe can be dealt with
-    except (Cancelled, KeyboardInterrupt):
-        sys.exit("Stopped. Finished steps are kept; the same command goes on from here.")
+    except (Cancelled, KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
+        print("Stopped. Finished steps are kept; the same command goes on from here.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # what reads the output has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -3,7 +3,7 @@
 import inspect
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from DiscRelaxometryLib.atomic import check_folder
+from DiscRelaxometryLib.echo import sidecar_of
 from DiscRelaxometryLib.errors import DiscRelaxometryError
 
 from ..folder import CHOICES, Settings
@@ -70,8 +71,16 @@ def numbers(text: str, option: str) -> list[float]:
                                    "0,10,40,80.") from None
 
 
-def require_place(path: Path, ending: str = "") -> None:
-    """Raise an error, before anything is computed, if no file with this ending can be written at `path`."""
+def require_place(path: Path, ending: str = "", read: Iterable[Path | None] = ()) -> None:
+    """Raise an error, before anything is computed, if no file with this ending can be written at `path`.
+
+    Nor may it, or a table's sidecar, take the place of a file that is read, or of that one's sidecar.
+    """
+    table = path.with_suffix(".json") if ending == ".tsv" else path
+    for file in filter(None, read):
+        if path.resolve() == file.resolve() or table.resolve() == sidecar_of(file).resolve():
+            raise DiscRelaxometryError(f"'{path}' would take the place of '{file.name}', which is read, or of its "
+                                       "sidecar: name another file.", anchor="output")
     if ending and path.suffix != ending:
         raise DiscRelaxometryError(f"'{path.name}' does not end with {ending}.")
     if path.is_dir():

@@ -73,7 +73,7 @@ def agreement(first: Annotated[Path, Argument(help="Table (TSV) of the first met
     from ..after import compare_tables
 
     if output:
-        require_place(output, ".tsv")
+        require_place(output, ".tsv", (first, second))
     names = tuple(n.strip() for n in on.split(",") if n.strip())
     result, unmatched = compare_tables(first, second, value, names, unit, map=map, region=region)
     print_table(result)

@@ -7,6 +7,9 @@ import pytest
 from support.command_line import command
 from support.study_phantom import make_study
 
+from DiscRelaxometryLib.errors import Cancelled
+from DiscStudyLib.cli.main import main
+
 
 def test_every_verb_and_option_has_help():
     from typer.main import get_command
@@ -57,3 +60,17 @@ def test_bad_calls_are_one_sentence(arguments, words):
     done = command(*arguments)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ") and words in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Cancelled])
+def test_an_interrupted_command_says_what_stays(monkeypatch, capsys, error):
+    def work():
+        raise error
+
+    app = pytest.importorskip("typer").Typer()
+    app.command()(work)
+    monkeypatch.setattr("DiscStudyLib.cli.app.build_app", lambda: app)
+    monkeypatch.setattr("sys.argv", ["disc-relaxometry"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130 and "Finished steps are kept" in capsys.readouterr().err

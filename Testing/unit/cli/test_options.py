@@ -281,6 +281,29 @@ def test_places_that_cannot_be_written(tmp_path):
     require_place(tmp_path / "new" / "x.tsv", ".tsv")
 
 
+@pytest.mark.parametrize("verb, given", [
+    ("segment", {"image": "a.nii.gz", "labels": "a.nii.gz"}),
+    ("segment", {"image": "a.nii.gz", "labels": "d.nii.gz", "confidence": "d.nii.gz"}),
+    ("segment", {"image": "a.nii.gz", "labels": "./b/../link.nii.gz"}),
+    ("grade", {"image": "a.nii.gz", "output": "a.tsv"}),  # a table's sidecar has the name of the image's
+    ("agreement", {"first": "a.tsv", "second": "c.tsv", "output": "c.tsv"}),
+    ("maps", {"series": ["a.nii.gz", "b/T2.nii.gz"], "output": "b"})])
+def test_nothing_that_is_read_is_written_over(tmp_path, verb, given):
+    from DiscStudyLib.cli import app, results
+
+    def place(name):
+        return [place(n) for n in name] if isinstance(name, list) else tmp_path / name
+
+    (tmp_path / "b").mkdir()
+    for name in ("a.nii.gz", "a.json", "a.tsv", "c.tsv", "b/T2.nii.gz"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "link.nii.gz").symlink_to("a.nii.gz")
+    before = {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
+    with pytest.raises(DiscRelaxometryError, match="would take the place of"):
+        (getattr(app, verb, None) or getattr(results, verb))(**{k: place(v) for k, v in given.items()})
+    assert {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()} == before
+
+
 @pytest.mark.parametrize(("error", "words"), [
     (OSError(28, "No space left on device", "a.nii"), "disk is full"),
     (PermissionError(13, "Permission denied", "a.nii"), "Permission denied.*a.nii"),
