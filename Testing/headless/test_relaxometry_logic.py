@@ -1,5 +1,7 @@
 """DiscRelaxometryLogic, headless: series to maps to tables, on a phantom with known values and on the real person."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -209,3 +211,18 @@ def test_estimated_grades_are_kept_with_the_discs_and_marked(slicer):
     with pytest.raises(DiscRelaxometryError, match="no T2-weighted image"):
         DiscRelaxometryLogic().gradeDiscs(mrml.volume_from_image(spine(canal=50.0)[0], "T1w"), discs)
     assert mrml.kept_grades(discs) == kept
+
+
+def test_a_segmentation_marks_the_discs_to_look_at_and_has_their_confidence(slicer):
+    labels, _, _ = phantom()
+    result = SimpleNamespace(labels=labels, confidence=labels.like(labels.array / np.float32(20)), reason="",
+                             discs=[SimpleNamespace(value=v) for v in (11, 12)], flags=["Look at L4-L5."],
+                             evidence="S1",
+                             quality=[SimpleNamespace(value=11, confidence=0.971, expected_dice=0.9, review=False),
+                                      SimpleNamespace(value=12, confidence=0.642, expected_dice=0.7, review=True)])
+    volume = mrml.volume_from_image(labels.like(labels.array.astype(np.float32)), "T2w")
+    found = DiscRelaxometryLogic().showSegmentation(result, volume)
+    tags = {segment.GetName(): [mrml.segment_tag(segment, mrml.ATTRIBUTE + n) for n in ("Confidence", "Review")]
+            for _, _, segment in mrml.discs_of(found.segmentation)}
+    assert tags == {"L5-S1": ["0.971", ""], "L4-L5": ["0.642", "review"]}
+    assert found.flags == ["Look at L4-L5."] and found.segmentation.GetDescription() == "Look at L4-L5."

@@ -8,7 +8,8 @@ import pytest
 from DiscRelaxometryLib.image import Geometry, Image, read_image
 from DiscRelaxometryLib.tables import Column, Table
 from DiscStudyLib.after import power
-from DiscStudyLib.folder import make_settings
+from DiscStudyLib.engine import load_series
+from DiscStudyLib.folder import Series, make_settings
 from DiscStudyLib.steps import group, models, person
 
 GRID = Geometry((5, 1, 1))
@@ -91,3 +92,9 @@ def test_confidence_is_kept_in_percent(monkeypatch, tmp_path):
     person._run_segment(context)
     assert read_image(tmp_path / "desc-confidence_percent.nii.gz").array.tolist() == [[[0, 25, 100, 100, 0]]]
     assert context.facts["levels"] == ["L5-S1", "L4-L5", "L3-L4", "L2-L3", "L1-L2"] and not context.notes
+
+
+@pytest.mark.parametrize("kind, found", [("T1rho", "spin locks"), ("T2", "preparations")])
+def test_each_map_of_a_combined_acquisition_has_its_own_series(monkeypatch, kind, found):
+    monkeypatch.setattr("DiscRelaxometryLib.echo.read_mapss", lambda source: ("spin locks", "preparations"))
+    assert load_series(Series("sub-01", ("all.nii.gz",), "mapss"), kind) == found
