@@ -87,8 +87,7 @@ def to_spacing(image: sitk.Image, spacing: float, labels: bool) -> sitk.Image:
     old = image.GetSpacing()
     size = [image.GetSize()[0]] + [int(np.floor(n * s / spacing)) for n, s in zip(image.GetSize()[1:], old[1:])]
     # Centers of the first voxels differ by half the difference of the spacings.
-    origin = image.TransformContinuousIndexToPhysicalPoint(
-        [0.0] + [0.5 * (spacing / s - 1) for s in old[1:]])
+    origin = image.TransformContinuousIndexToPhysicalPoint([0.0] + [0.5 * (spacing / s - 1) for s in old[1:]])
     if labels:
         interpolator = sitk.sitkLabelGaussian
     else:

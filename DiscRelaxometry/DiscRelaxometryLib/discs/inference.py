@@ -127,7 +127,7 @@ def predict(image: Image, model: Model, engine, flip: bool = False,
     """Return class, confidence and disc probabilities of each voxel, and warnings about the input.
 
     The volume has any orientation, anisotropy and signal scale. `flip` averages with the left-right mirror image
-    (test-time augmentation) in twice the time. SegmentationError if it is not sagittal, constant, or not numbers.
+    (test-time augmentation) in twice the time. SegmentationError if constant, not sagittal, or not made of numbers.
     """
     flags = check_volume(image)
     plan = plan_sagittal(image.geometry, model.config.spacing_mm)

@@ -93,8 +93,7 @@ def require_spin_echoes(header: Mapping, name: str, texts: str) -> None:
                               "prepared images give kind=\"T2\" and the preparation times as times_ms.", anchor="kind")
 
 
-def only_echoes(items: Sequence, header_of: Callable, named: Callable = lambda item: "",
-                ) -> tuple[list, list[str]]:
+def only_echoes(items: Sequence, header_of: Callable, named: Callable = lambda item: "") -> tuple[list, list[str]]:
     """Return the images or files (with a ``name``) that may be echoes, and notes that count and name the others.
 
     Derived images count only where a scanner calls all of a series so. `header_of` turns an item to what its header or
@@ -114,8 +113,7 @@ def only_echoes(items: Sequence, header_of: Callable, named: Callable = lambda i
     return kept, notes
 
 
-def without_zero_echo_time(items: Sequence, header_of: Callable, texts: str
-                           ) -> tuple[list, list[str]]:
+def without_zero_echo_time(items: Sequence, header_of: Callable, texts: str) -> tuple[list, list[str]]:
     """Return the images or files of a T2 series that have an echo time, and a note; consoles give their maps none."""
     def time(item):
         header = header_of(item)

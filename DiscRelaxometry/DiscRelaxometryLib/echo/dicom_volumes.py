@@ -21,7 +21,7 @@ SPACING_SHARE, SPACING_MM = 0.02, 0.05
 def grid(frames: list[Frame]) -> tuple[Geometry, np.ndarray]:
     """Return the common grid of all frames, and each frame's slice number along it.
 
-    EchoSeriesError if matrices, orientations, pixel sizes or in-plane positions differ, or a slice is missing.
+    EchoSeriesError for differing matrices, orientations, pixel sizes or positions, or a missing slice or spacing.
     """
     _require_one([(f.rows, f.columns) for f in frames], frames, "matrix (rows, columns)")
     orientations = np.array([f.vector("ImageOrientationPatient", 6) for f in frames])

@@ -96,8 +96,7 @@ def check_times(times_ms, count: int, kind: str) -> np.ndarray:
     if not np.all(np.isfinite(times)) or times.min() < 0:
         raise EchoSeriesError(f"The {what} {listed} ms are not all finite and positive: correct them.", anchor="times")
     if times.max() < 1:
-        raise EchoSeriesError(f"The {what} {listed} ms end below 1 ms: give them in ms, not in s.",
-                              anchor="times")
+        raise EchoSeriesError(f"The {what} {listed} ms end below 1 ms: give them in ms, not in s.", anchor="times")
     if any(same_time(a, b) for a, b in pairwise(sorted(times))):
         raise EchoSeriesError(f"The {what} {listed} ms contain a time twice: correct the times, or remove the "
                               "duplicate echo.", anchor="times")

@@ -77,7 +77,7 @@ def csf_reference(image: Image, labels: Image) -> tuple[CsfReference, np.ndarray
 
 
 def canal_beside_discs(labels: Image) -> np.ndarray:
-    """Return the canal's voxels from the lowest to the highest disc (the dural sac ends below); all without discs."""
+    """Return the canal from the lowest to the highest disc, all of it without discs; SegmentationError if none."""
     array = labels.array
     canal = array == CANAL.value
     if not canal.any():

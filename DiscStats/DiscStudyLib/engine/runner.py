@@ -96,8 +96,7 @@ def run_stages(run: StudyRun, spec: RunSpec, ids: Sequence[str], progress, worke
         else:
             run.missing.update(excluded_people(spec.study(*ids), ids))
             wide = replace(spec.settings, threads=max(spec.settings.threads, workers.idle))
-            run.add("", run_group(replace(spec, settings=wide), ids, number, part, run.missing,
-                                  workers.distribute))
+            run.add("", run_group(replace(spec, settings=wide), ids, number, part, run.missing, workers.distribute))
     order = {name: n for n, name in enumerate([*ids, ""])}
     run.outcomes.sort(key=lambda o: order[o.person])
 

@@ -72,8 +72,7 @@ def _paragraphs(context: GroupContext, analysis: str) -> list[str]:
     if "existing" in sources:
         texts.append("Existing segmentations of the study were used.")
     texts.append(review_text(context))
-    texts += [_relaxation_text(context, kind) for kind in KINDS
-              if any(f"maps-{kind}" in r for r in people.values())]
+    texts += [_relaxation_text(context, kind) for kind in KINDS if any(f"maps-{kind}" in r for r in people.values())]
     if any("normalize" in r for r in people.values()):
         texts.append("T2-weighted signal was divided by the median signal of cerebrospinal fluid in the spinal canal "
                      "(nT2w). This is a relative signal, not a relaxation time.")

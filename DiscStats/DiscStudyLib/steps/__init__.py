@@ -3,6 +3,4 @@
 from .pipeline import stages
 from .run import make_report, plan_again, plan_study, run_study
 
-__all__ = [
-    "make_report", "plan_again", "plan_study", "run_study", "stages",
-]
+__all__ = ["make_report", "plan_again", "plan_study", "run_study", "stages"]

@@ -2,6 +2,4 @@
 
 from .study import write_virtual_study
 
-__all__ = [
-    "write_virtual_study",
-]
+__all__ = ["write_virtual_study"]

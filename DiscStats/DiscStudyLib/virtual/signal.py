@@ -201,8 +201,7 @@ class Scanner:
         if not np.any(motion):
             return fine
         center = self.geometry.index_to_world((np.array(self.geometry.size) - 1) / 2)
-        transform = sitk.Euler3DTransform(center.tolist(), *np.deg2rad(motion[3:] * 0.3).tolist(),
-                                          motion[:3].tolist())
+        transform = sitk.Euler3DTransform(center.tolist(), *np.deg2rad(motion[3:] * 0.3).tolist(), motion[:3].tolist())
         image = Image(fine, self.geometry).to_sitk()
         return sitk.GetArrayFromImage(sitk.Resample(image, image, transform, interpolator, 0.0, image.GetPixelID(),
                                                     True))
