@@ -15,7 +15,7 @@ from ..labels import DISCS, Structure, whole_labels
 from ..progress import ProgressCallback, silent, subrange
 from ..quantities import QUANTITIES
 from ..tables import Column, Table
-from .axes import DiscFrame, crop, disc_frame, present_values, spine_axes
+from .axes import crop, disc_frame, present_values, spine_axes
 from .regions import NUCLEUS, REGIONS, disc_coordinates, members_at, region_members
 from .sections import DiscShape
 from .signals import signal_columns, signal_measures
@@ -82,8 +82,7 @@ def measure_discs(labels: Image, maps: Mapping[str, Image] | None = None,
     return measure_spine(labels, maps, progressCallback)[0]
 
 
-def measure_regions(labels: Image, maps: Mapping[str, Image], frames: Mapping[int, DiscFrame] | None = None,
-                    progressCallback: ProgressCallback = silent) -> Table:
+def measure_regions(labels: Image, maps: Mapping[str, Image], progressCallback: ProgressCallback = silent) -> Table:
     """Summarize maps in each region of each disc.
 
     Parameters
@@ -92,8 +91,6 @@ def measure_regions(labels: Image, maps: Mapping[str, Image], frames: Mapping[in
         Label image with the project's values.
     maps : dict of Image
         Maps on the same grid, keyed by quantity; NaN is a failed voxel.
-    frames : dict of DiscFrame, optional
-        Frames keyed by label value; by default found from the labels.
     progressCallback : callable, optional
 
     Returns
@@ -115,7 +112,7 @@ def measure_regions(labels: Image, maps: Mapping[str, Image], frames: Mapping[in
     for disc, share in _present(labels):
         progressCallback(share, f"Measuring the regions of {disc.name}")
         mask = labels.array == disc.value
-        members = _members(labels, disc, mask, frames)
+        members = _members(labels, disc, mask)
         for key, image in maps.items():
             values = image.array[mask]
             rows += [{"level": disc.name, "label": disc.value, "region": region, "map": key,
@@ -233,10 +230,9 @@ def _has_flat_end(shape: DiscShape, thickness: float) -> bool:
     return bool(max(areas[:depth].max(), areas[-depth:].max()) > CUT_SECTION_SHARE * areas.max())
 
 
-def _members(labels: Image, disc: Structure, mask: np.ndarray,
-             frames: Mapping[int, DiscFrame] | None) -> dict[str, np.ndarray]:
+def _members(labels: Image, disc: Structure, mask: np.ndarray) -> dict[str, np.ndarray]:
     try:
-        frame = frames[disc.value] if frames else disc_frame(mask, labels.geometry, spine_axes(labels, disc.value))
+        frame = disc_frame(mask, labels.geometry, spine_axes(labels, disc.value))
     except SegmentationError:
         return {"whole": np.ones(np.count_nonzero(mask), bool)}
     members = region_members(mask, labels.geometry, frame, NUCLEUS.get(disc.value))

@@ -4,7 +4,6 @@ A voxel's region follows from three disc-intrinsic coordinates: LR and AP within
 height between the caudal and the cranial surface. Intensity is never used.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -235,11 +234,10 @@ def disc_regions(labels: Image, value: int, frame: DiscFrame | None = None,
     return regions
 
 
-def region_image(labels: Image, frames: Mapping[int, DiscFrame] | None = None) -> Image:
+def region_image(labels: Image) -> Image:
     """Return an image (uint8) with the :data:`PARTITION` value of each disc voxel; 0 is no disc."""
     labels = whole_labels(labels)
-    frames = disc_frames(labels) if frames is None else frames
-    result = np.zeros(labels.array.shape, np.uint8)
+    frames, result = disc_frames(labels), np.zeros(labels.array.shape, np.uint8)
     for disc in DISCS:
         mask = labels.array == disc.value
         if not mask.any():
