@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.progress import ProgressCallback, subrange
 from DiscRelaxometryLib.tables import Table, is_missing
+from DiscRelaxometryLib.versions import versions_of
 
 from ..design import (
     ID,
@@ -300,14 +300,6 @@ def _remarks(fitted: ContrastFit, inference: Inference, settings: AnalysisSettin
 
 def _provenance(formula: Formula, result: AnalysisResult, described, settings: AnalysisSettings, cells) -> dict:
     """Return what repeats the analysis: model, counts, scheme, versions."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {"disc-relaxometry": __version__}
-    for package in ("numpy", "scipy", "pandas", "patsy"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     data, designs = result.data, result.designs
     rows = {level: np.intersect1d(design.rows, data.measured(level)) for level, design in designs.items()}
     fitted = np.unique(np.concatenate(list(rows.values())))
@@ -323,5 +315,6 @@ def _provenance(formula: Formula, result: AnalysisResult, described, settings: A
         "standard_errors": settings.standard_errors, "errors": settings.errors,
         "variance_groups": settings.variance_groups, "seed": settings.seed,
         "p": "(b + 1) / (m + 1), b of m rearrangements reach the observed value",
-        "contrasts": described, "versions": versions, "warnings": result.warnings,
+        "contrasts": described, "versions": versions_of(("numpy", "scipy", "pandas", "patsy")),
+        "warnings": result.warnings,
     }

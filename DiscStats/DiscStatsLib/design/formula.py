@@ -10,6 +10,7 @@ import ast
 import difflib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -118,8 +119,9 @@ def require_columns(formula: Formula, columns) -> None:
                           f"(it has {', '.join(columns)}).{hint}", anchor="formula")
 
 
+@lru_cache(maxsize=256)
 def _described(right: str, text: str):
-    """Return patsy's description of a right side: its terms, nothing evaluated."""
+    """Return patsy's description of a right side: its terms, nothing evaluated; asked for again and again."""
     import patsy
 
     try:

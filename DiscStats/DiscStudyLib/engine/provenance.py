@@ -12,11 +12,10 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 
-from DiscRelaxometryLib import __version__
 from DiscRelaxometryLib.atomic import _jsonable, write_json
+from DiscRelaxometryLib.versions import versions_of
 
 #: Libraries whose versions are recorded with each step.
 LIBRARIES = ("numpy", "scipy", "SimpleITK", "onnxruntime", "torch", "itk-elastix", "statsmodels", "dask", "matplotlib")
@@ -78,13 +77,7 @@ def step_key(step: str, version: str, parameters: Mapping, inputs: Mapping[str, 
 
 def versions() -> dict[str, str]:
     """Return versions of this project, Python and the libraries that shape results."""
-    found = {"disc-relaxometry": __version__, "python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return versions_of(LIBRARIES)
 
 
 def read_record(path: Path) -> Record | None:

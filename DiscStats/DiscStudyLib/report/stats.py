@@ -109,12 +109,13 @@ def _p(row: dict, name: str) -> float:
 
 
 def read_stats(context: GroupContext, step: str, prefix: str, names: list[str]) -> dict[str, Image]:
-    """Return the analysis's maps whose names begin with `prefix`, by statistic."""
+    """Return those maps that the page shows of an analysis's `names`, which begin with `prefix`, by statistic."""
     found = {}
-    for name in names:
-        path = context.output_of(step, f"stat-{name}.nii.gz") if name.startswith(prefix + "_") else None
+    for statistic in ("r", "effect", "eta2", "p", "pfwe", "ptfce"):
+        name = f"{prefix}_{statistic}"
+        path = context.output_of(step, f"stat-{name}.nii.gz") if name in names else None
         if path:
-            found[name[len(prefix) + 1:]] = read_image(path)
+            found[statistic] = read_image(path)
     return found
 
 
