@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -79,10 +80,17 @@ def work(folder: Path, environment: dict) -> None:
 
 def main() -> None:
     """Answer requests until the other side is gone."""
-    for name in ("numpy", "pandas", "scipy.ndimage", "scipy.stats", "SimpleITK", "DiscRelaxometryLib.discs",
+    for name in ("numpy", "pandas", "scipy.ndimage", "scipy.stats", "SimpleITK", "onnxruntime",
+                 "matplotlib.backends.backend_agg", "matplotlib.figure", "DiscRelaxometryLib.discs",
                  "DiscRelaxometryLib.echo", "DiscRelaxometryLib.fit", "DiscRelaxometryLib.measure", "DiscAtlasLib",
                  "DiscStatsLib.analysis", "panels.host"):
-        importlib.import_module(name)
+        with suppress(ImportError):  # what a child lacks, it says itself
+            importlib.import_module(name)
+    with suppress(ImportError):
+        from numba.core.registry import cpu_target
+
+        cpu_target.typing_context.refresh()
+        cpu_target.target_context.refresh()
     with socket.socket(fileno=int(sys.argv[1])) as other, other.makefile("rw") as file:
         for line in iter(file.readline, ""):
             what, value, *more = json.loads(line)

@@ -1,7 +1,6 @@
 """One study of phantoms for several files of tests, run once for all workers; each has a copy of its own."""
 
 import io
-import os
 import pickle
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
@@ -12,23 +11,23 @@ from filelock import FileLock
 from support.cohort_phantom import add_reference, make_spine_study
 from support.identity import add_identity
 from support.study_results import GRADES, SETTINGS
-from support.study_runs import light_runs
+from support.study_runs import light_runs, shared_folder
 
 from DiscStudyLib import run_study
 
 
 @pytest.fixture(scope="module", autouse=True)
-def studies():
+def studies(tmp_path_factory):
     """Save a file's tests work; the process has tests of other folders, too."""
-    with light_runs():
+    with light_runs(shared_folder(tmp_path_factory)):
         yield
 
 
 @pytest.fixture(scope="session")
 def made_study(tmp_path_factory):
     """Return a folder that holds the study after its run, and what the run returned."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "Studie mit Umläuten äöü"
+    shared = shared_folder(tmp_path_factory)
+    folder = shared / "Studie mit Umläuten äöü"
     with FileLock(f"{folder}.lock"):
         if not (folder / "run.pickle").exists():
             study = make_spine_study(folder / "study", GRADES, ("T1rho", "T2"))
@@ -38,7 +37,7 @@ def made_study(tmp_path_factory):
             add_reference(study, "sub-02", "L5-S1")
             add_identity(study)
             printed = io.StringIO()
-            with light_runs(), redirect_stdout(printed), redirect_stderr(printed):
+            with light_runs(shared), redirect_stdout(printed), redirect_stderr(printed):
                 run = run_study(study, "pfirrmann", **SETTINGS)
             (folder / "run.pickle").write_bytes(pickle.dumps((run, printed.getvalue())))
     return folder

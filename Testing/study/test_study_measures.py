@@ -18,7 +18,7 @@ SETTINGS = {"levels": ("L4-L5", "L5-S1"), "permutations": 100}
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    root = make_spine_study(tmp_path_factory.mktemp("measures"), (1, 2, 3, 4, 5, 2), series=())
+    root = make_spine_study(tmp_path_factory.mktemp("measures"), [(g, g, 0) for g in (1, 2, 3, 4, 5, 2)])
     for n in range(1, 7):  # discs of different heights
         path = root / f"sub-0{n}/anat/sub-0{n}_dseg.nii.gz"
         labels = read_image(path)

@@ -28,14 +28,15 @@ for library in ("jinja2", "matplotlib", "pandas", "patsy"):
     pytest.importorskip(library)
 SETTINGS = {"levels": "L4-L5", "permutations": 100, "seed": 7, "maps": ("T1rho",), "session": "all",
             "align": "off"}
-FIRST, SECOND = (1, 2, 3, 2, 1, 3), (2, 3, 4, 2, 2, 4)
+#: Grades at the visits, of L5-S1 and L4-L5; nobody has L3-L4.
+FIRST, SECOND = ([(g, g, 0) for g in grades] for grades in ((1, 2, 3, 2, 1, 3), (2, 3, 4, 2, 2, 4)))
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """Six people, a year or two apart, of scanner A or B; the sixth lacks the second visit."""
-    root = make_spine_study(tmp_path_factory.mktemp("visits"), FIRST, ["T1rho"])
-    other = make_spine_study(tmp_path_factory.mktemp("later"), SECOND, ["T1rho"])
+    root = make_spine_study(tmp_path_factory.mktemp("visits"), FIRST, ["T1rho"], moved=False)
+    other = make_spine_study(tmp_path_factory.mktemp("later"), SECOND, ["T1rho"], moved=False)
     for n in range(1, 7):
         person = f"sub-{n:02}"
         for session, source in (("ses-1", root), ("ses-2", other)):

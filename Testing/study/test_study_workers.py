@@ -92,8 +92,15 @@ def test_side_by_side_the_largest_person_comes_first(study, monkeypatch, given, 
     assert [o.person for o in outcome.outcomes] == sorted(o.person for o in outcome.outcomes if o.person) + [""]
 
 
-def test_identical_on_one_and_four_processes_and_a_cluster(study, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def scheduler():
+    """Return the address of a scheduler that has two workers."""
     pytest.importorskip("distributed")
+    with cluster(2) as address:
+        yield address
+
+
+def test_identical_on_one_and_four_processes_and_a_cluster(study, scheduler, monkeypatch):
     monkeypatch.setattr("DiscStudyLib.engine.cluster_dask.cores", lambda: 4)
     def elsewhere() -> bool:
         record = study / "derivatives" / "disc-relaxometry" / "group" / "prov" / "step-mean_prov.json"
@@ -105,9 +112,8 @@ def test_identical_on_one_and_four_processes_and_a_cluster(study, tmp_path, monk
     run(study, processes=4)
     assert results(study) == expected and not elsewhere()
     shutil.rmtree(study / "derivatives")
-    with cluster(2) as address:
-        outcome = run(study, cluster=Cluster(address))
-        assert set(states(outcome).values()) == {"done"} and elsewhere()
+    outcome = run(study, cluster=Cluster(scheduler))
+    assert set(states(outcome).values()) == {"done"} and elsewhere()
     assert results(study) == expected
 
 
@@ -119,8 +125,6 @@ class cluster:
         self.processes: list[subprocess.Popen] = []
 
     def __enter__(self) -> str:
-        import socket
-
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
@@ -141,9 +145,8 @@ class cluster:
             process.wait(20)
 
 
-def test_the_workers_of_a_scheduler_take_blocks_of_voxels(tmp_path):
+def test_the_workers_of_a_scheduler_take_blocks_of_voxels(tmp_path, scheduler):
     """A group step on a cluster gives the p of this process, from maps that lie on disk."""
-    pytest.importorskip("distributed")
     import pandas
 
     from DiscStatsLib.analysis import Values, analyze
@@ -159,7 +162,7 @@ def test_the_workers_of_a_scheduler_take_blocks_of_voxels(tmp_path):
     here = analyze(values, atlas, table, "map ~ age", settings=settings)
     assert Workers(Cluster(), 4).distribute is None
     seen: list[str] = []
-    with cluster(2) as address, Workers(Cluster(address)) as workers:
+    with Workers(Cluster(scheduler)) as workers:
         settings = replace(settings, distribute=workers.distribute)
         there = analyze(values, atlas, table, "map ~ age", settings=settings,
                         progressCallback=lambda fraction, text: seen.append(text))

@@ -56,7 +56,8 @@ def anatomy(geometry: Geometry, motion: sitk.Transform | None = None) -> tuple[n
     return labels, nucleus
 
 
-def make_spine_study(root: Path, grades: Sequence, series: Sequence[str] = (), simulated: bool = True) -> Path:
+def make_spine_study(root: Path, grades: Sequence, series: Sequence[str] = (), simulated: bool = True,
+                     moved: bool = True) -> Path:
     """Write a study of one person per entry of `grades`; return its folder.
 
     Parameters
@@ -67,6 +68,8 @@ def make_spine_study(root: Path, grades: Sequence, series: Sequence[str] = (), s
     series : sequence of {"T1rho", "T2"}
         Echo series that people have.
     simulated : bool
+    moved : bool
+        Whether people moved before the echo series.
     """
     columns = [f"pfirrmann_{level.replace('-', '')}" for level in LEVELS]
     lines, rows = ["\t".join(["participant_id", "age", "sex", *columns])], []
@@ -76,7 +79,7 @@ def make_spine_study(root: Path, grades: Sequence, series: Sequence[str] = (), s
         rng, folder = np.random.default_rng(n), root / person / "anat"
         _write_anatomy(folder, person, dict(zip(LEVELS, own)), rng)
         for kind in series:
-            _write_series(folder, person, kind, dict(zip(LEVELS, own)), rng)
+            _write_series(folder, person, kind, dict(zip(LEVELS, own)), rng, MOTION[kind] if moved else None)
     # The rows are in an order that is neither that of the ids nor its reverse: people are found by id.
     lines += [rows[n] for n in np.random.default_rng(5).permutation(len(rows))]
     (root / "participants.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -113,8 +116,9 @@ def _write_anatomy(folder: Path, person: str, grades: dict[str, int], rng) -> No
     write_image(Image(np.where(np.isin(labels, lost), 0, labels), FINE), folder / f"{person}_dseg.nii.gz")
 
 
-def _write_series(folder: Path, person: str, kind: str, grades: dict[str, int], rng) -> None:
-    labels, nucleus = anatomy(COARSE, MOTION[kind])
+def _write_series(folder: Path, person: str, kind: str, grades: dict[str, int], rng,
+                  motion: sitk.Transform | None) -> None:
+    labels, nucleus = anatomy(COARSE, motion)
     bright = _of_nucleus({level: true_nucleus(kind, grade or 3, level) for level, grade in grades.items()}, labels)
     ms = np.select([nucleus, labels >= 11, labels == 2], [bright, ANNULUS[kind], 400.0], 50.0)
     density = np.select([labels >= 11, labels == 2, labels == 1], [800.0, 900.0, 500.0], 60.0)

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from DiscStudyLib.folder import Settings
 #: Settings that say how people are worked on, on which no result depends.
 FREE = {"threads", "on_error", "require_review"}
 FIELDS = {f.name for f in fields(Settings)}
-#: Registrations of this process, and what it drew: names of files, and of figures with many axes.
+#: Registrations of this process, and what it knows to be drawn: names of files, and of figures with many axes.
 REGISTERED: dict[tuple, tuple] = {}
 DRAWN: set[object] = set()
 
@@ -37,13 +38,22 @@ class WatchedSettings(Settings):
 
 
 @contextmanager
-def light_runs():
-    """Watch the settings in every run of a study in this process, and do equal work once."""
+def light_runs(shared: Path | None = None):
+    """Watch the settings in every run of a study in this process, and do equal work once.
+
+    In a folder that processes share, each figure is drawn once for all of them.
+    """
     with pytest.MonkeyPatch.context() as monkeypatch:
         watch(monkeypatch)
         register_once(monkeypatch)
-        draw_once(monkeypatch)
+        draw_once(monkeypatch, shared)
         yield
+
+
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that all workers of a run of the tests have."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 def watch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,24 +96,35 @@ def register_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DiscAtlasLib.registration, "_register_level", functools.wraps(register)(kept))
 
 
-def draw_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw each figure of a report once in a process; later ones of its name, or with as many maps, are blank."""
+def draw_once(monkeypatch: pytest.MonkeyPatch, shared: Path | None = None) -> None:
+    """Draw each figure of a report once; later ones of its name, or with as many maps, are blank."""
     save = matplotlib.figure.Figure.savefig
+
+    def mark(kind: object) -> Path | None:
+        return shared and shared / f"{hashlib.sha256(repr(kind).encode()).hexdigest()}.drawn"
+
+    def is_drawn(kind: object) -> bool:
+        return kind in DRAWN or shared is not None and mark(kind).exists()
+
+    def note(kind: object) -> None:
+        DRAWN.add(kind)
+        if shared:
+            mark(kind).touch()
 
     def kept(self, path, **options):
         name = Path(path).name.split(".partial.")[-1]
-        if name in DRAWN:
+        if is_drawn(name):
             PIL.Image.new("RGB", (8, 8), "white").save(path, format="png")
         else:
             save(self, path, **options)
-            DRAWN.add(name)
+            note(name)
 
     def of_its_kind(draw):
         @functools.wraps(draw)
         def made(columns, *more):
             kind = draw.__name__, len(columns), *map(str, more[1:2]), len(more)
-            figure = matplotlib.figure.Figure() if kind in DRAWN else draw(columns, *more)
-            DRAWN.add(kind)
+            figure = matplotlib.figure.Figure() if is_drawn(kind) else draw(columns, *more)
+            note(kind)
             return figure
         return made
 
