@@ -17,11 +17,16 @@ IDENTITY = ("PatientName", "PatientID", "PatientBirthDate", "PatientAddress", "O
             "ReferringPhysicianName", "OperatorsName", "InstitutionName", "InstitutionAddress")
 #: Sidecar field that a missing or wrong time is asked for in.
 TIME_FIELD = {"T1rho": "SpinLockTime", "T2": "EchoTime"}
+LINK_TO_NOTHING = ("error", "The file is a link to one that is not here.",
+                   "Get that file, as 'datalad get' does, or remove the link.")
 _BODY_PARTS = ("SPINE", "LSPINE", "LUMBAR", "LUMBARSPINE", "TLSPINE", "LSSPINE", "LWS", "WHOLESPINE", "ABDOMEN", "")
 
 
 def check_image(path: Path, read: bool = True) -> Iterator[tuple[str, str, str]]:
     """Yield (severity, problem, remedy) of one volume: readable, lumbar field of view, sagittal, usable unit."""
+    if not path.exists():
+        yield LINK_TO_NOTHING
+        return
     header = read_header(path)
     if header is None:
         yield ("error", "The file cannot be read: it is damaged, or no image.", "Export or convert it again.")
@@ -112,6 +117,9 @@ def check_series(series: Series, read: bool = True) -> Iterator[tuple[Path, str,
     """Yield (file, severity, problem, remedy) of an echo series: files, sidecars, times and their unit."""
     volumes = 0
     for file in series.files:
+        if not file.exists():
+            yield (file, *LINK_TO_NOTHING)
+            return
         header = read_header(file)
         if header is None or (read and not _readable(file)):
             yield (file, "error", "The file cannot be read: it is damaged, truncated, or no image.",

@@ -55,7 +55,7 @@ def _check_output(study: Study) -> Iterator[Finding]:
         folder = folder.parent
     images = [f for p in study.people for f in (*p.anatomical, *(f for s in p.series for f in s.files))]
     done = study.output.exists() and any(study.output.glob("sub-*/prov/*.json"))
-    needed = 0 if done else OUTPUT_PER_INPUT * sum(os.path.getsize(f) for f in images)
+    needed = 0 if done else OUTPUT_PER_INPUT * sum(os.path.getsize(f) for f in images if f.exists())
     free = shutil.disk_usage(folder).free
     if free < max(needed, 50e6):
         yield Finding("error", "", "", f"The disk has {free / 1e6:.0f} MB left; the results need about "
