@@ -71,6 +71,14 @@ def test_start_is_quiet():
     assert "ERR|" not in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
+def test_a_volume_is_compressed_unless_that_is_switched_off(slicer, tmp_path):
+    node, sizes = slicer.util.addVolumeFromArray(np.zeros((10, 20, 30), np.float32), None, "zeros"), []
+    for n, properties in enumerate(({}, {"useCompression": True}, {"useCompression": False})):
+        assert slicer.util.saveNode(node, str(tmp_path / f"{n}.nrrd"), properties)
+        sizes.append((tmp_path / f"{n}.nrrd").stat().st_size)
+    assert sizes[0] == sizes[1] < 2000 < 24000 < sizes[2]
+
+
 @pytest.mark.parametrize("left_handed", [False, True])
 @pytest.mark.parametrize("suffix", ["nrrd", "nii.gz", "mha"])
 def test_volume_file_keeps_values_and_geometry_and_agrees_with_simpleitk(slicer, tmp_path, suffix, left_handed):

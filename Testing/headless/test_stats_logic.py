@@ -16,6 +16,7 @@ from DiscRelaxometryLib.errors import Cancelled, DesignError  # noqa: E402
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image  # noqa: E402
 from DiscRelaxometryLib.jobs.jobs import Job  # noqa: E402
 from DiscStats import DiscStatsLogic  # noqa: E402
+from DiscStatsLib.mrml import _box  # noqa: E402
 
 GEOMETRY = Geometry((10, 8, 3), (1, 1.5, 2), (5, -7, 20), (0, 1, 0, -1, 0, 0, 0, 0, 1))
 
@@ -124,6 +125,14 @@ def test_box_plot_of_a_group_and_refill(slicer, result):
     again = logic.plotAt(result, cluster=1, contrast="grade", chartNode=chart)
     assert again is chart and chart.GetNumberOfPlotSeriesNodes() == 2
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotSeriesNode") == before - 1
+
+
+def test_a_box_is_drawn_by_upright_and_level_lines_through_its_quartiles():
+    box = _box(2, (1.0, 3.0, 4.0, 6.0, 9.0))
+    lines = list(zip(box, box[1:]))
+    assert all((end == start).any() for start, end in lines)
+    upright = {(x, *sorted((low, high))) for (x, low), (to, high) in lines if x == to}
+    assert upright == {(2, 1, 3), (2, 6, 9), (1.75, 3, 4), (1.75, 4, 6), (2.25, 3, 6)}
 
 
 def test_place_outside_the_discs_is_a_clear_error_and_leaves_the_scene(slicer, result):

@@ -91,6 +91,12 @@ def test_agreement_and_roc_become_nodes(slicer):
     area = mannwhitneyu(table.manual[table.painful == 1], table.manual[table.painful == 0]).statistic
     area /= table.painful.sum() * (30 - table.painful.sum())
     assert f"{area:.3f} (" in chart.GetDescription() and chart.GetNumberOfPlotSeriesNodes() == 2
+    points = base.table_from_node(chart.GetNthPlotSeriesNode(0).GetTableNode()).rows
+    mirrored = logic.rocCurve(table.assign(manual=-table.manual), "manual", "painful")
+    # By trapezoids: more than half above the diagonal, less below it.
+    for shown, expected in ((points, area), (base.table_from_node(mirrored.GetNthPlotSeriesNode(0).GetTableNode()).rows,
+                                             1 - area)):
+        assert np.trapezoid([r["y"] for r in shown], [r["x"] for r in shown]) == pytest.approx(expected)
     with pytest.raises(DesignError, match="no column 'reader'"):
         logic.agreement(table, "reader", "manual")
     with pytest.raises(DesignError, match="holds 'x' where a number"):

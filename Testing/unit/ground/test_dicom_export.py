@@ -17,7 +17,7 @@ from DiscRelaxometryLib.errors import DiscRelaxometryError, OutputError, Segment
 from DiscRelaxometryLib.image import Image
 from DiscRelaxometryLib.labels import BY_VALUE
 
-pytest.importorskip("highdicom")
+CIELabColor = pytest.importorskip("highdicom").color.CIELabColor
 
 
 @pytest.fixture(scope="module", params=["oblique", "left_handed"])
@@ -73,6 +73,10 @@ def test_parametric_maps_read_back_where_they_belong(exported):
         expected = ("T1RHO", "99DISCRELAX") if key == "T1rho" else ("113065", "DCM")
         assert (quantity.CodeValue, quantity.CodingSchemeDesignator) == expected
         assert (mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept) == (1, 0)
+        mapped = (mapping.DoubleFloatRealWorldValueFirstValueMapped, mapping.DoubleFloatRealWorldValueLastValueMapped)
+        assert mapped == pytest.approx((np.nanmin(maps[key].array), np.nanmax(maps[key].array)))
+        window = dataset.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence[0]
+        assert (float(window.WindowCenter), float(window.WindowWidth)) == (80, 160)
 
 
 def test_frames_of_a_map_run_along_the_normal(exported):
@@ -111,6 +115,8 @@ def test_segmentation_reads_back_with_snomed_codes(exported):
         code = segment.SegmentedPropertyTypeCodeSequence[0]
         codes[segment.SegmentNumber] = (segment.SegmentLabel, code.CodeValue, code.CodingSchemeDesignator)
         assert segment.SegmentAlgorithmName == "Disc CNN"
+        color = BY_VALUE[(2, 11, 12, 13)[segment.SegmentNumber - 1]].color
+        assert tuple(segment.RecommendedDisplayCIELabValue) == CIELabColor.from_rgb(*color).value
     assert codes == {n: (BY_VALUE[v].name, BY_VALUE[v].snomed[0], "SCT") for n, v in enumerate((2, 11, 12, 13), 1)}
     voxels = dict.fromkeys(codes, 0)
     for segment, pixels, *place in frames(dataset, dataset.pixel_array):

@@ -1,6 +1,7 @@
 """The simulated cohort: its people, anatomy and images are what was planted, and say that they are simulated."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from DiscRelaxometryLib.measure.measures import measure_discs
 from DiscRelaxometryLib.tables import read_tsv
 from DiscStudyLib.folder.study import Study
 from DiscStudyLib.folder.validate import validate
-from DiscStudyLib.virtual.anatomy import DISC_SIZES, build_anatomy
+from DiscStudyLib.virtual.anatomy import DISC_SIZES, TISSUES, build_anatomy
 from DiscStudyLib.virtual.people import ANNULUS, LEVELS, NUCLEUS
+from DiscStudyLib.virtual.real import _tissue
 from DiscStudyLib.virtual.signal import _DISC_M0, _SCALE, ECHO_MS, SPIN_LOCK_MS, disc_values
 from DiscStudyLib.virtual.study import (
     PlantedEffect,
@@ -56,6 +58,10 @@ def test_population_follows_its_sources(crowd):
     lower = np.array([np.log(p.nucleus["T1rho", "L4-L5"] * p.nucleus["T1rho", "L5-S1"]) for p in crowd])
     assert np.corrcoef(odi, lower)[0, 1] ** 2 == pytest.approx(0.56, abs=0.06)
     assert 0.15 < np.mean(odi > 40) < 0.35
+    assert [replace(crowd[0], odi=n).variables["odi_group"] for n in (40, 42)] == ["minimal_moderate", "severe"]
+    fat = {sex: np.mean([p.fat_fraction for p in crowd if p.sex == sex]) for sex in "FM"}
+    assert fat == {"F": pytest.approx(22.5, abs=1.5), "M": pytest.approx(14.4, abs=1.5)}
+    assert [p.site for p in draw_people(7, 1, sites=2)] == [0, 0, 1, 0, 0, 1, 0]
     assert np.all(odi % 2 == 0)
 
 
@@ -237,6 +243,14 @@ def test_shipped_anatomies_are_the_default(tmp_path):
 
 
 @pytest.mark.shared_data
+def test_tissue_of_a_real_person_is_told_by_its_signal():
+    labels = Image(np.zeros((1, 1, 6), np.uint8), Geometry((6, 1, 1)))
+    labels.array[0, 0, 4:] = 2, 2
+    signal = labels.like(np.array([[[3, 15, 40, 60, 100, 100]]], np.float32))
+    found = _tissue(labels.array, labels.geometry, RealPerson(labels, signal))
+    assert [TISSUES[n] for n in found[0, 0]] == ["air", "muscle", "viscera", "fat", "csf", "csf"]
+
+
 def test_real_discs_keep_their_shape_and_take_their_grade():
     folder = shared_data("spider_t2space")
     labels = read_image(folder / "sub-005_dseg.nii.gz")
