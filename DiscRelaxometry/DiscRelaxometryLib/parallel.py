@@ -1,12 +1,13 @@
 """Work side by side, in threads or processes, with results in order and one BLAS thread per worker."""
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 
 from .progress import ProgressCallback, silent
@@ -95,10 +96,18 @@ def one_blas_thread():
 
 def _limit_blas():
     try:
-        from threadpoolctl import threadpool_limits
+        libraries = _libraries_in_memory(*(name in sys.modules for name in ("scipy.linalg", "torch")))
     except ImportError:
         return None
-    return threadpool_limits(limits=1, user_api="blas")
+    return libraries.limit(limits=1, user_api="blas")
+
+
+@cache
+def _libraries_in_memory(*brought: bool):
+    """Look for BLAS, anew once a package has brought its own: that takes longer than a small analysis."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def available_cores() -> int:
