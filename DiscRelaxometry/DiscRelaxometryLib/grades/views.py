@@ -146,7 +146,8 @@ def _signal_at(slices: np.ndarray, at: np.ndarray) -> np.ndarray:
 def _classes_at(slices: np.ndarray, value: int, at: np.ndarray) -> np.ndarray:
     """Return the class that most of each position's surroundings have, over all slices."""
     def share(mask: np.ndarray) -> np.ndarray:
-        return np.mean([scipy.ndimage.map_coordinates(m.astype(np.float32), at, order=1) for m in mask], axis=0)
+        # Interpolation is linear: once of the slices' sum, not of each slice.
+        return scipy.ndimage.map_coordinates(mask.sum(axis=0, dtype=np.float32), at, order=1) / len(mask)
 
     kinds = {s.value: s.kind for s in BY_VALUE.values()} | {DISC.value: "disc"}
     discs, canal, bone = (np.isin(slices, [v for v, k in kinds.items() if k in wanted])
