@@ -1,6 +1,7 @@
 """Group steps that need everyone: the study's own template, and the voxel-wise analysis."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -47,27 +48,25 @@ def _families(people: dict[str, list[str]]) -> list[tuple[str, ...]]:
     return [tuple(keys) for keys in groups.values()]
 
 
-def _run_analysis(name: str, rule: str = ""):
-    def run(context: GroupContext) -> None:
-        files = maps_in_atlas(context)
-        listed = set(context.study.participants["participant_id"])
-        people = {key: [p for p in some if p in listed] for key, some in files.items()}
-        for key, ids in people.items():
-            left_out = sorted(set(files[key]) - set(ids))
-            if left_out:
-                context.notes.append(f"{key}: {', '.join(left_out)} have no row in participants.tsv and were left out.")
-        if rule:
-            kept = people_by_rule(context.study.participants, rule)
-            out = sorted({p for ids in people.values() for p in ids} - kept)
-            context.notes.append(f"Left out by the rule '{rule}': {', '.join(out) or 'nobody'}.")
-            people = {key: [p for p in ids if p in kept] for key, ids in people.items()}
-        families = _families(people)
-        if len(families) > 1:
-            context.notes.append("Maps are held by different people; p is corrected within "
-                                 + " and within ".join(", ".join(f) for f in families) + ", not across them.")
-        for family in families:
-            _analyze_family(context, f"analysis-{name}", family, people[family[0]])
-    return run
+def _run_analysis(context: GroupContext, name: str, rule: str) -> None:
+    files = maps_in_atlas(context)
+    listed = set(context.study.participants["participant_id"])
+    people = {key: [p for p in some if p in listed] for key, some in files.items()}
+    for key, ids in people.items():
+        left_out = sorted(set(files[key]) - set(ids))
+        if left_out:
+            context.notes.append(f"{key}: {', '.join(left_out)} have no row in participants.tsv and were left out.")
+    if rule:
+        kept = people_by_rule(context.study.participants, rule)
+        out = sorted({p for ids in people.values() for p in ids} - kept)
+        context.notes.append(f"Left out by the rule '{rule}': {', '.join(out) or 'nobody'}.")
+        people = {key: [p for p in ids if p in kept] for key, ids in people.items()}
+    families = _families(people)
+    if len(families) > 1:
+        context.notes.append("Maps are held by different people; p is corrected within "
+                             + " and within ".join(", ".join(f) for f in families) + ", not across them.")
+    for family in families:
+        _analyze_family(context, f"analysis-{name}", family, people[family[0]])
 
 
 def _analyze_family(context: GroupContext, folder: str, family, people: list[str]) -> None:
@@ -79,8 +78,7 @@ def _analyze_family(context: GroupContext, folder: str, family, people: list[str
     data = observations(context, family, people)
     formula = f"map ~ {settings.model.terms}" if disc is None else str(settings.pooled_model)
     result = analyze(contrasts=settings.tested, settings=replace(settings.statistics(), distribute=context.distribute),
-                     formula=formula,
-                     region_names={code: region for region, code in PARTITION.items()}, **data)
+                     formula=formula, region_names={code: region for region, code in PARTITION.items()}, **data)
     for stat, image in result.maps.items():
         image = image.like(np.asarray(image.array, np.float32))
         if disc is not None:
@@ -100,8 +98,7 @@ def _analyze_family(context: GroupContext, folder: str, family, people: list[str
         counts = {level: int((rows["level"] == level).sum()) for level in disc.levels}
     context.facts["-".join(family)] = {
         "maps": list(family), "discs": discs, "people": fitted, "n": len(fitted), "levels": counts,
-        "stats": sorted(result.maps),
-        "contrasts": contrasts, "clusters": table.name, "provenance": result.provenance}
+        "stats": sorted(result.maps), "contrasts": contrasts, "clusters": table.name, "provenance": result.provenance}
     context.notes += result.warnings
 
 
@@ -111,10 +108,9 @@ def analysis_step(name: str, rule: str = "", pooled: bool = False, after: tuple[
     With a rule, it is the sensitivity analysis of the people for whom the rule holds. `after` are further steps whose
     results it reads.
     """
-    return Step(f"analysis-{name}", "6", _run_analysis(name, rule), lambda c: c.study.tables,
+    return Step(f"analysis-{name}", "6", partial(_run_analysis, name=name, rule=rule), lambda c: c.study.tables,
                 ("formula", "contrast", "maps", "levels", "pooled", "permutations", "seed", "missing", "errors",
                  "standard_errors", "variance_groups", "change", "template"),
                 needs=("pooled-disc",) if pooled else (), optional=("atlas", "template", *after),
                 applies=lambda c: bool(maps_in_atlas(c)),
-                extra=lambda c: {"variables": list(c.settings.variables),
-                                 **({"rule": rule} if rule else {})})
+                extra=lambda c: {"variables": list(c.settings.variables), **({"rule": rule} if rule else {})})

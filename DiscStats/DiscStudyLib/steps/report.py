@@ -1,6 +1,7 @@
 """Pictures of a person, and the group's report, as steps."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -53,24 +54,21 @@ TILE_STEP = Step("tile", "2", _run_tile, lambda c: c.person.anatomical[:1], need
                  optional=("normalize", *MAP_STEPS), extra=lambda c: {"simulated": c.study.simulated})
 
 
-def _run_report(analysis: str):
-    def run(context: GroupContext) -> None:
-        folder = context.study.output / "figures"
-        sections = [*people_sections(context, folder), *group_sections(context, folder, analysis)]
-        name = str(context.study.description.get("Name") or "Lumbar disc study")
-        count = len({*context.everyone, *context.missing})
-        with_results = sum("segment" in r for r in context.everyone.values())
-        formula = f" Model: {context.settings.formula}." if context.settings.formula else ""
-        report = Report(name, f"{with_results} of {count} people.{formula}", sections,
-                        context.study.simulated,
-                        f"DiscRelaxometry {__version__}. For research; not a medical device. "
-                        "This file holds no name, birth date or DICOM header.")
-        path = context.study.output / REPORT
-        context.written.append(path)
-        if not (context.study.output / LINK).exists():  # not while the review page runs
-            write_link(context.study)
-        write_report(report, path)
-    return run
+def _run_report(context: GroupContext, analysis: str) -> None:
+    folder = context.study.output / "figures"
+    sections = [*people_sections(context, folder), *group_sections(context, folder, analysis)]
+    name = str(context.study.description.get("Name") or "Lumbar disc study")
+    count = len({*context.everyone, *context.missing})
+    with_results = sum("segment" in r for r in context.everyone.values())
+    formula = f" Model: {context.settings.formula}." if context.settings.formula else ""
+    report = Report(name, f"{with_results} of {count} people.{formula}", sections, context.study.simulated,
+                    f"DiscRelaxometry {__version__}. For research; not a medical device. This file holds no name, "
+                    "birth date or DICOM header.")
+    path = context.study.output / REPORT
+    context.written.append(path)
+    if not (context.study.output / LINK).exists():  # not while the review page runs
+        write_link(context.study)
+    write_report(report, path)
 
 
 def report_step(analysis: str = "", sensitivity: bool = False) -> Step[GroupContext]:
@@ -80,13 +78,12 @@ def report_step(analysis: str = "", sensitivity: bool = False) -> Step[GroupCont
     if analysis:
         optional += ["models", f"analysis-{analysis}"]
         optional += [f"analysis-{analysis}{SENSITIVITY}"] if sensitivity else []
-    return Step("report", "1", _run_report(analysis), lambda c: [t for t in [c.study.root / TABLE] if t.exists()],
-                reported(), optional=tuple(optional),
+    return Step("report", "1", partial(_run_report, analysis=analysis),
+                lambda c: [t for t in [c.study.root / TABLE] if t.exists()], reported(), optional=tuple(optional),
                 extra=lambda c: {"missing": dict(c.missing), "people": list(c.everyone),
                                  "notes": {p: {s: r.notes for s, r in records.items()}
                                            for p, records in c.everyone.items()},
-                                 "simulated": c.study.simulated, "version": __version__,
-                                 "source": _source()})
+                                 "simulated": c.study.simulated, "version": __version__, "source": _source()})
 
 
 def _source() -> str:

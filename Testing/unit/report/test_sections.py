@@ -11,6 +11,7 @@ from DiscRelaxometryLib.tables import Column, Table
 from DiscStudyLib import make_settings
 from DiscStudyLib.report import grades, group, methods, people, stats
 from DiscStudyLib.report.page import Cards, Figure, Notes, TableBlock, cell_text
+from DiscStudyLib.steps import report
 
 GRID = Geometry((6, 1, 1), (2.0, 3.0, 4.0))
 LABELS = Image(np.array([[[disc_value("L4-L5")] * 3 + [disc_value("L5-S1")] * 3]], np.uint8), GRID)
@@ -45,6 +46,18 @@ def drawn(monkeypatch):
 
 def with_rows(monkeypatch, module, **rows):
     monkeypatch.setattr(module, "group_rows", lambda context, name: rows.get(name, []))
+
+
+def test_the_head_of_the_page_counts_everyone_once(monkeypatch, tmp_path):
+    made = context({"sub-02": {"segment": record()}, "sub-04": {}}, missing={"sub-03": "no spine", "sub-04": "nothing"},
+                   formula="T2 ~ age")
+    made.study.output, pages = tmp_path, []
+    for name in ("people_sections", "group_sections"):
+        monkeypatch.setattr(report, name, lambda *given: [])
+    monkeypatch.setattr(report, "write_link", lambda study: None)
+    monkeypatch.setattr(report, "write_report", lambda page, path: pages.append(page))
+    report.report_step().run(made)
+    assert pages[0].subtitle == "1 of 3 people. Model: T2 ~ age."
 
 
 # ---------------------------------------------------------------- people
