@@ -168,6 +168,9 @@ def test_missing_times_block_and_typed_times_are_used(panel, slicer):
     for row, time_ms in enumerate(TIMES):
         panel.ui.timesTable.item(row, 1).setText(str(time_ms))
     assert panel._parameterNode.times == TIMES.tolist()
+    for typed, read in (("12,5", 12.5), (" 0.75", 0.75), ("soon", np.nan), (f"{TIMES[1]:g}", TIMES[1])):
+        panel.ui.timesTable.item(1, 1).setText(typed)
+        np.testing.assert_array_equal(panel._parameterNode.times[:2], [TIMES[0], read])
     click(panel.ui.computeButton)
     wait_until(lambda: not panel.work.busy)
     np.testing.assert_allclose(slicer.util.arrayFromVolume(panel._parameterNode.relaxationMap), truth, rtol=1e-4)

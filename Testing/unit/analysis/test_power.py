@@ -1,5 +1,7 @@
 """Power by simulation against the noncentral t of one voxel, its limits, and what it refuses."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ from scipy import stats
 
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import Geometry, Image
-from DiscStatsLib.analysis import Planted, analyze, design_power, place_of
+from DiscStatsLib.analysis import Planted, analyze, design_power, place_of, power
 from DiscStatsLib.analysis.power import _drawn, _residuals, _units
 from DiscStatsLib.settings import AnalysisSettings
 
@@ -140,3 +142,25 @@ def test_noise_goes_to_the_same_visit_of_a_participant_who_has_no_others():
         for unit in np.split(donors, np.cumsum([len(p) for p in people])[:-1]):
             assert len(set(who[unit])) == 1
     assert _units(table, "") == [{"": k} for k in range(len(table))]
+
+
+def test_what_a_set_found_in_the_place_and_outside_is_counted_apart(monkeypatch):
+    """Four sets with known p of six voxels, the place is the first two: 3 of 4 found, half or all of it, 1 outside."""
+    table, y, labels = cohort(6)
+    fwe = [[.01, .9, .9, .9, .9, .9], [.05, .02, .9, .9, .9, .9], [.01, .01, .9, .9, .9, .03], [.06] + 5 * [np.nan]]
+    tfce = [[.01] + 5 * [.9]] + 3 * [6 * [.9]]
+    first = analyze(y, labels, table, "map ~ grade", "grade", AnalysisSettings(correction=()))
+    sets = iter(zip(fwe, tfce))
+
+    def found(*given, **options):
+        if not given[5].correction:
+            return first
+        return SimpleNamespace(maps={f"map_tested_{k}": labels.like(np.array(p, np.float32).reshape(labels.array.shape))
+                                     for k, p in zip(("pfwe", "ptfce"), next(sets))})
+
+    monkeypatch.setattr(power, "analyze", found)
+    row, = design_power(y, labels, table, "map ~ grade", "grade", planted(1.0, labels, slice(0, 2)), sets=4).rows
+    limits = stats.beta.ppf([.025, .975], [3, 4], [2, 1])  # Clopper-Pearson of 3 in 4
+    assert {k: row[k] for k in ("power", "power_tfce", "found", "outside")} == {
+        "power": 0.75, "power_tfce": 0.25, "found": (0.5 + 1 + 1 + 0) / 4, "outside": 0.25}
+    assert [row["low"], row["high"]] == pytest.approx(limits)

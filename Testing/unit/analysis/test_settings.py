@@ -31,3 +31,13 @@ def test_a_study_hands_on_each_setting_of_the_analysis():
 def test_values_that_do_not_exist(values, words):
     with pytest.raises(DesignError, match=words):
         AnalysisSettings(**values)
+
+
+@pytest.mark.parametrize(("formula", "levels", "pooled"), [
+    ("map ~ grade + age", ("L4-L5", "L5-S1"), "map ~ grade + age + C(level)"),
+    ("map ~ grade + age", ("pooled",), "map ~ grade + age + C(level)"),
+    ("map ~ grade + age", ("L4-L5", "pooled"), "map ~ grade + age"),
+    ("map ~ grade * C(level)", ("L4-L5", "L5-S1"), "map ~ grade * C(level)"),
+    ("map ~ grade + level", ("pooled",), "map ~ grade + level")])
+def test_the_pooled_model_has_the_level_once_where_there_are_several(formula, levels, pooled):
+    assert str(Settings(formula=formula, levels=levels, pooled=True).pooled_model) == pooled

@@ -5,18 +5,19 @@ import itertools
 import json
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from support.review_page import decisions, request, served
 from support.review_study import outlines
 
-from DiscRelaxometryLib.image import Geometry, Image
+from DiscRelaxometryLib.image import Geometry, Image, write_image
 from DiscRelaxometryLib.labels import disc_value
 from DiscStudyLib.engine import exclusive
-from DiscStudyLib.review import ReviewPage, Session
+from DiscStudyLib.review import ReviewPage, Session, volumes
 from DiscStudyLib.review.page import _Server
-from DiscStudyLib.review.volumes import as_stored
+from DiscStudyLib.review.volumes import Volume, as_stored, group_volume
 
 
 @pytest.mark.parametrize("path, headers", [
@@ -116,6 +117,31 @@ def test_volumes_are_what_is_on_disk(page, study):
     # Slowest axis from foot to head: L5-S1 (11) lies lowest; then from front to back: the canal lies behind.
     assert np.argwhere(labels == 11)[:, 0].max() < np.argwhere(labels == 15)[:, 0].min()
     assert np.argwhere(labels == 2)[:, 1].min() > np.argwhere(labels == 11)[:, 1].max()
+
+
+def test_a_byte_is_a_place_in_the_range_and_0_is_missing_only():
+    """Axes and their voxel sizes, slowest first; values at and beyond the ends of the range."""
+    geometry = Geometry((6, 1, 2), (1.0, 2.0, 3.0), (0, 0, 0))
+    array = np.array([[-9, 10, 20, 30, 99, np.nan], [10, 10, 20, 20, 30, 30]], np.float32)[:, None]
+    image = Image(array, geometry)
+    volume = Volume("T2", "ms", image, image.like(np.full(array.shape, 11, np.uint8)), 10.0, 30.0)
+    assert list(volume.content()) == [1, 1, 128, 255, 255, 0, 1, 1, 128, 128, 255, 255] + 12 * [11]
+    head = volume.head()
+    assert (head["shape"], head["spacing"], head["unit"]) == ([2, 1, 6], [3, 2, 1], "ms")
+
+
+def test_a_map_of_the_group_lies_on_the_discs_of_the_atlas(monkeypatch, tmp_path):
+    """Also of an atlas whose voxels are stored in another order; its range is around 0."""
+    geometry = Geometry((5, 6, 7), (1.0, 2.0, 3.0), (4.0, -5.0, 6.0), (-np.eye(3)[[2, 0, 1]]).ravel())
+    labels = np.zeros(geometry.shape, np.uint8)
+    labels[1:3, 2:5, 3:5] = 11
+    atlas = Image(labels, geometry)
+    path = write_image(atlas.like(np.where(labels, np.float32(-2.5), np.nan)), tmp_path / "desc-x_stat-t.nii.gz")
+    monkeypatch.setattr(volumes, "context_atlas_of", lambda study: SimpleNamespace(labels=atlas))
+    found = group_volume(SimpleNamespace(study=None), path)
+    assert (found.name, found.low, found.high, found.colors) == ("t", -2.5, 2.5, "diverging")
+    np.testing.assert_array_equal(np.isfinite(found.image.array), found.labels.array == 11)
+    assert (found.labels.array == 11).sum() == 12
 
 
 @pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
