@@ -207,9 +207,10 @@ def main():
                  for backend in options.together for p in names[:2]]
         kept.table("together", ["backend, person", ("s by the clock", ".1f"), ("CPU s", ".1f"), ("mean Dice", ".3f"),
                                 ("worst", ".3f")], waits)
-        kept.aims(*(Aim(f"five discs by {backend}, {options.workers} threads", max(w[1] for w in waits
-                        if w[0].startswith(backend)), at_most=most, form=".1f", unit="s")
-                    for backend, most in (("coordinates", 10), ("elastix", 60)) if backend in options.together))
+        # 10 s and 60 s on two cores, whatever else they do.
+        kept.aims(*(Aim(f"five discs by {backend}, CPU", max(w[2] for w in waits if w[0].startswith(backend)),
+                        at_most=most, form=".1f", unit="s")
+                    for backend, most in (("coordinates", 20), ("elastix", 120)) if backend in options.together))
     halves = [[p for p in names if ids.index(p[:6]) % 2 == n] for n in (0, 1)]
     atlases = [_atlas(options, everyone, halves[1 - n], n) for n in (0, 1)]
     tasks = [(p, everyone[p], atlases[n], "coordinates", None) for n in (0, 1) for p in halves[n]]
