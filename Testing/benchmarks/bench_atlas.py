@@ -135,12 +135,16 @@ def left_out(kept: Results, levels: list, results: list, folding: float) -> None
               Aim("the same, folding", folding, at_most=0))
 
 
-def beside(kept: Results, ours: tuple, peers: list) -> None:
+def beside(kept: Results, same: list, peers: list) -> None:
     """Keep how disc coordinates do beside each peer; one that is slow has some of the discs alone."""
+    ours, fine = summary("", same), summary("", [r for r in same if "1 mm" in r[0]])
     for kind in dict.fromkeys(f[0] for f in peers):
         _, discs, dice, *_, seconds = peer_row(kind, peers)
+        at_1_mm = peer_row(kind, [f for f in peers if "(1 mm)" in f[1]])[2]
         kept.aims(Aim(f"{kind}, {discs} discs: mean Dice of disc coordinates over its own", ours[2] / dice, at_least=1,
-                      form=".3f"), Aim(f"{kind}: CPU time over its own", ours[-1] / seconds, at_most=1, form=".2f"))
+                      form=".3f"),
+                  Aim(f"{kind}: the same, two people at 1 mm", fine[2] / at_1_mm, at_least=1, form=".3f"),
+                  Aim(f"{kind}: CPU time over its own", ours[-1] / seconds, at_most=1, form=".2f"))
 
 
 def _atlas(options, everyone, others, number):
@@ -235,7 +239,7 @@ def main():
     if options.template_people:
         left_out(kept, atlases[0].levels, results, listed[0][5])
     elif peers:
-        beside(kept, summary("", same), peers)
+        beside(kept, same, peers)
 
 
 if __name__ == "__main__":
