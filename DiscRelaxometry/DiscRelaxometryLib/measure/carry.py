@@ -310,8 +310,6 @@ def _register(levels, start: sitk.Euler3DTransform) -> sitk.Euler3DTransform:
 
 def _volumes(before: Image, after: Image) -> dict[int, tuple[float, float]]:
     """Return label value -> mm3 before and after, for the discs."""
-    result = {}
-    for value in (int(v) for v in np.unique(before.array) if int(v) in BY_VALUE and BY_VALUE[int(v)].kind == "disc"):
-        result[value] = (float(np.count_nonzero(before.array == value)) * before.geometry.voxel_volume,
-                         float(np.count_nonzero(after.array == value)) * after.geometry.voxel_volume)
-    return result
+    values = (int(v) for v in np.unique(before.array) if int(v) in BY_VALUE and BY_VALUE[int(v)].kind == "disc")
+    return {v: (float(np.count_nonzero(before.array == v)) * before.geometry.voxel_volume,
+                float(np.count_nonzero(after.array == v)) * after.geometry.voxel_volume) for v in values}

@@ -123,9 +123,7 @@ def _as_written(path: str, state: tuple[int, ...]) -> dict[tuple[str, str], Deci
 
 def merge(decisions: Iterable[Decision]) -> dict[tuple[str, str], Decision]:
     """Return the latest decision about each disc, in the order of participants and levels."""
-    latest: dict[tuple[str, str], Decision] = {}
-    for decision in sorted(decisions, key=lambda d: d.date):
-        latest[decision.disc] = decision
+    latest = {decision.disc: decision for decision in sorted(decisions, key=lambda d: d.date)}
     return dict(sorted(latest.items()))
 
 

@@ -43,11 +43,8 @@ def people_by_rule(table: Table, text: str) -> set[str]:
     if column not in table.names:
         raise DesignError(f"The rule's column '{column}' is not in participants.tsv; it has {', '.join(table.names)}.",
                           anchor="sensitivity")
-    kept = set()
-    for row in table.rows:
-        if not is_missing(row[column]) and holds(row[column], sign, value, column):
-            kept.add(row["participant_id"])
-    return kept
+    return {row["participant_id"] for row in table.rows
+            if not is_missing(row[column]) and holds(row[column], sign, value, column)}
 
 
 def holds(cell: str, sign: str, value: str, column: str) -> bool:
