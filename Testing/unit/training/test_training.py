@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from DiscRelaxometryLib.discs import load_model  # noqa: E402
 from DiscRelaxometryLib.image import Geometry, Image  # noqa: E402
-from Training import augment, calibrate, export  # noqa: E402
+from Training import augment, calibrate, evaluate, export  # noqa: E402
 from Training import train as training  # noqa: E402
 from Training.augment import CROP, SLICES, Dice, pick_slices, sample  # noqa: E402
 from Training.calibrate import choose_review, choose_threshold  # noqa: E402
@@ -352,6 +353,22 @@ def test_discs_between_two_bodies_are_found_by_their_centers():
     truth[0:10], truth[20:30], truth[40:50] = 7, 4, 9
     labels[12:18], labels[31:34], labels[36:39], labels[52:58] = 11, 12, 13, 14
     assert discs_between(truth, labels, [4, 7, 9]) == [[11], [12, 13]]
+
+
+@pytest.mark.parametrize(("upper", "ordered"), ((12, True), (13, False)))
+def test_names_are_in_order_where_they_rise_by_one(tmp_path, monkeypatch, upper, ordered):
+    (tmp_path / "vertebrae_t2w").mkdir()
+    (tmp_path / "vertebrae_t2w/a_vertebrae.nii.gz").touch()
+    truth = np.zeros((11, 4, 3), np.uint8)
+    truth[0:3], truth[4:7], truth[8:11] = 1, 2, 3
+    labels = np.where(truth, 30 + truth, 11)
+    labels[7] = upper
+    grid = Geometry((3, 4, 11), (4, 1, 1))
+    found = SimpleNamespace(labels=Image(labels, grid), reason="")
+    monkeypatch.setattr(evaluate, "read_image", lambda path: Image(truth, grid))
+    monkeypatch.setattr(evaluate, "segment", lambda image: found)
+    row, = evaluate.evaluate_bodies(tmp_path)["rows"]
+    assert (row["between"], row["ordered"], row["dice"], row["right"]) == ([[11], [upper]], ordered, 1, 2)
 
 
 def test_surface_dice_of_a_shifted_box():
