@@ -36,16 +36,8 @@ def read_people(folder: str | os.PathLike, convention: str = "project", progress
                 ) -> list[tuple[Path, Image | None]]:
     """Return path and disc labels of every ``*_dseg.nii.gz`` below a folder; no labels for each ``*.seg.nrrd``.
 
-    Parameters
-    ----------
-    folder : path
-    convention : str
-        Table of the tool that made the label images, or ``auto``; see ``DiscRelaxometryLib.discs.import_labels``.
-
-    Raises
-    ------
-    SegmentationError
-        If there is no such file.
+    The convention is the table of the tool that made the label images, or ``auto``; see
+    ``DiscRelaxometryLib.discs.import_labels``. SegmentationError if there is no such file.
     """
     paths = sorted([*Path(folder).rglob("*_dseg.nii.gz"), *Path(folder).rglob("*.seg.nrrd")])
     if not paths:

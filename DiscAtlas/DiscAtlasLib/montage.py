@@ -19,16 +19,8 @@ _SECTIONS = (("sagittal", 1, 2, "anterior", "cranial"), ("coronal", 0, 2, "patie
 def montage(registration: PersonRegistration, path: str | os.PathLike) -> Path:
     """Write a PNG: one row per level, three sections through the person's disc, its signed distance, both outlines.
 
-    Parameters
-    ----------
-    registration : PersonRegistration
-        As made by ``register_person`` (with the person's shapes).
-    path : path
-        PNG file.
-
-    Notes
-    -----
-    Needs matplotlib, which Slicer does not ship; the report and the benchmarks use it.
+    From a registration of ``register_person`` (with the person's shapes). Needs matplotlib, which Slicer does not
+    ship; the report and the benchmarks use it.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -180,13 +180,7 @@ def register_people(people: Iterable[tuple[str, Image]], atlas: Atlas, levels: S
 
 
 def find_backend(backend: str | Backend) -> Backend:
-    """Return a backend by name.
-
-    Raises
-    ------
-    RegistrationError
-        If there is no such backend.
-    """
+    """Return a backend by name; RegistrationError if there is no such backend."""
     if isinstance(backend, Backend):
         return backend
     if backend == "coordinates":

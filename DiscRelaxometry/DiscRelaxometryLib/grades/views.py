@@ -54,19 +54,8 @@ class DiscView:
 def disc_views(image: Image, labels: Image) -> list[DiscView]:
     """Return a view of each named disc, caudal first.
 
-    Parameters
-    ----------
-    image : Image
-        Sagittal T2-weighted volume or slice of any orientation.
-    labels : Image
-        Project labels on the same grid, with canal and vertebrae.
-
-    Raises
-    ------
-    GeometryError
-        If the grids differ.
-    SegmentationError
-        If the volume is not sagittal.
+    From a sagittal T2-weighted volume or slice of any orientation, and labels on the same grid, with canal and
+    vertebrae. GeometryError if the grids differ, SegmentationError if the volume is not sagittal.
     """
     labels = whole_labels(labels)
     require_same_geometry(image, labels, "The T2-weighted image and its labels")

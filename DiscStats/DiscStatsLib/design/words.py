@@ -14,13 +14,9 @@ _COLUMN = re.compile(r"^(.*)\[(?:T\.)?(.*)\]$")
 def in_words(text: str, design: Design) -> np.ndarray | None:
     """Return the weights, shape (1, p), of a contrast of group names and slopes; None if it is no such text.
 
-    Parameters
-    ----------
-    text : str
-        Terms between `` - `` and `` + ``: the group of a factor, or ``VARIABLE in GROUP`` (``slope`` is the only
-        variable whose slope the factor changes). Groups must balance: a difference, not a level.
-    design : Design
-        With patsy's information.
+    Terms stand between `` - `` and `` + ``: the group of a factor, or ``VARIABLE in GROUP`` (``slope`` is the only
+    variable whose slope the factor changes). Groups must balance: a difference, not a level. The design has patsy's
+    information.
     """
     parts = re.split(r"\s+([+-])\s+", text.strip())
     signs = [1.0, *(1.0 if sign == "+" else -1.0 for sign in parts[1::2])]
