@@ -18,7 +18,7 @@ from .figures_maps import Look, atlas_figure
 from .grades import grades
 from .methods import methods
 from .page import Cards, Figure, Paragraph, Section, TableBlock, cell_text
-from .people import save, training_overlap
+from .people import mean_and_sd, save, training_overlap
 from .stats import parametric_maps, sensitivity
 
 #: Regions shown in the region figure, of those in the table.
@@ -181,9 +181,10 @@ def _region_table(rows: list[dict], key: str) -> Table:
         values = {n: np.array([r["mean"] for r in rows if r["level"] == level and r["region"] == n], float)
                   for n in names}
         if values and len(values[names[0]]):
-            table.rows.append({"level": level, "discs": len(values[names[0]]),
-                               **{n: f"{cell_text(float(np.nanmean(v)))} ({cell_text(float(np.nanstd(v, ddof=1)))})"
-                                  if len(v) > 1 else cell_text(float(np.nanmean(v))) for n, v in values.items()}})
+            cells = {n: mean_and_sd(v) for n, v in values.items()}
+            table.rows.append({"level": level, "discs": int(np.isfinite(values[names[0]]).sum()),
+                               **{n: cell_text(mean) + (f" ({cell_text(sd)})" if np.isfinite(sd) else "")
+                                  for n, (mean, sd) in cells.items()}})
     return table
 
 

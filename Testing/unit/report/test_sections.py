@@ -75,6 +75,20 @@ def test_the_overview_counts_people_results_and_discs(drawn, tmp_path):
                                 {"person": "sub-04", "why": "nothing"}]]
 
 
+def test_the_pictured_cohort_is_who_has_results(drawn, tmp_path):
+    made = context({"sub-02": {"segment": record()}, "sub-01": {}, "sub-03": {"segment": record()}}, formula="odi")
+    made.study.root = tmp_path
+    (tmp_path / "participants.tsv").touch()
+    names = ("participant_id", "age", "odi", "pfirrmann_L4L5", "pfirrmann_L5S1", "site")
+    rows = ("sub-01 90 99 5 5 A", "sub-02 40 10 2 n/a A", "sub-03 50 30 4 3 B", "sub-04 60 40 1 1 B")
+    made.study.participants = Table("participants", [Column(n) for n in names],
+                                    [dict(zip(names, row.split())) for row in rows])
+    figure = people._cohort_figure(made, None)
+    values, grades_of = drawn["plot_cohort"]
+    assert values == {"odi": [10, 30], "age": [40, 50]} and figure.caption.startswith("The 2 people")
+    np.testing.assert_array_equal(np.array([grades_of["L4-L5"], grades_of["L5-S1"]], float), [[2, 4], [np.nan, 3]])
+
+
 def test_warnings_name_who_is_missing_and_count_what_is_not_shown(monkeypatch):
     monkeypatch.setattr(people, "trained_on", lambda study: set())
     notes = [f"{word} is odd." for word in "abcdefghijklmnopq"]
@@ -119,6 +133,18 @@ def test_map_quality_is_of_whole_lumbar_discs(monkeypatch):
                    "failed": pytest.approx(20.0), "worst disc": 50.0}
 
 
+@pytest.mark.parametrize("means, expected", [([40.0, np.nan], (40, np.nan)), ([np.nan], (np.nan, np.nan))])
+def test_map_quality_of_few_values_has_no_spread_and_of_no_lumbar_disc_is_not_told(monkeypatch, means, expected):
+    rows = [{"participant_id": f"sub-{n}", "level": "L4-L5", "map": "T2", "region": "whole", "mean": mean,
+             "failed": 0.5} for n, mean in enumerate(means)]
+    with_rows(monkeypatch, people, regions=[*rows, rows[0] | {"level": "T12-L1", "map": "T1rho"}])
+    ((row,),) = tables(people.map_quality(context(), None))
+    np.testing.assert_array_equal([row["mean"], row["SD between discs"]], expected)
+    assert (row["map"], row["discs"], row["worst disc"]) == ("T2", len(means), 50)
+    with_rows(monkeypatch, people, regions=[r | {"level": "T12-L1"} for r in rows])
+    assert people.map_quality(context(), None) is None
+
+
 def test_the_worst_registration_is_the_least_overlap_and_the_largest_distance(drawn, monkeypatch):
     rows = [{"participant_id": f"sub-{n}", "level": "L4-L5", "dice": dice, "surface_mean": distance,
              "jacobian_min": least, "jacobian_max": most, "flags": flags}
@@ -150,6 +176,81 @@ def test_mean_maps_are_shown_where_half_of_the_people_have_a_value(drawn, monkey
     assert (mean_look.low, mean_look.high) == pytest.approx(tuple(np.percentile(kept, (2, 98))))
     assert (sd_look.low, sd_look.high) == (0, pytest.approx(np.percentile([1, 2, 4, 6], 98)))
     assert mean_look.legend == "ms" and "of 9 people" in figure.caption
+
+
+def volumes(monkeypatch, **values):
+    """Files of the group, by the part of their name between ``stat-`` and the ending."""
+    monkeypatch.setattr(group, "read_image", lambda name: Image(np.array(
+        [[values[name.removeprefix("stat-").removesuffix(".nii.gz").replace("-", "")]]], np.float32), GRID))
+    monkeypatch.setattr(group, "context_atlas", lambda context: SimpleNamespace(labels=LABELS))
+
+
+def test_average_maps_of_groups_have_one_window_and_half_of_their_own_people(drawn, monkeypatch):
+    volumes(monkeypatch, mean_group1_T2=[10, 20, 30, 40, 50, 60], n_group1_T2=[4, 2, 1, 0, 4, 4],
+            mean_group2_T2=[70, 80, 90, 100, 110, 120], n_group2_T2=[1, 1, 1, 0, 1, 1])
+    groups = [{"group": "women", "number": 1, "people": list("abcd")}, {"group": "men", "number": 2, "people": ["e"]}]
+    (figure,) = group.group_means(context(records={"group-means": record(T2=groups)}), None).blocks
+    women, men = (drawn["atlas_figure"][0][n] for n in ("women (n = 4)", "men (n = 1)"))
+    nan, window = np.nan, np.percentile([10, 20, 50, 60, 70, 80, 90, 110, 120], (2, 98))
+    np.testing.assert_array_equal(women[0].array.ravel(), [10, 20, nan, nan, 50, 60])
+    np.testing.assert_array_equal(men[0].array.ravel(), [70, 80, 90, nan, 110, 120])
+    assert women[1] == men[1] and (men[1].low, men[1].high) == pytest.approx(tuple(window)) and men[1].legend == "ms"
+    assert "women (n = 4), men (n = 1)" in figure.caption
+
+
+def test_repeatability_shows_each_measure_with_its_own_unit(drawn, monkeypatch):
+    volumes(monkeypatch, wsd_T2=[1, 2, 3, 4, 5, 6], cv_T2=[.1, .2, .3, .4, .5, .6])
+    monkeypatch.setattr(group, "maps_in_atlas", lambda context: ["T2"])
+    rows = [{"region": n, "wsd": float(len(n))} for n in ("whole", "nucleus", "elsewhere")]
+    monkeypatch.setattr(group, "read_rows", lambda path: SimpleNamespace(rows=list(rows)))
+    made = context({n: {} for n in ("p-1", "p-2", "q-1")}, records={"repeatability": record(T2=7)})
+    made.output_of = lambda step, ending: ending
+    made.study.participants = Table("participants", [Column("participant_id")], [
+        {"participant_id": f"{p}-{v}", "participant": p, "session": v} for p, v in ("q1", "p2", "p1", "q2")])
+    visits, figure, table = group.repeated(made, None).blocks
+    assert visits.text == "Visits: q 1; p 2, 1."
+    (sd, sd_look), (cv, cv_look) = drawn["atlas_figure"][0].values()
+    assert list(drawn["atlas_figure"][0]) == ["Within-participant SD", "Coefficient of variation"]
+    assert (sd.array.max(), sd_look.legend, cv.array.max(), cv_look.legend) == (6, "ms", pytest.approx(0.6), "")
+    assert (sd_look.low, sd_look.high) == (0, pytest.approx(np.percentile(range(1, 7), 98)))
+    assert cv_look.high == pytest.approx(np.percentile(cv.array, 98)) and "visits of 7" in figure.caption
+    assert [r["region"] for r in table.table.rows] == ["whole", "nucleus"]
+
+
+def test_missed_discs_count_as_missed_and_are_not_measured(monkeypatch):
+    plots, nan = [], np.nan
+    monkeypatch.setattr(group, "training_overlap", lambda context: "")
+    monkeypatch.setattr(group, "plot_agreement", lambda *given: plots.append(given))
+    monkeypatch.setattr(group, "save", lambda *given: None)
+    rows = [{"participant_id": f"sub-{n}", "level": level, "dice": dice, "volume": own, "volume_reference": true}
+            for n, (level, dice, own, true) in enumerate((
+                ("L4-L5", 0.9, 5.0, 4.0), ("L5-S1", 0.8, 6.0, 7.0), ("L4-L5", 0.0, 3.0, 9.0), ("L4-L5", 0.7, 8.0, 8.5),
+                ("L5-S1", 0.6, nan, 4.0), ("L5-S1", 0.5, 4.0, nan), ("L4-L5", 0.4, 7.0, 6.0),
+                ("T12-L1", 0.1, 1.0, 1.0)))]
+    with_rows(monkeypatch, group, agreement=rows)
+    cards, figure, _ = group.agreement(context(), None).blocks
+    assert [c[1] for c in cards.items] == [cell_text(3.9 / 7), cell_text(float(np.percentile(
+        [0.9, 0.8, 0.0, 0.7, 0.6, 0.5, 0.4], 5))), "1"] and cards.items[0][2] == "7 discs"
+    ((first, second, levels, names, unit, _),) = plots
+    assert (first.tolist(), second.tolist()) == ([5, 6, 8, 7], [4, 7, 8.5, 6])
+    assert (levels, names, unit) == (["L4-L5", "L5-S1", "L4-L5", "L4-L5"], ("Automatic", "Reference"), "cm3")
+    assert figure.caption.startswith("Disc volume of 4 discs")
+
+
+def test_region_means_have_the_spread_between_people_who_have_a_value(monkeypatch):
+    nan = float("nan")
+    rows = [{"level": level, "region": region, "mean": mean} for level, region, mean in (
+        ("L5-S1", "whole", 40.0), ("L5-S1", "nucleus", nan), ("L4-L5", "whole", 60.0), ("L4-L5", "whole", 70.0),
+        ("L4-L5", "whole", 80.0), ("L4-L5", "whole", nan), ("L4-L5", "nucleus", 100.0), ("L4-L5", "nucleus", 120.0),
+        ("L3-L4", "whole", 30.0), ("L3-L4", "whole", nan), ("L3-L4", "nucleus", nan), ("L3-L4", "nucleus", nan))]
+    table = group._region_table(rows, "T2")
+    assert [(c.name, c.unit) for c in table.columns[1:]] == [("discs", ""), ("whole", "ms"), ("nucleus", "ms")]
+    none = cell_text(nan)
+    assert table.rows == [
+        {"level": "L3-L4", "discs": 1, "whole": cell_text(30.0), "nucleus": none},
+        {"level": "L4-L5", "discs": 3, "whole": f"{cell_text(70.0)} ({cell_text(10.0)})",
+         "nucleus": f"{cell_text(110.0)} ({cell_text(200 ** 0.5)})"},
+        {"level": "L5-S1", "discs": 1, "whole": cell_text(40.0), "nucleus": none}]
 
 
 def test_mixed_models_are_shown_as_they_were_written(monkeypatch):
