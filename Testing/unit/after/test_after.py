@@ -1,16 +1,19 @@
 """What is asked of a study that has run: exports, status, and tables, from what its files and tables say."""
 
 import inspect
+import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from support.review_study import make_reviewable
 
+import DiscStatsLib.tables
 from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
 from DiscRelaxometryLib.tables import Column, Table
 from DiscStudyLib import Study
-from DiscStudyLib.after import atlas_of, compare_tables, export, export_people, find_maps, status_table
+from DiscStudyLib.after import atlas_of, compare_tables, export, export_people, find_maps, mixed_model, status_table
 from DiscStudyLib.engine import Record, StudyRun, endings, fingerprints, write_record
 from DiscStudyLib.engine.steps import Outcome
 from DiscStudyLib.folder import COLUMN
@@ -115,6 +118,20 @@ def test_agreement_with_a_simulated_table_says_so(simulated):
                      for n, is_simulated in zip((4, 5), simulated))
     table, _ = compare_tables(first, second, "mean")
     assert {r[COLUMN] for r in table.rows} == {"SIMULATED"}
+    plain, _ = compare_tables(means(1.0, 2, 4), means(1.0, 2, 5), "mean")
+    bias = next(r for r in table.rows if r["measure"] == "bias")
+    assert abs(bias["value"]) == pytest.approx(1 / 3)
+    assert [set(r) - {COLUMN} for r in table.rows] == [set(r) for r in plain.rows]
+
+
+def test_rows_are_named_by_the_columns_that_both_tables_have():
+    """Reader two wrote no level: people and maps pair; of a table with more levels a person would stand there twice."""
+    first, second = means(1.0, 2, 4, level="L4-L5"), means(2.0, 3, 6)
+    table, unmatched = compare_tables(first, second, "mean")
+    assert next(r for r in table.rows if r["measure"] == "bias")["value"] == pytest.approx(-4 / 3) and not unmatched
+    first.rows += [r | {"level": "L5-S1"} for r in first.rows]
+    with pytest.raises(DesignError, match="unique by participant_id, map"):
+        compare_tables(first, second, "mean")
 
 
 @pytest.mark.parametrize("names", [("sub-01_ses-1", "sub-01_ses-2"), ("a/sub-01", "b/sub-01")])
@@ -133,3 +150,27 @@ def test_a_template_is_found_under_the_results_of_the_study_that_built_it(tmp_pa
     built.parent.mkdir(parents=True)
     built.touch()
     assert atlas_of(tmp_path) == atlas_of(tmp_path / "group") == built.parent
+
+
+def test_a_mixed_model_has_each_variable_of_its_formula_and_its_slope(tmp_path, monkeypatch):
+    """Rows of the map and region asked for, each with its person's values, of its own level where there is one."""
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\tpfirrmann_L4L5\tpfirrmann_L5S1\n"
+                                               "sub-02\t40\t2\t5\nsub-01\t70\t3\t4\n", encoding="utf-8")
+    (tmp_path / "derivatives/discrelaxometry/group").mkdir(parents=True)
+    names = ("participant_id", "level", "region", "map", "mean")
+    rows = [dict(zip(names, row)) for row in itertools.product(
+        ("sub-01", "sub-02"), ("L4-L5", "L5-S1"), ("whole", "nucleus"), ("T1rho", "T2"), (0.0,))]
+    study = Study(tmp_path)
+    Table("regions", [Column(n) for n in names], [r | {"mean": float(n)} for n, r in enumerate(rows)]).write(
+        study.output / "group/regions.tsv")
+    given = []
+    empty = SimpleNamespace(fixed=Table("f", [Column("a")], []), variances=Table("v", [Column("a")], []), notes=[])
+    monkeypatch.setattr(DiscStatsLib.tables, "fit_mixed",
+                        lambda frame, formula, **options: given.append((frame, formula, options)) or empty)
+    _, paths = mixed_model(tmp_path, "mean ~ pfirrmann", map="T2", region="nucleus", slope="age", name="x")
+    ((frame, formula, options),) = given
+    assert (formula, options) == ("mean ~ pfirrmann", {"slope": "age", "missing": "drop"})
+    assert frame[["participant_id", "level", "mean", "age", "pfirrmann"]].to_numpy().tolist() == [
+        ["sub-01", "L4-L5", 3, 70, 3], ["sub-01", "L5-S1", 7, 70, 4], ["sub-02", "L4-L5", 11, 40, 2],
+        ["sub-02", "L5-S1", 15, 40, 5]]
+    assert [p.name for p in paths] == [f"mixed-x_{n}.{e}" for n in ("fixed", "variances") for e in ("tsv", "json")]
