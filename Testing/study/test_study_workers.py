@@ -92,97 +92,6 @@ def test_side_by_side_the_largest_person_comes_first(study, monkeypatch, given, 
     assert [o.person for o in outcome.outcomes] == sorted(o.person for o in outcome.outcomes if o.person) + [""]
 
 
-@pytest.fixture(scope="module")
-def scheduler():
-    """Return the address of a scheduler that has two workers."""
-    pytest.importorskip("distributed")
-    with cluster(2) as address:
-        yield address
-
-
-def test_identical_on_one_and_four_processes_and_a_cluster(study, scheduler, monkeypatch):
-    monkeypatch.setattr("DiscStudyLib.engine.cluster_dask.cores", lambda: 4)
-    def elsewhere() -> bool:
-        record = study / "derivatives" / "disc-relaxometry" / "group" / "prov" / "step-mean_prov.json"
-        return json.loads(record.read_text(encoding="utf-8"))["facts"]["elsewhere"]
-
-    run(study)
-    expected = results(study)
-    shutil.rmtree(study / "derivatives")
-    run(study, processes=4)
-    assert results(study) == expected and not elsewhere()
-    shutil.rmtree(study / "derivatives")
-    outcome = run(study, cluster=Cluster(scheduler))
-    assert set(states(outcome).values()) == {"done"} and elsewhere()
-    assert results(study) == expected
-
-
-class cluster:
-    """A scheduler and workers as separate programs on loopback, as a site's cluster would be."""
-
-    def __init__(self, workers: int):
-        self.workers = workers
-        self.processes: list[subprocess.Popen] = []
-
-    def __enter__(self) -> str:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        port = address.rsplit(":", 1)[1]
-        commands = [["dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"]]
-        commands += [["dask_worker", address, "--nthreads", "1", "--no-dashboard"]] * self.workers
-        for name, *options in commands:
-            self.processes.append(subprocess.Popen(
-                [sys.executable, "-m", f"distributed.cli.{name}", *options], env=environment,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        return address
-
-    def __exit__(self, *error):
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
-            process.wait(20)
-
-
-def test_the_workers_of_a_scheduler_take_blocks_of_voxels(tmp_path, scheduler):
-    """A group step on a cluster gives the p of this process, from maps that lie on disk."""
-    import pandas
-
-    from DiscStatsLib.analysis import Values, analyze
-    from DiscStatsLib.settings import AnalysisSettings
-
-    rng, labels = np.random.default_rng(2), np.zeros((3, 8, 12), np.uint8)
-    labels[:, 1:7, 1:11] = 11
-    table = pandas.DataFrame({"participant_id": [f"s{n:02}" for n in range(20)], "age": rng.uniform(20, 80, 20)})
-    maps = np.where(rng.uniform(size=(20, 180)) < 0.1, np.nan, rng.normal(size=(20, 180))).astype(np.float32)
-    np.save(tmp_path / "maps.npy", maps)
-    atlas, settings = Image(labels, Geometry((12, 8, 3))), AnalysisSettings(n_permutations=300)
-    values = Values(np.load(tmp_path / "maps.npy", mmap_mode="r"), np.arange(20), np.arange(180))
-    here = analyze(values, atlas, table, "map ~ age", settings=settings)
-    assert Workers(Cluster(), 4).distribute is None
-    seen: list[str] = []
-    with Workers(Cluster(scheduler)) as workers:
-        settings = replace(settings, distribute=workers.distribute)
-        there = analyze(values, atlas, table, "map ~ age", settings=settings,
-                        progressCallback=lambda fraction, text: seen.append(text))
-        with pytest.raises(Cancelled):
-            analyze(values, atlas, table, "map ~ age", settings=settings,
-                    progressCallback=cancel_at("Permutations"))
-    assert any("TFCE" in text for text in seen)
-    for name, image in here.maps.items():
-        np.testing.assert_array_equal(there.maps[name].array, image.array, err_msg=name)
-    for name, null in here.null.items():
-        np.testing.assert_allclose(there.null[name], null, rtol=1e-10, err_msg=name)
-
-
-def cancel_at(word: str):
-    def progress(fraction, text):
-        if word in text:
-            raise Cancelled
-    return progress
-
-
 def test_unreachable_scheduler_is_one_sentence(study, monkeypatch):
     pytest.importorskip("distributed")
     monkeypatch.setattr("DiscStudyLib.engine.cluster_dask._START_SECONDS", 1)
@@ -245,3 +154,94 @@ def test_person_whose_worker_dies_is_missing_with_a_reason(study):
     assert set(outcome.missing) == {"sub-02"} and "worker was ended" in outcome.missing["sub-02"]
     means = json.loads((study / "derivatives/disc-relaxometry/group/means.json").read_text())
     assert set(means["means"]) == {"sub-01", "sub-03"} and set(means["missing"]) == {"sub-02"}
+
+
+class cluster:
+    """A scheduler and workers as separate programs on loopback, as a site's cluster would be."""
+
+    def __init__(self, workers: int):
+        self.workers = workers
+        self.processes: list[subprocess.Popen] = []
+
+    def __enter__(self) -> str:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        port = address.rsplit(":", 1)[1]
+        commands = [["dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"]]
+        commands += [["dask_worker", address, "--nthreads", "1", "--no-dashboard"]] * self.workers
+        for name, *options in commands:
+            self.processes.append(subprocess.Popen(
+                [sys.executable, "-m", f"distributed.cli.{name}", *options], env=environment,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        return address
+
+    def __exit__(self, *error):
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    """Return the address of a scheduler with two workers, which cost while they wait: its tests come last."""
+    pytest.importorskip("distributed")
+    with cluster(2) as address:
+        yield address
+
+
+def test_identical_on_one_and_two_processes_and_a_cluster(study, scheduler, monkeypatch):
+    monkeypatch.setattr("DiscStudyLib.engine.cluster_dask.cores", lambda: 2)
+    def elsewhere() -> bool:
+        record = study / "derivatives" / "disc-relaxometry" / "group" / "prov" / "step-mean_prov.json"
+        return json.loads(record.read_text(encoding="utf-8"))["facts"]["elsewhere"]
+
+    run(study)
+    expected = results(study)
+    shutil.rmtree(study / "derivatives")
+    run(study, processes=2)
+    assert results(study) == expected and not elsewhere()
+    shutil.rmtree(study / "derivatives")
+    outcome = run(study, cluster=Cluster(scheduler))
+    assert set(states(outcome).values()) == {"done"} and elsewhere()
+    assert results(study) == expected
+
+
+def test_the_workers_of_a_scheduler_take_blocks_of_voxels(tmp_path, scheduler):
+    """A group step on a cluster gives the p of this process, from maps that lie on disk."""
+    import pandas
+
+    from DiscStatsLib.analysis import Values, analyze
+    from DiscStatsLib.settings import AnalysisSettings
+
+    rng, labels = np.random.default_rng(2), np.zeros((3, 8, 12), np.uint8)
+    labels[:, 1:7, 1:11] = 11
+    table = pandas.DataFrame({"participant_id": [f"s{n:02}" for n in range(20)], "age": rng.uniform(20, 80, 20)})
+    maps = np.where(rng.uniform(size=(20, 180)) < 0.1, np.nan, rng.normal(size=(20, 180))).astype(np.float32)
+    np.save(tmp_path / "maps.npy", maps)
+    atlas, settings = Image(labels, Geometry((12, 8, 3))), AnalysisSettings(n_permutations=300)
+    values = Values(np.load(tmp_path / "maps.npy", mmap_mode="r"), np.arange(20), np.arange(180))
+    here = analyze(values, atlas, table, "map ~ age", settings=settings)
+    assert Workers(Cluster(), 4).distribute is None
+    seen: list[str] = []
+    with Workers(Cluster(scheduler)) as workers:
+        settings = replace(settings, distribute=workers.distribute)
+        there = analyze(values, atlas, table, "map ~ age", settings=settings,
+                        progressCallback=lambda fraction, text: seen.append(text))
+        with pytest.raises(Cancelled):
+            analyze(values, atlas, table, "map ~ age", settings=settings,
+                    progressCallback=cancel_at("Permutations"))
+    assert any("TFCE" in text for text in seen)
+    for name, image in here.maps.items():
+        np.testing.assert_array_equal(there.maps[name].array, image.array, err_msg=name)
+    for name, null in here.null.items():
+        np.testing.assert_allclose(there.null[name], null, rtol=1e-10, err_msg=name)
+
+
+def cancel_at(word: str):
+    def progress(fraction, text):
+        if word in text:
+            raise Cancelled
+    return progress
