@@ -135,6 +135,24 @@ def test_drawings_become_decisions_about_the_discs_that_differ(study):
     assert kinds(session) == {}
 
 
+@pytest.mark.parametrize("change", ["larger", "smaller", "moved", "another's"])
+def test_each_way_to_differ_is_a_correction(study, change):
+    """Voxels won from the background or lost to it, as many elsewhere, and voxels that were another disc's."""
+    labels, value = outlines(), disc_value("L4-L5")
+    drawn = labels.array.copy()
+    place = np.argwhere(drawn == value)[0]
+    if change in ("smaller", "moved"):
+        drawn[tuple(place)] = 0
+    if change in ("larger", "moved"):
+        drawn[tuple(np.argwhere(labels.array == 0)[0])] = value
+    if change == "another's":
+        drawn[tuple(place)] = disc_value("L5-S1")
+    session = Session(study)
+    levels = ["L5-S1", "L4-L5"] if change == "another's" else ["L4-L5"]
+    assert sorted(session.correct("sub-01", labels.like(drawn))) == sorted(levels)
+    assert set(kinds(session)) == set(levels) and (session.outlines("sub-01").array == drawn).all()
+
+
 def test_a_drawing_that_was_cut_short_can_be_obeyed_or_is_not_there(study):
     labels = outlines()
     drawn = labels.array.copy()
