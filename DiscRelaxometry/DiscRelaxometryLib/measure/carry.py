@@ -279,6 +279,7 @@ def _metric(mask: sitk.Image) -> sitk.ImageRegistrationMethod:
 def mutual_information(fixed: sitk.Image, mask: sitk.Image, moving: sitk.Image, transform: sitk.Transform) -> float:
     """Return Mattes mutual information (nats, larger is better) of two images under a transform."""
     method = _metric(mask)
+    method.MetricUseMovingImageGradientFilterOff()  # no gradient is asked for
     method.SetInitialTransform(transform)
     try:
         return -float(method.MetricEvaluate(fixed, moving))
