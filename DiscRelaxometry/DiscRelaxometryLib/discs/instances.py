@@ -6,6 +6,7 @@ anisotropic, oblique or flipped. Lengths used as limits are choices of this proj
 ``Docs/method/levels.md``.
 """
 
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,10 +35,18 @@ class SpineCurve:
     #: Shape (n, 3). Unit vectors toward cranial.
     tangents: np.ndarray
 
+    @functools.cached_property
+    def _tree(self) -> scipy.spatial.cKDTree:
+        return scipy.spatial.cKDTree(self.points)
+
+    def near(self, lps, reach: float) -> np.ndarray:
+        """Tell which of (n, 3) positions are less than `reach` mm from the curve; far ones cost little."""
+        return np.isfinite(self._tree.query(lps, distance_upper_bound=reach)[0])
+
     def locate(self, lps) -> tuple[np.ndarray, np.ndarray]:
         """Return arc length (mm, cranial positive) and distance from the curve (mm) of (n, 3) positions."""
         lps = np.atleast_2d(lps)
-        distance, index = scipy.spatial.cKDTree(self.points).query(lps)
+        distance, index = self._tree.query(lps)
         along = np.einsum("ij,ij->i", lps - self.points[index], self.tangents[index])
         steps = np.linalg.norm(np.diff(self.points, axis=0), axis=1)
         arc = np.concatenate([[0.0], np.cumsum(steps)])
@@ -45,7 +54,7 @@ class SpineCurve:
 
     def tangent(self, lps) -> np.ndarray:
         """Return the unit vector toward cranial at the curve point nearest to one position."""
-        return self.tangents[scipy.spatial.cKDTree(self.points).query(np.asarray(lps, float))[1]]
+        return self.tangents[self._tree.query(np.asarray(lps, float))[1]]
 
 
 @dataclass
@@ -343,9 +352,11 @@ def _home(piece: Piece, discs: list[Piece]) -> int | None:
 def _split(indices: np.ndarray, curve: SpineCurve, geometry: Geometry) -> list[Piece]:
     """Split a component that spans several discs where its cross-section along the spine is least."""
     whole = make_piece(indices, curve, geometry)
+    if whole.extents[0] < DISC_THICKNESS:
+        return [whole]
     positions, _ = curve.locate(world(indices, geometry))
     low, high = np.percentile(positions, [1, 99])
-    if high - low < DISC_THICKNESS or whole.extents[0] < DISC_THICKNESS:
+    if high - low < DISC_THICKNESS:
         return [whole]
     counts, edges = np.histogram(positions, bins=np.arange(positions.min() - 5, positions.max() + 6, 1.0))
     profile = scipy.ndimage.gaussian_filter1d(counts.astype(float), 2.0)

@@ -291,8 +291,7 @@ def vertebra_below(piece: Piece, core: tuple[np.ndarray, np.ndarray], geometry: 
     if not len(points):
         return False, False
     depth = -(points - piece.centroid) @ piece.normal
-    _, distance = curve.locate(points)
-    body = points[(depth > 6) & (distance < 25) & (depth < 60)]
+    body = points[(depth > 6) & curve.near(points, 25) & (depth < 60)]
     if len(body) < 20:
         return False, False
     extent = np.percentile(-(body - piece.centroid) @ piece.normal, 98)

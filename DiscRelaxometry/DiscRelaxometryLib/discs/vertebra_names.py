@@ -29,7 +29,6 @@ def name_vertebrae(labels: np.ndarray, mask: np.ndarray, discs: list[Disc], piec
         return []
     indices = np.argwhere(mask)
     points = world(indices, geometry)
-    _, distance = curve.locate(points)
     level = np.zeros(len(points), np.uint8)
     if sacrum:
         level[:] = SACRUM.value
@@ -45,7 +44,7 @@ def name_vertebrae(labels: np.ndarray, mask: np.ndarray, discs: list[Disc], piec
         if after.value - disc.value > 1:  # fused or missed disc: the block between has no single level
             level[level == disc.value + _VERTEBRA_OFFSET] = VERTEBRA.value
     seeds = np.zeros(labels.shape, np.uint8)
-    body = distance < 14
+    body = curve.near(points, 14)
     seeds[tuple(indices[body].T)] = level[body]
     flooded = _flood(seeds, mask, geometry)
     labels[mask] = np.where(flooded[mask] > 0, flooded[mask], VERTEBRA.value)

@@ -53,7 +53,7 @@ class VirtualPerson:
 
     def grade(self, level: str) -> int:
         """Pfirrmann grade, 1 to 5, of a disc."""
-        return int(np.clip(np.round(self.severity[level]), 1, 5))
+        return min(max(round(self.severity[level]), 1), 5)
 
     @property
     def variables(self) -> dict:
