@@ -20,7 +20,7 @@ class StatsPanel(DiscPanel):
     def connectWidgets(self):
         """Connect buttons and tables."""
         ui = self.ui
-        self._table, self._tablePath, self._maps, self._mapsPath = None, None, {}, None
+        self._table, self._tablePath, self._maps, self._mapsPath, self._installed = None, None, {}, None, False
         self._preview = DesignPreview(ui)
         self._results = ResultsView(ui, self.logic, self.work)
         self._study = StudyRunner(ui, self.work)
@@ -74,7 +74,9 @@ class StatsPanel(DiscPanel):
     def _packagesMissing(self):
         import slicer.packaging
 
-        return not all(slicer.packaging.pip_check(r) for r in requirements.STATISTICS)
+        # They stay once they are there, and to look for them takes longer than all else that a change asks for.
+        self._installed = self._installed or all(slicer.packaging.pip_check(r) for r in requirements.STATISTICS)
+        return not self._installed
 
     def _checkCanApply(self, caller=None, event=None):
         p, ui = self._parameterNode, self.ui

@@ -316,6 +316,7 @@ def test_the_preview_asks_for_packages_where_a_table_is_chosen_without_them(stat
     import slicer.packaging as packaging
 
     monkeypatch.setattr(packaging, "pip_check", lambda r: False)
+    stats._installed = False
     stats._parameterNode.participantsFile = tmp_path / "participants.tsv"
     assert "Install the packages" in stats.ui.designView.toPlainText()
 

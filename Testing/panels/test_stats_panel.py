@@ -302,6 +302,7 @@ def test_missing_packages_show_a_button_that_asks(panel, slicer, monkeypatch):
     import slicer.packaging as packaging
     asked = []
     monkeypatch.setattr(packaging, "pip_check", lambda r: False)
+    panel._installed = False  # as where the panel is opened without them
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, title=None: asked.append(text))
     panel._checkCanApply()
     assert panel.ui.installButton.isVisibleTo(panel.parent) and "Install the packages" in panel.ui.runButton.toolTip()
