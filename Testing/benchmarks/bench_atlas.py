@@ -141,10 +141,9 @@ def beside(kept: Results, same: list, peers: list) -> None:
     for kind in dict.fromkeys(f[0] for f in peers):
         _, discs, dice, *_, seconds = peer_row(kind, peers)
         at_1_mm = peer_row(kind, [f for f in peers if "(1 mm)" in f[1]])[2]
-        kept.aims(Aim(f"{kind}, {discs} discs: mean Dice of disc coordinates over its own", ours[2] / dice, at_least=1,
-                      form=".3f"),
-                  Aim(f"{kind}: the same, two people at 1 mm", fine[2] / at_1_mm, at_least=1, form=".3f"),
-                  Aim(f"{kind}: CPU time over its own", ours[-1] / seconds, at_most=1, form=".2f"))
+        kept.aims(Aim(f"Dice over {kind}'s, {discs} discs", ours[2] / dice, at_least=1, form=".3f"),
+                  Aim(f"Dice over {kind}'s, two people at 1 mm", fine[2] / at_1_mm, at_least=1, form=".3f"),
+                  Aim(f"CPU over {kind}'s", ours[-1] / seconds, at_most=1, form=".2f"))
 
 
 def _atlas(options, everyone, others, number):
