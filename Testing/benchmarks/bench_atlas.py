@@ -138,7 +138,7 @@ def left_out(kept: Results, levels: list, results: list, folding: float) -> None
 def beside(kept: Results, same: list, peers: list) -> None:
     """Keep how disc coordinates do beside each peer; one that is slow has some of the discs alone."""
     ours, fine = summary("", same), summary("", [r for r in same if "1 mm" in r[0]])
-    for kind in dict.fromkeys(f[0] for f in peers):
+    for kind in ("greedy", "elastix default"):
         _, discs, dice, *_, seconds = peer_row(kind, peers)
         at_1_mm = peer_row(kind, [f for f in peers if "(1 mm)" in f[1]])[2]
         kept.aims(Aim(f"Dice over {kind}'s, {discs} discs", ours[2] / dice, at_least=1, form=".3f"),
