@@ -204,12 +204,12 @@ def voxelwise(results, people, kept, permutations):
             rows.append((kind, name, int(ok.sum()), f"{np.median(a[ok]):+.1f}", f"{np.median(b[ok]):+.1f}",
                          f"{np.corrcoef(a[ok], b[ok])[0, 1]:.3f}", f"{np.sqrt(np.mean((a - b)[ok] ** 2)):.2f}",
                          f"{np.median(measured['r'][here][ok]):+.2f}",
-                         f"{100 * np.mean(measured['pfwe'][here][ok] < 0.05):.0f} %",
-                         f"{100 * np.mean(measured['ptfce'][here][ok] < 0.05):.0f} %"))
+                         f"{100 * np.mean(measured['pfwe'][here][ok] < 0.05):.0f}",
+                         f"{100 * np.mean(measured['ptfce'][here][ok] < 0.05):.0f}"))
     # The true maps went through the same registration: the difference is that of noise, motion and fitting.
     results.table("voxelwise", ["map", "region", "voxels", "effect, ms per grade", "of the true maps",
                                 "r of effect map with the true one", "RMS difference, ms per grade", "partial r",
-                                "p (FWE) < 0.05", "p (TFCE) < 0.05"], rows, level=LEVEL, people=len(used))
+                                "p (FWE) < 0.05, %", "p (TFCE) < 0.05, %"], rows, level=LEVEL, people=len(used))
     return maps, region, inside
 
 
