@@ -7,6 +7,7 @@ where Slicer would. What this does and does not prove is in ``Docs/panels-testin
 """
 
 import ctypes
+import functools
 import sys
 import types
 import xml.etree.ElementTree as ElementTree
@@ -88,8 +89,9 @@ class _Loader(QtUiTools.QUiLoader):
         return widget
 
 
-def load_ui(path):
-    """Load a .ui file; the scene is handed on to the widgets that its connections name."""
+@functools.cache
+def _readable(path) -> tuple[bytes, list[str]]:
+    """Return what the loader can read of a .ui file, and the widgets that its connections hand the scene to."""
     tree = ElementTree.parse(path)
     receivers = [c.findtext("receiver") for c in tree.iter("connection")
                  if c.findtext("signal") == "mrmlSceneChanged(vtkMRMLScene*)"]
@@ -102,7 +104,13 @@ def load_ui(path):
             if child.tag in ("set", "enum") and (child.text or "").startswith(("ctk", "qMRML")):
                 child.tag = "string"
                 prop.set("stdset", "0")
-    data = QtCore.QByteArray(ElementTree.tostring(root))
+    return ElementTree.tostring(root), receivers
+
+
+def load_ui(path):
+    """Load a .ui file; the scene is handed on to the widgets that its connections name."""
+    text, receivers = _readable(path)
+    data = QtCore.QByteArray(text)
     buffer = QtCore.QBuffer(data)
     buffer.open(QtCore.QIODevice.OpenModeFlag.ReadOnly)
     widget = _Loader().load(buffer)

@@ -237,8 +237,7 @@ def _check_levels(labels: Image, report: ImportReport) -> None:
 
 def _heights(labels: Image, values: list[int]) -> list[float]:
     """Return the mean superior position (mm) of each label value."""
-    weights = np.ones(labels.array.shape, np.uint8)
-    centers = np.array(scipy.ndimage.center_of_mass(weights, labels.array, values)).reshape(-1, 3)
+    centers = np.array([np.argwhere(labels.array == value).mean(axis=0) for value in values]).reshape(-1, 3)
     return list(labels.geometry.index_to_world(centers[:, ::-1])[:, 2])
 
 
