@@ -176,16 +176,16 @@ def _private_values(dataset) -> dict:
     """Return private numbers by ``GGGGEEEE``, outer ones before those of private sequences, and marks by name."""
     values: dict = {}
     nested = []
-    for element in dataset:
-        if not element.tag.is_private:
-            continue
+    # What is not private stays unread: pydicom converts an element when it is looked at.
+    private = sorted(filter(lambda tag: tag.is_private, dataset.keys()))
+    for element in map(dataset.__getitem__, private):
         if element.VR == "SQ":
             nested += element.value
         elif element.VR in ("DS", "IS", "FL", "FD", "SS", "US", "SL", "UL", "UN"):
             value = _private_number(element)
             if value is not None:
                 values[f"{element.tag.group:04X}{element.tag.element:04X}"] = value
-    for name, (group, creator, element) in _PRIVATE.items():
+    for name, (group, creator, element) in _PRIVATE.items() if private else ():
         try:
             value = dataset.private_block(group, creator)[element].value
         except KeyError:
