@@ -291,7 +291,8 @@ def vertebra_below(piece: Piece, core: tuple[np.ndarray, np.ndarray], geometry: 
     if not len(points):
         return False, False
     depth = -(points - piece.centroid) @ piece.normal
-    body = points[(depth > 6) & curve.near(points, 25) & (depth < 60)]
+    body = points[(depth > 6) & (depth < 60)]
+    body = body[curve.near(body, 25)]
     if len(body) < 20:
         return False, False
     extent = np.percentile(-(body - piece.centroid) @ piece.normal, 98)

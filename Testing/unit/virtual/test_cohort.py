@@ -76,9 +76,10 @@ def test_null_cohort_has_the_same_images_and_no_association(crowd):
     null = draw_people(1500, seed=1, null=True)
     assert [p.nucleus for p in null] == [p.nucleus for p in crowd]
     t1rho = np.array([p.nucleus["T1rho", "L4-L5"] for p in null])
+    table, true = ([p.variables for p in people] for people in (null, crowd))
     for name in ("odi", "pfirrmann_L4L5", "fat_fraction"):
-        listed = np.array([p.variables[name] for p in null])
-        assert sorted(listed) == sorted(p.variables[name] for p in crowd)
+        listed = np.array([row[name] for row in table])
+        assert sorted(listed) == sorted(row[name] for row in true)
         assert abs(np.corrcoef(listed, t1rho)[0, 1]) < 0.08
 
 
