@@ -1,12 +1,15 @@
 """Work side by side: results in order, errors and cancel that end it, one BLAS thread, dead processes."""
 
 import os
+import sys
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from DiscRelaxometryLib import parallel
 from DiscRelaxometryLib.errors import Cancelled
 from DiscRelaxometryLib.parallel import available_cores, one_blas_thread, ordered
 
@@ -105,6 +108,27 @@ def test_blas_has_one_thread_in_every_worker_and_is_restored_after_the_last(monk
     for name in ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(name, "2")
     assert set().union(*ordered(blas_threads, range(2), 2, processes=True)) == {1}
+
+
+def test_one_thread_is_asked_of_blas_once_and_given_back_once(monkeypatch):
+    """By what it is asked for: where the environment allows BLAS one thread, its own count shows nothing."""
+    calls = []
+    limiter = SimpleNamespace(restore_original_limits=lambda: calls.append("restored"))
+    libraries = SimpleNamespace(limit=lambda **limit: calls.append(limit) or limiter)
+    monkeypatch.setattr(parallel, "_libraries_in_memory", lambda *_: libraries)
+    with one_blas_thread(), one_blas_thread():
+        assert calls == [{"limits": 1, "user_api": "blas"}]
+    assert calls[1:] == ["restored"]
+
+
+def test_blas_that_a_package_brings_later_is_looked_for(monkeypatch):
+    asked, libraries = [], SimpleNamespace(limit=lambda **_: None)
+    monkeypatch.setattr(parallel, "_libraries_in_memory", lambda *brought: asked.append(brought) or libraries)
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    parallel._limit_blas()
+    monkeypatch.delitem(sys.modules, "torch")
+    parallel._limit_blas()
+    assert asked[0] != asked[1]
 
 
 def test_cores_are_those_of_this_process():
