@@ -67,3 +67,19 @@ def test_people_of_the_training_set_stand_apart(monkeypatch):
     assert (inside["mean Dice"], inside["worst person"]) == (pytest.approx(2.2 / 3), pytest.approx(0.6))
     assert (outside["people"], outside["n"], outside["discs"]) == ("held out", 2, 3)
     assert (outside["mean Dice"], outside["worst person"]) == (pytest.approx(2 / 3), pytest.approx(0.6))
+
+
+def test_all_is_read_that_a_figure_and_its_table_ask_for(monkeypatch):
+    """And of no other contrast, whose name begins alike."""
+    class Asked(dict):
+        def get(self, name):
+            self[name] = name
+
+    asked = Asked()
+    assert stats._map_blocks(None, None, "T2", "age", {}, asked, None) == [] and len(asked) > 3
+    written = [f"T2_{contrast}_{name}" for contrast in ("age", "age_sex") for name in (*asked, "t", "df")]
+    monkeypatch.setattr(stats, "read_image", lambda path: path)
+    context = SimpleNamespace(output_of=lambda step, ending: f"{step}/{ending}")
+    assert stats.read_stats(context, "analysis", "T2_age", written) == {
+        name: f"analysis/stat-T2_age_{name}.nii.gz" for name in asked}
+    assert stats.read_stats(context, "analysis", "T2_age", ["T2_age_r"]).keys() == {"r"}
