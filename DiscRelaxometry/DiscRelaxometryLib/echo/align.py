@@ -203,7 +203,9 @@ def _method(images: list[sitk.Image], transform: sitk.Transform) -> sitk.ImageRe
 
 def _similarity(images: list[sitk.Image], transform: sitk.Transform) -> float:
     """Return the mutual information (nats, larger is better) of all voxels."""
-    return -_method(images, sitk.Euler3DTransform(transform)).MetricEvaluate(*images)
+    method = _method(images, sitk.Euler3DTransform(transform))
+    method.MetricUseMovingImageGradientFilterOff()  # no gradient is asked for
+    return -method.MetricEvaluate(*images)
 
 
 def _reached(images: list[sitk.Image], transform: sitk.Euler3DTransform, body: Image) -> float:
