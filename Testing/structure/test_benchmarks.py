@@ -12,6 +12,7 @@ from structure.test_extension import tracked
 
 sys.path.insert(0, str(ROOT / "Testing" / "benchmarks"))
 import bench_study
+import common
 
 #: Kept for what no run gives any more: the folds of weights 2.0.0 are gone.
 ARCHIVED = {"segmentation_four_folds"}
@@ -45,3 +46,12 @@ def test_a_program_that_fails_is_not_timed():
         bench_study.Tree(bad)
     with pytest.raises(SystemExit, match="failed"):
         bench_study.side_by_side([bad, good])
+
+
+def test_aims_of_one_run_stand_together(tmp_path, monkeypatch):
+    """A row that says "the same" follows the one that it goes on from."""
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    results = common.Results("bench")
+    for figures in (("speed", "memory"), ("Dice",), ("speed", "the same, CPU")):
+        results.aims(*(common.Aim(figure, 1, at_most=2) for figure in figures))
+    assert [row[0] for row in results.content["aims"]] == ["memory", "Dice", "speed", "the same, CPU"]
