@@ -29,7 +29,7 @@ def panel(slicer):
 def study(tmp_path):
     from support.cohort_phantom import make_spine_study
 
-    return make_spine_study(tmp_path / "study", [(0, grade, 0) for grade in (1, 2, 5, 4)])
+    return make_spine_study(tmp_path / "study", (1, 2, 5, 4))
 
 
 def fill(panel, study, monkeypatch):
