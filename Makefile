@@ -59,6 +59,7 @@ tables: ## the tables of Docs/validation, from those results
 	$(PYTHON) Testing/benchmarks/tables.py
 
 docs: $(VENV)/.docs ## API reference and guides as HTML, in Docs/_build/html
+	rm -rf Docs/_api
 	$(BIN)/sphinx-build -q -W --keep-going -b html Docs Docs/_build/html
 
 cmake-lists: ## after a file was added or removed
