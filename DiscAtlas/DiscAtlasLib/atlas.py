@@ -12,7 +12,7 @@ import numpy as np
 
 from DiscRelaxometryLib.atomic import write_json
 from DiscRelaxometryLib.errors import RegistrationError
-from DiscRelaxometryLib.image import Geometry, Image, read_image, require_same_geometry, write_image
+from DiscRelaxometryLib.image import Geometry, Image, read_image, require_same_geometry, voxel_points, write_image
 from DiscRelaxometryLib.labels import DISCS, disc_name
 from DiscRelaxometryLib.resources import resource_path
 
@@ -95,7 +95,7 @@ def make_atlas(labels: Image, provenance: dict) -> Atlas:
     for value in atlas.values:
         shape = atlas.shape(value)
         inside = labels.array == value
-        y = shape.to_frame(labels.geometry.index_to_world(np.argwhere(inside)[:, ::-1]))[:, 1] / shape.half[1]
+        y = shape.to_frame(voxel_points(inside, labels.geometry))[:, 1] / shape.half[1]
         thirds[inside] = np.where(y > 1 / 3, 1, np.where(y < -1 / 3, 3, 2))
     atlas.thirds = labels.like(thirds, content="AP thirds")
     return atlas

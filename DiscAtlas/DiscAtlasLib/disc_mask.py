@@ -4,7 +4,7 @@ import numpy as np
 from scipy import ndimage
 
 from DiscRelaxometryLib.errors import RegistrationError
-from DiscRelaxometryLib.image import Geometry
+from DiscRelaxometryLib.image import Geometry, bounding_box
 
 #: Fewest voxels a disc needs: fewer hold no orientation.
 MIN_VOXELS = 30
@@ -24,7 +24,7 @@ def crop(mask: np.ndarray, who: str):
     if count < MIN_VOXELS:
         raise RegistrationError(f"{who}: only {count} voxels are labelled, too few to tell the disc's orientation "
                                 f"(at least {MIN_VOXELS}). Check the segmentation.", anchor="tiny-disc")
-    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    box = bounding_box(mask)
     pieces, number = ndimage.label(mask[box], np.ones((3, 3, 3)))
     notes = []
     if number > 1:
@@ -35,7 +35,7 @@ def crop(mask: np.ndarray, who: str):
                 "voxels. Two discs may share one label: correct the segmentation.", anchor="two-components")
         notes.append(f"{number - 1} small piece(s) left out ({count - sizes.max()} voxels)")
         pieces = pieces == 1 + int(sizes.argmax())
-        inner = ndimage.find_objects(pieces.astype(np.uint8))[0]
+        inner = bounding_box(pieces)
         box = tuple(slice(b.start + s.start, b.start + s.stop) for b, s in zip(box, inner))
         return pieces[inner], box, notes
     return pieces > 0, box, notes

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from DiscRelaxometryLib.image import Image
+from DiscRelaxometryLib.image import Image, voxel_points
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS, disc_value
 
 from .atlas import Atlas, load_atlas, save_atlas
@@ -41,7 +41,7 @@ class PooledDisc:
         result = np.full(labels.array.shape, np.nan, np.float32)
         for level, registration in self.levels.items():
             mask = labels.array == disc_value(level)
-            points = labels.geometry.index_to_world(np.argwhere(mask)[:, ::-1])
+            points = voxel_points(mask, labels.geometry)
             there = registration.levels[disc_value(_AS)].to_atlas(points)
             result[mask] = sample(image, there, "nearest")
         return Image(result, labels.geometry, dict(image.meta))

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
+from DiscRelaxometryLib.image import voxel_points
 from DiscRelaxometryLib.labels import disc_name
 from DiscRelaxometryLib.tables import Column
 
@@ -45,7 +46,7 @@ def assess(transform: LevelTransform, fixed: DiscShape, moving: DiscShape, landm
     field = transform.to_person
     jacobian = ndimage.map_coordinates(field.jacobian(), field.index(inside_atlas), order=0, mode="nearest")
     # The atlas disc on the person's own voxels: what is compared is the person's segmentation, not a resampled one.
-    points = moving.geometry.index_to_world(np.argwhere(moving.distance < 6)[:, ::-1])
+    points = voxel_points(moving.distance < 6, moving.geometry)
     points = points[moving.seen_at(points)]
     theirs = moving.distance_at(points) < 0
     atlas_distance = fixed.surface_at(np.nan_to_num(transform.to_atlas(points), nan=1e6))

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from DiscRelaxometryLib.compiled import kernel_if_numba
-from DiscRelaxometryLib.image import Geometry, Image
+from DiscRelaxometryLib.image import Geometry, Image, voxel_points
 from DiscRelaxometryLib.interpolation import linear_scalar_at
 from DiscRelaxometryLib.labels import CANAL, disc_name
 
@@ -113,7 +113,7 @@ class DiscShape:
     @property
     def inside(self) -> np.ndarray:
         """LPS positions (n, 3) of the disc's voxels."""
-        return self.geometry.index_to_world(np.argwhere(self.distance < 0)[:, ::-1])
+        return voxel_points(self.distance < 0, self.geometry)
 
     def to_frame(self, lps: np.ndarray) -> np.ndarray:
         """Map (..., 3) LPS mm to frame mm."""
@@ -167,7 +167,7 @@ def disc_shape(labels: Image, value: int, person: str = "") -> DiscShape:
     mask, box = disc_mask.trimmed(mask, box, labels.geometry, notes)
     edges = disc_mask.lateral_edges(mask, labels.geometry)
     padded, geometry, at_cut = disc_mask.pad(mask, box, labels.geometry, edges)
-    points = geometry.index_to_world(np.argwhere(padded & ~at_cut)[:, ::-1])
+    points = voxel_points(padded & ~at_cut, geometry)
     midline = _canal_center(labels, points)
     center, axes, xyz, chord = _placed(points, None if midline is None else midline[0], whole=False)
     step = abs(axes[0] @ geometry.matrix3).max()
@@ -248,7 +248,7 @@ def _canal_center(labels: Image, points: np.ndarray) -> np.ndarray | None:
     # A canal that fills the edge slices is cut on both sides: its middle is only the slab's.
     if any(e["large"] for e in edges.values()):
         return None
-    where = labels.geometry.index_to_world(np.argwhere(canal)[:, ::-1])
+    where = voxel_points(canal, labels.geometry)
     near = where[np.abs(where[:, 2] - points[:, 2].mean()) < 10]
     return near.mean(0) if len(near) >= 50 else None
 
@@ -318,7 +318,7 @@ def _depth(xyz: np.ndarray) -> tuple[float, float]:
 def _columns(distance, geometry, center, axes, half, seen, step: float = 1.5):
     """Return normalized LR and AP coordinates, middle (mm) and length (mm) of the disc's columns along CC."""
     a, b = half
-    points = geometry.index_to_world(np.argwhere(distance < 0)[:, ::-1])
+    points = voxel_points(distance < 0, geometry)
     top = float(np.abs((points - center) @ axes[2]).max()) + 3
     fine = min(0.5, top / 12)
     low, high = max(-0.95 * a, seen[0]), min(0.95 * a, seen[1])

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import ndimage
 
 from DiscRelaxometryLib.errors import RegistrationError
-from DiscRelaxometryLib.image import Geometry, Image
+from DiscRelaxometryLib.image import Geometry, Image, voxel_points
 
 from .registration import PersonRegistration
 
@@ -33,7 +33,7 @@ def warp_to_atlas(image: Image, registration: PersonRegistration, interpolation:
     result = np.full(atlas.geometry.shape, np.nan, np.float32)
     for value, transform in registration.levels.items():
         mask = atlas.labels.array == value
-        points = atlas.geometry.index_to_world(np.argwhere(mask)[:, ::-1])
+        points = voxel_points(mask, atlas.geometry)
         there = transform.to_person(points)
         values = sample(image, there, interpolation)
         if value in registration.limits:

@@ -6,7 +6,7 @@ import numpy as np
 import scipy
 
 from ..errors import SegmentationError
-from ..image import Image
+from ..image import Image, voxel_points
 from ..progress import ProgressCallback, subrange
 from ..tables import Table
 from .confidence import DiscQuality, disc_quality, doubts, quality_table
@@ -204,7 +204,7 @@ def doubt(levels: LevelResult, quality: list[DiscQuality], classes: np.ndarray, 
 
 def canal_sides(levels: LevelResult, canal: np.ndarray, image: Image) -> tuple[int, int]:
     """Return how many discs have canal behind them, and how many in front, within CANAL_REACH at their height."""
-    points = image.geometry.index_to_world(np.argwhere(canal)[:, ::-1])
+    points = voxel_points(canal, image.geometry)
     behind = front = 0
     for disc in levels.discs:
         offset = points - np.array(disc.centroid)

@@ -12,7 +12,7 @@ import scipy
 import SimpleITK as sitk
 
 from ..errors import DiscRelaxometryError, RegistrationError
-from ..image import Geometry, Image, one_thread
+from ..image import Geometry, Image, one_thread, voxel_points
 from ..progress import ProgressCallback, silent
 from ..tables import Column, Table
 from .series import EchoSeries
@@ -250,7 +250,7 @@ def _edges(image: Image, sigma: float) -> sitk.Image:
 
 
 def _points(body: Image) -> np.ndarray:
-    return body.geometry.index_to_world(np.argwhere(body.array)[:, ::-1])
+    return voxel_points(body.array, body.geometry)
 
 
 def _motion(transform: sitk.Euler3DTransform, body: Image) -> dict[str, float]:

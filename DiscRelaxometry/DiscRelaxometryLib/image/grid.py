@@ -142,6 +142,20 @@ def require_same_geometry(first: Image, second: Image, what: str) -> None:
                             anchor="different-grids")
 
 
+def voxel_points(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Return the LPS centers (n, 3) of a mask's voxels, in C order of the array."""
+    # Several times as fast as argwhere of the whole grid.
+    k, j, i = np.unravel_index(np.flatnonzero(mask), mask.shape)
+    return geometry.index_to_world(np.stack([i, j, k], axis=1))
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """Return the slices of the smallest box (k, j, i) that holds all of a mask, which must not be empty."""
+    # Several times as fast as find_objects.
+    along = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    return tuple(slice(int(where[0]), int(where[-1]) + 1) for where in along)
+
+
 def resample(image: Image, geometry: Geometry, interpolator: int = sitk.sitkLinear) -> Image:
     """Resample onto `geometry`; 0 where the image does not reach."""
     result = sitk.Resample(image.to_sitk(), geometry.to_sitk(), sitk.Transform(3, sitk.sitkIdentity), interpolator)

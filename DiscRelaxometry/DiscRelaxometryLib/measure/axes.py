@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..errors import SegmentationError
-from ..image import Geometry, Image
+from ..image import Geometry, Image, bounding_box, voxel_points
 from ..labels import CANAL, DISCS, VERTEBRAE, whole_labels
 
 #: Rows: to patient left, to anterior, to cranial, in LPS.
@@ -50,13 +50,6 @@ class LocalMask:
     start: np.ndarray
     #: Grid spacing in mm.
     step: float
-
-
-def voxel_points(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Return the LPS centers (n, 3) of a mask's voxels, in C order of the array."""
-    # Several times as fast as argwhere of the whole grid.
-    k, j, i = np.unravel_index(np.flatnonzero(mask), mask.shape)
-    return geometry.index_to_world(np.stack([i, j, k], axis=1))
 
 
 def disc_frame(mask: np.ndarray, geometry: Geometry, reference: np.ndarray | None = None) -> DiscFrame:
@@ -151,9 +144,8 @@ def present_values(labels: Image) -> set[int]:
 
 def crop(mask: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
     """Return the mask's bounding box and its geometry."""
-    along = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    start = np.array([where[0] for where in along])[::-1]
-    cropped = mask[tuple(slice(where[0], where[-1] + 1) for where in along)]
+    box = bounding_box(mask)
+    start, cropped = [b.start for b in box[::-1]], mask[box]
     return cropped, Geometry(cropped.shape[::-1], geometry.spacing, tuple(geometry.index_to_world(start)),
                              geometry.direction)
 

@@ -10,12 +10,12 @@ import numpy as np
 from scipy import ndimage
 
 from ..errors import SegmentationError
-from ..image import Geometry, Image, require_same_geometry
+from ..image import Image, bounding_box, require_same_geometry
 from ..labels import DISCS, Structure, whole_labels
 from ..progress import ProgressCallback, silent, subrange
 from ..quantities import QUANTITIES
 from ..tables import Column, Table
-from .axes import crop, disc_frame, present_values, spine_axes
+from .axes import disc_frame, present_values, spine_axes
 from .regions import NUCLEUS, REGIONS, disc_coordinates, members_at, region_members
 from .sections import DiscShape
 from .signals import signal_columns, signal_measures
@@ -182,7 +182,7 @@ def _present(labels: Image) -> list[tuple[Structure, float]]:
 def _disc_row(spine: Spine, disc: Structure, maps: Mapping[str, Image]) -> dict:
     geometry, mask = spine.labels.geometry, spine.labels.array == disc.value
     reasons: dict[str, list[str]] = {}
-    voxels, flags = int(np.count_nonzero(mask)), _shape_flags(mask, geometry)
+    voxels, flags = int(np.count_nonzero(mask)), _shape_flags(mask)
     row = {"level": disc.name, "label": disc.value, "voxels": voxels}
     if spine.one_slice:
         reasons["the image has one slice"] = ["volume"]
@@ -211,11 +211,11 @@ def _signal_measures(key: str, values: np.ndarray, spine: Spine, value: int, mas
     return {f"{key}_{name}": measure for name, measure in found.items()}
 
 
-def _shape_flags(mask: np.ndarray, geometry: Geometry) -> list[str]:
+def _shape_flags(mask: np.ndarray) -> list[str]:
     flags = []
     if any(np.take(mask, (0, -1), axis=axis).any() for axis in range(3)):
         flags.append("touches_volume_edge")
-    pieces = np.bincount(ndimage.label(crop(mask, geometry)[0], np.ones((3, 3, 3)))[0].ravel())[1:]
+    pieces = np.bincount(ndimage.label(mask[bounding_box(mask)], np.ones((3, 3, 3)))[0].ravel())[1:]
     if pieces.max() < 0.95 * pieces.sum():
         flags.append("several_pieces")
     return flags

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..errors import SegmentationError
-from ..image import Geometry, Image
+from ..image import Geometry, Image, voxel_points
 from ..labels import BY_VALUE, DISCS, disc_value, whole_labels
 from .axes import (
     WHOLE_WIDTH_RATIO,
@@ -22,7 +22,6 @@ from .axes import (
     disc_frames,
     local_mask,
     spine_axes,
-    voxel_points,
 )
 
 __all__ = ["DiscFrame", "DiscOutline", "NucleusShape", "PARTITION", "REGIONS", "disc_coordinates", "disc_frame",

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ..image import Geometry, Image
+from ..image import Geometry, Image, voxel_points
 from ..labels import BY_VALUE, CANAL, SACRUM
-from .axes import DiscFrame, LocalMask, column_surfaces, crop, local_mask, orthonormal, voxel_points
+from .axes import DiscFrame, LocalMask, column_surfaces, crop, local_mask, orthonormal
 from .regions import DiscOutline, midsagittal
 
 #: AP bands of the heights as shares of the AP diameter from the anterior border.

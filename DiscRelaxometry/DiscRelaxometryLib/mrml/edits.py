@@ -7,7 +7,7 @@ import numpy as np
 from .. import labels as structures
 from ..errors import SegmentationError
 from ..headless import start_headless
-from ..image import Image
+from ..image import Image, voxel_points
 from .segmentations import (
     discs_of,
     labels_from_segmentation,
@@ -129,7 +129,7 @@ def free_level(node, mask: Image) -> int:
     Between two discs that lie apart it takes a level that is missing there; beyond the outermost it continues the
     count. SegmentationError if no level is free at this place.
     """
-    height = mask.geometry.index_to_world(np.argwhere(mask.array)[:, ::-1]).mean(0)[2]
+    height = voxel_points(mask.array, mask.geometry).mean(0)[2]
     centers = {value: node.GetSegmentCenterRAS(segment_id) for value, segment_id in disc_segments(node).items()}
     heights = {value: position_from_ras(center)[2] for value, center in centers.items() if center is not None}
     if not heights:

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from DiscRelaxometryLib.image import Geometry, Image, read_image, write_image
+from DiscRelaxometryLib.image import Geometry, Image, bounding_box, read_image, voxel_points, write_image
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
@@ -44,3 +45,11 @@ def test_grids_differ_where_any_corner_does(change, differs):
     grid = Geometry((4, 3, 2), (1, 2, 3), (5, 6, 7))
     other = replace(grid, **change)
     assert bool(grid.difference(other)) == bool(other.difference(grid)) == differs
+
+
+@pytest.mark.parametrize("share", [0.002, 0.3, 1.0])
+def test_points_and_box_of_a_mask_are_those_of_the_slow_ways(share):
+    mask = np.random.default_rng(3).random((9, 11, 13)) < share
+    grid = Geometry((13, 11, 9), (0.6, 0.7, 3.0), (5.0, -20.0, 60.0), (0, 0.6, 0.8, 0, 0.8, -0.6, -1, 0, 0))
+    assert bounding_box(mask) == ndimage.find_objects(mask.astype(int))[0]
+    np.testing.assert_array_equal(voxel_points(mask, grid), [grid.index_to_world(v[::-1]) for v in np.argwhere(mask)])

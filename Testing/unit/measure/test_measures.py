@@ -93,15 +93,14 @@ def test_a_disc_that_goes_on_beyond_either_last_section_has_a_flat_end(cut):
 
 
 def test_pieces_that_touch_by_an_edge_or_a_corner_are_one():
-    grid = Geometry((6, 6, 6), (1, 1, 1))
     for shift in ((0, 0, 1), (0, 1, 1), (1, 1, 1)):
         mask = np.zeros((6, 6, 6), bool)
         mask[1:3, 1:3, 1:3] = True
         step = [2 if s else 0 for s in shift]
         mask[tuple(slice(1 + s, 3 + s) for s in step)] = True
-        assert _shape_flags(mask, grid) == []
+        assert _shape_flags(mask) == []
     mask[-2, 1, 1], mask[3:5, 3:5, 3:5] = True, False
-    assert _shape_flags(mask, grid) == ["several_pieces"]
+    assert _shape_flags(mask) == ["several_pieces"]
 
 
 def test_statistics_count_failed_voxels_and_never_take_them_as_zero():

@@ -6,8 +6,8 @@ from support import shared_data
 from support.disc_phantoms import GRIDS, cuboid, ellipsoid, grid_around, label_image, tilted_axes
 
 from DiscRelaxometryLib.errors import SegmentationError
-from DiscRelaxometryLib.image import Geometry, Image
-from DiscRelaxometryLib.measure.axes import PATIENT_AXES, spine_axes, voxel_points
+from DiscRelaxometryLib.image import Geometry, Image, voxel_points
+from DiscRelaxometryLib.measure.axes import PATIENT_AXES, spine_axes
 from DiscRelaxometryLib.measure.regions import (
     PARTITION,
     REGIONS,
