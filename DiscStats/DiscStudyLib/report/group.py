@@ -8,6 +8,7 @@ from DiscRelaxometryLib.errors import DesignError
 from DiscRelaxometryLib.grades import ESTIMATED, EXPECTED, ROMAN
 from DiscRelaxometryLib.image import Image, read_image
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
+from DiscRelaxometryLib.measure import statistics
 from DiscRelaxometryLib.quantities import QUANTITIES
 from DiscRelaxometryLib.tables import Column, Table, is_missing
 
@@ -18,7 +19,7 @@ from .figures_maps import Look, atlas_figure
 from .grades import grades
 from .methods import methods
 from .page import Cards, Figure, Paragraph, Section, TableBlock, cell_text
-from .people import mean_and_sd, save, training_overlap
+from .people import save, training_overlap
 from .stats import parametric_maps, sensitivity
 
 #: Regions shown in the region figure, of those in the table.
@@ -181,10 +182,10 @@ def _region_table(rows: list[dict], key: str) -> Table:
         values = {n: np.array([r["mean"] for r in rows if r["level"] == level and r["region"] == n], float)
                   for n in names}
         if values and len(values[names[0]]):
-            cells = {n: mean_and_sd(v) for n, v in values.items()}
-            table.rows.append({"level": level, "discs": int(np.isfinite(values[names[0]]).sum()),
-                               **{n: cell_text(mean) + (f" ({cell_text(sd)})" if np.isfinite(sd) else "")
-                                  for n, (mean, sd) in cells.items()}})
+            cells = {n: statistics(v) for n, v in values.items()}
+            table.rows.append({"level": level, "discs": cells[names[0]]["n"],
+                               **{n: cell_text(c["mean"]) + (f" ({cell_text(c['sd'])})" if c["n"] > 1 else "")
+                                  for n, c in cells.items()}})
     return table
 
 

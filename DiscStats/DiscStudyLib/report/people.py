@@ -8,7 +8,7 @@ import numpy as np
 
 from DiscRelaxometryLib.echo import KINDS
 from DiscRelaxometryLib.labels import LUMBAR_LEVELS
-from DiscRelaxometryLib.measure import DISC_COLUMNS
+from DiscRelaxometryLib.measure import DISC_COLUMNS, statistics
 from DiscRelaxometryLib.tables import Column, Table, cell_value, is_missing
 
 from ..engine import GroupContext, endings, group_rows, reviewed_discs, serious_flags
@@ -210,12 +210,6 @@ def _mean_sd(values: list[float], digits: int) -> str:
     return f"{np.mean(values):.{digits}f}{spread}" if values else ""
 
 
-def mean_and_sd(values: np.ndarray) -> tuple[float, float]:
-    """Return mean and SD (n - 1) of those values that are not missing, NaN where they are too few."""
-    some = values[np.isfinite(values)]
-    return float(some.mean()) if some.size else np.nan, float(some.std(ddof=1)) if some.size > 1 else np.nan
-
-
 def map_quality(context: GroupContext, folder: Path) -> Section | None:
     """Failed voxels and fit quality a map, with pictures of the first people."""
     rows = [r for r in group_rows(context, "regions") if r["region"] == "whole" and r["level"] in LUMBAR_LEVELS]
@@ -230,9 +224,9 @@ def map_quality(context: GroupContext, folder: Path) -> Section | None:
     for key in dict.fromkeys(r["map"] for r in rows):
         some = [r for r in rows if r["map"] == key]
         means, failed = (np.array([r[c] for r in some], float) for c in ("mean", "failed"))
-        mean, spread = mean_and_sd(means)
+        over_discs = statistics(means)
         table.rows.append({"map": key, "people": len({r["participant_id"] for r in some}), "discs": len(some),
-                           "mean": mean, "SD between discs": spread,
+                           "mean": over_discs["mean"], "SD between discs": over_discs["sd"],
                            "failed": 100 * float(np.nanmean(failed)), "worst disc": 100 * float(np.nanmax(failed))})
     section.add(TableBlock(table, "Maps inside the lumbar discs"))
     shown = [(p, f) for p in context.everyone if (f := context.of(p).output_of("tile", endings.MAPS_TILE))][:3]
